@@ -1,0 +1,63 @@
+# Two commands matter: `make demo` and `make test`. Each sets up what it needs, inside this folder alone.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell sh .ci/python)
+VENV ?= .venv
+BIN := $(VENV)/bin
+# What pip and the tools keep stays in this folder too, so that a clone leaves nothing behind elsewhere.
+export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export TMPDIR := $(CURDIR)/.tmp
+AUDIO ?=
+TESTS ?= tests
+
+.PHONY: help demo test test-all check lint types imports tests lock clean
+help:
+	@echo "make demo      archive 300 simulated sessions into ./archiver-demo (AUDIO=DIR serves your own WAVs)"
+	@echo "make test      lint, types, import directions and every test, on one Python"
+	@echo "make test-all  the same, then the tests on every other Python from 3.11 up that this machine has"
+	@echo "make lock      renew the lock files (needs uv)"
+
+$(VENV)/.ready: locks/dev.txt pyproject.toml
+	@mkdir -p .tmp
+	@test -n "$(PYTHON)" || { echo "no Python from 3.11 up found; name one: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 2; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --only-binary=:all: -r locks/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/archiver demo $(if $(AUDIO),--audio "$(AUDIO)")
+
+test: check tests
+
+check: lint types imports
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready
+	$(BIN)/mypy
+
+imports: $(VENV)/.ready
+	$(BIN)/lint-imports
+
+tests: $(VENV)/.ready
+	$(BIN)/python -m pytest -n 2 --basetemp=.tmp/pytest $(TESTS)
+
+test-all: test
+	@for python in $$(sh .ci/python --others); do \
+		name=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		echo "== Python $$name"; \
+		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$$name tests types || exit 1; \
+	done
+
+lock:
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade --all-extras --group dev pyproject.toml -o locks/dev.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt pyproject.toml -o locks/runtime.txt
+
+clean:
+	rm -rf .venv .venv-* .cache .tmp .hypothesis .mypy_cache .pytest_cache .ruff_cache archiver-demo dist

@@ -1,0 +1,548 @@
+"""Settings: TOML, environment and secret files, validated once, every mistake reported together.
+
+Precedence: environment over file over defaults. A key `worker.concurrency` is `ARCHIVER_WORKER__CONCURRENCY` in the
+environment; a list is indexed (`ARCHIVER_BOTS__0__CLIENT_SECRET`), or given whole, comma-separated, for lists of strings.
+Only names with `__` are read as keys, so that what Kubernetes injects for a service called "archiver" does no harm.
+Relative paths are taken from the folder of the file that names them, else from the working directory.
+
+`config.example.toml` shows every key with its default; a test holds both together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import string
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import unquote, urlsplit
+
+import platformdirs
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from archiver.errors import ConfigError
+from archiver.redact import remember_secret
+
+ENVIRONMENT_PREFIX = "ARCHIVER_"
+FILE_NAME = "archiver.toml"
+
+# --- values
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(value: object) -> timedelta:
+    """`"500ms"`, `"2s"`, `"15m"`, `"24h"`, `"7d"`; a bare number is seconds. Never negative. Raises ValueError."""
+    if isinstance(value, timedelta):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*", str(value))
+    if match is None:
+        raise ValueError("a duration is a number and a unit, such as 500ms, 30s, 15m, 24h or 7d")
+    try:
+        return timedelta(seconds=float(match[1]) * _UNITS[match[2] or "s"])
+    except OverflowError:
+        raise ValueError("this duration is too long") from None
+
+
+def _listed(value: object) -> object:
+    """One string for a list of strings, as it comes from the environment."""
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    return value
+
+
+Duration = Annotated[timedelta, PlainValidator(parse_duration)]
+
+
+@dataclass(frozen=True, order=True)
+class RateLimit:
+    """At most `calls` in any `window`."""
+
+    window: timedelta
+    calls: int
+
+    @classmethod
+    def parse(cls, value: object) -> RateLimit:
+        """`"60/minute"`; second, minute, hour or day. Raises ValueError."""
+        if isinstance(value, RateLimit):
+            return value
+        match = re.fullmatch(r"\s*(\d+)\s*/\s*(second|minute|hour|day)\s*", str(value))
+        if match is None or int(match[1]) == 0:
+            raise ValueError('a rate limit looks like "60/minute"; units: second, minute, hour, day')
+        seconds = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[match[2]]
+        return cls(window=timedelta(seconds=seconds), calls=int(match[1]))
+
+
+RateLimits = Annotated[tuple[Annotated[RateLimit, PlainValidator(RateLimit.parse)], ...], BeforeValidator(_listed)]
+Durations = Annotated[tuple[Duration, ...], BeforeValidator(_listed)]
+Strings = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|$)", re.IGNORECASE)
+
+
+def path_part(text: str) -> str:
+    """A session ID or bot name as one part of a path: `:`, a leading or trailing dot and Windows' device names are
+    percent-encoded. One to one, as `%` is in no session ID.
+    """
+    text = text.replace(":", "%3A")
+    if text.endswith("."):
+        text = text[:-1] + "%2E"
+    if text.startswith(".") or _RESERVED.match(text):
+        text = f"%{ord(text[0]):02X}{text[1:]}"
+    return text
+
+
+class PathTemplate:
+    """Where in the store a recording lies. Each of `{session_id}`, `{kind}` and `{file_name}` must occur, so that two
+    files never meet in one key; `{file_name}` in the last part, so that a session's folder is known before its files are.
+    """
+
+    FIELDS = ("bot", "date", "session_id", "kind", "file_name")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        try:
+            self._parts = list(string.Formatter().parse(text))
+        except ValueError as error:
+            raise ValueError(f"not a path template: {error}") from None
+        fields = [name for _, name, _, _ in self._parts if name is not None]
+        for _, name, spec, conversion in self._parts:
+            if name is None:
+                continue
+            if name not in self.FIELDS:
+                raise ValueError(f"{{{name}}} is not known; known are {', '.join('{' + f + '}' for f in self.FIELDS)}")
+            if conversion or (spec and (name != "date" or "{" in spec)):
+                raise ValueError(f"{{{name}}} takes no format (only {{date:%Y-%m-%d}} does)")
+        for needed in ("session_id", "kind", "file_name"):
+            if needed not in fields:
+                raise ValueError(f"{{{needed}}} is missing: without it two files could meet in one key")
+        head, _, tail = text.rpartition("/")
+        if "{file_name}" not in tail or "{file_name}" in head:
+            raise ValueError("{file_name} must stand in the last part of the path, and only there")
+        sample = self.render(bot="b", date=datetime(2024, 2, 29, tzinfo=UTC), session_id="s", kind="k", file_name="f.wav")
+        segments = sample.split("/")
+        if text.startswith("/") or any(part in ("", ".", "..") for part in segments):
+            raise ValueError("the path is relative to storage.url: no leading '/', no empty part, no '.' or '..'")
+        if any(re.search(r'[\x00-\x1f\\<>:"|?*]', part) or part.endswith((" ", ".")) for part in segments):
+            raise ValueError("a part of the path holds a character that some file systems refuse")
+        if segments[0] == "quarantine" or any(part.startswith(".") for part in segments):
+            raise ValueError("no part may begin with '.', nor the path with quarantine/: the archiver keeps its own files there")
+
+    def render(self, *, bot: str, date: datetime, session_id: str, kind: str, file_name: str) -> str:
+        """The store key of one file. `file_name` is clean already; the rest is made safe here."""
+        values = {
+            "bot": path_part(bot),
+            "session_id": path_part(session_id),
+            "kind": kind,
+            "file_name": file_name,
+        }
+        made: list[str] = []
+        for literal, name, spec, _ in self._parts:
+            made.append(literal)
+            if name == "date":
+                made.append(date.astimezone(UTC).strftime(spec or "%Y-%m-%d"))
+            elif name is not None:
+                made.append(values[name])
+        return "".join(made)
+
+    def __repr__(self) -> str:
+        return f"PathTemplate({self.text!r})"
+
+
+def _path_template(value: object) -> PathTemplate:
+    return value if isinstance(value, PathTemplate) else PathTemplate(str(value))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host names this machine by itself, without asking a name server."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+# --- sections
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
+
+
+class DatabaseSettings(_Section):
+    """Where the queue is. `url`: a Postgres URL, or `embedded:PATH`."""
+
+    url: SecretStr
+    listen_url: SecretStr = SecretStr("")
+
+    @field_validator("url", "listen_url")
+    @classmethod
+    def _known_scheme(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        if text and not text.startswith(("postgresql://", "postgres://", "embedded:")):
+            raise ValueError('begins with "postgresql://", or is "embedded:PATH"')
+        if text == "embedded:":
+            raise ValueError('"embedded:" needs a folder, such as "embedded:/var/lib/archiver/postgres"')
+        password = urlsplit(text).password if "://" in text else None
+        if password:
+            remember_secret(unquote(password))
+        return value
+
+    @property
+    def embedded_path(self) -> Path | None:
+        """The folder of the embedded Postgres, if that is what `url` names."""
+        text = self.url.get_secret_value()
+        return Path(text.removeprefix("embedded:")) if text.startswith("embedded:") else None
+
+
+Algorithm = Literal["HS256", "HS512", "RS256", "RS512"]
+
+
+class BotSettings(_Section):
+    """One bot (app) of the platform: where its API is, who we are there, and how much we may ask."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    host: str = "https://platform.kore.ai"
+    bot_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
+    client_id: Annotated[str, Field(min_length=1)]
+    client_secret: SecretStr = SecretStr("")
+    client_secret_file: Path | None = None
+    algorithm: Algorithm = "HS256"
+    private_key_file: Path | None = None
+    account_id: str = ""
+    rate_limits: RateLimits = (
+        RateLimit(window=timedelta(minutes=1), calls=60),
+        RateLimit(window=timedelta(hours=1), calls=1800),
+    )
+    media_hosts: Strings = ("*.kore.ai", "*.korebots.com", "*.amazonaws.com", "*.blob.core.windows.net")
+
+    @field_validator("host")
+    @classmethod
+    def _origin(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment or parts.username:
+            raise ValueError('is the environment\'s URL, such as "https://platform.kore.ai"')
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
+            raise ValueError("http:// is accepted for loopback hosts only; use https://")
+        return value.rstrip("/")
+
+    @field_validator("rate_limits")
+    @classmethod
+    def _limits(cls, value: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
+        if len({limit.window for limit in value}) != len(value):
+            raise ValueError("has one window twice")
+        return tuple(sorted(value))
+
+    @field_validator("media_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?", host):
+                raise ValueError(f'{host!r} is not a host name, "*.domain" or an address (no scheme, no port)')
+        return tuple(host.lower().strip("[]") for host in value)
+
+    @model_validator(mode="after")
+    def _secret(self) -> Self:
+        if self.algorithm.startswith("RS"):
+            if self.private_key_file is None:
+                raise ValueError(f"algorithm {self.algorithm} needs private_key_file")
+        elif bool(self.client_secret.get_secret_value()) == bool(self.client_secret_file):
+            raise ValueError("needs one of client_secret and client_secret_file")
+        return self
+
+    def signing_key(self) -> str:
+        """The key that signs this bot's tokens, read from its file now. Raises ConfigError."""
+        if self.algorithm.startswith("RS"):
+            assert self.private_key_file is not None
+            return _read_secret(f"bots.{self.name}.private_key_file", self.private_key_file)
+        if self.client_secret_file is not None:
+            return _read_secret(f"bots.{self.name}.client_secret_file", self.client_secret_file)
+        return self.client_secret.get_secret_value()
+
+    @property
+    def budget_key(self) -> str:
+        """What the platform counts calls by, whatever this bot is called here."""
+        return f"{self.host.lower()}|{self.bot_id}"
+
+
+class S3Settings(_Section):
+    """An S3-compatible endpoint; what is left out comes from the usual AWS chain."""
+
+    endpoint: str = ""
+    region: str = ""
+    access_key_id: str = ""
+    secret_access_key: SecretStr = SecretStr("")
+    secret_access_key_file: Path | None = None
+    path_style: bool = False
+
+
+class StorageSettings(_Section):
+    """Where recordings go, and under which keys."""
+
+    url: str
+    path: Annotated[PathTemplate, PlainValidator(_path_template)] = PathTemplate(
+        "bot={bot}/date={date:%Y-%m-%d}/{session_id}/{kind}/{file_name}"
+    )
+    s3: S3Settings = S3Settings()
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme in ("s3", "gs", "az"):
+            raise ValueError(f"{parts.scheme}:// is not supported by this version; use file:///a/folder")
+        if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            raise ValueError('is a URL such as "file:///var/lib/archiver" (three slashes, an absolute path)')
+        if parts.query or parts.fragment:
+            raise ValueError("has a '?' or '#'; write %3F or %23 for these in a folder's name")
+        return value
+
+    @property
+    def folder(self) -> Path:
+        """The root of a `file://` store."""
+        return Path(unquote(urlsplit(self.url).path))
+
+
+class WorkerSettings(_Section):
+    """How much one worker does at once, and how long it may be silent."""
+
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 16
+    lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 60
+    drain_grace_seconds: Annotated[float, Field(ge=0, le=3600)] = 25
+    max_files_per_session: Annotated[int, Field(ge=1, le=10000)] = 200
+
+
+class RetrySettings(_Section):
+    """When to ask again."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 8
+    backoff_base: Duration = timedelta(seconds=2)
+    backoff_max: Duration = timedelta(minutes=15)
+    not_ready_delays: Durations = tuple(timedelta(seconds=s) for s in (30, 60, 120, 300, 600, 1800))
+    not_ready_give_up: Duration = timedelta(hours=24)
+
+    @field_validator("not_ready_delays")
+    @classmethod
+    def _some(cls, value: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
+        if not value:
+            raise ValueError("needs at least one delay")
+        return value
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        if self.backoff_base > self.backoff_max:
+            raise ValueError("backoff_base is longer than backoff_max")
+        return self
+
+
+class LogSettings(_Section):
+    """What is logged to standard error. `auto`: for people on a terminal, JSON lines elsewhere."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class Settings(_Section):
+    """The whole configuration."""
+
+    database: DatabaseSettings
+    bots: tuple[BotSettings, ...] = ()
+    storage: StorageSettings
+    worker: WorkerSettings = WorkerSettings()
+    retry: RetrySettings = RetrySettings()
+    log: LogSettings = LogSettings()
+    source: Annotated[str, Field(exclude=True)] = "defaults"
+    """Where the settings came from, for people; not a key."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        names = [bot.name.lower() for bot in self.bots]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"bots: two bots are called {name!r}; names must differ, also on disks that ignore case")
+        if len(self.bots) > 1 and "{bot}" not in self.storage.path.text:
+            raise ValueError("storage.path: with several bots {bot} is needed, or two files could meet in one key")
+        return self
+
+    def bot(self, name: str) -> BotSettings:
+        """The bot called `name`. Raises ConfigError that names those there are."""
+        for bot in self.bots:
+            if bot.name == name:
+                return bot
+        known = ", ".join(bot.name for bot in self.bots) or "none"
+        raise ConfigError(f"unknown bot {name!r}", hint=f"configured bots: {known}")
+
+
+# --- loading
+
+
+def find_file(environment: Mapping[str, str]) -> Path | None:
+    """The configuration file that applies when none is named: $ARCHIVER_CONFIG, ./archiver.toml, the user's own."""
+    named = environment.get("ARCHIVER_CONFIG")
+    if named:
+        return Path(named)
+    for candidate in (Path(FILE_NAME), platformdirs.user_config_path("archiver") / FILE_NAME):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Read, merge and check. Raises ConfigError with one line a mistake; secrets are in no message."""
+    environment = os.environ if environment is None else environment
+    path = path or find_file(environment)
+    data: dict[str, Any] = {}
+    base = Path.cwd()
+    if path is not None:
+        data = _read_toml(path)
+        base = path.absolute().parent
+    came_from = _overlay(data, environment)
+    source = str(path) if path is not None else ("environment" if came_from else "defaults")
+    data.setdefault("database", {})
+    data.setdefault("storage", {})
+    if isinstance(data["database"], dict):
+        data["database"].setdefault("url", f"embedded:{platformdirs.user_data_path('archiver') / 'postgres'}")
+    if isinstance(data["storage"], dict):
+        data["storage"].setdefault("url", (Path.cwd() / "archive").as_uri())
+    _anchor(data, base)
+    if "source" in data:
+        raise ConfigError(f"{source}: unknown key source", hint="config.example.toml shows every key")
+    try:
+        settings = Settings.model_validate({**data, "source": source})
+    except ValidationError as error:
+        lines = [_explain(item, data, came_from) for item in error.errors(include_url=False)]
+        raise ConfigError(
+            f"{source}: " + ("\n  " if len(lines) > 1 else "") + "\n  ".join(dict.fromkeys(lines)),
+            hint="config.example.toml shows every key",
+        ) from None
+    for bot in settings.bots:
+        remember_secret(bot.signing_key())
+    return settings
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}", hint="mend the line named") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}", hint="save the file as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", hint="name another file with --config, or run `archiver init`") from None
+
+
+def _read_secret(key: str, path: Path) -> str:
+    try:
+        secret = path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{key}: {path} is not text", hint="the file holds the secret as text") from None
+    except OSError as error:
+        raise ConfigError(f"{key}: {path}: {error.strerror}", hint="create the file, readable for the archiver's user") from None
+    if not secret:
+        raise ConfigError(f"{key}: {path} is empty", hint="write the secret into it")
+    remember_secret(secret)
+    return secret
+
+
+def _overlay(data: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    """Lay the environment over the file's data; return which variable each key came from."""
+    came_from: dict[tuple[str, ...], str] = {}
+    for name in sorted(environment):
+        if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
+            continue
+        keys = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
+        here: Any = data
+        for key, following in zip(keys, [*keys[1:], None], strict=True):
+            if isinstance(here, list):
+                if not key.isdigit() or int(key) > len(here):
+                    raise ConfigError(f"{name}: expected a number from 0 to {len(here)} in place of {key.upper()!r}")
+                index = int(key)
+                if index == len(here):
+                    here.append({})
+                if following is None:
+                    here[index] = environment[name]
+                else:
+                    here = here[index]
+            elif isinstance(here, dict):
+                if following is None:
+                    here[key] = environment[name]
+                else:
+                    here = here.setdefault(key, [] if following.isdigit() else {})
+            else:
+                raise ConfigError(f"{name}: {'.'.join(keys)} lies below a plain value", hint="check the name's parts")
+        came_from[keys] = name
+    return came_from
+
+
+def _anchor(data: dict[str, Any], base: Path) -> None:
+    """Make relative paths absolute, from the folder of the configuration file."""
+    database = data.get("database")
+    if isinstance(database, dict) and isinstance(database.get("url"), str):
+        url = database["url"]
+        if url.startswith("embedded:") and url != "embedded:":
+            database["url"] = f"embedded:{base / Path(url.removeprefix('embedded:')).expanduser()}"
+    bots = data.get("bots")
+    for bot in bots if isinstance(bots, list) else ():
+        for key in ("client_secret_file", "private_key_file"):
+            if isinstance(bot, dict) and isinstance(bot.get(key), str) and bot[key]:
+                bot[key] = str(base / Path(bot[key]).expanduser())
+
+
+_SECRET_KEYS = {"client_secret", "secret_access_key", "url", "listen_url"}
+
+
+def _explain(item: Any, data: Mapping[str, Any], came_from: Mapping[tuple[str, ...], str]) -> str:
+    """One mistake in one line: key, value, where it came from, what is expected."""
+    location = tuple(str(part) for part in item["loc"])
+    key = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in location).lstrip(".")
+    variable = came_from.get(location)
+    origin = f" (from {variable})" if variable else ""
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(location[-1], _siblings(location[:-1]), n=1, cutoff=0.6)
+        return f"unknown key {key}{origin}" + (f"; did you mean {near[0]}?" if near else "")
+    if item["type"] == "missing":
+        return f"{key} is missing"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if not key:
+        return message
+    value: Any = data
+    for part in location:
+        try:
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        except (KeyError, IndexError, TypeError, ValueError):
+            value = None
+            break
+    secret = location[-1] in _SECRET_KEYS and location[0] != "storage"
+    shown = "" if value is None or secret or isinstance(value, dict | list) else f" = {value!r}"
+    return f"{key}{shown}{origin}: {message[0].lower()}{message[1:]}"
+
+
+def _siblings(location: tuple[str, ...]) -> Iterator[str]:
+    """The keys that stand where a misspelt one was found."""
+    model: type[BaseModel] = Settings
+    for part in location:
+        if part.isdigit():
+            continue
+        annotation = model.model_fields[part].annotation
+        found = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
+        if not found:
+            return
+        model = found[0]
+    yield from (name for name in model.model_fields if name != "source")
