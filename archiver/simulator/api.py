@@ -1,0 +1,238 @@
+"""The recordings API (version 2), and the simulator's own control endpoints at `/_simulator`.
+
+Vendor: GET /api/public/bot/{botId}/v2/recordings?sessionId=..[&userId=..] with the token in the header `auth`.
+The shape of error bodies, `{"errors": [{"msg", "code"}]}`, is the platform's; their codes here are made up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, assert_never
+
+from aiohttp import web
+
+from archiver.simulator.connections import http_date, reset_connection, until_the_client_goes
+from archiver.simulator.limits import GENERAL_MESSAGE, PER_MINUTE_MESSAGE, SlidingWindows, retry_after_header
+from archiver.simulator.script import (
+    HangFault,
+    HttpAnswer,
+    RateLimitedFault,
+    RawAnswer,
+    ResetFault,
+    StatusAnswer,
+    UnauthorizedFault,
+)
+from archiver.simulator.tally import ApiTally
+from archiver.simulator.tokens import TokenRefused, check_jti, check_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from archiver.simulator.script import AnyAnswer
+    from archiver.simulator.sessions import Recording, Session
+    from archiver.simulator.settings import SimulatorSettings
+
+MAX_SCRIPT_BYTES = 64 * 1024 * 1024
+
+
+class Control(Protocol):
+    """What the control endpoints control."""
+
+    def script_all(self, data: Any) -> int: ...
+
+    def alter(self, data: Any) -> dict[str, Any]: ...
+
+    def report(self) -> dict[str, Any]: ...
+
+
+@dataclass(slots=True)
+class Bot:
+    """A bot with the credentials of its one app. Its rate limit and its used `jti` are its own."""
+
+    bot_id: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    windows: SlidingWindows = field(default_factory=SlidingWindows)
+    seen_jti: set[str] = field(default_factory=set)
+
+
+class Reply(NamedTuple):
+    """How a call ends: `label` is how the report counts it; no response means a connection fault of that name."""
+
+    label: str
+    response: web.Response | None
+
+
+class Api:
+    """The API of all bots. Sessions are shared by the bots: any bot can ask for any session."""
+
+    def __init__(self, settings: SimulatorSettings, media_url: Callable[[Recording], str], changed: Callable[[], None]) -> None:
+        self.bots: dict[str, Bot] = {}
+        self.sessions: dict[str, Session] = {}
+        self.reject_credentials = False
+        self.tally = ApiTally()
+        self._settings = settings
+        self._media_url = media_url
+        self._changed = changed
+        self._limit_messages = cycle((GENERAL_MESSAGE, PER_MINUTE_MESSAGE.format(count=60)))
+
+    def app(self, control: Control) -> web.Application:
+        """Both the API and, where the settings allow it, the control endpoints."""
+        app = web.Application(client_max_size=MAX_SCRIPT_BYTES)
+        app.router.add_get("/api/public/bot/{bot_id}/v2/recordings", self.recordings, allow_head=False)
+        if self._settings.control:
+            _add_control(app, control)
+        app.router.add_route("*", "/{path:.*}", _not_found)
+        app.on_response_prepare.append(self._set_date)
+        return app
+
+    async def recordings(self, request: web.Request) -> web.StreamResponse:
+        """One call: authentication first, then the rate limit, then the session's script."""
+        self.tally.calls += 1
+        if "Authorization" in request.headers:
+            self.tally.authorization_header_seen += 1
+        reply = self._reply(request)
+        self.tally.by_status[reply.label] += 1
+        self._changed()
+        if reply.response is not None:
+            return reply.response
+        if reply.label == "reset":
+            reset_connection(request)
+        else:
+            await until_the_client_goes()
+        return web.Response()  # the connection is gone; aiohttp drops this
+
+    def _reply(self, request: web.Request) -> Reply:
+        bot = self.bots.get(request.match_info["bot_id"])
+        if bot is None:
+            return Reply("unknown_bot", _error(404, "Bot not found"))
+        try:
+            self._authenticate(bot, request.headers.get("auth"))
+        except TokenRefused as error:
+            return self._unauthorized(401, str(error))
+        refusal = bot.windows.check(self._settings.rate_limits)
+        if refusal is not None:
+            retry_after = refusal.retry_after if self._settings.retry_after else None
+            return self._rate_limited(self._settings.rate_limit_status, refusal.message, retry_after)
+        session_id = request.query.get("sessionId")
+        if not session_id:
+            bot.windows.count()
+            return Reply("bad_request", _error(400, "sessionId is required"))
+
+        self.tally.by_session[session_id] += 1
+        if user_id := request.query.get("userId"):
+            self.tally.user_ids[session_id] = user_id
+        session = self.sessions.get(session_id)
+        if session is None:
+            bot.windows.count()
+            self.tally.unknown_sessions += 1
+            return Reply("media_unavailable", web.json_response({"status": "media_unavailable"}))
+        step = session.timeline.ask()
+        if not isinstance(step, RateLimitedFault):
+            bot.windows.count()
+        return self._step(session, step)
+
+    def _authenticate(self, bot: Bot, token: str | None) -> None:
+        settings = self._settings
+        if self.reject_credentials:
+            raise TokenRefused("Authentication failed: the app was disabled")
+        claims = check_token(
+            token,
+            client_id=bot.client_id,
+            client_secret=bot.client_secret,
+            public_key_pem=settings.public_key_pem,
+            algorithms=settings.algorithms,
+            enforce_jwe=settings.enforce_jwe,
+        )
+        if settings.enforce_jti:
+            check_jti(claims, bot.seen_jti)
+
+    def _step(self, session: Session, step: AnyAnswer) -> Reply:
+        match step:
+            case StatusAnswer():
+                return Reply(step.status, web.json_response(self._document(session, step.status)))
+            case HttpAnswer():
+                response = _verbatim(step.http_status, step.body, step.content_type)
+                return Reply(f"http_{step.http_status}", response)
+            case RawAnswer():
+                return Reply("raw", _verbatim(200, step.raw, step.content_type))
+            case ResetFault() | HangFault():
+                return Reply(step.fault, None)
+            case RateLimitedFault():
+                return self._rate_limited(step.http_status, next(self._limit_messages), step.retry_after)
+            case UnauthorizedFault():
+                return self._unauthorized(step.http_status, "Authentication failed: not allowed in this scope")
+            case _:
+                assert_never(step)
+
+    def _document(self, session: Session, status: str) -> dict[str, Any]:
+        document: dict[str, Any] = {"status": status}
+        if status == "success" and session.has_recording_key:
+            document["recording"] = [
+                {
+                    "fileName": recording.file_name,
+                    "fileUrl": recording.url if recording.url is not None else self._media_url(recording),
+                }
+                for recording in session.recordings
+            ]
+        return document
+
+    def _unauthorized(self, status: int, message: str) -> Reply:
+        self.tally.unauthorized += 1
+        return Reply("unauthorized", _error(status, message))
+
+    def _rate_limited(self, status: int, message: str, retry_after: float | None) -> Reply:
+        self.tally.rate_limited += 1
+        response = _error(status, message)
+        if retry_after is not None and status == 429:
+            response.headers["Retry-After"] = retry_after_header(retry_after)
+        return Reply("rate_limited", response)
+
+    async def _set_date(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Date"] = http_date(self._settings.clock_skew)
+
+
+def _add_control(app: web.Application, control: Control) -> None:
+    async def add_sessions(request: web.Request) -> web.Response:
+        return web.json_response({"sessions": control.script_all(await _json(request))})
+
+    async def report(_: web.Request) -> web.Response:
+        return web.json_response(control.report())
+
+    async def alter(request: web.Request) -> web.Response:
+        return web.json_response(control.alter(await _json(request)))
+
+    @web.middleware
+    async def explain(request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
+        try:
+            response: web.StreamResponse = await handler(request)
+        except ValueError as error:
+            return _error(400, str(error))
+        return response
+
+    panel = web.Application(client_max_size=MAX_SCRIPT_BYTES, middlewares=[explain])
+    panel.router.add_post("/sessions", add_sessions)
+    panel.router.add_get("/report", report)
+    panel.router.add_post("/settings", alter)
+    app.add_subapp("/_simulator", panel)
+
+
+async def _json(request: web.Request) -> Any:
+    try:
+        return await request.json()
+    except ValueError as error:
+        raise ValueError(f"the body is not JSON: {error}") from error
+
+
+async def _not_found(request: web.Request) -> web.Response:
+    return _error(404, f"Cannot {request.method} {request.path}")
+
+
+def _error(status: int, message: str) -> web.Response:
+    return web.json_response({"errors": [{"msg": message, "code": status}]}, status=status)
+
+
+def _verbatim(status: int, body: str, content_type: str) -> web.Response:
+    # aiohttp's own content_type would add a charset; the script's goes out as it is.
+    return web.Response(status=status, body=body.encode(), headers={"Content-Type": content_type})

@@ -1,0 +1,219 @@
+"""The Simulator: two servers, the API's and the media's, on two origins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from archiver.simulator.api import Api, Bot
+from archiver.simulator.audio import load_folder
+from archiver.simulator.checked import describe
+from archiver.simulator.media import MediaOrigin
+from archiver.simulator.script import SessionScript
+from archiver.simulator.sessions import Session
+from archiver.simulator.settings import ALTERABLE, SimulatorSettings
+from archiver.simulator.urls import UrlSigner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+__all__ = ["Simulator", "SimulatorSettings"]
+
+SHUTDOWN_SECONDS = 1.0
+
+
+class Simulator:
+    """A stand-in for the Kore platform. Both servers listen from when it is entered until it is left.
+
+    Sessions are shared by all bots; credentials, rate limits and used `jti` are each bot's own. Leaving it drops
+    every connection at once, however slow or hung its answer is.
+
+    `settings` is a copy, and can be altered while the simulator runs (see `ALTERABLE`).
+    Raises ValueError for an `audio_dir` that cannot be read, or without a WAV.
+    """
+
+    def __init__(self, settings: SimulatorSettings | None = None) -> None:
+        self.settings = (settings or SimulatorSettings()).model_copy()
+        self._folder = {} if self.settings.audio_dir is None else load_folder(self.settings.audio_dir)
+        self._turns: dict[str, int] = {}
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._media = MediaOrigin(self.settings, UrlSigner(), self._changed)
+        self._api = Api(self.settings, self._media.url, self._changed)
+        self._api_url = ""
+        self._exit = AsyncExitStack()
+        self.add_bot(self.settings.bot_id, self.settings.client_id, self.settings.client_secret)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            # Cancellation: a request whose client is gone ends, hung or not.
+            media = web.Server(self._media.handle, handler_cancellation=True, access_log=None)
+            runner = web.ServerRunner(media, shutdown_timeout=SHUTDOWN_SECONDS)
+            self._media.origin = await self._listen(stack, runner, self.settings.media_port)
+            api = web.AppRunner(
+                self._api.app(self), handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS
+            )
+            self._api_url = await self._listen(stack, api, self.settings.api_port)
+            self._exit = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._exit.aclose()
+
+    @property
+    def api_url(self) -> str:
+        """Such as "http://127.0.0.1:40001"; known once entered."""
+        return self._api_url
+
+    @property
+    def media_url(self) -> str:
+        """The second origin; known once entered."""
+        return self._media.origin
+
+    @property
+    def bot_id(self) -> str:
+        return self.settings.bot_id
+
+    @property
+    def client_id(self) -> str:
+        return self.settings.client_id
+
+    @property
+    def client_secret(self) -> str:
+        return self.settings.client_secret
+
+    @property
+    def reject_credentials(self) -> bool:
+        """True: every API call of every bot is answered 401."""
+        return self._api.reject_credentials
+
+    @reject_credentials.setter
+    def reject_credentials(self, reject: bool) -> None:
+        self._api.reject_credentials = reject
+
+    def add_bot(self, bot_id: str, client_id: str, client_secret: str) -> None:
+        """Add a bot, or give an existing one other credentials; what counted against its rate limit still does."""
+        if (bot := self._api.bots.get(bot_id)) is None:
+            self._api.bots[bot_id] = Bot(bot_id, client_id, client_secret)
+        else:
+            bot.client_id, bot.client_secret = client_id, client_secret
+
+    def script(self, script: SessionScript | Mapping[str, Any]) -> None:
+        """Add a session, or replace one: its timeline and faults begin anew, its report goes on.
+
+        Raises ValueError that names what is wrong with the script.
+        """
+        self._install(self._prepare(script))
+
+    def script_all(self, data: Any) -> int:
+        """`script` for one JSON script or a list of them; how many. Raises ValueError, and then none was added."""
+        scripts = data if isinstance(data, list) else [data]
+        sessions = [self._prepare(script) for script in scripts]
+        for session in sessions:
+            self._install(session)
+        return len(sessions)
+
+    def alter(self, data: Any) -> dict[str, Any]:
+        """Change some of the alterable settings, or `reject_credentials`; returns all of them as they are then.
+
+        Raises ValueError that names the wrong key, and then nothing was changed.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"settings are a JSON object, not {type(data).__name__}")  # noqa: TRY004
+        if unknown := set(data) - ALTERABLE - {"reject_credentials"}:
+            known = ", ".join(sorted(ALTERABLE | {"reject_credentials"}))
+            raise ValueError(f"settings: {', '.join(sorted(map(str, unknown)))} cannot be changed; {known} can")
+        reject = data.get("reject_credentials", self.reject_credentials)
+        if not isinstance(reject, bool):
+            raise ValueError(f"settings: reject_credentials: {reject!r} is not true or false")  # noqa: TRY004
+        changes = {key: value for key, value in data.items() if key in ALTERABLE}
+        try:
+            checked = SimulatorSettings.model_validate(self.settings.model_dump() | changes)
+        except ValidationError as error:
+            raise ValueError(f"settings: {describe(error)}") from error
+        for key in changes:
+            setattr(self.settings, key, getattr(checked, key))
+        self.reject_credentials = reject
+        now = self.settings.model_dump(mode="json", include=set(ALTERABLE))
+        return now | {"reject_credentials": self.reject_credentials}
+
+    def report(self) -> dict[str, Any]:
+        """What has been asked and answered so far, JSON-safe; `tally.py` says what each number counts.
+
+        `max_in_window` is the most calls let through by a bot in any sliding minute and hour.
+        """
+        windows = [bot.windows.most for bot in self._api.bots.values()]
+        most = {window: max(each[window] for each in windows) for window in ("minute", "hour")}
+        return {"api": self._api.tally.as_json(most), "media": self._media.tally.as_json()}
+
+    def sha256_of(self, session_id: str) -> list[str]:
+        """The hashes (hexadecimal) of a session's recordings as they truly are, in the order of the answer.
+
+        Raises KeyError for a session that was never scripted. The first call for a large recording blocks a while.
+        """
+        return [recording.sha256() for recording in self._api.sessions[session_id].recordings]
+
+    async def wait_for(self, predicate: Callable[[dict[str, Any]], bool], timeout: float = 10.0) -> dict[str, Any]:
+        """Return the first report that `predicate` is true of; it looks again after each request. Else TimeoutError."""
+        report = self.report()
+        try:
+            async with asyncio.timeout(timeout):
+                while not predicate(report):
+                    waiter = asyncio.get_running_loop().create_future()
+                    self._waiters.add(waiter)
+                    try:
+                        await waiter
+                    finally:
+                        self._waiters.discard(waiter)
+                    report = self.report()
+        except TimeoutError:
+            raise TimeoutError(f"not within {timeout} s; the last report: {report}") from None
+        return report
+
+    def _changed(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _prepare(self, script: SessionScript | Mapping[str, Any]) -> Session:
+        if not isinstance(script, SessionScript):
+            script = SessionScript.from_json(script)
+        turn = self._turns.setdefault(script.session_id, len(self._turns))
+        return Session(script, turn=turn, bot_id=self.bot_id, folder=self._folder)
+
+    def _install(self, session: Session) -> None:
+        old = self._api.sessions.get(session.script.session_id)
+        if old is not None:
+            for recording in old.recordings:
+                self._media.recordings.pop(recording.path, None)
+                self._media.recordings.pop(recording.redirect_path, None)
+        self._api.sessions[session.script.session_id] = session
+        for recording in session.recordings:
+            self._media.recordings[recording.path] = recording
+            self._media.recordings[recording.redirect_path] = recording
+
+    async def _listen(self, stack: AsyncExitStack, runner: web.BaseRunner, port: int) -> str:
+        """Start `runner` on `port`; its URL."""
+        stack.push_async_callback(_drop, runner)
+        await runner.setup()
+        await web.TCPSite(runner, self.settings.host, port).start()
+        host = self.settings.public_host or self.settings.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}"
+
+
+async def _drop(runner: web.BaseRunner) -> None:
+    # Listeners first, or a client could come back; then the connections, because aiohttp would wait for their answers.
+    for site in list(runner.sites):
+        await site.stop()
+    if isinstance(server := runner.server, web.Server):
+        for connection in server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+    await runner.cleanup()

@@ -1,0 +1,298 @@
+"""Session scripts: what the platform answers about one session, ask by ask, and what its recordings are like.
+
+    {"session_id": "65e7133a3242653c58d70001",
+     "answers": [{"status": "call_in_progress", "times": 2}, {"fault": "reset"}, {"status": "success"}],
+     "recordings": [{"file_name": "22d8-merged.wav", "audio": {"seconds": 3.5, "seed": 7},
+                     "faults": [{"kind": "truncate", "at": 1000}]}]}
+
+Every field is explained at its model below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
+
+from archiver.simulator.audio import RiffSizes
+from archiver.simulator.checked import Checked, ErrorStatus, HeaderText, Seconds, parse
+
+Times = Annotated[int, Field(ge=1)]
+Offset = Annotated[int, Field(ge=0)]
+
+
+# Answers of the API ---------------------------------------------------------------------------------------
+
+
+class Answer(Checked):
+    """One step of the timeline: it lasts for `times` asks (by default 1), or until `for_seconds` have passed
+    since it was first asked; the last step lasts for ever, whatever it says."""
+
+    times: Times | None = None
+    for_seconds: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.times is not None and self.for_seconds is not None:
+            raise ValueError("times and for_seconds exclude each other")
+        return self
+
+
+class StatusAnswer(Answer):
+    """The platform's own answer, with HTTP 200. `success` comes with the recordings, any other status without."""
+
+    status: str
+
+
+class HttpAnswer(Answer):
+    """An HTTP status with a body as it is, such as a gateway's error page."""
+
+    http_status: Annotated[int, Field(ge=200, le=599)]
+    body: str = ""
+    content_type: HeaderText = "text/html"
+
+
+class RawAnswer(Answer):
+    """HTTP 200 with this body, verbatim."""
+
+    raw: str
+    content_type: HeaderText = "application/json"
+
+
+class ResetFault(Answer):
+    """The connection is reset (RST) before any answer."""
+
+    fault: Literal["reset"]
+
+
+class HangFault(Answer):
+    """Accepted and never answered, until the client goes or the simulator closes."""
+
+    fault: Literal["hang"]
+
+
+class RateLimitedFault(Answer):
+    """Refused as if over the rate limit, with the vendor's two messages in turn.
+
+    Sends Retry-After only where `retry_after` is given.
+    """
+
+    fault: Literal["rate_limited"]
+    http_status: ErrorStatus = 429
+    retry_after: Seconds | None = None
+
+
+class UnauthorizedFault(Answer):
+    """Refused as if the credentials or a scope were wrong."""
+
+    fault: Literal["unauthorized"]
+    http_status: ErrorStatus = 401
+
+
+def _answer_tag(value: Any) -> str | None:
+    fields = value.__dict__ if isinstance(value, BaseModel) else value
+    if not isinstance(fields, Mapping):
+        return None
+    if "fault" in fields:
+        return f"<{fields['fault']}>"
+    return next((f"<{key}>" for key in ("raw", "http_status", "status") if key in fields), None)
+
+
+AnyAnswer = Annotated[
+    Annotated[StatusAnswer, Tag("<status>")]
+    | Annotated[HttpAnswer, Tag("<http_status>")]
+    | Annotated[RawAnswer, Tag("<raw>")]
+    | Annotated[ResetFault, Tag("<reset>")]
+    | Annotated[HangFault, Tag("<hang>")]
+    | Annotated[RateLimitedFault, Tag("<rate_limited>")]
+    | Annotated[UnauthorizedFault, Tag("<unauthorized>")],
+    Discriminator(
+        _answer_tag,
+        custom_error_type="answer",
+        custom_error_message="an answer is an object with 'status', 'http_status', 'raw', or 'fault': "
+        "'reset', 'hang', 'rate_limited' or 'unauthorized'",
+    ),
+]
+
+
+# Faults of the media origin -------------------------------------------------------------------------------
+
+
+class Fault(Checked):
+    """What goes wrong with the first `times` requests for a recording; null: with all that come to it.
+
+    A recording's faults are used up in the order of the list, one a request whose URL is accepted.
+    """
+
+    times: Times | None = 1
+
+
+class Truncate(Fault):
+    """The whole length is promised; after `at` bytes the connection is closed."""
+
+    kind: Literal["truncate"]
+    at: Offset
+
+
+class Reset(Fault):
+    """The connection is reset (RST): after `at` bytes, or before any answer where `at` is left out."""
+
+    kind: Literal["reset"]
+    at: Offset | None = None
+
+
+class Slow(Fault):
+    """The right body at this speed."""
+
+    kind: Literal["slow"]
+    bytes_per_second: Annotated[int, Field(ge=1)]
+
+
+class Stall(Fault):
+    """After `at` bytes nothing more comes, until the client goes or the simulator closes."""
+
+    kind: Literal["stall"]
+    at: Offset = 0
+
+
+class Status(Fault):
+    """An HTTP status with this body."""
+
+    kind: Literal["status"]
+    http_status: ErrorStatus
+    body: str = ""
+    content_type: HeaderText = "text/html"
+
+
+class Page(Fault):
+    """An error page with HTTP 200."""
+
+    kind: Literal["page"]
+    body: str = "<html><body><h1>Service temporarily unavailable</h1></body></html>"
+    content_type: HeaderText = "text/html"
+
+
+class Json(Fault):
+    """A JSON error with HTTP 200."""
+
+    kind: Literal["json"]
+    body: str = '{"error": {"code": "InternalError", "msg": "try again"}}'
+    content_type: HeaderText = "application/json"
+
+
+class Empty(Fault):
+    """HTTP 200, the recording's content type, no body at all."""
+
+    kind: Literal["empty"]
+
+
+class NoLength(Fault):
+    """No Content-Length (chunked); ended cleanly after `at` bytes, or with the whole body where `at` is left out."""
+
+    kind: Literal["no_length"]
+    at: Offset | None = None
+
+
+class Expired(Fault):
+    """The first `times` URLs handed out are expired already. Used up by the API's answers, not by media requests."""
+
+    kind: Literal["expired"]
+
+
+class Redirect(Fault):
+    """A redirect: to an absolute URL, verbatim, or ("same") to another signed URL of this origin.
+
+    That one serves the recording, after the faults that are left: a request that came by such a redirect is not redirected again.
+    """
+
+    kind: Literal["redirect"]
+    to: HeaderText
+    status: Literal[301, 302, 303, 307, 308] = 302
+
+
+AnyFault = Annotated[
+    Truncate | Reset | Slow | Stall | Status | Page | Json | Empty | NoLength | Expired | Redirect,
+    Field(discriminator="kind"),
+]
+
+
+# Recordings -----------------------------------------------------------------------------------------------
+
+
+class Audio(Checked):
+    """Where a recording's bytes are from: exactly one of `seconds`, `bytes`, `file` and `raw`."""
+
+    seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    """A WAV of this length, made up."""
+    bytes: Annotated[int, Field(ge=46, le=4_000_000_000)] | None = None
+    """A WAV of this size (less one where odd), made up; streamed, so it can be large."""
+    seed: int | None = None
+    """Decides what is made up; by default the session's id and the place in its list do."""
+    silence: bool = False
+    """Nothing but zeros is made up."""
+    file: str | None = None
+    """A file of the settings' `audio_dir`, by name."""
+    raw: str | None = None
+    """A body, verbatim, UTF-8."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [key for key in ("seconds", "bytes", "file", "raw") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"audio needs exactly one of seconds, bytes, file and raw, not {given or 'none'}")
+        if given[0] in {"file", "raw"} and (self.seed is not None or self.silence):
+            raise ValueError(f"seed and silence don't go with {given[0]}")
+        return self
+
+
+class RecordingScript(Checked):
+    """One entry of the answer's `recording` list."""
+
+    file_name: str | None = None
+    """Served as `fileName`, whatever it holds; by default one like the vendor's."""
+    audio: Audio | None = None
+    """By default a file of `audio_dir`, in turn, or two seconds made up where there is none."""
+    content_type: HeaderText = "audio/wav"
+    riff_sizes: RiffSizes = "true"
+    """The sizes in the WAV's header: "zero" or "ffffffff" as in a WAV written as a stream; "wrong": incoherent."""
+    url: str | None = None
+    """Served as `fileUrl`, verbatim, in place of a signed one."""
+    faults: list[AnyFault] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _has_a_header(self) -> Self:
+        if self.riff_sizes != "true" and self.audio is not None and self.audio.raw is not None:
+            raise ValueError("riff_sizes don't go with a raw body")
+        return self
+
+
+# Sessions -------------------------------------------------------------------------------------------------
+
+
+def _success() -> list[AnyAnswer]:
+    return [StatusAnswer(status="success")]
+
+
+class SessionScript(Checked):
+    """What the platform knows about one session."""
+
+    session_id: Annotated[str, Field(min_length=1)]
+    answers: list[AnyAnswer] = Field(default_factory=_success, min_length=1)
+    recordings: list[RecordingScript] | None = Field(default_factory=lambda: [RecordingScript()])
+    """The list that comes with `success`; null: the key `recording` is missing."""
+    note: str = ""
+    """What this session is about, for people."""
+    expected: Literal["archived", "unavailable", "failed"] | None = None
+    """What should become of it. The simulator does nothing with it."""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read the JSON form. Raises ValueError that names the session and each wrong key."""
+        if not isinstance(data, Mapping):
+            raise ValueError(f"a session script is a JSON object, not {type(data).__name__}")  # noqa: TRY004
+        return parse(cls, data, f"session script {data.get('session_id', '(without session_id)')!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form, defaults left out."""
+        return self.model_dump(mode="json", exclude_defaults=True)

@@ -1,0 +1,92 @@
+"""What the simulated platform enforces."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import uuid
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, field_validator
+
+from archiver.simulator.checked import Checked, ErrorStatus, Seconds
+from archiver.simulator.limits import parse_limit
+from archiver.simulator.tokens import ALGORITHMS
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Id = Annotated[str, Field(min_length=1)]
+
+
+class SimulatorSettings(Checked):
+    """Checked at every assignment, so whatever can be changed while the simulator runs is changed by assigning to it.
+
+    Raises ValueError (pydantic's) for a value that cannot be.
+    """
+
+    model_config = ConfigDict(validate_assignment=True)
+
+    host: str = "127.0.0.1"
+    public_host: str | None = None
+    """The name in the URLs handed out, where it is not `host`: a container listens on 0.0.0.0."""
+    api_port: Port = 0
+    """0: any free port. So for `media_port`."""
+    media_port: Port = 0
+
+    bot_id: Id = Field(default_factory=lambda: f"st-{uuid.uuid4()}")
+    client_id: Id = Field(default_factory=lambda: f"cs-{uuid.uuid4()}")
+    client_secret: Id = Field(default_factory=lambda: secrets.token_urlsafe(48))
+    """64 characters by default: long enough for HS512 too."""
+
+    algorithms: tuple[str, ...] = ("HS256",)
+    public_key_pem: str | None = None
+    """For RS256 and RS512."""
+    enforce_jti: bool = False
+    enforce_jwe: bool = False
+
+    rate_limits: tuple[str, ...] = ("60/minute", "1800/hour")
+    """Of each bot, in sliding windows; none: unlimited. The default is the vendor's lowest class."""
+    rate_limit_status: ErrorStatus = 429
+    retry_after: bool = True
+    """Send Retry-After with a 429."""
+
+    url_lifetime: Seconds = 60.0
+    audio_dir: str | os.PathLike[str] | None = None
+    """A folder of WAVs to serve where a script names no audio; read when the simulator is made."""
+    clock_skew: Annotated[float, Field(ge=-1e9, le=1e9)] = 0.0
+    """Seconds that the Date header of every answer is ahead. Tokens and URLs are judged by the true time."""
+    control: bool = True
+    """Serve the `/_simulator` endpoints."""
+
+    @field_validator("algorithms")
+    @classmethod
+    def _known_algorithms(cls, algorithms: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := set(algorithms) - set(ALGORITHMS):
+            raise ValueError(f"{', '.join(sorted(unknown))}: the platform knows {', '.join(ALGORITHMS)}")
+        return algorithms
+
+    @field_validator("rate_limits")
+    @classmethod
+    def _readable_limits(cls, rate_limits: tuple[str, ...]) -> tuple[str, ...]:
+        for text in rate_limits:
+            parse_limit(text)
+        return rate_limits
+
+    def model_post_init(self, context: Any, /) -> None:
+        if self.public_key_pem is None and any(algorithm.startswith("RS") for algorithm in self.algorithms):
+            raise ValueError("RS256 and RS512 need public_key_pem")
+
+
+ALTERABLE = frozenset(
+    {
+        "algorithms",
+        "clock_skew",
+        "enforce_jti",
+        "enforce_jwe",
+        "public_key_pem",
+        "rate_limit_status",
+        "rate_limits",
+        "retry_after",
+        "url_lifetime",
+    }
+)
+"""The settings that take effect when changed while the simulator runs."""

@@ -1,0 +1,79 @@
+"""What the platform accepts in the `auth` header.
+
+Vendor: a JWT with the claims `sub` and `appId`, signed with the app's client secret or, for RS*, with a private key
+whose public half the platform holds. An app can enforce JTI (every request needs a `jti` not used before) and JWE
+(encrypted tokens).
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import jwt
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+LEEWAY_SECONDS = 5
+
+ALGORITHMS = ("HS256", "HS512", "RS256", "RS512")
+
+
+class TokenRefused(Exception):
+    """The token is not accepted; the message goes into the 401 answer."""
+
+
+def check_token(
+    token: str | None,
+    *,
+    client_id: str,
+    client_secret: str,
+    public_key_pem: str | None,
+    algorithms: Collection[str],
+    enforce_jwe: bool,
+) -> dict[str, Any]:
+    """The claims of an accepted token. Raises TokenRefused.
+
+    `none` is never accepted, and the key follows from the algorithm: a public key never serves as an HMAC secret.
+    """
+    if not token:
+        raise TokenRefused("Authentication failed: the auth header is missing")
+    if token.count(".") == 4:
+        raise TokenRefused("Authentication failed: this platform holds no key to decrypt the token (JWE)")
+    if enforce_jwe:
+        raise TokenRefused("Authentication failed: the token must be encrypted (JWE), this app enforces it")
+    try:
+        algorithm = jwt.get_unverified_header(token).get("alg")
+        if algorithm not in algorithms or algorithm not in ALGORITHMS:
+            raise TokenRefused(f"Authentication failed: the algorithm {algorithm!r} is not enabled for this app")
+        key = client_secret if algorithm.startswith("HS") else public_key_pem
+        if key is None:
+            raise TokenRefused("Authentication failed: this app has no public key")
+        with warnings.catch_warnings():
+            # The client's secret may be shorter than the algorithm deserves; the platform takes it.
+            warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[algorithm],
+                leeway=LEEWAY_SECONDS,
+                options={"require": ["sub"], "verify_aud": False, "verify_iss": False},
+            )
+    except jwt.PyJWTError as error:
+        raise TokenRefused(f"Authentication failed: invalid token ({error})") from error
+    if not claims["sub"]:
+        raise TokenRefused("Authentication failed: the claim sub is empty")
+    if claims.get("appId") != client_id:
+        raise TokenRefused("Authentication failed: the claim appId is not the app's client id")
+    return claims
+
+
+def check_jti(claims: dict[str, Any], seen: set[str]) -> None:
+    """Where JTI is enforced: the claim is there and was never used before; notes it in `seen`. Raises TokenRefused."""
+    jti = claims.get("jti")
+    if not isinstance(jti, str) or not jti:
+        raise TokenRefused("Authentication failed: the claim jti is missing, this app enforces it")
+    if jti in seen:
+        raise TokenRefused("Authentication failed: this jti was used before")
+    seen.add(jti)
