@@ -1,0 +1,97 @@
+"""How an attempt at a session can end, and which exceptions mean which end. Permanence is decided here, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from archiver.errors import (
+    ApiDefect,
+    ApiUnreachable,
+    ArchiverError,
+    CredentialsRejected,
+    KeyConflict,
+    KoreError,
+    MediaHostRefused,
+    MediaUrlRefused,
+    RateLimited,
+    StoreError,
+    TransferError,
+)
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Archived:
+    """Every recording that the platform listed is stored and confirmed."""
+
+
+@dataclass(frozen=True)
+class NotReady:
+    """The call or its media are in progress. Goes back with a delay; costs no attempt."""
+
+    status: str
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """The platform says that there is no recording. Terminal, with the answer as evidence."""
+
+    reason: str
+    detail: Facts = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Went wrong, may work later. Counts as a failure; the last one ends the session."""
+
+    reason: str
+    detail: Facts = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Will not work by itself. `archiver retry` brings it back."""
+
+    reason: str
+    detail: Facts = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HandedBack:
+    """Not the session's doing (shutdown, rate limit, rejected credentials): no counter moves."""
+
+    reason: str
+    after: timedelta = timedelta(0)
+    detail: Facts = field(default_factory=dict)
+
+
+Outcome = Archived | NotReady | Unavailable | Retry | Failed | HandedBack
+
+
+def facts_of(error: ArchiverError) -> Facts:
+    """What the session's row keeps of an error."""
+    return {"message": error.message, **error.facts} | ({"hint": error.hint} if error.hint else {})
+
+
+def classify(error: Exception) -> Outcome:
+    """Which end of the attempt an exception means. Total: what nobody foresaw is retried, and named `internal_error`."""
+    match error:
+        case RateLimited() | CredentialsRejected():
+            return HandedBack(error.reason, detail=facts_of(error))
+        case ApiDefect(reason="too_many_files"):
+            return Failed(error.reason, facts_of(error))
+        case MediaHostRefused() | MediaUrlRefused():
+            return Failed(error.reason, facts_of(error))
+        case KeyConflict():
+            return Failed("conflict", facts_of(error))
+        case StoreError():
+            return Retry("store_unavailable", facts_of(error))
+        case ApiUnreachable() | KoreError() | TransferError():
+            return Retry(error.reason, facts_of(error))
+        case ArchiverError():
+            return Retry("internal_error", facts_of(error))
+        case _:
+            return Retry("internal_error", {"message": f"{type(error).__name__} inside the archiver; its log has more"})

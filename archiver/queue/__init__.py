@@ -1,0 +1,1 @@
+"""The queue: sessions in Postgres, leased to workers."""

@@ -1,0 +1,177 @@
+"""The connection to Postgres: a bounded pool, named statements, foreign errors translated at the edge."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import cache
+from importlib import resources
+from typing import Any, Self
+
+import asyncpg
+
+from archiver.config import DatabaseSettings
+from archiver.errors import ConfigError, DatabaseError, DatabaseUnreachable, NotMigrated
+from archiver.queue.embedded import embedded_postgres
+
+STATEMENT_TIMEOUT = 30.0
+"""Seconds that any wait for the database may last; no statement of ours needs a tenth of it."""
+
+WAKE_CHANNEL = "archive_queue"
+
+_UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)
+
+
+@cache
+def statement(name: str) -> str:
+    """The text of queue/sql/NAME.sql."""
+    return resources.files("archiver.queue").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+
+
+def statement_names() -> list[str]:
+    """Every statement there is, for the test that prepares them all."""
+    folder = resources.files("archiver.queue").joinpath("sql")
+    return sorted(entry.name.removesuffix(".sql") for entry in folder.iterdir() if entry.name.endswith(".sql"))
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn what asyncpg and the network raise into errors of ours, redacted."""
+    try:
+        yield
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError) as error:
+        raise NotMigrated(f"the database lacks what this version needs: {error}") from None
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise DatabaseError(
+            f"the database refused: {error}", hint="run `archiver migrate` as the owner, or grant this user the tables"
+        ) from None
+    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+        raise DatabaseUnreachable(f"the database refused this user: {error}") from None
+    except asyncpg.InvalidCatalogNameError as error:
+        raise DatabaseUnreachable(f"{error}", hint="create the database, or mend database.url") from None
+    except asyncpg.ClientConfigurationError as error:
+        raise ConfigError(f"database.url: {error}", hint="a Postgres URL, or embedded:PATH") from None
+    except _UNREACHABLE as error:
+        text = str(error) or type(error).__name__
+        raise DatabaseUnreachable(f"the database cannot be reached: {text}") from None
+    except (asyncpg.PostgresError, ValueError) as error:
+        if isinstance(error, ValueError) and "DSN" not in str(error) and "port" not in str(error).lower():
+            raise
+        raise DatabaseError(f"the database refused: {error}") from None
+
+
+def _storable(value: Any) -> Any:
+    """JSON that Postgres takes: it refuses NUL and half surrogates, which hostile answers may hold."""
+    match value:
+        case str():
+            return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+        case dict():
+            return {_storable(key): _storable(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_storable(item) for item in value]
+        case _:
+            return value
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(_storable(value))
+
+
+async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=_to_json, decoder=json.loads)
+
+
+class Database:
+    """A pool of connections. Every wait is bounded by STATEMENT_TIMEOUT; errors are ArchiverErrors.
+
+    Behind a transaction-pooling pgbouncer (`listen_url` is set then) no statement is kept prepared.
+    """
+
+    def __init__(self, dsn: str, *, listen_dsn: str = "", pool_size: int = 8) -> None:
+        self.dsn = dsn
+        self.listen_dsn = listen_dsn or dsn
+        self._cache_size = 0 if listen_dsn else 200
+        self._pool_size = pool_size
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    def __repr__(self) -> str:
+        return "Database(...)"
+
+    async def __aenter__(self) -> Self:
+        with translated():
+            self._pool = await asyncpg.create_pool(
+                self.dsn,
+                min_size=1,
+                max_size=self._pool_size,
+                timeout=10,
+                command_timeout=STATEMENT_TIMEOUT,
+                statement_cache_size=self._cache_size,
+                init=_prepare,
+                server_settings={"application_name": "archiver"},
+            )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        try:
+            await asyncio.wait_for(pool.close(), 5)
+        except (*_UNREACHABLE, asyncpg.PostgresError):
+            pool.terminate()
+        except asyncio.CancelledError:
+            pool.terminate()
+            raise
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
+        """One connection of the pool, for what needs a transaction or a session of its own."""
+        assert self._pool is not None, "used outside its `async with`"
+        with translated():
+            async with self._pool.acquire(timeout=STATEMENT_TIMEOUT) as connection:
+                yield connection
+
+    async def rows(self, name: str, *args: Any) -> list[asyncpg.Record]:
+        """Run a named statement, return its rows."""
+        async with self.connection() as connection:
+            return await connection.fetch(statement(name), *args)
+
+    async def row(self, name: str, *args: Any) -> asyncpg.Record | None:
+        """Run a named statement, return its first row, if any."""
+        async with self.connection() as connection:
+            return await connection.fetchrow(statement(name), *args)
+
+    @asynccontextmanager
+    async def listening(self, wake: asyncio.Event) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+        """A connection of its own that sets `wake` at every notification."""
+        with translated():
+            connection = await asyncpg.connect(self.listen_dsn, timeout=10, command_timeout=STATEMENT_TIMEOUT)
+        try:
+            with translated():
+                await connection.add_listener(WAKE_CHANNEL, lambda *_: wake.set())
+            yield connection
+        finally:
+            connection.terminate()
+
+
+@asynccontextmanager
+async def open_database(settings: DatabaseSettings, *, pool_size: int = 8) -> AsyncIterator[Database]:
+    """The configured database, the embedded one started if need be. Does not look at its version."""
+    listen = settings.listen_url.get_secret_value()
+    if settings.embedded_path is not None:
+        async with embedded_postgres(settings.embedded_path) as dsn, Database(dsn, pool_size=pool_size) as database:
+            yield database
+    else:
+        dsn = settings.url.get_secret_value()
+        async with Database(dsn, listen_dsn=listen, pool_size=pool_size) as database:
+            yield database

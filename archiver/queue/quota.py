@@ -1,0 +1,51 @@
+"""A bot's request budget, shared by every worker of the fleet. The arithmetic is `archive_draw` in the migrations."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from archiver.config import BotSettings
+from archiver.errors import RateLimited
+from archiver.queue.database import Database
+
+PATIENCE = timedelta(seconds=30)
+"""Longer than this nobody waits for a call while holding a session: it goes back to the queue instead."""
+
+
+class Quota:
+    """Draws calls for one bot. A claim draws its own in the same statement; this is for every further call."""
+
+    def __init__(self, database: Database, bot: BotSettings, *, backoff_base: timedelta) -> None:
+        self._database = database
+        self._backoff_base = backoff_base
+        self.key = bot.budget_key
+        self.windows = [limit.window for limit in bot.rate_limits]
+        self.limits = [limit.calls for limit in bot.rate_limits]
+        self._refused = False
+
+    async def draw(self) -> None:
+        """Return when one more call may go out. Raises RateLimited instead of waiting longer than PATIENCE."""
+        while True:
+            row = await self._database.row("draw", self.key, self.windows, self.limits)
+            assert row is not None
+            if row["granted"]:
+                return
+            wait: timedelta = row["wait"]
+            if wait > PATIENCE:
+                raise RateLimited("the bot's request budget is spent for now", retry_after=wait)
+            await asyncio.sleep(max(wait.total_seconds(), 0.01))
+
+    async def block(self, retry_after: timedelta | None) -> timedelta:
+        """The platform refused a call: nobody asks for this bot before it may go on. Returns for how long."""
+        self._refused = True
+        row = await self._database.row("block", self.key, retry_after, self._backoff_base)
+        assert row is not None
+        wait: timedelta = row["wait"]
+        return max(wait, timedelta(0))
+
+    async def answered(self) -> None:
+        """The platform answered: forget refusals of before."""
+        if self._refused:
+            self._refused = False
+            await self._database.row("unblock", self.key)

@@ -1,0 +1,282 @@
+"""The queue of sessions: the only code that writes their rows.
+
+Every write of a claimed session names its epoch and learns whether it still owned the row; if not, it wrote nothing and raises
+LeaseLost. Delays are sent as delays: the database's clock alone decides when.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, assert_never
+
+from archiver.config import RetrySettings
+from archiver.errors import LeaseLost
+from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
+from archiver.queue.database import Database
+from archiver.queue.quota import Quota
+from archiver.session import Attempt, KnownFile, Session, State
+
+PROBE_EVERY = timedelta(minutes=5)
+"""How often one session may try a held bot again."""
+
+MAX_CRASHES = 5
+"""A session that was held by so many dying workers is given up: it would only take the next one down."""
+
+
+@dataclass(frozen=True)
+class NewSession:
+    """A session to enqueue."""
+
+    bot: str
+    session_id: str
+    kind: str = "recording"
+    priority: str = "normal"
+    user_id: str | None = None
+    started_at: datetime | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a claim brought, and after how long the next one may bring more (None: nothing is known to fall due)."""
+
+    sessions: list[Session]
+    again_in: timedelta | None
+
+
+@dataclass(frozen=True)
+class Rescued:
+    """A session taken back from a dead worker."""
+
+    bot: str
+    session_id: str
+    state: str
+    crashes: int
+    lost_worker: int
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What stands between a drain and its end."""
+
+    workable: int
+    due_in: timedelta | None
+    claimed: int
+    failed: int
+    left_pending: list[dict[str, Any]]
+
+
+class Queue:
+    """The sessions of one database."""
+
+    def __init__(self, database: Database, retry: RetrySettings) -> None:
+        self._database = database
+        self._retry = retry
+
+    # --- producers and operators
+
+    async def enqueue(self, sessions: Sequence[NewSession], *, actor: str) -> tuple[int, int]:
+        """Insert what is new; a waiting session with a lower priority is raised. Returns (new, raised)."""
+        row = await self._database.row(
+            "enqueue",
+            [session.bot for session in sessions],
+            [session.session_id for session in sessions],
+            [session.kind for session in sessions],
+            [session.priority for session in sessions],
+            [session.user_id for session in sessions],
+            [session.started_at for session in sessions],
+            [dict(session.metadata or {}) for session in sessions],
+            actor,
+        )
+        assert row is not None
+        return row["added"], row["raised"]
+
+    async def cancel(self, *, ids: Sequence[str] | None, bot: str | None, kind: str | None, reason: str, actor: str) -> list[str]:
+        """Take waiting and claimed sessions out; returns the IDs of those that were."""
+        rows = await self._database.rows("cancel", ids, bot, kind, reason, actor)
+        return [row["session_id"] for row in rows]
+
+    async def retry(
+        self,
+        *,
+        ids: Sequence[str] | None,
+        bot: str | None,
+        kind: str | None,
+        states: Sequence[State],
+        reason: str | None,
+        actor: str,
+    ) -> list[str]:
+        """Bring ended sessions back with fresh counters; returns the IDs of those that were."""
+        rows = await self._database.rows("retry", ids, bot, kind, list(states), reason, actor)
+        return [row["session_id"] for row in rows]
+
+    async def pause(self, bots: Sequence[str] | None, *, actor: str) -> list[str]:
+        """Nothing of these bots (None: of all) is claimed any more. Returns the bots' names."""
+        return [row["name"] for row in await self._database.rows("pause", bots, actor)]
+
+    async def resume(self, bots: Sequence[str] | None) -> dict[str, int]:
+        """End pauses and holds. Returns how many holds ended, by bot."""
+        return {row["name"]: row["holds"] for row in await self._database.rows("resume", bots)}
+
+    # --- a worker's claim
+
+    async def claim(self, worker_id: int, bots: Mapping[str, Quota], slots: int) -> Claim:
+        """Claim at most `slots` due sessions, no more of a bot than its budget grants, least recently served bot first."""
+        due = await self._database.rows("due", list(bots))
+        sessions: list[Session] = []
+        waits: list[timedelta] = []
+        now = timedelta(0)
+        ready = [row for row in due if row["due_in"] <= now]
+        waits += [row["due_in"] for row in due if row["due_in"] > now]
+        for position, row in enumerate(ready):
+            share = -(-(slots - len(sessions)) // (len(ready) - position))
+            if share <= 0:
+                waits.append(now)
+                break
+            for kind in row["probes"]:
+                if await self._database.row("probe", row["name"], kind, PROBE_EVERY):
+                    found, _ = await self._claim_of(worker_id, row["name"], bots[row["name"]], 1, [], kind)
+                    sessions += found
+            wanted = share
+            found, wait = await self._claim_of(worker_id, row["name"], bots[row["name"]], wanted, row["held"], None)
+            sessions += found
+            if wait > now:
+                waits.append(wait)
+            elif found:
+                waits.append(now)
+        return Claim(sessions, min(waits, default=None))
+
+    async def _claim_of(
+        self, worker_id: int, bot: str, quota: Quota, slots: int, held: list[str], only: str | None
+    ) -> tuple[list[Session], timedelta]:
+        rows = await self._database.rows("claim", worker_id, bot, slots, held, only, quota.key, quota.windows, quota.limits)
+        sessions = [
+            Session(
+                id=row["id"],
+                epoch=row["epoch"],
+                worker_id=worker_id,
+                bot=row["bot"],
+                session_id=row["session_id"],
+                kind=row["kind"],
+                user_id=row["user_id"],
+                archive_date=row["archive_date"],
+                claimed_at=row["claimed_at"],
+                failures=row["failures"],
+                checks=row["checks"],
+                crashes=row["crashes"],
+                known=tuple(KnownFile(**known) for known in row["stored"]),
+                probe=only is not None,
+            )
+            for row in rows
+            if row["id"] is not None
+        ]
+        return sessions, (rows[0]["wait"] if rows else timedelta(0))
+
+    async def settle(self, attempt: Attempt, outcome: Outcome) -> State:
+        """Write how the attempt ended, with the files it stored and its history, in one statement.
+
+        Raises LeaseLost if another claim, a rescue or a cancel came before: then nothing was written.
+        """
+        session = attempt.session
+        name, reason, detail, delay = self._terms(session, outcome)
+        row = await self._database.row(
+            "settle",
+            session.id,
+            session.epoch,
+            name,
+            reason,
+            detail,
+            delay,
+            self._retry.max_attempts,
+            self._retry.not_ready_give_up,
+            [file.as_row() for file in attempt.stored],
+            attempt.events,
+            attempt.calls,
+            f"worker {session.worker_id}",
+        )
+        if row is None:
+            raise LeaseLost(f"session {session.session_id} of {session.bot} is no longer epoch {session.epoch}'s")
+        return State(row["state"])
+
+    def _terms(self, session: Session, outcome: Outcome) -> tuple[str, str | None, dict[str, Any], timedelta]:
+        none = timedelta(0)
+        match outcome:
+            case Archived():
+                return "archived", None, {}, none
+            case NotReady(status):
+                delays = self._retry.not_ready_delays
+                return "not_ready", status, {}, delays[min(session.checks, len(delays) - 1)]
+            case Unavailable(reason, detail):
+                return "unavailable", reason, detail, none
+            case Retry(reason, detail):
+                ceiling = min(self._retry.backoff_max, self._retry.backoff_base * 2 ** min(session.failures, 30))
+                return "retry", reason, detail, ceiling * random.random()  # noqa: S311  # jitter, not a secret
+            case Failed(reason, detail):
+                return "failed", reason, detail, none
+            case HandedBack(reason, after, detail):
+                return "handed_back", reason, detail, after
+            case _:
+                assert_never(outcome)
+
+    # --- the fleet
+
+    async def start_worker(self, *, host: str, pid: int, version: str, lease: timedelta, bots: Sequence[str]) -> int:
+        """Record the configured bots and a new worker; returns its ID."""
+        await self.record_bots(bots, complete=False)
+        row = await self._database.row("worker_start", host, pid, version, lease)
+        assert row is not None
+        worker_id: int = row["id"]
+        return worker_id
+
+    async def record_bots(self, names: Sequence[str], *, complete: bool) -> None:
+        """Let the database know the configured bots; `complete` forgets those not named."""
+        await self._database.rows("bots_seen", list(names), complete)
+
+    async def renew(self, worker_id: int, lease: timedelta) -> bool:
+        """Prolong a worker's lease. False: it has run out, its sessions may be with others."""
+        return await self._database.row("worker_renew", worker_id, lease) is not None
+
+    async def stop_worker(self, worker_id: int) -> None:
+        """Take a worker off the list; if it still held something, its lease runs out instead."""
+        await self._database.rows("worker_stop", worker_id)
+
+    async def rescue(self, *, actor: str) -> list[Rescued]:
+        """Put back what dead workers held."""
+        rows = await self._database.rows("rescue", MAX_CRASHES, self._retry.backoff_base, actor)
+        return [Rescued(r["bot"], r["session_id"], r["state"], r["crashes"], r["lost_worker"]) for r in rows]
+
+    async def leftovers(self) -> list[Mapping[str, Any]]:
+        """Temporary files that dead workers may have left: queue_id, worker_id, epoch, and what their folder is made of."""
+        return [dict(row) for row in await self._database.rows("leftovers")]
+
+    async def leftover_gone(self, queue_id: int, epoch: int) -> None:
+        """A leftover is known to be gone."""
+        await self._database.rows("leftover_gone", queue_id, epoch)
+
+    async def hold(self, bot: str, kind: str, reason: str, detail: Mapping[str, Any]) -> bool:
+        """Hold a kind of a bot for every worker. True if it was not held before."""
+        return await self._database.row("hold", bot, kind, reason, dict(detail), PROBE_EVERY) is not None
+
+    async def release(self, bot: str, kind: str) -> bool:
+        """A held kind works again. True if it was held."""
+        return await self._database.row("release", bot, kind) is not None
+
+    async def backlog(self, bots: Sequence[str], since: datetime) -> Backlog:
+        """What a drain still waits for, and what it has to leave."""
+        row = await self._database.row("drain", list(bots), since)
+        assert row is not None
+        return Backlog(row["workable"], row["due_in"], row["claimed"], row["failed"], row["left_pending"])
+
+    async def unknown_bots(self, bots: Sequence[str]) -> dict[str, int]:
+        """Waiting sessions of bots that no configuration knows, counted by name."""
+        return {row["bot"]: row["sessions"] for row in await self._database.rows("unknown_bots", list(bots))}
+
+    async def clock(self) -> datetime:
+        """The database's time."""
+        row = await self._database.row("clock")
+        assert row is not None
+        now: datetime = row["now"]
+        return now

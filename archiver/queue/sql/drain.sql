@@ -1,0 +1,18 @@
+-- What stands between a drain and its end. $1 bots served here, $2 since when failures count
+WITH waiting AS (
+    SELECT q.bot, q.kind, count(*) AS sessions, min(q.run_at) AS next
+    FROM archive_queue q WHERE q.state = 'pending' GROUP BY q.bot, q.kind
+), sorted AS (
+    SELECT w.*, CASE
+               WHEN w.bot <> ALL ($1::text[]) THEN 'unknown_bot'
+               WHEN EXISTS (SELECT FROM archive_bots b WHERE b.name = w.bot AND b.paused_at IS NOT NULL) THEN 'paused'
+               WHEN EXISTS (SELECT FROM archive_holds h WHERE h.bot = w.bot AND h.kind = w.kind) THEN 'held'
+           END AS left_because
+    FROM waiting w
+)
+SELECT (SELECT coalesce(sum(sessions), 0) FROM sorted WHERE left_because IS NULL)::bigint AS workable,
+       (SELECT greatest(min(next) - now(), interval '0') FROM sorted WHERE left_because IS NULL) AS due_in,
+       (SELECT count(*) FROM archive_queue WHERE state = 'claimed') AS claimed,
+       (SELECT count(*) FROM archive_queue WHERE state = 'failed' AND finished_at >= $2) AS failed,
+       (SELECT coalesce(jsonb_agg(jsonb_build_object('bot', bot, 'kind', kind, 'sessions', sessions, 'because', left_because)
+                                  ORDER BY bot, kind), '[]') FROM sorted WHERE left_because IS NOT NULL) AS left_pending

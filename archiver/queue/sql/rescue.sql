@@ -1,0 +1,34 @@
+-- Take back what dead workers hold. The epoch rises, so that one that comes back from the dead can write nothing.
+-- A session that took $1 workers down is given up: it would only take the next. $2 delay, $3 actor
+WITH dead AS MATERIALIZED (
+    SELECT id FROM archive_workers WHERE expires_at <= clock_timestamp() FOR UPDATE SKIP LOCKED
+), lost AS MATERIALIZED (
+    SELECT q.id, q.worker_id, q.epoch FROM archive_queue q
+    WHERE q.state = 'claimed' AND q.worker_id = ANY (ARRAY(SELECT id FROM dead))
+    ORDER BY q.id FOR UPDATE OF q
+), rescued AS (
+    UPDATE archive_queue q
+    SET state = CASE WHEN q.crashes + 1 >= $1::integer THEN 'failed' ELSE 'pending' END,
+        reason = CASE WHEN q.crashes + 1 < $1::integer THEN 'worker_lost'
+                      WHEN EXISTS (SELECT FROM archived_recordings r WHERE r.queue_id = q.id) THEN 'partial'
+                      ELSE 'crashed_workers' END,
+        detail = jsonb_build_object('reason', 'crashed_workers', 'crashes', q.crashes + 1),
+        finished_at = CASE WHEN q.crashes + 1 >= $1::integer THEN clock_timestamp() END,
+        run_at = clock_timestamp() + $2::interval * q.crashes,
+        crashes = q.crashes + 1, epoch = q.epoch + 1, worker_id = NULL
+    FROM lost WHERE q.id = lost.id
+    RETURNING q.id, q.epoch, q.state, q.reason, q.bot, q.session_id, q.crashes, lost.worker_id AS lost_worker,
+              lost.epoch AS lost_epoch
+), leftovers AS (
+    INSERT INTO archive_leftovers (queue_id, worker_id, epoch)
+    SELECT id, lost_worker, lost_epoch FROM rescued ON CONFLICT DO NOTHING
+), noted AS (
+    INSERT INTO archive_events (queue_id, event, epoch, actor, data)
+    SELECT id, CASE WHEN state = 'failed' THEN 'failed' ELSE 'rescued' END, epoch, $3,
+           jsonb_build_object('reason', reason, 'from', 'worker ' || lost_worker, 'crashes', crashes)
+    FROM rescued
+), buried AS (
+    DELETE FROM archive_workers w
+    WHERE w.id = ANY (ARRAY(SELECT id FROM dead)) AND w.expires_at <= clock_timestamp()
+)
+SELECT bot, session_id, state, reason, crashes, lost_worker FROM rescued

@@ -1,0 +1,21 @@
+-- Bring ended sessions back with fresh counters; what is stored stays. Those whose session ID is invalid can never work.
+-- $1 session IDs (null: all), $2 bot, $3 kind, $4 states, $5 reason (null: any), $6 who
+WITH chosen AS MATERIALIZED (
+    SELECT id, state, reason FROM archive_queue
+    WHERE state = ANY ($4::text[]) AND reason IS DISTINCT FROM 'invalid_session_id'
+      AND ($1::text[] IS NULL OR session_id = ANY ($1)) AND bot = coalesce($2, bot) AND kind = coalesce($3, kind)
+      AND ($5::text IS NULL OR reason = $5 OR detail ->> 'reason' = $5)
+    ORDER BY id FOR UPDATE
+), revived AS (
+    UPDATE archive_queue q
+    SET state = 'pending', reason = NULL, detail = '{}', finished_at = NULL, run_at = clock_timestamp(), failures = 0, checks = 0,
+        crashes = 0, first_asked_at = NULL, epoch = q.epoch + 1
+    FROM chosen c WHERE q.id = c.id
+    RETURNING q.id, q.epoch, q.session_id, c.state, c.reason
+), noted AS (
+    INSERT INTO archive_events (queue_id, event, epoch, actor, data)
+    SELECT id, 'retried', epoch, $6, jsonb_strip_nulls(jsonb_build_object('was', state, 'reason', reason)) FROM revived
+), woken AS (
+    SELECT pg_notify('archive_queue', '') WHERE EXISTS (SELECT FROM revived)
+)
+SELECT r.session_id FROM revived r LEFT JOIN woken ON true

@@ -1,0 +1,9 @@
+-- One session, whole: its row, its recordings, its history in time order. $1 session ID, $2 bot (null: any), $3 kind (null: any)
+SELECT to_jsonb(s) - 'queue_id' AS session,
+       (SELECT coalesce(jsonb_agg(to_jsonb(r) - 'queue_id' ORDER BY r.ordinal, r.store_key), '[]')
+        FROM archived_recordings r WHERE r.queue_id = s.queue_id) AS recordings,
+       (SELECT coalesce(jsonb_agg(to_jsonb(e) - 'queue_id' - 'id' ORDER BY e.at, e.id), '[]')
+        FROM archive_events e WHERE e.queue_id = s.queue_id) AS events
+FROM archive_sessions s
+WHERE s.session_id = $1 AND s.bot = coalesce($2, s.bot) AND s.kind = coalesce($3, s.kind)
+ORDER BY s.bot, s.kind

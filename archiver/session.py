@@ -1,0 +1,120 @@
+"""A session of the platform on its way through the archive, and the states it can be in."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+SESSION_ID_ALPHABET = "1 to 200 characters of A-Z a-z 0-9 . _ : -"
+
+
+class State(StrEnum):
+    """What a reader sees. Every session ever enqueued is in exactly one."""
+
+    PENDING = "pending"
+    CLAIMED = "claimed"
+    ARCHIVED = "archived"
+    UNAVAILABLE = "unavailable"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.PENDING: frozenset({State.CLAIMED, State.CANCELLED}),
+    State.CLAIMED: frozenset(set(State) - {State.CLAIMED}),
+    State.ARCHIVED: frozenset({State.PENDING}),
+    State.UNAVAILABLE: frozenset({State.PENDING}),
+    State.FAILED: frozenset({State.PENDING}),
+    State.CANCELLED: frozenset({State.PENDING}),
+}
+"""What may follow what; `archiver retry` is the only way out of a finished state. The database refuses everything else."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One recording that the store has confirmed."""
+
+    ordinal: int
+    source_name: str
+    file_name: str
+    store_key: str
+    bytes: int
+    sha256: str
+    media_type: str | None
+    flags: tuple[str, ...] = ()
+
+    def as_row(self) -> dict[str, Any]:
+        """JSON for the ledger."""
+        return {
+            "ordinal": self.ordinal,
+            "source_name": self.source_name,
+            "file_name": self.file_name,
+            "store_key": self.store_key,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "media_type": self.media_type,
+            "flags": list(self.flags),
+        }
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """A recording of this session that an earlier attempt stored: it is not fetched again."""
+
+    ordinal: int
+    source_name: str
+    file_name: str
+    store_key: str
+
+
+@dataclass(frozen=True)
+class Session:
+    """A claimed session. `epoch` names this claim: every write says it, and a later claim makes it void."""
+
+    id: int
+    epoch: int
+    worker_id: int
+    bot: str
+    session_id: str
+    kind: str
+    user_id: str | None
+    archive_date: datetime
+    claimed_at: datetime
+    failures: int
+    checks: int
+    crashes: int
+    known: tuple[KnownFile, ...] = ()
+    probe: bool = False
+    """Claimed to try a held bot again."""
+    claimed_tick: float = field(default_factory=time.monotonic)
+
+    def now(self) -> datetime:
+        """The database's clock, carried on from the claim: this machine's own may be wrong."""
+        return self.claimed_at + timedelta(seconds=time.monotonic() - self.claimed_tick)
+
+    @property
+    def part_name(self) -> str:
+        """The one temporary file that this claim may have at a time."""
+        return part_name(self.id, self.worker_id, self.epoch)
+
+
+def part_name(session: int, worker: int, epoch: int) -> str:
+    """Hidden, and telling whose it is, so that it can be found again from the database alone."""
+    return f".session-{session}.worker-{worker}.epoch-{epoch}.part"
+
+
+@dataclass
+class Attempt:
+    """What one claim has done so far; its outcome is written together with this, or not at all."""
+
+    session: Session
+    stored: list[StoredFile] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    calls: int = 0
+
+    def note(self, event: str, **data: Any) -> None:
+        """Add a line to the session's history. `data` is JSON-safe and redacted by its maker."""
+        self.events.append({"event": event, "at": self.session.now().isoformat(), "data": data})

@@ -1,0 +1,138 @@
+"""Real parts for every test: an embedded Postgres shared by the run, a fresh database a test, a simulated platform."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from archiver.config import RetrySettings, Settings
+from archiver.queue.database import Database
+from archiver.queue.embedded import embedded_postgres
+from archiver.queue.migrate import migrate
+from archiver.queue.sessions import Queue
+from archiver.simulator.platform import Simulator, SimulatorSettings
+
+_numbers = itertools.count()
+
+RETRY = RetrySettings(
+    max_attempts=3,
+    backoff_base=timedelta(milliseconds=50),
+    backoff_max=timedelta(milliseconds=200),
+    not_ready_delays=(timedelta(milliseconds=50), timedelta(milliseconds=100)),
+)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
+    """The URL of one Postgres for the whole run: every process of the run joins it, the last stops it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    with asyncio.Runner() as runner:
+        context = embedded_postgres(shared / "postgres")
+        url = runner.run(context.__aenter__())
+        try:
+            yield url
+        finally:
+            runner.run(context.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="session")
+def template(postgres: str, worker_id: str) -> str:
+    """The name of a migrated database that each test's own is a copy of."""
+    name = f"template_{worker_id}"
+
+    async def make() -> None:
+        await _administer(postgres, f"CREATE DATABASE {name}")
+        async with Database(_named(postgres, name), pool_size=1) as database:
+            await migrate(database)
+
+    asyncio.run(make())
+    return name
+
+
+@pytest.fixture
+async def empty_database_url(postgres: str, worker_id: str) -> AsyncIterator[str]:
+    """The URL of a database without any table."""
+    name = f"empty_{worker_id}_{next(_numbers)}"
+    await _administer(postgres, f"CREATE DATABASE {name}")
+    yield _named(postgres, name)
+    await _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database_url(postgres: str, template: str, worker_id: str) -> AsyncIterator[str]:
+    """The URL of a migrated database of this test's own."""
+    name = f"test_{worker_id}_{next(_numbers)}"
+    await _administer(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield _named(postgres, name)
+    await _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A migrated database of this test's own, opened."""
+    async with Database(database_url, pool_size=8) as opened:
+        yield opened
+
+
+@pytest.fixture
+def queue(database: Database) -> Queue:
+    """The queue of that database, with delays of milliseconds and three attempts."""
+    return Queue(database, RETRY)
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    """A simulated platform without rate limits."""
+    async with Simulator(SimulatorSettings(rate_limits=())) as platform:
+        yield platform
+
+
+@pytest.fixture
+def settings(simulator: Simulator, database_url: str, tmp_path: Path) -> Settings:
+    """A configuration for that platform, that database and a store of this test's own: one bot, called "bot"."""
+    return Settings.model_validate(settings_data(simulator, database_url, tmp_path / "store"))
+
+
+def settings_data(simulator: Simulator, database_url: str, store: Path) -> dict[str, object]:
+    """The same as plain data, for tests that alter it or write it to a file."""
+    return {
+        "database": {"url": database_url},
+        "bots": [
+            {
+                "name": "bot",
+                "host": simulator.api_url,
+                "bot_id": simulator.bot_id,
+                "client_id": simulator.client_id,
+                "client_secret": simulator.client_secret,
+                "rate_limits": ["60000/minute"],
+                "media_hosts": ["127.0.0.1"],
+            }
+        ],
+        "storage": {"url": store.as_uri()},
+        "worker": {"concurrency": 8, "lease_seconds": 5, "drain_grace_seconds": 5},
+        "retry": {
+            "max_attempts": 3,
+            "backoff_base": "50ms",
+            "backoff_max": "200ms",
+            "not_ready_delays": ["50ms", "100ms"],
+        },
+    }
+
+
+def _named(url: str, database: str) -> str:
+    return url.rpartition("/")[0] + f"/{database}"
+
+
+async def _administer(url: str, command: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(command)
+    finally:
+        await connection.close()
