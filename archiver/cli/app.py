@@ -1,0 +1,120 @@
+"""The `archiver` command: its options, its subcommands, and how everything that goes wrong reaches the user.
+
+Exit codes: 0 done and complete; 1 fatal; 2 usage or configuration; 3 finished, but something is incomplete; 130 and 143 on
+signals. No traceback reaches a user; at log level debug it is in the log, redacted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from archiver import __version__
+
+COMMANDS = {
+    "demo": "Archive 300 simulated sessions into a folder, and prove them.",
+    "init": "Write a configuration file to start from.",
+    "doctor": "Try everything that the first night would trip over.",
+    "migrate": "Create or update the database's tables.",
+    "enqueue": "Add sessions to the queue: arguments, a file, or standard input.",
+    "worker": "Archive what is in the queue.",
+    "status": "Count sessions by state; show holds and workers.",
+    "show": "Show one session: its state, its recordings, its whole history.",
+    "verify": "Read every stored file again and hold it against its recorded SHA-256.",
+    "retry": "Bring failed or cancelled sessions back.",
+    "cancel": "Take sessions out of the queue.",
+    "pause": "Claim nothing more of a bot, or of all.",
+    "resume": "Go on with paused or held bots.",
+    "healthcheck": "Tell a working worker of this host from a hung one.",
+    "simulate": "Run a stand-in for the Kore platform on loopback.",
+}
+"""Every command and its short help, so that `--help` imports none of them; a test holds both together."""
+
+
+class Incomplete(click.exceptions.Exit):
+    """Finished, but something is incomplete."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"archiver.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS:
+            import difflib
+
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            ctx.fail(f"no such command {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--config", "config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Configuration file. Else $ARCHIVER_CONFIG, ./archiver.toml, or the user's own.")  # fmt: skip
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Instead of log.level.")
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, config: Path | None, log_level: str | None) -> None:
+    """Archives the call recordings of the Kore.ai platform: completely, unaltered, accounted for.
+
+    Without any configuration an embedded database and the folder ./archive are used.
+    """
+    ctx.obj = {"config": config, "log_level": log_level}
+
+
+def run() -> NoReturn:
+    """Run the command line and exit with its code."""
+    from archiver.errors import ArchiverError
+    from archiver.redact import redact
+
+    try:
+        code = cli.main(prog_name="archiver", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(128 + signal.SIGINT)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ArchiverError as error:
+        _tell(error.message, error.hint)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing more to say, and nobody to say it to.
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001  # the last catch of all
+        from archiver.observe.logs import logger
+
+        logger(__name__).debug("internal_error", exc_info=error)
+        _tell(
+            f"internal error: {type(error).__name__}: {redact(str(error))}",
+            "this is a bug in archiver; run again with --log-level debug for its traceback",
+        )
+        sys.exit(1)
+
+
+def _tell(message: str, hint: str) -> None:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"  next: {hint}", err=True)

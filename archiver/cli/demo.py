@@ -1,0 +1,262 @@
+"""`archiver demo`: everything, end to end, against the simulator, in one folder that nothing else shares."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from archiver.cli.app import Incomplete
+from archiver.cli.compose import composed_worker, opened, run_async, stop_on_signals
+from archiver.cli.output import console, safe, size, table
+from archiver.cli.status import status_document
+from archiver.config import Settings, load
+from archiver.errors import UsageError
+from archiver.evidence.verify import Verified, verify
+from archiver.observe import logs
+from archiver.queue.database import Database
+from archiver.queue.sessions import NewSession
+from archiver.session import State
+from archiver.stores import open_store
+from archiver.worker import Tally
+
+MARK = ".archiver-demo"
+BOT = "demo"
+
+CONFIG = """\
+# Written by `archiver demo`. Its platform lives only as long as the demo runs; status, show and verify work on.
+[database]
+url = "embedded:postgres"
+
+[[bots]]
+name = "{bot}"
+host = "{api}"
+bot_id = "{bot_id}"
+client_id = "{client_id}"
+client_secret = "{client_secret}"
+rate_limits = ["6000/minute"]
+media_hosts = ["127.0.0.1", "*.kore.ai"]
+
+[storage]
+url = "{store}"
+
+[retry]
+max_attempts = 4
+backoff_base = "200ms"
+backoff_max = "1s"
+not_ready_delays = ["300ms", "600ms", "1s"]
+"""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the simulator was told to play, by session."""
+
+    notes: dict[str, str]
+    expected: dict[str, str]
+
+
+@click.command(short_help="Archive 300 simulated sessions into a folder, and prove them.")
+@click.option("--directory", type=click.Path(path_type=Path, file_okay=False), default=Path("archiver-demo"), show_default=True,
+              help="Where everything lies; an earlier demo's folder is made anew.")  # fmt: skip
+@click.option("--sessions", type=click.IntRange(100, 100_000), default=300, show_default=True)
+@click.option("--audio", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+              help="Serve the WAVs of this folder as recordings; else telephone-format ones are made up.")  # fmt: skip
+@click.option("--seed", type=int, help="For the same sessions again.")
+@click.pass_context
+def command(ctx: click.Context, directory: Path, sessions: int, audio: Path | None, seed: int | None) -> None:
+    """Archive 300 simulated sessions, which meet every status of the platform and every fault of a network, into ./archiver-demo;
+    then read every stored file again, and say what became of every session.
+
+    Starts a stand-in for the platform on loopback and an embedded Postgres; both end with it.
+
+    Exit codes: 0 every session ended as it should and every file is equal; 1 fatal; 2 usage; 3 something did not; 130, 143
+    stopped by a signal.
+    """
+    with _folder(directory) as folder:
+        done = run_async(_demo(folder, sessions, audio, seed or secrets.randbelow(10**6), ctx.obj["log_level"]))
+    if not done:
+        raise Incomplete
+
+
+def wav_names(audio: Path | None) -> list[str] | None:
+    """The WAVs that --audio names. Raises UsageError if there are none."""
+    if audio is None:
+        return None
+    names = sorted(path.name for path in audio.glob("*.wav"))
+    if not names:
+        raise UsageError(f"--audio {audio}: no *.wav in it")
+    return names
+
+
+@contextmanager
+def _folder(directory: Path) -> Iterator[Path]:
+    """The demo's folder, empty, and ours alone for as long as it runs. A folder that no demo made is never touched."""
+    mark = directory / MARK
+    if directory.exists() and not mark.exists() and any(directory.iterdir()):
+        raise UsageError(f"{directory} is not empty, and no demo made it", hint="name another folder with --directory")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(mark, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise UsageError(f"{directory}: {error.strerror}", hint="name another folder with --directory") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for entry in directory.iterdir():
+            if entry.name != MARK:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        yield directory.absolute()
+    except BlockingIOError:
+        raise UsageError(f"a demo is running in {directory}", hint="name another folder with --directory") from None
+    finally:
+        os.close(descriptor)
+
+
+async def _demo(folder: Path, sessions: int, audio: Path | None, seed: int, level: str | None) -> bool:
+    from archiver.simulator.platform import Simulator, SimulatorSettings
+    from archiver.simulator.scenario import demo_scenario
+
+    errors = Console(stderr=True, highlight=False)
+    started = time.monotonic()
+    audio_files = wav_names(audio)
+    scripts = demo_scenario(sessions, seed=seed, audio_files=audio_files)
+    told = _Told({s.session_id: s.note for s in scripts}, {s.session_id: s.expected or "" for s in scripts})
+    async with AsyncExitStack() as stack:
+        platform = await stack.enter_async_context(
+            Simulator(SimulatorSettings(audio_dir=audio, rate_limits=("6000/minute",), control=False))
+        )
+        for script in scripts:
+            platform.script(script)
+        settings = _configure(folder, platform)
+        log_file = stack.enter_context((folder / "archiver.log").open("w", encoding="utf-8"))
+        logs.configure(settings.log.model_copy(update={"level": level or "info", "format": "json"}), log_file)
+        errors.print(f"simulated platform on {platform.api_url}, seed {seed}; log in {folder / 'archiver.log'}")
+        database, queue = await stack.enter_async_context(opened(settings, pool_size=12))
+        new, _ = await queue.enqueue([NewSession(BOT, script.session_id) for script in scripts], actor="archiver demo")
+        errors.print(f"{new} sessions enqueued")
+        tally = Tally()
+        worker = await stack.enter_async_context(composed_worker(settings, database, queue, tally))
+        with stop_on_signals(worker, at_once=True) as received, _display(errors) as live:
+            display = asyncio.create_task(_show_progress(live, database, tally, sessions))
+            try:
+                await worker.run(drain=True)
+            finally:
+                display.cancel()
+                await asyncio.gather(display, return_exceptions=True)
+        if received:
+            raise click.exceptions.Exit(128 + received[0])
+        report = platform.report()
+        worked = time.monotonic() - started
+        verified = [found async for found in verify(database, open_store(settings.storage), bot=None)]
+        document = await status_document(database, [BOT])
+        ends = {row["session_id"]: (row["state"], row["reason"]) for row in await database.rows("ends")}
+    return _close(folder, document, verified, ends, told, report, worked)
+
+
+def _configure(folder: Path, platform: Any) -> Settings:
+    path = folder / "archiver.toml"
+    path.touch(mode=0o600)
+    path.write_text(
+        CONFIG.format(
+            bot=BOT,
+            api=platform.api_url,
+            bot_id=platform.bot_id,
+            client_id=platform.client_id,
+            client_secret=platform.client_secret,
+            store=(folder / "recordings").as_uri(),
+        ),
+        encoding="utf-8",
+    )
+    return load(path, environment={})
+
+
+@contextmanager
+def _display(errors: Console) -> Iterator[Live | None]:
+    """A live display on a terminal, nothing elsewhere."""
+    if not errors.is_terminal:
+        yield None
+        return
+    with Live(console=errors, transient=True, refresh_per_second=8) as live:
+        yield live
+
+
+async def _show_progress(live: Live | None, database: Database, tally: Tally, total: int) -> None:
+    """Sessions by state, bytes, rate, time left; read from the database, as anybody could."""
+    if live is None:
+        return
+    started = time.monotonic()
+    while True:
+        rows = await database.rows("status")
+        counts = {state.value: 0 for state in State} | {row["state"]: row["sessions"] for row in rows}
+        ended = total - counts["pending"] - counts["claimed"]
+        seconds = max(time.monotonic() - started, 0.001)
+        left = f"{(total - ended) * seconds / ended:.0f} s left" if ended else ""
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(*(f"{state} [bold]{count}[/bold]" for state, count in counts.items()))
+        rates = f"{size(tally.bytes / seconds)}/s, {ended / seconds:.0f} sessions/s"
+        line = f"{ended}/{total} sessions, {size(tally.bytes)}, {rates}, {left}"
+        live.update(Group(ProgressBar(total=total, completed=ended, width=60), grid, line))
+        await asyncio.sleep(0.2)
+
+
+def _close(
+    folder: Path,
+    document: dict[str, Any],
+    verified: list[Verified],
+    ends: dict[str, tuple[str, str | None]],
+    told: _Told,
+    report: dict[str, Any],
+    seconds: float,
+) -> bool:
+    """Print the closing table; say whether everything is as it should be."""
+    out = console()
+    sessions = document["sessions"]
+    account = table("state", "sessions", "why", right=[1])
+    account.add_row("archived", str(sessions["archived"]), "every recording stored and confirmed")
+    whys = Counter((state, reason or "") for state, reason in ends.values())
+    for state in ("unavailable", "failed", "cancelled", "pending", "claimed"):
+        for (_, reason), count in sorted(((k, c) for k, c in whys.items() if k[0] == state), key=lambda item: -item[1]):
+            example = next(told.notes[i] for i, end in ends.items() if (end[0], end[1] or "") == (state, reason))
+            account.add_row(state, str(count), f"{safe(reason)} (such as: {safe(example)})")
+    account.add_section()
+    account.add_row("all", str(sum(sessions.values())), "")
+    out.print()
+    out.print(account)
+    wrong = [found for found in verified if found.verdict != "equal"]
+    surprises = {i: end[0] for i, end in ends.items() if told.expected[i] and end[0] != told.expected[i]}
+    calls = report["api"]["calls"]
+    archived = max(sessions["archived"], 1)
+    out.print()
+    out.print(f"{document['recordings']} recordings, {size(document['bytes'])}, in {seconds:.1f} s")
+    out.print(f"{len(verified) - len(wrong)} of {len(verified)} files read again and equal to their recorded SHA-256")
+    out.print(f"{calls} API calls as the platform counted them, {calls / archived:.2f} per archived session, "
+              f"{calls / max(document['recordings'], 1):.2f} per archived recording")  # fmt: skip
+    breaches = {key: report["media"][key] for key in ("altered_urls", "leaked_auth") if report["media"][key]}
+    for found in wrong:
+        out.print(f"{found.verdict}: {safe(found.store_key)}: {safe(found.message)}")
+    for session_id, state in surprises.items():
+        out.print(f"unexpected: {session_id} ({safe(told.notes[session_id])}) is {state}, not {told.expected[session_id]}")
+    for key, count in breaches.items():
+        out.print(f"breach: the platform saw {count} {key}")
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    out.print(f"the files are in {shown / 'recordings'}; look closer with:")
+    one = next((i for i, end in sorted(ends.items()) if end[0] == "archived"), "ID")
+    out.print(f"  archiver --config {shown / 'archiver.toml'} status")
+    out.print(f"  archiver --config {shown / 'archiver.toml'} show {one}")
+    complete = sum(sessions.values()) == len(told.notes) and sessions["pending"] == sessions["claimed"] == 0
+    return complete and not (wrong or surprises or breaches)

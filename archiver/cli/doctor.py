@@ -1,0 +1,64 @@
+"""`archiver doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from archiver.cli.app import Incomplete
+from archiver.cli.compose import bot_access, run_async, settings_of
+from archiver.cli.output import console, json_option, print_json, safe
+from archiver.config import Settings
+from archiver.errors import ArchiverError
+from archiver.health import Finding, check_bot, check_configuration, check_database, check_store, of_error
+from archiver.queue.database import Database, open_database
+
+MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", "failure": "[red]failure[/red]"}
+
+
+@click.command(short_help="Try everything that the first night would trip over.")
+@json_option
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Try everything that the first night would trip over: configuration, database, tokens, one harmless API call per bot, the
+    clocks, and a small object written to the store, read back and deleted. One line each, with the mend.
+
+    Exit codes: 0 nothing is wrong (warnings may be); 2 the configuration cannot be read; 3 something failed.
+    """
+    settings = settings_of(ctx)
+    findings = run_async(_doctor(settings))
+    if as_json:
+        print_json({"findings": [asdict(finding) for finding in findings]})
+    else:
+        out = console()
+        for finding in findings:
+            out.print(f"{MARKS[finding.verdict]} {safe(finding.check)}: {safe(finding.message)}", soft_wrap=True)
+            if finding.mend and finding.verdict != "ok":
+                out.print(f"        next: {safe(finding.mend)}", soft_wrap=True)
+    if any(finding.verdict == "failure" for finding in findings):
+        raise Incomplete
+
+
+async def _doctor(settings: Settings) -> list[Finding]:
+    findings = check_configuration(settings)
+    try:
+        async with open_database(settings.database, pool_size=2) as database:
+            found = await check_database(database)
+            findings.append(found)
+            findings.append(await check_store(settings.storage))
+            findings += await _bots(settings, database, budget=found.verdict == "ok")
+    except ArchiverError as error:
+        findings.append(of_error("database", error))
+        findings.append(await check_store(settings.storage))
+        # Without the database nobody knows the budget: one call a bot is asked all the same.
+        findings += await _bots(settings, Database(""), budget=False)
+    return findings
+
+
+async def _bots(settings: Settings, database: Database, *, budget: bool) -> list[Finding]:
+    findings: list[Finding] = []
+    async with bot_access(settings, database) as bots:
+        for bot in bots.values():
+            findings += await check_bot(bot, budget=budget)
+    return findings

@@ -1,0 +1,36 @@
+"""`archiver healthcheck`."""
+
+from __future__ import annotations
+
+import socket
+
+import click
+
+from archiver.cli.compose import opened, run_async, settings_of
+from archiver.config import Settings
+from archiver.errors import ArchiverError
+
+
+@click.command(short_help="Tell a working worker of this host from a hung one.")
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """Tell a working worker of this host (container) from a hung one: a worker renews its lease from the very loop that does
+    the work, so one whose lease has run out does not work.
+
+    Exit codes: 0 every worker of this host holds its lease; 1 one does not, or there is none; 2 configuration.
+    """
+    click.echo(run_async(_check(settings_of(ctx))))
+
+
+async def _check(settings: Settings) -> str:
+    async with opened(settings, pool_size=1) as (database, _):
+        rows = await database.rows("healthcheck", socket.gethostname())
+    if not rows:
+        raise ArchiverError(f"no worker of host {socket.gethostname()} is registered", hint="start `archiver worker` here")
+    hung = [row for row in rows if not row["alive"]]
+    if len(hung) == len(rows):
+        raise ArchiverError(
+            f"worker {hung[0]['id']} has been silent for {hung[0]['silent'].total_seconds():.0f} s",
+            hint="it hangs, or it cannot reach the database: restart it",
+        )
+    return f"{len(rows) - len(hung)} worker(s) of this host hold their lease"

@@ -1,0 +1,52 @@
+"""What commands print: tables for people, one JSON document with --json. Everything that came from outside is made harmless."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from archiver.redact import redact, redact_value
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+
+
+def console() -> Console:
+    """Standard output. Not on a terminal: plain and wide, so that a pipe sees whole lines."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+
+
+def print_json(document: Any) -> None:
+    """The document, and nothing else on standard output."""
+    click.echo(json.dumps(redact_value(document), indent=2, default=str))
+
+
+def table(*columns: str, title: str | None = None, right: Iterable[int] = ()) -> Table:
+    """A plain table; `right` lists the columns of numbers."""
+    numbers = set(right)
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for position, column in enumerate(columns):
+        made.add_column(column, justify="right" if position in numbers else "left", overflow="fold")
+    return made
+
+
+def safe(value: object) -> str:
+    """Text of outside origin for a terminal: no secret, no control character, no markup."""
+    text = redact(str(value))
+    text = "".join(c if unicodedata.category(c)[0] != "C" else f"\\x{ord(c):02x}" for c in text)
+    return text.replace("[", "\\[")
+
+
+def size(count: float) -> str:
+    """Bytes for people: 1.2 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

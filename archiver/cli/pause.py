@@ -1,0 +1,26 @@
+"""`archiver pause`."""
+
+from __future__ import annotations
+
+import click
+
+from archiver.cli.compose import actor, bot_option, opened, run_async, settings_of
+from archiver.config import Settings
+
+
+@click.command(short_help="Claim nothing more of a bot, or of all.")
+@click.option("--bot", help="Only this bot.")
+@click.pass_context
+def command(ctx: click.Context, bot: str | None) -> None:
+    """Claim nothing more of a bot, or of all, until `archiver resume`. What runs is finished.
+
+    Exit codes: 0; 1 fatal; 2 configuration.
+    """
+    settings = settings_of(ctx)
+    names = run_async(_pause(settings, bot_option(settings, bot)))
+    click.echo(f"paused: {', '.join(names) or 'no bot is known yet (run `archiver migrate`)'}")
+
+
+async def _pause(settings: Settings, bot: str | None) -> list[str]:
+    async with opened(settings) as (_, queue):
+        return await queue.pause([bot] if bot else None, actor=actor())

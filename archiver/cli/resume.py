@@ -1,0 +1,29 @@
+"""`archiver resume`."""
+
+from __future__ import annotations
+
+import click
+
+from archiver.cli.compose import bot_option, opened, run_async, settings_of
+from archiver.config import Settings
+
+
+@click.command(short_help="Go on with paused or held bots.")
+@click.option("--bot", help="Only this bot.")
+@click.pass_context
+def command(ctx: click.Context, bot: str | None) -> None:
+    """Go on with paused bots, and with those held for rejected credentials or refused media hosts.
+
+    Exit codes: 0; 1 fatal; 2 configuration.
+    """
+    settings = settings_of(ctx)
+    resumed = run_async(_resume(settings, bot_option(settings, bot)))
+    for name, holds in resumed.items():
+        click.echo(f"resumed: {name}" + (f", {holds} hold(s) released" if holds else ""))
+    if not resumed:
+        click.echo("no bot is known yet (run `archiver migrate`)")
+
+
+async def _resume(settings: Settings, bot: str | None) -> dict[str, int]:
+    async with opened(settings) as (_, queue):
+        return await queue.resume([bot] if bot else None)

@@ -1,0 +1,57 @@
+"""`archiver retry`."""
+
+from __future__ import annotations
+
+import click
+
+from archiver.cli.compose import actor, bot_option, given_ids, opened, run_async, settings_of
+from archiver.cli.output import json_option, print_json, safe
+from archiver.config import Settings
+from archiver.session import State
+
+ENDED = (State.FAILED, State.CANCELLED, State.UNAVAILABLE)
+
+
+@click.command(short_help="Bring failed or cancelled sessions back.")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help="Every session that the options choose.")
+@click.option("--state", "states", type=click.Choice([state.value for state in ENDED]), multiple=True,
+              help="Which to bring back; may be repeated. Default: failed; for sessions named by ID, any of them.")  # fmt: skip
+@click.option("--bot", help="Only this bot's.")
+@click.option("--kind", help="Only this kind.")
+@click.option("--reason", help="Only those that ended for this reason, such as media_host_refused.")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    ids: tuple[str, ...],
+    everything: bool,
+    states: tuple[str, ...],
+    bot: str | None,
+    kind: str | None,
+    reason: str | None,
+    as_json: bool,
+) -> None:
+    """Bring ended sessions back to the queue, with fresh counters. What is stored stays, and is not fetched again.
+
+    Without IDs, and without --all, every failed session that the options choose is brought back.
+
+    Exit codes: 0 done, were there any or none; 1 fatal; 2 usage or configuration.
+    """
+    settings = settings_of(ctx)
+    chosen = [State(state) for state in states] or (list(ENDED) if ids else [State.FAILED])
+    wanted = given_ids(ids, everything or not ids)
+    revived = run_async(_retry(settings, wanted, bot_option(settings, bot), kind, chosen, reason))
+    if as_json:
+        print_json({"retried": len(revived), "session_ids": revived})
+    else:
+        click.echo(f"{len(revived)} brought back")
+        for missed in sorted(set(ids) - set(revived)):
+            click.echo(f"not brought back: {safe(missed)} (unknown, not ended, or never valid)", err=True)
+
+
+async def _retry(
+    settings: Settings, ids: list[str] | None, bot: str | None, kind: str | None, states: list[State], reason: str | None
+) -> list[str]:
+    async with opened(settings) as (_, queue):
+        return await queue.retry(ids=ids, bot=bot, kind=kind, states=states, reason=reason, actor=actor())

@@ -1,0 +1,93 @@
+"""`archiver simulate`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from archiver.cli.compose import run_async
+from archiver.cli.demo import wav_names
+from archiver.errors import UsageError
+
+
+@click.command(short_help="Run a stand-in for the Kore platform on loopback.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8770, show_default=True, help="Of the API; the media come from the next one. 0: any free ports.")
+@click.option("--bot-id", default="st-simulated", show_default=True)
+@click.option("--client-id", default="cs-simulated", show_default=True)
+@click.option("--client-secret", default="simulated-secret-of-no-worth-0123456789", show_default=True)
+@click.option("--audio", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Serve the WAVs of this folder.")
+@click.option("--sessions", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+              help="Sessions to know: a JSON list of scripts, as POST /_simulator/sessions takes it.")  # fmt: skip
+@click.option(
+    "--demo", type=click.IntRange(min=100), metavar="COUNT", help="Know so many sessions of the demo, and print their IDs."
+)
+@click.option("--seed", default=1, show_default=True, help="Of the demo's sessions.")
+@click.option(
+    "--rate-limit", "rate_limits", multiple=True, metavar="N/UNIT", help='Such as "60/minute"; may be repeated. Default: none.'
+)
+def command(
+    host: str,
+    port: int,
+    bot_id: str,
+    client_id: str,
+    client_secret: str,
+    audio: Path | None,
+    sessions: Path | None,
+    demo: int | None,
+    seed: int,
+    rate_limits: tuple[str, ...],
+) -> None:
+    """Run a stand-in for the Kore platform, until stopped: tokens, statuses, signed URLs, rate limits and faults, over HTTP.
+
+    It knows the sessions of --sessions and --demo, and those that are POSTed to /_simulator/sessions; GET /_simulator/report
+    counts what it was asked. Its credentials are worth nothing.
+
+    Exit codes: 0 stopped; 2 usage.
+    """
+    from archiver.simulator.platform import Simulator, SimulatorSettings
+
+    try:
+        scripts = json.loads(sessions.read_text(encoding="utf-8")) if sessions else []
+        simulator = Simulator(
+            SimulatorSettings(
+                host=host,
+                api_port=port,
+                media_port=port + 1 if port else 0,
+                bot_id=bot_id,
+                client_id=client_id,
+                client_secret=client_secret,
+                audio_dir=audio,
+                rate_limits=rate_limits,
+            )
+        )
+        simulator.script_all(scripts)
+    except ValueError as error:
+        raise UsageError(f"simulate: {error}", hint="see --help, and the docstring of archiver/simulator/script.py") from None
+    run_async(_serve(simulator, demo, seed, wav_names(audio)))
+
+
+async def _serve(simulator: Any, demo: int | None, seed: int, audio_files: list[str] | None) -> None:
+    from archiver.simulator.scenario import demo_scenario
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with simulator:
+            click.echo(f"API   {simulator.api_url}", err=True)
+            click.echo(f"media {simulator.media_url}", err=True)
+            if demo:
+                for script in demo_scenario(demo, seed=seed, audio_files=audio_files):
+                    simulator.script(script)
+                    click.echo(script.session_id)
+            click.echo("ready", err=True)
+            await stop.wait()
+    except OSError as error:
+        raise UsageError(f"simulate: {error.strerror}", hint="choose another --port; 0 takes any free one") from None

@@ -1,0 +1,71 @@
+"""`archiver worker`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+
+from archiver.cli.app import Incomplete
+from archiver.cli.compose import composed_worker, opened, run_async, settings_of, stop_on_signals
+from archiver.config import Settings, parse_duration
+from archiver.observe.logs import logger
+from archiver.worker import Drained, Tally
+
+log = logger(__name__)
+
+
+class _DurationType(click.ParamType[timedelta]):
+    name = "DURATION"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+@click.command(short_help="Archive what is in the queue.")
+@click.option("--drain", is_flag=True, help="End when nothing is pending or claimed any more.")
+@click.option("--max-wait", type=_DurationType(), help="With --drain: wait at most so long for sessions that fall due later.")
+@click.pass_context
+def command(ctx: click.Context, drain: bool, max_wait: timedelta | None) -> None:
+    """Archive what is in the queue, until stopped or, with --drain, until it is empty.
+
+    SIGTERM and SIGINT stop claiming, finish or hand back what runs within worker.drain_grace_seconds, and exit; a second one
+    hands back at once.
+
+    Exit codes: 0 drained and complete; 1 fatal; 2 configuration; 3 drained, but sessions failed meanwhile or had to be left
+    pending (a held or paused bot, an unknown one, --max-wait); 130, 143 stopped by a signal.
+    """
+    if max_wait is not None and not drain:
+        raise click.UsageError("--max-wait goes with --drain")
+    settings = settings_of(ctx)
+    received, ended = run_async(_work(settings, drain, max_wait))
+    if received:
+        raise click.exceptions.Exit(128 + received[0])
+    if not ended.complete:
+        raise Incomplete
+
+
+async def _work(settings: Settings, drain: bool, max_wait: timedelta | None) -> tuple[list[int], Drained]:
+    pool_size = min(settings.worker.concurrency, 12) + 4
+    tally = Tally()
+    # The database is left last: the worker's farewell is written to it.
+    async with (
+        opened(settings, pool_size=pool_size) as (database, queue),
+        composed_worker(settings, database, queue, tally) as worker,
+    ):
+        with stop_on_signals(worker) as received:
+            ended = await worker.run(drain=drain, max_wait=max_wait)
+    for left in ended.left_pending:
+        log.warning("left_pending", **left)
+    if ended.store_unavailable:
+        log.error("drain_given_up", reason="store_unavailable")
+    if ended.timed_out:
+        log.warning("left_pending", sessions=ended.timed_out, because="max_wait" if not ended.store_unavailable else "store")
+    if ended.failed:
+        log.warning(
+            "sessions_failed", sessions=ended.failed, hint="`archiver status` says why, `archiver retry` brings them back"
+        )
+    return received, ended

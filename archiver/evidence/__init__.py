@@ -1,0 +1,1 @@
+"""What proves that the archive is whole and unaltered."""

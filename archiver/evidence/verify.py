@@ -1,0 +1,59 @@
+"""Fixity: every recorded file is read again and hashed again, and held against the ledger."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Literal
+
+from archiver.errors import StoreError
+from archiver.queue.database import Database
+from archiver.stores import Store
+
+PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One recorded file, read to its end."""
+
+    bot: str
+    session_id: str
+    store_key: str
+    verdict: Literal["equal", "missing", "changed", "unreadable"]
+    bytes_recorded: int
+    bytes_read: int
+    sha256_recorded: str
+    sha256_read: str | None
+    message: str = ""
+
+
+async def verify(database: Database, store: Store, *, bot: str | None) -> AsyncIterator[Verified]:
+    """Verify every recorded file of `bot` (None: of all), in the ledger's order, with constant memory."""
+    after = (0, "")
+    while True:
+        page = await database.rows("recordings", bot, *after, PAGE)
+        for row in page:
+            yield await _verify_one(store, row["bot"], row["session_id"], row["store_key"], row["bytes"], row["sha256"])
+        if len(page) < PAGE:
+            return
+        after = (page[-1]["queue_id"], page[-1]["store_key"])
+
+
+async def _verify_one(store: Store, bot: str, session_id: str, key: str, size: int, sha256: str) -> Verified:
+    digest = hashlib.sha256()
+    read = 0
+    try:
+        async for block in store.read(key):
+            digest.update(block)
+            read += len(block)
+    except StoreError as error:
+        verdict: Literal["missing", "unreadable"] = "missing" if error.facts.get("missing") else "unreadable"
+        return Verified(bot, session_id, key, verdict, size, read, sha256, None, error.message)
+    found = digest.hexdigest()
+    if (found, read) == (sha256, size):
+        return Verified(bot, session_id, key, "equal", size, read, sha256, found)
+    return Verified(
+        bot, session_id, key, "changed", size, read, sha256, found, f"recorded {size} bytes {sha256}, found {read} bytes {found}"
+    )

@@ -1,0 +1,140 @@
+"""The checks that `doctor` and the start of a worker share: each says what it found and, if need be, the mend."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from archiver.archive import BotAccess
+from archiver.config import Settings, StorageSettings
+from archiver.errors import ArchiverError, CredentialsRejected, KoreError
+from archiver.kore.client import Asked
+from archiver.queue.database import Database
+from archiver.queue.migrate import check_version
+from archiver.stores import open_store
+
+SKEW_WARNING = 30.0
+SKEW_FAILURE = 240.0
+"""Seconds between the API's clock and ours. Tokens are good for ten minutes, and signed URLs for a few."""
+
+LOW_DISK = 5_000_000_000
+
+PROBE_SESSION = "archiver-doctor-0"
+"""A session ID that no platform has: asking for it changes nothing."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `doctor`. `mend` says what to do about it."""
+
+    check: str
+    verdict: Literal["ok", "warning", "failure"]
+    message: str
+    mend: str = ""
+
+
+def of_error(check: str, error: ArchiverError) -> Finding:
+    """A check that failed with an error of ours."""
+    return Finding(check, "failure", error.message, error.hint)
+
+
+def check_configuration(settings: Settings) -> list[Finding]:
+    """What is valid and yet cannot be meant."""
+    found = []
+    if not settings.bots:
+        found.append(Finding("configuration", "failure", "no bot is configured", "add a [[bots]] block; `archiver init` has one"))
+    for bot in settings.bots:
+        placeholders = [
+            key
+            for key, value in (
+                ("bot_id", bot.bot_id),
+                ("client_id", bot.client_id),
+                ("client_secret", bot.client_secret.get_secret_value()),
+            )
+            if value.endswith("...")
+        ]
+        if placeholders:
+            found.append(
+                Finding(
+                    "configuration",
+                    "failure",
+                    f"bot {bot.name} still has the example's {', '.join(placeholders)}",
+                    "take them from the app's settings on the platform",
+                )
+            )
+    return found or [Finding("configuration", "ok", f"{settings.source}, {len(settings.bots)} bot(s)")]
+
+
+async def check_database(database: Database) -> Finding:
+    """Reachable, and migrated to this version."""
+    try:
+        started = time.perf_counter()
+        version = await check_version(database)
+        return Finding("database", "ok", f"migration {version}, answers in {(time.perf_counter() - started) * 1000:.0f} ms")
+    except ArchiverError as error:
+        return of_error("database", error)
+
+
+async def check_store(settings: StorageSettings) -> Finding:
+    """A small object written, read back and deleted; and room for more."""
+    try:
+        store = open_store(settings)
+        message = await store.check()
+        free = await store.free()
+    except ArchiverError as error:
+        return of_error("store", error)
+    if free is not None and free < LOW_DISK:
+        return Finding("store", "warning", message, "free disk space: this lasts for few recordings")
+    return Finding("store", "ok", message)
+
+
+async def check_bot(bot: BotAccess, *, budget: bool) -> list[Finding]:
+    """A signed token, one harmless call, and what its answer says of the clocks. `budget`: the call may be drawn from it."""
+    name = bot.settings.name
+    check = f"bot {name}"
+    asked: list[Asked] = []
+
+    async def draw() -> None:
+        if budget:
+            await bot.quota.draw()
+
+    try:
+        bot.client.signer.token()
+    except ArchiverError as error:
+        return [of_error(f"{check}: token", error)]
+    found = [Finding(f"{check}: token", "ok", f"signed with {bot.settings.algorithm}")]
+    ours = datetime.now(UTC)
+    try:
+        answer = await bot.client.recordings(PROBE_SESSION, draw=draw, on_answer=asked.append, drawn=False)
+        found.append(Finding(f"{check}: API", "ok", f"{bot.settings.host} answered {answer.status!r} for an unknown session"))
+    except CredentialsRejected as error:
+        if error.facts.get("enforces") == "JWE":
+            mend = "the app enforces JWE (encrypted tokens), which is not supported yet: switch that off in the app's settings"
+        else:
+            mend = error.hint
+        found.append(Finding(f"{check}: API", "failure", error.message, mend))
+    except KoreError as error:
+        # An answer that is no answer to this question (an unknown session may be a 404) still proves that we were let in.
+        status = error.facts.get("http_status")
+        if isinstance(status, int) and 200 <= status < 500:
+            found.append(Finding(f"{check}: API", "ok", f"{bot.settings.host} let us in (HTTP {status} for an unknown session)"))
+        else:
+            found.append(Finding(f"{check}: API", "failure", error.message, error.hint or "check bots.host and the network"))
+    except ArchiverError as error:
+        found.append(of_error(f"{check}: API", error))
+    dates = [exchange.date for exchange in asked if exchange.date is not None]
+    if dates:
+        found.append(_skew(f"{check}: clock", (dates[0] - ours).total_seconds()))
+    return found
+
+
+def _skew(check: str, seconds: float) -> Finding:
+    text = f"{abs(seconds):.0f} s {'behind' if seconds > 0 else 'ahead of'} the platform's"
+    mend = "set this machine's clock (NTP): tokens and signed URLs are judged by the platform's"
+    if abs(seconds) > SKEW_FAILURE:
+        return Finding(check, "failure", f"this clock is {text}", mend)
+    if abs(seconds) > SKEW_WARNING:
+        return Finding(check, "warning", f"this clock is {text}", mend)
+    return Finding(check, "ok", "agrees with the platform's")

@@ -1,0 +1,1 @@
+"""The vendor: tokens, the recordings API, and where recordings may be fetched from."""

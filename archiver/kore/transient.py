@@ -1,0 +1,40 @@
+"""Short retries of faults that pass by themselves: at most three tries in ten seconds, full jitter. What lasts longer goes back
+to the queue. The one module that knows `backoff`: the library is old, and may have to be replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+
+import backoff
+
+TRIES = 3
+SECONDS = 10.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def retry_transient(
+    *exceptions: type[Exception], on_retry: Callable[[Exception, float], None] | None = None
+) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
+    """Repeat the decorated coroutine function when it raises one of `exceptions`; the last one is raised."""
+
+    def tell(details: Any) -> None:
+        if on_retry is not None:
+            on_retry(details["exception"], details["wait"])
+
+    def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        return backoff.on_exception(
+            backoff.expo,
+            exceptions,
+            max_tries=TRIES,
+            max_time=SECONDS,
+            jitter=backoff.full_jitter,
+            factor=0.5,
+            on_backoff=tell,
+            logger=None,
+        )(function)
+
+    return decorate

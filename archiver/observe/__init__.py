@@ -1,0 +1,1 @@
+"""What the archiver tells of itself."""

@@ -1,0 +1,80 @@
+"""Structured logs on standard error: for people on a terminal, JSON lines elsewhere.
+
+One event name a happening, with session, bot and attempt on it (bound by the worker for the length of an attempt). The last
+step before rendering redacts every string, whoever logged it: nothing secret passes.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import structlog
+
+from archiver.config import LogSettings
+from archiver.redact import redact, redact_value
+
+Logger = structlog.stdlib.BoundLogger
+
+
+def _redact(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        if key in ("_record", "_from_structlog", "level", "timestamp"):
+            continue
+        if isinstance(value, str | dict | list | tuple):
+            event[key] = redact_value(value)
+        elif not isinstance(value, bool | int | float | None):
+            event[key] = redact(str(value))
+    return event
+
+
+def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """Send our logs and those of the libraries to `stream`, standard error if left out. Call it before anything is logged."""
+    stream = stream or sys.stderr
+    console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
+    ]
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        if console
+        else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            structlog.processors.format_exc_info,
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            _redact,
+            renderer,
+        ],
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.level.upper())
+    # asyncio's debug lines name every selector; aiohttp's access lines name URLs.
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared[:2],
+            shared[3],
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def logger(name: str) -> Logger:
+    """The logger of a module."""
+    found: Logger = structlog.stdlib.get_logger(name)
+    return found

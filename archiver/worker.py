@@ -1,0 +1,465 @@
+"""The worker: claims sessions, archives a bounded number at once, keeps its lease, and leaves in order.
+
+What it promises: a session is never archived by two workers at once (the lease and the epoch see to that), a finished one is
+written down or handed back before the worker ends, and whatever happens to one session, the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from archiver.archive import Archive, BotAccess, archive_session
+from archiver.config import Settings
+from archiver.errors import CredentialsRejected, DatabaseError, LeaseLost, MediaHostRefused, RateLimited, StoreUnavailable
+from archiver.observe.logs import logger
+from archiver.outcome import Archived, HandedBack, NotReady, Outcome, Unavailable, classify, facts_of
+from archiver.queue.database import Database
+from archiver.queue.sessions import Queue
+from archiver.session import Attempt, Session, State, part_name
+
+log = logger(__name__)
+
+POLL_SECONDS = 1.0
+"""How often the queue is looked at when nothing wakes the worker: polling is the truth, notifications only come earlier."""
+
+UPKEEP_SECONDS = 5.0
+"""How often dead workers are looked for."""
+
+REFUSALS_TO_HOLD = 3
+"""So many sessions in a row refused for one public media host hold their bot: the list is short, not the sessions wrong."""
+
+STORE_PATIENCE = 5
+"""A drain gives up when the store has failed so many times in a row."""
+
+
+class Lease:
+    """This worker's right to its sessions. Lost when it runs out by this process's own steady clock, before others may act."""
+
+    def __init__(self, worker_id: int, length: timedelta) -> None:
+        self.worker_id = worker_id
+        self._length = length.total_seconds()
+        self.lost = False
+        self.renewed(time.monotonic())
+
+    def renewed(self, asked_at: float) -> None:
+        """The database prolonged it, when asked at that time (`time.monotonic`)."""
+        self._until = asked_at + self._length * 0.9
+
+    @property
+    def remaining(self) -> float:
+        """Seconds that this worker may still act."""
+        return 0.0 if self.lost else self._until - time.monotonic()
+
+    def guard(self) -> None:
+        """Raises LeaseLost if another worker may own the sessions now."""
+        if self.remaining <= 0:
+            raise LeaseLost(f"the lease of worker {self.worker_id} ran out")
+
+
+@dataclass
+class Tally:
+    """What this worker has done since it started; for progress and for the closing line."""
+
+    ended: dict[str, int] = field(default_factory=dict)
+    files: int = 0
+    bytes: int = 0
+    lost: int = 0
+
+    def add_bytes(self, count: int) -> None:
+        """So many bytes of recordings came in."""
+        self.bytes += count
+
+
+@dataclass(frozen=True)
+class Drained:
+    """How a run ended. `complete`: nothing failed meanwhile, and nothing had to be left."""
+
+    failed: int = 0
+    left_pending: list[dict[str, Any]] = field(default_factory=list)
+    store_unavailable: bool = False
+    timed_out: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Exit code 0 or 3."""
+        return not (self.failed or self.left_pending or self.store_unavailable or self.timed_out)
+
+
+class Worker:
+    """One worker process. `run` may be called once; `stop` ends it in order."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        queue: Queue,
+        bots: Mapping[str, BotAccess],
+        archive: Archive,
+        *,
+        host: str,
+        pid: int,
+        version: str,
+        tally: Tally | None = None,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._queue = queue
+        self._bots = bots
+        self._archive = archive
+        self._identity: dict[str, Any] = {"host": host, "pid": pid, "version": version}
+        self._lease_length = timedelta(seconds=settings.worker.lease_seconds)
+        self._slots = asyncio.Semaphore(settings.worker.concurrency)
+        self._running: dict[asyncio.Task[None], Session] = {}
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._lease: Lease | None = None
+        self._warned: set[str] = set()
+        self._refusals: dict[str, tuple[str, int]] = {}
+        self._store_failures = 0
+        self._store_retry_at = 0.0
+        self.tally = tally or Tally()
+
+    def stop(self) -> None:
+        """Claim nothing more, finish or hand back what runs, end. Callable from a signal handler."""
+        self._stopping.set()
+        self._wake.set()
+
+    def hurry(self) -> None:
+        """Hand back what runs at once, without waiting for the grace."""
+        self.stop()
+        self._hurry.set()
+
+    async def run(self, *, drain: bool = False, max_wait: timedelta | None = None) -> Drained:
+        """Work until stopped, or, with `drain`, until nothing is left that could be done now (or within `max_wait`)."""
+        started = await self._queue.clock()
+        await self._enlist()
+        helpers = [
+            asyncio.create_task(self._keep_lease(), name="lease"),
+            asyncio.create_task(self._listen(), name="listen"),
+            asyncio.create_task(self._upkeep(), name="upkeep"),
+        ]
+        work = asyncio.create_task(self._claim_until_done(drain, max_wait, started), name="claim")
+        try:
+            done, _ = await asyncio.wait([work, *helpers], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # a helper ends by an error of ours only: it goes to the caller
+            return work.result()
+        finally:
+            # The claim loop ends by itself: cancelled in the middle of a claim, it would leave rows claimed by nobody.
+            self.stop()
+            await asyncio.wait([work])
+            await self._leave()
+            for task in helpers:
+                task.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+            await self._sign_off()
+
+    # --- claiming
+
+    async def _claim_until_done(self, drain: bool, max_wait: timedelta | None, started: datetime) -> Drained:
+        deadline = time.monotonic() + max_wait.total_seconds() if max_wait is not None else None
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                again_in = await self._claim_once()
+                if drain and not self._running and again_in > 0:
+                    ended = await self._drained(started, deadline)
+                    if ended is not None:
+                        return ended
+            except DatabaseError as error:
+                log.warning("database_unavailable", **facts_of(error))
+                again_in = POLL_SECONDS
+            if again_in > 0:
+                await self._wait_for_wake(again_in)
+        return Drained()
+
+    async def _claim_once(self) -> float:
+        """Claim for the free slots and start what was claimed. Returns seconds until it is worth coming again."""
+        free = self._settings.worker.concurrency - len(self._running)
+        slots = min(free, 1) if self._store_failures else free
+        store_wait = self._store_retry_at - time.monotonic()
+        if slots == 0 or self._lease is None or self._lease.remaining <= 0:
+            return POLL_SECONDS
+        if store_wait > 0 or (self._store_failures and self._running):
+            return min(max(store_wait, 0.05), POLL_SECONDS)
+        claim = await self._queue.claim(self._lease.worker_id, {name: bot.quota for name, bot in self._bots.items()}, slots)
+        for session in claim.sessions:
+            self._start(session, self._lease)
+        wait = POLL_SECONDS if claim.again_in is None else min(claim.again_in.total_seconds(), POLL_SECONDS)
+        return wait if len(claim.sessions) < slots else POLL_SECONDS
+
+    def _start(self, session: Session, lease: Lease) -> None:
+        task = asyncio.create_task(self._work(session, lease), name=f"session {session.id}")
+        self._running[task] = session
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("session_task_failed", error=repr(error), exc_info=error)
+
+    async def _wait_for_wake(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _drained(self, started: datetime, deadline: float | None) -> Drained | None:
+        backlog = await self._queue.backlog(list(self._bots), started)
+        if self._store_failures >= STORE_PATIENCE:
+            return Drained(backlog.failed, backlog.left_pending, store_unavailable=True, timed_out=backlog.workable)
+        if backlog.workable == 0 and backlog.claimed == 0:
+            return Drained(backlog.failed, backlog.left_pending)
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            due_in = backlog.due_in.total_seconds() if backlog.due_in is not None else 0.0
+            if left <= 0 or (backlog.claimed == 0 and due_in > left):
+                return Drained(backlog.failed, backlog.left_pending, timed_out=backlog.workable + backlog.claimed)
+        return None
+
+    # --- one session
+
+    async def _work(self, session: Session, lease: Lease) -> None:
+        structlog.contextvars.bind_contextvars(
+            session=session.session_id, bot=session.bot, kind=session.kind, attempt=session.failures + 1, epoch=session.epoch
+        )
+        async with self._slots:
+            attempt = Attempt(session)
+            try:
+                outcome = await self._attempt(attempt, lease)
+            except asyncio.CancelledError:
+                if lease.remaining <= 0:
+                    self._lost(session)
+                    return
+                outcome = HandedBack("worker_stopped")
+            except LeaseLost:
+                self._lost(session)
+                return
+            await self._settle(attempt, outcome, lease)
+
+    async def _attempt(self, attempt: Attempt, lease: Lease) -> Outcome:
+        session = attempt.session
+        try:
+            outcome = await archive_session(attempt, self._bots[session.bot], self._archive, lease.guard)
+        except LeaseLost:
+            raise
+        except Exception as error:  # noqa: BLE001  # the last catch of a session: nothing of it may stop the others
+            return await self._judge(session, error)
+        if attempt.stored:
+            self._refusals.pop(session.bot, None)
+            self._store_failures = 0
+        if attempt.calls:
+            await self._bots[session.bot].quota.answered()
+        return outcome
+
+    async def _judge(self, session: Session, error: Exception) -> Outcome:
+        """What an exception means for the session, and for the bot, its budget and the store besides."""
+        outcome = classify(error)
+        bot = self._bots[session.bot]
+        try:
+            match error:
+                case RateLimited():
+                    wait = await bot.quota.block(error.retry_after)
+                    log.warning("rate_limited", wait_seconds=round(wait.total_seconds(), 1))
+                case CredentialsRejected():
+                    await self._hold(session, error.reason, facts_of(error))
+                case MediaHostRefused(public=True):
+                    return await self._count_refusal(session, error, outcome)
+                case StoreUnavailable():
+                    self._store_failures += 1
+                    self._store_retry_at = time.monotonic() + min(2.0 ** (self._store_failures - 1), 60.0)
+                    log.error("store_unavailable", failures=self._store_failures, **facts_of(error))
+                case _ if getattr(outcome, "reason", "") == "internal_error":
+                    log.error("internal_error", exc_info=error)
+                case _:
+                    pass
+        except DatabaseError as failure:
+            log.warning("database_unavailable", **facts_of(failure))
+        return outcome
+
+    async def _count_refusal(self, session: Session, error: MediaHostRefused, outcome: Outcome) -> Outcome:
+        host, count = self._refusals.get(session.bot, ("", 0))
+        count = count + 1 if host == error.host else 1
+        self._refusals[session.bot] = (error.host, count)
+        if count < REFUSALS_TO_HOLD and not session.probe:
+            return outcome
+        await self._hold(session, error.reason, facts_of(error))
+        return HandedBack(error.reason, detail=facts_of(error))
+
+    async def _hold(self, session: Session, reason: str, detail: dict[str, Any]) -> None:
+        if await self._queue.hold(session.bot, session.kind, reason, detail):
+            log.error("bot_held", reason=reason, **detail)
+
+    async def _settle(self, attempt: Attempt, outcome: Outcome, lease: Lease) -> None:
+        """Write the outcome, trying for as long as the lease holds: what is not written by then is done again by others."""
+        session = attempt.session
+        state: State | None = None
+        while state is None:
+            # Shielded: a worker that is told to stop still writes down what it has done.
+            write = asyncio.ensure_future(self._queue.settle(attempt, outcome))
+            try:
+                try:
+                    state = await asyncio.shield(write)
+                except asyncio.CancelledError:
+                    state = await asyncio.wait_for(write, max(lease.remaining, 0.1))
+            except LeaseLost:
+                self._lost(session)
+                return
+            except (DatabaseError, TimeoutError) as error:
+                if lease.remaining <= 0:
+                    self._lost(session)
+                    return
+                log.warning("settle_delayed", error=str(error))
+                await asyncio.sleep(min(1.0, max(lease.remaining, 0.05)))
+        name = state.value if state.value != "pending" else type(outcome).__name__.lower()
+        self.tally.ended[name] = self.tally.ended.get(name, 0) + 1
+        self.tally.files += len(attempt.stored)
+        if session.probe and isinstance(outcome, Archived | NotReady | Unavailable):
+            await self._release(session)
+        facts = {"files": len(attempt.stored), "bytes": sum(f.bytes for f in attempt.stored), "calls": attempt.calls}
+        reason = getattr(outcome, "reason", None)
+        tell = log.warning if state.value == "failed" else log.info
+        tell(f"session_{state.value}", **facts, **({"reason": reason} if reason else {}))
+
+    async def _release(self, session: Session) -> None:
+        try:
+            if await self._queue.release(session.bot, session.kind):
+                log.info("bot_released")
+        except DatabaseError as error:
+            # It stays held until the next probe.
+            log.warning("database_unavailable", **facts_of(error))
+
+    def _lost(self, session: Session) -> None:
+        self.tally.lost += 1
+        log.warning("lease_lost", lost=self.tally.lost, session_row=session.id)
+
+    # --- the lease
+
+    async def _enlist(self) -> None:
+        asked_at = time.monotonic()
+        worker_id = await self._queue.start_worker(**self._identity, lease=self._lease_length, bots=list(self._bots))
+        self._lease = Lease(worker_id, self._lease_length)
+        self._lease.renewed(asked_at)
+        log.info("worker_started", worker=worker_id, concurrency=self._settings.worker.concurrency, bots=list(self._bots))
+
+    async def _keep_lease(self) -> None:
+        """Renew at a third of the length, here on the loop: a worker that hangs must lose it. Lost: stop everything that was
+        done under it, then start again as a new worker.
+        """
+        third = self._lease_length.total_seconds() / 3
+        pause = third
+        while True:
+            await asyncio.sleep(pause)
+            lease = self._lease
+            assert lease is not None
+            try:
+                async with asyncio.timeout(5.0 if lease.lost else max(lease.remaining, 0.1)):
+                    asked_at = time.monotonic()
+                    if lease.lost:
+                        await self._enlist()
+                    elif await self._queue.renew(lease.worker_id, self._lease_length):
+                        lease.renewed(asked_at)
+                    else:
+                        lease.lost = True
+                pause = third if not lease.lost or self._lease is not lease else 0.0
+            except (DatabaseError, TimeoutError) as error:
+                log.warning("lease_not_renewed", remaining_seconds=round(lease.remaining, 1), error=str(error))
+                pause = min(1.0, third / 3)
+            if lease.remaining <= 0:
+                lease.lost = True
+                for task in list(self._running):
+                    task.cancel()
+
+    async def _sign_off(self) -> None:
+        assert self._lease is not None
+        try:
+            async with asyncio.timeout(5):
+                await self._queue.stop_worker(self._lease.worker_id)
+        except (DatabaseError, TimeoutError) as error:
+            # The lease runs out by itself.
+            log.warning("sign_off_failed", error=str(error))
+        log.info("worker_stopped", **self.tally.ended, files=self.tally.files, bytes=self.tally.bytes, lost=self.tally.lost)
+
+    # --- helpers beside the claim loop
+
+    async def _listen(self) -> None:
+        """Wake the claim loop when somebody enqueues. Checked, and opened again; without it polling goes on."""
+        told = False
+        while True:
+            try:
+                async with self._database.listening(self._wake) as connection:
+                    told = False
+                    self._wake.set()
+                    while True:
+                        await asyncio.sleep(15)
+                        await connection.execute("SELECT 1", timeout=10)
+            except Exception as error:  # noqa: BLE001  # whatever breaks a listener, polling remains
+                if not told:
+                    log.warning("listen_lost", error=str(error) or type(error).__name__)
+                told = True
+            await asyncio.sleep(2)
+
+    async def _upkeep(self) -> None:
+        """Take over from dead workers, sweep what they left, warn of bots that nobody serves."""
+        while True:
+            try:
+                lease = self._lease
+                assert lease is not None
+                for rescued in await self._queue.rescue(actor=f"worker {lease.worker_id}"):
+                    log.warning("session_rescued", session=rescued.session_id, bot=rescued.bot, state=rescued.state,
+                                crashes=rescued.crashes, from_worker=rescued.lost_worker)  # fmt: skip
+                    self._wake.set()
+                await self._sweep()
+                await self._warn_of_unknown_bots()
+            except DatabaseError as error:
+                log.warning("database_unavailable", **facts_of(error))
+            await asyncio.sleep(min(UPKEEP_SECONDS, self._lease_length.total_seconds() / 3))
+
+    async def _sweep(self) -> None:
+        for left in await self._queue.leftovers():
+            key = self._archive.path.render(
+                bot=left["bot"], date=left["archive_date"], session_id=left["session_id"], kind=left["kind"], file_name="_"
+            )
+            part = part_name(left["queue_id"], left["worker_id"], left["epoch"])
+            try:
+                found = await self._archive.store.discard(key, part=part)
+            except StoreUnavailable as error:
+                log.warning("sweep_failed", **facts_of(error))
+                continue
+            await self._queue.leftover_gone(left["queue_id"], left["epoch"])
+            if found:
+                log.info("leftover_swept", session=left["session_id"], bot=left["bot"], from_worker=left["worker_id"])
+
+    async def _warn_of_unknown_bots(self) -> None:
+        for name, count in (await self._queue.unknown_bots(list(self._bots))).items():
+            if name not in self._warned:
+                self._warned.add(name)
+                log.warning("unknown_bot", bot=name, sessions=count, hint="add a [[bots]] block of this name, or cancel them")
+
+    async def _leave(self) -> None:
+        """Finish what runs within the grace, then hand back the rest."""
+        if not self._running:
+            return
+        log.info("worker_stopping", running=len(self._running), grace_seconds=self._settings.worker.drain_grace_seconds)
+        finish = asyncio.create_task(asyncio.wait(list(self._running)))
+        hurry = asyncio.create_task(self._hurry.wait())
+        grace = self._settings.worker.drain_grace_seconds
+        await asyncio.wait([finish, hurry], timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        rest = list(self._running)
+        for task in rest:
+            task.cancel()
+        if rest:
+            log.info("handing_back", sessions=len(rest))
+            await asyncio.wait(rest, timeout=5)
+        finish.cancel()
