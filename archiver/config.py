@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import platformdirs
 from pydantic import (
@@ -44,6 +44,9 @@ FILE_NAME = "archiver.toml"
 
 # --- values
 
+_LONGEST = timedelta(days=36525)
+"""A century: what Postgres can still add to a date."""
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -54,10 +57,10 @@ def parse_duration(value: object) -> timedelta:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*", str(value))
     if match is None:
         raise ValueError("a duration is a number and a unit, such as 500ms, 30s, 15m, 24h or 7d")
-    try:
-        return timedelta(seconds=float(match[1]) * _UNITS[match[2] or "s"])
-    except OverflowError:
-        raise ValueError("this duration is too long") from None
+    seconds = float(match[1]) * _UNITS[match[2] or "s"]
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError(f"a duration is at most {_LONGEST.days}d")
+    return timedelta(seconds=seconds)
 
 
 def _listed(value: object) -> object:
@@ -82,7 +85,7 @@ class RateLimit:
         """`"60/minute"`; second, minute, hour or day. Raises ValueError."""
         if isinstance(value, RateLimit):
             return value
-        match = re.fullmatch(r"\s*(\d+)\s*/\s*(second|minute|hour|day)\s*", str(value))
+        match = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(second|minute|hour|day)\s*", str(value))
         if match is None or int(match[1]) == 0:
             raise ValueError('a rate limit looks like "60/minute"; units: second, minute, hour, day')
         seconds = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[match[2]]
@@ -92,19 +95,22 @@ class RateLimit:
 RateLimits = Annotated[tuple[Annotated[RateLimit, PlainValidator(RateLimit.parse)], ...], BeforeValidator(_listed)]
 Durations = Annotated[tuple[Duration, ...], BeforeValidator(_listed)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+File = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
+"""A path; an empty one is none, so that the environment can take one away."""
 
 
-_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|$)", re.IGNORECASE)
+DEVICE_NAME = re.compile(r"(?:con|prn|aux|nul|clock\$|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\s*(?:\.|$)", re.IGNORECASE)
+"""What Windows takes for a device, whatever the suffix."""
 
 
 def path_part(text: str) -> str:
-    """A session ID or bot name as one part of a path: `:`, a leading or trailing dot and Windows' device names are
-    percent-encoded. One to one, as `%` is in no session ID.
+    """A session ID or bot name as one part of a path: `:` becomes `~`; a leading or trailing dot and the first letter of a
+    Windows device name are percent-encoded. One to one, as `~` and `%` are in neither, and never too long for a file system.
     """
-    text = text.replace(":", "%3A")
+    text = text.replace(":", "~")
     if text.endswith("."):
         text = text[:-1] + "%2E"
-    if text.startswith(".") or _RESERVED.match(text):
+    if text.startswith(".") or DEVICE_NAME.match(text):
         text = f"%{ord(text[0]):02X}{text[1:]}"
     return text
 
@@ -140,8 +146,8 @@ class PathTemplate:
         segments = sample.split("/")
         if text.startswith("/") or any(part in ("", ".", "..") for part in segments):
             raise ValueError("the path is relative to storage.url: no leading '/', no empty part, no '.' or '..'")
-        if any(re.search(r'[\x00-\x1f\\<>:"|?*]', part) or part.endswith((" ", ".")) for part in segments):
-            raise ValueError("a part of the path holds a character that some file systems refuse")
+        if any(re.search(r'[\x00-\x1f\\<>:"|?*]|[ .]$', part) or DEVICE_NAME.match(part) for part in segments):
+            raise ValueError("a part of the path is one that some file systems refuse")
         if segments[0] == "quarantine" or any(part.startswith(".") for part in segments):
             raise ValueError("no part may begin with '.', nor the path with quarantine/: the archiver keeps its own files there")
 
@@ -187,6 +193,26 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
 
 
+# Stricter than the driver, which takes a part of a password with '/', '@' or '#' in it for a host, and names it in its error.
+_POSTGRES_URL = re.compile(r"[a-z]+://([^\s:@/?#]*(:[^\s@/?#]*)?@)?[^\s@/?#]*(/[^\s@?#]*)?(\?[^\s#]*)?")
+
+
+def _remember_passwords(url: str) -> None:
+    mistake = ValueError("is not a URL; percent-encode what is special in its password")
+    if not _POSTGRES_URL.fullmatch(url):
+        raise mistake
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # Python's own words may quote the URL.
+        raise mistake from None
+    remember_secret(parts.password or "")
+    remember_secret(unquote(parts.password or ""))
+    for key, value in parse_qsl(parts.query):
+        if key.endswith("password"):
+            remember_secret(value)
+
+
 class DatabaseSettings(_Section):
     """Where the queue is. `url`: a Postgres URL, or `embedded:PATH`."""
 
@@ -201,9 +227,8 @@ class DatabaseSettings(_Section):
             raise ValueError('begins with "postgresql://", or is "embedded:PATH"')
         if text == "embedded:":
             raise ValueError('"embedded:" needs a folder, such as "embedded:/var/lib/archiver/postgres"')
-        password = urlsplit(text).password if "://" in text else None
-        if password:
-            remember_secret(unquote(password))
+        if text and not text.startswith("embedded:"):
+            _remember_passwords(text)
         return value
 
     @property
@@ -212,6 +237,10 @@ class DatabaseSettings(_Section):
         text = self.url.get_secret_value()
         return Path(text.removeprefix("embedded:")) if text.startswith("embedded:") else None
 
+
+_ORIGIN = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?(/[a-z0-9._~-]+)*/?", re.IGNORECASE
+)
 
 Algorithm = Literal["HS256", "HS512", "RS256", "RS512"]
 
@@ -224,9 +253,9 @@ class BotSettings(_Section):
     bot_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
     client_id: Annotated[str, Field(min_length=1)]
     client_secret: SecretStr = SecretStr("")
-    client_secret_file: Path | None = None
+    client_secret_file: File = None
     algorithm: Algorithm = "HS256"
-    private_key_file: Path | None = None
+    private_key_file: File = None
     account_id: str = ""
     rate_limits: RateLimits = (
         RateLimit(window=timedelta(minutes=1), calls=60),
@@ -237,10 +266,10 @@ class BotSettings(_Section):
     @field_validator("host")
     @classmethod
     def _origin(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        found = _ORIGIN.fullmatch(value)
+        if found is None or int(found["port"] or 443) not in range(1, 65536):
             raise ValueError('is the environment\'s URL, such as "https://platform.kore.ai"')
-        if parts.scheme == "http" and not is_loopback(parts.hostname):
+        if found["scheme"].lower() == "http" and not is_loopback(found["host"]):
             raise ValueError("http:// is accepted for loopback hosts only; use https://")
         return value.rstrip("/")
 
@@ -257,15 +286,17 @@ class BotSettings(_Section):
         for host in value:
             if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?", host):
                 raise ValueError(f'{host!r} is not a host name, "*.domain" or an address (no scheme, no port)')
-        return tuple(host.lower().strip("[]") for host in value)
+        return tuple(host.lower().strip("[]").rstrip(".") for host in value)
 
     @model_validator(mode="after")
     def _secret(self) -> Self:
         if self.algorithm.startswith("RS"):
             if self.private_key_file is None:
                 raise ValueError(f"algorithm {self.algorithm} needs private_key_file")
-        elif bool(self.client_secret.get_secret_value()) == bool(self.client_secret_file):
-            raise ValueError("needs one of client_secret and client_secret_file")
+        elif self.client_secret.get_secret_value() and self.client_secret_file:
+            raise ValueError("client_secret and client_secret_file exclude each other; empty the one not meant")
+        elif not self.client_secret.get_secret_value() and not self.client_secret_file:
+            raise ValueError("client_secret or client_secret_file is missing")
         return self
 
     def signing_key(self) -> str:
@@ -275,7 +306,9 @@ class BotSettings(_Section):
             return _read_secret(f"bots.{self.name}.private_key_file", self.private_key_file)
         if self.client_secret_file is not None:
             return _read_secret(f"bots.{self.name}.client_secret_file", self.client_secret_file)
-        return self.client_secret.get_secret_value()
+        secret = self.client_secret.get_secret_value()
+        remember_secret(secret)
+        return secret
 
     @property
     def budget_key(self) -> str:
@@ -290,7 +323,7 @@ class S3Settings(_Section):
     region: str = ""
     access_key_id: str = ""
     secret_access_key: SecretStr = SecretStr("")
-    secret_access_key_file: Path | None = None
+    secret_access_key_file: File = None
     path_style: bool = False
 
 
@@ -313,6 +346,8 @@ class StorageSettings(_Section):
             raise ValueError('is a URL such as "file:///var/lib/archiver" (three slashes, an absolute path)')
         if parts.query or parts.fragment:
             raise ValueError("has a '?' or '#'; write %3F or %23 for these in a folder's name")
+        if "\0" in unquote(parts.path):
+            raise ValueError("has a NUL in it")
         return value
 
     @property
@@ -413,6 +448,7 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
     if path is not None:
         data = _read_toml(path)
         base = path.absolute().parent
+    _anchor(data, base)
     came_from = _overlay(data, environment)
     source = str(path) if path is not None else ("environment" if came_from else "defaults")
     data.setdefault("database", {})
@@ -421,19 +457,19 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
         data["database"].setdefault("url", f"embedded:{platformdirs.user_data_path('archiver') / 'postgres'}")
     if isinstance(data["storage"], dict):
         data["storage"].setdefault("url", (Path.cwd() / "archive").as_uri())
-    _anchor(data, base)
+    _anchor(data, Path.cwd())
     if "source" in data:
         raise ConfigError(f"{source}: unknown key source", hint="config.example.toml shows every key")
     try:
         settings = Settings.model_validate({**data, "source": source})
     except ValidationError as error:
-        lines = [_explain(item, data, came_from) for item in error.errors(include_url=False)]
+        lines = [_explain(item, came_from) for item in error.errors(include_url=False)]
         raise ConfigError(
             f"{source}: " + ("\n  " if len(lines) > 1 else "") + "\n  ".join(dict.fromkeys(lines)),
             hint="config.example.toml shows every key",
         ) from None
     for bot in settings.bots:
-        remember_secret(bot.signing_key())
+        bot.signing_key()
     return settings
 
 
@@ -450,9 +486,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _read_secret(key: str, path: Path) -> str:
     try:
-        secret = path.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{key}: {path} is not text", hint="the file holds the secret as text") from None
+        secret = path.read_text(encoding="utf-8-sig").strip()
+    except ValueError:
+        # Not UTF-8, or a path with NUL.
+        raise ConfigError(f"{key}: {str(path)!r} is not a text file", hint="the file holds the secret as text") from None
     except OSError as error:
         raise ConfigError(f"{key}: {path}: {error.strerror}", hint="create the file, readable for the archiver's user") from None
     if not secret:
@@ -461,18 +498,25 @@ def _read_secret(key: str, path: Path) -> str:
     return secret
 
 
+_INDEX = re.compile("[0-9]{1,4}")
+
+
 def _overlay(data: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:
     """Lay the environment over the file's data; return which variable each key came from."""
     came_from: dict[tuple[str, ...], str] = {}
-    for name in sorted(environment):
+    # In the order of their numbers, so that a list grows one by one: 9 before 10.
+    for name in sorted(environment, key=lambda name: [(len(part), part) for part in name.split("__")]):
         if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
             continue
         keys = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
         here: Any = data
         for key, following in zip(keys, [*keys[1:], None], strict=True):
             if isinstance(here, list):
-                if not key.isdigit() or int(key) > len(here):
-                    raise ConfigError(f"{name}: expected a number from 0 to {len(here)} in place of {key.upper()!r}")
+                if not _INDEX.fullmatch(key) or int(key) > len(here):
+                    raise ConfigError(
+                        f"{name}: expected a number from 0 to {len(here)} in place of {key.upper()!r}",
+                        hint="a list is numbered from 0, without gaps",
+                    )
                 index = int(key)
                 if index == len(here):
                     here.append({})
@@ -484,36 +528,42 @@ def _overlay(data: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple
                 if following is None:
                     here[key] = environment[name]
                 else:
-                    here = here.setdefault(key, [] if following.isdigit() else {})
+                    here = here.setdefault(key, [] if _INDEX.fullmatch(following) else {})
             else:
                 raise ConfigError(f"{name}: {'.'.join(keys)} lies below a plain value", hint="check the name's parts")
         came_from[keys] = name
     return came_from
 
 
-def _anchor(data: dict[str, Any], base: Path) -> None:
-    """Make relative paths absolute, from the folder of the configuration file."""
-    database = data.get("database")
-    if isinstance(database, dict) and isinstance(database.get("url"), str):
-        url = database["url"]
-        if url.startswith("embedded:") and url != "embedded:":
-            database["url"] = f"embedded:{base / Path(url.removeprefix('embedded:')).expanduser()}"
-    bots = data.get("bots")
-    for bot in bots if isinstance(bots, list) else ():
-        for key in ("client_secret_file", "private_key_file"):
-            if isinstance(bot, dict) and isinstance(bot.get(key), str) and bot[key]:
-                bot[key] = str(base / Path(bot[key]).expanduser())
+def _anchor(data: dict[str, Any], folder: Path) -> None:
+    """Make paths that are still relative absolute, from `folder`."""
+
+    def anchored(path: str) -> str:
+        return str(folder / os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises where there is no such user
+
+    database, storage, bots = data.get("database"), data.get("storage"), data.get("bots")
+    if isinstance(database, dict) and isinstance(url := database.get("url"), str):
+        scheme, _, path = url.partition(":")
+        if scheme == "embedded" and path:
+            database["url"] = f"embedded:{anchored(path)}"
+    sections = [*(bots if isinstance(bots, list) else ()), storage.get("s3") if isinstance(storage, dict) else None]
+    for section in sections:
+        for key in ("client_secret_file", "private_key_file", "secret_access_key_file"):
+            if isinstance(section, dict) and isinstance(section.get(key), str) and section[key]:
+                section[key] = anchored(section[key])
 
 
-_SECRET_KEYS = {"client_secret", "secret_access_key", "url", "listen_url"}
+_SHOWN = 200
+"""Characters of a wrong value that are shown."""
 
 
-def _explain(item: Any, data: Mapping[str, Any], came_from: Mapping[tuple[str, ...], str]) -> str:
+def _explain(item: Any, came_from: Mapping[tuple[str, ...], str]) -> str:
     """One mistake in one line: key, value, where it came from, what is expected."""
     location = tuple(str(part) for part in item["loc"])
     key = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in location).lstrip(".")
-    variable = came_from.get(location)
-    origin = f" (from {variable})" if variable else ""
+    # A misspelt section stands in the variables of all its keys.
+    variables = [name for keys, name in came_from.items() if keys[: len(location)] == location] if location else []
+    origin = f" (from {', '.join(variables)})" if variables else ""
     if item["type"] == "extra_forbidden":
         near = difflib.get_close_matches(location[-1], _siblings(location[:-1]), n=1, cutoff=0.6)
         return f"unknown key {key}{origin}" + (f"; did you mean {near[0]}?" if near else "")
@@ -522,15 +572,13 @@ def _explain(item: Any, data: Mapping[str, Any], came_from: Mapping[tuple[str, .
     message = str(item["msg"]).removeprefix("Value error, ")
     if not key:
         return message
-    value: Any = data
-    for part in location:
-        try:
-            value = value[int(part)] if isinstance(value, list) else value[part]
-        except (KeyError, IndexError, TypeError, ValueError):
-            value = None
-            break
-    secret = location[-1] in _SECRET_KEYS and location[0] != "storage"
-    shown = "" if value is None or secret or isinstance(value, dict | list) else f" = {value!r}"
+    if item["type"] == "model_type":
+        return f"{key}{origin}: is a section of keys, not a plain value"
+    if item["type"] == "tuple_type":
+        return f"{key}{origin}: is a list" + (", each of its blocks headed [[bots]]" if key == "bots" else "")
+    value = item["input"]
+    secret = location[-1] in ("client_secret", "secret_access_key") or location[0] == "database"
+    shown = "" if secret or isinstance(value, dict | list) else f" = {value!r:.{_SHOWN}}"
     return f"{key}{shown}{origin}: {message[0].lower()}{message[1:]}"
 
 

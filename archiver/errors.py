@@ -14,7 +14,8 @@
     ├── KoreError                    one answer of the platform's API
     │   ├── ApiUnreachable           no answer, or 5xx, after the short retries
     │   ├── ApiDefect                an answer that its documentation does not allow
-    │   ├── RateLimited              the bot's budget is spent; `retry_after` if the platform said
+    │   ├── RateLimited              the platform says that the bot's budget is spent; `retry_after` if it said when
+    │   │   └── BudgetSpent          our own count says so; the platform was not asked
     │   └── CredentialsRejected      401 or 403, signed afresh and asked again
     ├── TransferError                one recording
     │   ├── MediaUnreachable         no connection, a broken one, a stall, 5xx
@@ -148,6 +149,13 @@ class RateLimited(KoreError):
     def __init__(self, message: str, *, retry_after: timedelta | None, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.retry_after = retry_after
+
+
+class BudgetSpent(RateLimited):
+    """Our own count of the bot's budget allows no call for longer than one waits. The platform was not asked."""
+
+    def __init__(self, wait: timedelta) -> None:
+        super().__init__("the bot's request budget is spent for now", retry_after=wait)
 
 
 class CredentialsRejected(KoreError):

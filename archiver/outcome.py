@@ -17,6 +17,7 @@ from archiver.errors import (
     MediaUrlRefused,
     RateLimited,
     StoreError,
+    StoreUnavailable,
     TransferError,
 )
 
@@ -79,7 +80,9 @@ def facts_of(error: ArchiverError) -> Facts:
 def classify(error: Exception) -> Outcome:
     """Which end of the attempt an exception means. Total: what nobody foresaw is retried, and named `internal_error`."""
     match error:
-        case RateLimited() | CredentialsRejected():
+        case RateLimited():
+            return HandedBack(error.reason, after=error.retry_after or timedelta(0), detail=facts_of(error))
+        case CredentialsRejected():
             return HandedBack(error.reason, detail=facts_of(error))
         case ApiDefect(reason="too_many_files"):
             return Failed(error.reason, facts_of(error))
@@ -87,8 +90,10 @@ def classify(error: Exception) -> Outcome:
             return Failed(error.reason, facts_of(error))
         case KeyConflict():
             return Failed("conflict", facts_of(error))
-        case StoreError():
+        case StoreUnavailable():
             return Retry("store_unavailable", facts_of(error))
+        case StoreError():
+            return Retry("store_refused", facts_of(error))
         case ApiUnreachable() | KoreError() | TransferError():
             return Retry(error.reason, facts_of(error))
         case ArchiverError():

@@ -6,6 +6,7 @@ is not empty, is not a page or JSON in disguise, and, where it claims to be a WA
 
 from __future__ import annotations
 
+import codecs
 import re
 import struct
 import unicodedata
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from pathvalidate import sanitize_filename
 
+from archiver.config import DEVICE_NAME
 from archiver.errors import RecordingRejected
 
 HEAD_BYTES = 64 * 1024
@@ -23,6 +25,7 @@ MAX_NAME_BYTES = 180
 """A cleaned file name is at most this long in UTF-8: below the 255 of file systems, with room for a marker."""
 
 _STREAMED = (0, 0xFFFFFFFF)
+_WAV_TYPES = ("audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave")
 
 
 @dataclass(frozen=True)
@@ -41,23 +44,31 @@ def inspect(*, name: str, head: bytes, length: int, content_type: str | None) ->
     declared = (content_type or "").partition(";")[0].strip().lower()
     if length == 0:
         raise RecordingRejected("the body is empty", reason="recording_empty", expected="audio", received=0)
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-    if declared in ("text/html", "application/xhtml+xml", "application/xml", "text/xml") or start == b"<":
-        raise _rejected("a page instead of audio", "recording_is_page", head, length, declared)
-    if declared.endswith("json") or start in (b"{", b"["):
-        raise _rejected("JSON instead of audio", "recording_is_json", head, length, declared)
-    if declared.startswith("text/"):
-        raise _rejected("text instead of audio", "recording_is_text", head, length, declared)
+    # Its own header says more than what was said of it: a WAV may come as text/plain from a careless bucket.
     if head[:4] in (b"RIFF", b"RF64", b"BW64"):
         return Inspection("audio/wav", _wav_flags(head, length, declared))
-    if name.lower().endswith((".wav", ".wave")) or declared in (
-        "audio/wav",
-        "audio/x-wav",
-        "audio/wave",
-        "audio/vnd.wave",
-    ):
+    text = _as_text(head)
+    start = (text or head.removeprefix(codecs.BOM_UTF8).decode("latin-1")).lstrip()[:1]
+    if declared in ("text/html", "application/xhtml+xml", "application/xml", "text/xml") or start == "<":
+        raise _rejected("a page instead of audio", "recording_is_page", head, length, declared)
+    if declared.endswith("json") or start in ("{", "["):
+        raise _rejected("JSON instead of audio", "recording_is_json", head, length, declared)
+    if declared.startswith("text/") or text is not None:
+        raise _rejected("text instead of audio", "recording_is_text", head, length, declared)
+    if name.lower().endswith((".wav", ".wave")) or declared in _WAV_TYPES:
         raise _rejected("not a WAV, though it is called one", "recording_not_wav", head, length, declared)
     return Inspection(declared or "application/octet-stream")
+
+
+def _as_text(head: bytes) -> str | None:
+    """The first kilobyte, if it is nothing but text; no audio format begins like that."""
+    encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        # Not final: the last character may be cut in two.
+        text = codecs.getincrementaldecoder(encoding)().decode(head[:1024])
+    except UnicodeDecodeError:
+        return None
+    return text if all(c.isprintable() or c.isspace() for c in text) else None
 
 
 def _rejected(message: str, reason: str, head: bytes, length: int, declared: str) -> RecordingRejected:
@@ -72,28 +83,31 @@ def _wav_flags(head: bytes, length: int, declared: str) -> tuple[str, ...]:
 
     if head[8:12] != b"WAVE":
         raise incoherent("no WAVE mark")
-    riff_size: int = struct.unpack_from("<I", head, 4)[0]
-    sixty_four = head[:4] != b"RIFF"
-    streamed = riff_size in _STREAMED and not sixty_four
-    # One byte more or less: writers disagree on whether the last chunk's padding counts.
-    if not streamed and not sixty_four and abs(riff_size + 8 - length) > 1:
-        raise incoherent(f"its header says {riff_size + 8} bytes, {length} came")
     chunks = _chunks(head)
     if "data" not in chunks:
         raise incoherent("no data chunk in its first 64 KiB" if len(head) < length else "no data chunk")
     if chunks.get("fmt ", (0, 0))[1] < 14:
         raise incoherent("no format chunk before the data")
+    riff_size: int = struct.unpack_from("<I", head, 4)[0]
     position, size = chunks["data"]
-    if sixty_four and size == 0xFFFFFFFF:
-        if "ds64" not in chunks or chunks["ds64"][0] + 16 > len(head):
+    if head[:4] != b"RIFF":
+        at, ds64_size = chunks.get("ds64", (0, 0))
+        if ds64_size < 16:
             raise incoherent("no 64-bit sizes")
-        size = struct.unpack_from("<Q", head, chunks["ds64"][0] + 8)[0]
-    elif size == 0xFFFFFFFF or (streamed and size == 0):
-        streamed, size = True, length - position
+        wide_riff_size, wide_size = struct.unpack_from("<QQ", head, at)
+        riff_size = wide_riff_size if riff_size == 0xFFFFFFFF else riff_size
+        size = wide_size if size == 0xFFFFFFFF else size
+    streamed = riff_size in _STREAMED or size == 0xFFFFFFFF
+    if size == 0xFFFFFFFF or (streamed and size == 0):
+        size = length - position
     if size <= 0:
         raise incoherent("a header without audio")
     if position + size > length:
         raise incoherent(f"its data chunk ends at byte {position + size}, {length} came")
+    # Writers disagree on whether the byte that pads odd data counts, and on whether it is written.
+    padding = 1 if size % 2 and position + size == length else 0
+    if riff_size not in _STREAMED and not riff_size + 8 - padding <= length <= riff_size + 9:
+        raise incoherent(f"its header says {riff_size + 8} bytes, {length} came")
     return ("streamed_wav",) if streamed else ()
 
 
@@ -114,14 +128,19 @@ def clean_file_name(given: str, taken: Iterable[str]) -> str:
     Names are compared as a careless file system does: without case, in one Unicode form. Deterministic: the same answer of
     the platform gives the same names, so that a second run meets its own work. Never empty, never hidden.
     """
-    name = unicodedata.normalize("NFC", given.encode("utf-8", "replace").decode("utf-8"))
-    name = re.split(r"[/\\]", name)[-1]
-    name = "".join("_" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else c for c in name)
-    name = str(sanitize_filename(name, replacement_text="_", platform="universal", max_len=250))
-    name = name.strip(" .").lstrip("~") or "recording"
+    name = re.split(r"[/\\]", given)[-1]
+    name = "".join("_" if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c for c in name)
+    name = unicodedata.normalize("NFC", name)
+    name = name.lstrip(" .~").rstrip(" .") or "recording"
     stem, dot, suffix = name.rpartition(".")
     if not dot or len(suffix) > 10:
         stem, dot, suffix = name, "", ""
+    # Cut before it is made valid, which cuts as well, and the suffix off.
+    name = f"{_cut(stem, MAX_NAME_BYTES)}{dot}{suffix}"
+    name = str(sanitize_filename(name, replacement_text="_", platform="universal"))
+    if DEVICE_NAME.match(name):
+        name = f"_{name}"
+    stem, dot, suffix = name.rpartition(".") if dot else (name, "", "")
     end = f"{dot}{suffix}"
     folded = {_fold(other) for other in taken}
     candidate = _cut(stem, MAX_NAME_BYTES - len(end.encode())) + end
@@ -134,7 +153,7 @@ def clean_file_name(given: str, taken: Iterable[str]) -> str:
 
 
 def _fold(name: str) -> str:
-    return unicodedata.normalize("NFKC", name).casefold()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def _cut(text: str, size: int) -> str:

@@ -1,33 +1,43 @@
 """Keeps secrets out of everything a person or a log can read.
 
-Three layers, because each alone has holes: values known to be secret are replaced wherever they appear (also percent-encoded),
-shapes known to carry secrets (signed query strings, JSON web tokens, passwords in URLs) are cut by pattern, and settings keep
-secrets in `SecretStr`, whose `repr` is masked.
+Three layers, because each alone has holes: values known to be secret are replaced wherever they appear (also as a URL or JSON
+spells them), shapes known to carry secrets (signed query strings, JSON web tokens, passwords in URLs) are cut by pattern, and
+settings keep secrets in `SecretStr`, whose `repr` is masked.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 MASK = "[redacted]"
 
-_QUERY = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^\s\"'<>?#]*\?)[^\s\"'<>]+", re.IGNORECASE)
-_USERINFO = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^\s\"'<>/?#:@]*:)[^\s\"'<>/]*@", re.IGNORECASE)
-_TOKEN = re.compile(r"\beyJ[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*){1,4}")
+# Each pattern is anchored by what may not stand before it, or bounded, so that no text, however hostile, takes long: redaction
+# happens on the event loop. JSON may spell "//" as "\/\/" and "&" as "\u0026".
+_SCHEME = r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*:(?:\\*/){2}"
+_DSN = re.compile(r"(?P<head>(?<![a-z0-9+.-])postgres(?:ql)?:(?:\\*/){2}[^\s:@/]*:)\S*@", re.IGNORECASE)
+_USERINFO = re.compile(rf"(?P<head>{_SCHEME}[^\s\"'<>/?#:@]*:)[^\s\"'<>/]*@", re.IGNORECASE)
+_QUERY = re.compile(rf"(?P<head>{_SCHEME}[^\s\"'<>?#]*\?)[^\s\"'<>]+", re.IGNORECASE)
+_TOKEN = re.compile(r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{4,2000}(?:\.[A-Za-z0-9_-]*){1,4}")
 _SIGNATURE = re.compile(
-    r"(?P<head>(?:^|[?&\s\"'])(?:s|sig|signature|x-amz-signature|x-amz-credential|x-amz-security-token)=)[^\s&\"'<>]{4,}",
+    r"(?P<head>(?:^|[?&\s\"']|\\u0026)"
+    r"(?:s|sig|signature|x-(?:amz|goog)-(?:signature|credential|security-token))(?:=|\\u003d))(?:(?!\\u0026)[^\s&\"'<>]){4,}",
     re.IGNORECASE,
 )
 
-_known: set[str] = set()
+_known: list[str] = []
 
 
 def remember_secret(value: str) -> None:
-    """Have `value` masked in every later text, as it is and percent-encoded; shorter than 6 characters is not a secret."""
-    if len(value) >= 6:
-        _known.update({value, quote(value, safe="")})
+    """Have `value` masked in every later text, as it is and as URLs and JSON spell it. Shorter than 6 characters: no secret."""
+    if len(value) >= 6 and value not in MASK:
+        escaped = json.dumps(value)[1:-1]
+        spellings = {value, quote(value), quote(value, safe=""), quote_plus(value), escaped, escaped.replace("/", "\\/")}
+        spellings |= {re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), spelling) for spelling in spellings}
+        # The longest first: a secret that begins like another one would leave its end behind.
+        _known[:] = sorted(spellings.union(_known), key=lambda known: (-len(known), known))
 
 
 def redact(text: str) -> str:
@@ -35,7 +45,8 @@ def redact(text: str) -> str:
     for value in _known:
         if value in text:
             text = text.replace(value, MASK)
-    text = _USERINFO.sub(rf"\g<head>{MASK}@", text)
+    for pattern in (_DSN, _USERINFO):
+        text = pattern.sub(rf"\g<head>{MASK}@", text)
     text = _QUERY.sub(rf"\g<head>{MASK}", text)
     text = _TOKEN.sub(MASK, text)
     return _SIGNATURE.sub(rf"\g<head>{MASK}", text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,10 @@ from archiver.config import BotSettings
 from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, RateLimited
 from archiver.kore.token import TokenSigner
 from archiver.kore.transient import retry_transient
+from archiver.observe.logs import logger
 from archiver.redact import redact
+
+log = logger(__name__)
 
 MAX_ANSWER = 4 * 1024 * 1024
 """Bytes of an answer that are read: a thousand files need a tenth of it."""
@@ -30,10 +34,14 @@ MAX_ANSWER = 4 * 1024 * 1024
 KEPT_ANSWER = 4000
 """Characters of an answer that are kept as evidence."""
 
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30)
+CONNECT_SECONDS = 10.0
+STALL_SECONDS = 30.0
+"""An answer that brings nothing for so long is given up."""
 
 # Both messages that the vendor documents, and their kin.
-_RATE_LIMIT = re.compile(r"rate limit for this api has been reached|exceeded the per-(minute|hour) rate limit", re.IGNORECASE)
+_RATE_LIMIT = re.compile(
+    r"rate limit for this api has been reached|exceeded the per-(second|minute|hour|day) rate limit", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -101,11 +109,9 @@ class KoreClient:
                 await draw()
             paid[0] = False
 
-        token = self.signer.token()
-        http_status, body = await self._exchange(URL(url, encoded=True), token, pay, on_answer)
+        http_status, body = await self._exchange(URL(url, encoded=True), self.signer.token, pay, on_answer)
         if http_status in (401, 403):
-            fresh = self.signer.renew(token)
-            http_status, body = await self._exchange(URL(url, encoded=True), fresh, pay, on_answer)
+            http_status, body = await self._exchange(URL(url, encoded=True), self.signer.renew, pay, on_answer)
             if http_status in (401, 403):
                 raise CredentialsRejected(
                     f"the platform refuses the credentials of {self.bot.name} (HTTP {http_status})",
@@ -117,15 +123,16 @@ class KoreClient:
         return self._understand(http_status, body)
 
     async def _exchange_once(
-        self, url: URL, token: str, pay: Callable[[], Awaitable[None]], on_answer: Callable[[Asked], None]
+        self, url: URL, token: Callable[[], str], pay: Callable[[], Awaitable[None]], on_answer: Callable[[Asked], None]
     ) -> tuple[int, bytes]:
+        auth = token()
         await pay()
+        started = time.perf_counter()
         try:
             async with self._http.get(
                 url,
-                headers={"auth": token, "Content-Type": "application/json", "Accept": "application/json"},
+                headers={"auth": auth, "Content-Type": "application/json", "Accept": "application/json"},
                 allow_redirects=False,
-                timeout=_TIMEOUT,
             ) as response:
                 body = await response.content.read(MAX_ANSWER + 1)
                 while len(body) <= MAX_ANSWER and (more := await response.content.read(MAX_ANSWER + 1 - len(body))):
@@ -137,9 +144,18 @@ class KoreClient:
             text = redact(str(error) or type(error).__name__)
             on_answer(Asked(None, None, text))
             raise ApiUnreachable(f"no answer from {self.bot.host}: {text}", error=type(error).__name__) from None
-        on_answer(Asked(status, _status_of(body), _kept(body), date))
+        asked = Asked(status, _status_of(body), _kept(body), date)
+        on_answer(asked)
+        log.debug(
+            "api_answered",
+            url=str(url),
+            http_status=status,
+            status=asked.status,
+            answer=asked.raw,
+            milliseconds=round((time.perf_counter() - started) * 1000),
+        )
         text = body[:MAX_ANSWER].decode("utf-8", "replace")
-        if status == 429 or (400 <= status < 500 and _RATE_LIMIT.search(text)):
+        if status == 429 or (status >= 400 and _RATE_LIMIT.search(text)):
             raise RateLimited(f"rate limit of {self.bot.name} reached", retry_after=retry_after, answer=_kept(body))
         if status >= 500:
             raise ApiUnreachable(
@@ -195,8 +211,7 @@ def demands_encryption(body: bytes | str) -> bool:
 
 def _kept(body: bytes) -> str:
     """The answer as evidence: signed queries cut out, bounded."""
-    text = body[: KEPT_ANSWER * 4].decode("utf-8", "replace").replace("\\/", "/")
-    text = redact(text)
+    text = redact(body[: KEPT_ANSWER * 4].decode("utf-8", "replace"))
     return text if len(text) <= KEPT_ANSWER else text[:KEPT_ANSWER] + "..."
 
 
@@ -212,7 +227,7 @@ def _status_of(body: bytes) -> str | None:
 def _date(value: str | None) -> datetime | None:
     try:
         found = parsedate_to_datetime(value) if value else None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return found.replace(tzinfo=found.tzinfo or UTC) if found else None
 
@@ -229,9 +244,13 @@ def _retry_after(value: str | None, now: datetime | None) -> timedelta | None:
     return min(max(until - (now or datetime.now(UTC)), timedelta(0)), timedelta(days=1))
 
 
-def api_session() -> aiohttp.ClientSession:
+def api_session(*, stall: float = STALL_SECONDS) -> aiohttp.ClientSession:
     """A session for the API: no cookies, no proxies from the environment, TLS verified."""
-    http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+    http = aiohttp.ClientSession(
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=stall),
+    )
     # aiohttp repeats a GET by itself when the connection breaks: that would be a call that no budget knows of.
     http._retry_connection = False
     return http

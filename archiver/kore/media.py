@@ -8,11 +8,12 @@ address that the name resolved to, which is the very address then connected to.
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -21,7 +22,10 @@ from yarl import URL
 
 from archiver.config import BotSettings, is_loopback
 from archiver.errors import MediaHostRefused, MediaUnreachable, MediaUrlExpired, MediaUrlRefused, RecordingRejected
+from archiver.observe.logs import logger
 from archiver.redact import redact
+
+log = logger(__name__)
 
 MAX_REDIRECTS = 5
 READ_BUFFER = 256 * 1024
@@ -29,6 +33,19 @@ STALL_SECONDS = 60.0
 """A body that brings nothing for so long is given up. There is no total timeout: a long recording may take its time."""
 
 CONNECT_SECONDS = 15.0
+
+# Narrower than any parser: what this takes, every one reads alike. No user, no escape in the host, no space, ASCII only.
+_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]*[a-z0-9][a-z0-9._-]*|\[[0-9a-f:.]+\])"
+    r"(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?(?:[/?][!-~]*)?\Z",
+    re.IGNORECASE,
+)
+
+# IPv6 addresses that end in the IPv4 address they lead to: NAT64, and the "compatible" ones of old.
+_WRAPPING = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
+
+# Metadata services of clouds outside the ranges that Python (every version of it) knows as not public: Azure, Oracle.
+_METADATA = (ipaddress.ip_network("168.63.129.16/32"), ipaddress.ip_network("192.0.0.0/24"))
 
 
 @dataclass(frozen=True)
@@ -54,46 +71,44 @@ class MediaHosts:
             for pattern in self.patterns
         )
 
-    def check_url(self, url: str) -> str:
-        """The host of a URL that may be requested. Raises MediaUrlRefused or MediaHostRefused."""
-        try:
-            parts = urlsplit(url)
-            host = (parts.hostname or "").lower().rstrip(".")
-            port_known = parts.port is None or 0 < parts.port < 65536
-        except ValueError:
-            raise MediaUrlRefused("the recording's URL cannot be read", url=redact(url[:200])) from None
-        if any(ord(c) <= 32 or ord(c) >= 127 for c in url) or parts.username is not None or not host or not port_known:
-            raise MediaUrlRefused("the recording's URL is malformed", url=redact(url[:200]))
-        if parts.scheme.lower() not in ("https", "http"):
-            raise MediaUrlRefused(f"a recording's URL with scheme {parts.scheme[:20]!r}", url=redact(url[:200]))
-        address = _address(host)
-        if address is not None and not address.is_global and not self.names(host):
-            raise self._inner(host, host)
+    def check_url(self, url: str) -> None:
+        """Whether a URL may be requested. Raises MediaUrlRefused or MediaHostRefused."""
+        found = _URL.match(url)
+        if found is None:
+            scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,20}:", url)
+            if scheme and scheme[0].lower() not in ("https:", "http:"):
+                raise MediaUrlRefused(f"a recording's URL with scheme {scheme[0][:-1]!r}", url=_shown(url))
+            raise MediaUrlRefused("the recording's URL is malformed", url=_shown(url))
+        host = found["host"].strip("[]").lower().rstrip(".")
+        if _address(host) is not None or is_loopback(host):
+            self.check_address(host, host)
         if not self.allows(host):
             raise MediaHostRefused(
                 f"host {host} is not in media_hosts",
                 host=host,
-                public=address is None or address.is_global,
+                public=True,
                 hint=f"if recordings of {self.bot} come from there, add it to bots.{self.bot}.media_hosts",
             )
-        if parts.scheme.lower() == "http" and not is_loopback(host):
-            raise MediaUrlRefused(f"plain http:// from {host}: only loopback hosts may do that", url=redact(url[:200]))
-        return host
+        if found["scheme"].lower() == "http" and not is_loopback(host):
+            raise MediaUrlRefused(f"plain http:// from {host}: only loopback hosts may do that", url=_shown(url))
 
     def check_address(self, host: str, address: str) -> None:
         """Raises MediaHostRefused if `host` resolved to an inner address and isn't named literally."""
+        host = host.lower().rstrip(".")
         found = _address(address)
-        if (found is None or not found.is_global) and not self.names(host.lower().rstrip(".")):
-            raise self._inner(host, address)
+        if (found is None or not _is_public(found)) and not self.names(host):
+            raise MediaHostRefused(
+                f"host {host} leads to {address}, which is not a public address",
+                host=host,
+                public=False,
+                address=address,
+                hint=f"inner addresses are used only if bots.{self.bot}.media_hosts names the host literally",
+            )
 
-    def _inner(self, host: str, address: str) -> MediaHostRefused:
-        return MediaHostRefused(
-            f"host {host} leads to {address}, which is not a public address",
-            host=host,
-            public=False,
-            address=address,
-            hint=f"inner addresses are used only if bots.{self.bot}.media_hosts names the host literally",
-        )
+
+def _shown(url: str) -> str:
+    """What may be shown of a URL: never its query, which is signed."""
+    return redact(url.partition("?")[0][:200])
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -104,18 +119,23 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
     if isinstance(address, ipaddress.IPv6Address):
         wrapped = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
-        if wrapped is None and address in ipaddress.ip_network("64:ff9b::/96"):
+        if wrapped is None and any(address in network for network in _WRAPPING):
             wrapped = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         return wrapped or address
     return address
 
 
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
+    return address.is_global and not (address.is_multicast or site_local or any(address in network for network in _METADATA))
+
+
 class _CheckedResolver(AbstractResolver):
     """Resolves, and refuses what a bot's list does not allow. aiohttp connects to what this returns and to nothing else."""
 
-    def __init__(self, hosts: MediaHosts) -> None:
+    def __init__(self, hosts: MediaHosts, inner: AbstractResolver) -> None:
         self._hosts = hosts
-        self._inner = ThreadedResolver()
+        self._inner = inner
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
@@ -128,18 +148,19 @@ class _CheckedResolver(AbstractResolver):
 
 
 class MediaClient:
-    """Opens signed URLs for one bot."""
+    """Opens signed URLs for one bot. `resolver` is asked for addresses in place of the system; what it says is checked."""
 
-    def __init__(self, hosts: MediaHosts) -> None:
+    def __init__(self, hosts: MediaHosts, *, resolver: AbstractResolver | None = None, stall: float = STALL_SECONDS) -> None:
         self.hosts = hosts
+        checked = _CheckedResolver(hosts, resolver or ThreadedResolver())
         self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, resolver=_CheckedResolver(hosts), ttl_dns_cache=60),
+            connector=aiohttp.TCPConnector(limit=0, resolver=checked, ttl_dns_cache=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
             requote_redirect_url=False,
             read_bufsize=READ_BUFFER,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=STALL_SECONDS),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=stall),
             headers={"Accept-Encoding": "identity", "User-Agent": "kore-archiver"},
         )
 
@@ -168,14 +189,20 @@ class MediaClient:
             self.hosts.check_url(url)
             try:
                 response = await self._http.get(URL(url, encoded=True), allow_redirects=False)
+            except (aiohttp.InvalidURL, UnicodeError) as error:
+                # Among them a number that passes for a host, which a resolver might take for an inner address.
+                raise MediaUrlRefused(
+                    f"the recording's URL cannot be requested ({type(error).__name__})", url=_shown(url)
+                ) from None
             except (aiohttp.ClientError, OSError) as error:
-                raise _refusal_behind(error) or _unreachable(error) from None
-            except ValueError as error:
-                raise MediaUrlRefused(f"the recording's URL cannot be requested: {redact(str(error))[:200]}") from None
-            if response.status not in (301, 302, 303, 307, 308):
+                raise _unreachable(error) from None
+            log.debug("media_answered", url=url, http_status=response.status, promised=response.content_length)
+            location = response.headers.get("Location")
+            if response.status not in (301, 302, 303, 307, 308) or not location:
                 return response
             response.close()
-            url = urljoin(url, response.headers.get("Location", ""))
+            # urljoin puts a URL together again, which may change it: what is whole already is taken as it is.
+            url = location if _URL.match(location) else urljoin(url, location)
         raise MediaUnreachable(f"more than {MAX_REDIRECTS} redirects", reason="media_redirects")
 
 
@@ -190,15 +217,6 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
     encodings: Iterable[str] = response.headers.getall("Content-Encoding", [])
     if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
         raise RecordingRejected("the media host encoded the body, unasked", reason="media_encoded", encodings=list(encodings))
-
-
-def _refusal_behind(error: BaseException | None) -> MediaHostRefused | None:
-    """aiohttp wraps what a resolver raises."""
-    while error is not None:
-        if isinstance(error, MediaHostRefused):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _unreachable(error: BaseException) -> MediaUnreachable:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
+import warnings
 from dataclasses import dataclass, field
 
 import jwt
@@ -18,13 +19,16 @@ from archiver.errors import ConfigError
 LIFETIME = 600.0
 """Seconds that a token is good for. Short, since it cannot be taken back."""
 
+CLOCK_AHEAD = 60
+"""Seconds that our clock may be ahead of the platform's: a token must not seem to come from the future."""
+
 RENEW_BEFORE = 60.0
 """Seconds before its end that a token is no longer handed out: the platform's clock may be ahead of ours."""
 
 
 @dataclass
 class TokenSigner:
-    """Signs for one bot. `token()` is cheap; `renew()` forgets the token that was refused.
+    """Signs for one bot. `token()` is cheap; `renew()` is for whoever was refused.
 
     An app may enforce the token's ID to be unique a request: it then refuses a token that it has seen. Whoever learns that
     (a refused token whose successor is accepted) sets `single_use`, and every request is signed afresh from then on.
@@ -39,30 +43,29 @@ class TokenSigner:
     def token(self) -> str:
         """A token that is good for a minute at least. Raises ConfigError if it cannot be signed."""
         if self.single_use or time.monotonic() >= self._good_until:
-            self._sign()
+            self.renew()
         return self._token
 
-    def renew(self, refused: str) -> str:
-        """A token other than `refused`; concurrent callers who met the same refusal share one."""
-        if self._token == refused or self.single_use:
-            self._sign()
-        return self._token
-
-    def _sign(self) -> None:
+    def renew(self) -> str:
+        """A token that nobody has used; one just renewed by another will not do, it may be single-use. Raises ConfigError."""
         now = int(time.time())
         payload = {
             "sub": "kore-archiver",
             "appId": self.bot.client_id,
-            "iat": now,
+            "iat": now - CLOCK_AHEAD,
             "exp": now + int(LIFETIME),
             "jti": str(uuid.uuid4()),
         }
+        self._key = self._key or self.bot.signing_key()
         try:
-            self._key = self._key or self.bot.signing_key()
-            self._token = jwt.encode(payload, self._key, algorithm=self.bot.algorithm)
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            with warnings.catch_warnings():
+                # The platform makes the secret, not its user: that it is short is nothing anybody could mend.
+                warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
+                self._token = jwt.encode(payload, self._key, algorithm=self.bot.algorithm)
+        except Exception as error:  # noqa: BLE001  # for a wrong kind of key PyJWT lets through what cryptography raises
             raise ConfigError(
                 f"bots.{self.bot.name}: no {self.bot.algorithm} token can be signed: {error}",
                 hint="RS256 and RS512 need a PEM private key in private_key_file; HS256 and HS512 the app's client secret",
             ) from None
         self._good_until = time.monotonic() + LIFETIME - RENEW_BEFORE
+        return self._token

@@ -4,6 +4,8 @@ to the queue. The one module that knows `backoff`: the library is old, and may h
 
 from __future__ import annotations
 
+import functools
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,22 +21,32 @@ T = TypeVar("T")
 def retry_transient(
     *exceptions: type[Exception], on_retry: Callable[[Exception, float], None] | None = None
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
-    """Repeat the decorated coroutine function when it raises one of `exceptions`; the last one is raised."""
+    """Repeat the decorated coroutine function when it raises one of `exceptions`; the last one is raised.
+
+    No try begins more than SECONDS (and one short wait) after the first did.
+    """
 
     def tell(details: Any) -> None:
         if on_retry is not None:
             on_retry(details["exception"], details["wait"])
 
     def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-        return backoff.on_exception(
-            backoff.expo,
-            exceptions,
-            max_tries=TRIES,
-            max_time=SECONDS,
-            jitter=backoff.full_jitter,
-            factor=0.5,
-            on_backoff=tell,
-            logger=None,
-        )(function)
+        @functools.wraps(function)
+        async def patiently(*args: P.args, **kwargs: P.kwargs) -> T:
+            # The library's max_time looks at the clock before a try, and so repeats one that took minutes to fail.
+            too_late = time.monotonic() + SECONDS
+            repeat = backoff.on_exception(
+                backoff.expo,
+                exceptions,
+                max_tries=TRIES,
+                giveup=lambda _: time.monotonic() >= too_late,
+                jitter=backoff.full_jitter,
+                factor=0.5,
+                on_backoff=tell,
+                logger=None,
+            )
+            return await repeat(function)(*args, **kwargs)
+
+        return patiently
 
     return decorate

@@ -1,0 +1,420 @@
+"""The recordings call: every answer that the platform may give, and what each costs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import zlib
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, KoreError, RateLimited
+from archiver.kore.client import KEPT_ANSWER, MAX_ANSWER, Asked, RemoteFile, _date
+from archiver.kore.transient import TRIES
+from archiver.redact import MASK
+from archiver.simulator.limits import GENERAL_MESSAGE, PER_MINUTE_MESSAGE
+from archiver.simulator.platform import Simulator
+
+from .conftest import SESSION, Asker, asking, bot_of, http_answer, raw_server
+
+SUCCESS = {"status": "success"}
+
+
+def answers(simulator: Simulator, *steps: dict[str, Any], **more: Any) -> None:
+    simulator.script({"session_id": SESSION, "answers": list(steps), **more})
+
+
+def calls(simulator: Simulator) -> int:
+    found: int = simulator.report()["api"]["calls"]
+    return found
+
+
+async def defect(asker: Asker, reason: str = "api_answer_invalid") -> ApiDefect:
+    with pytest.raises(ApiDefect) as caught:
+        await asker.ask()
+    assert caught.value.reason == reason
+    assert len(asker.asked) == asker.draws == 1, "a defect is not repeated at once"
+    return caught.value
+
+
+# --- answers
+
+
+async def test_a_success_lists_its_files_in_order_with_their_urls_as_given(simulator: Simulator, asker: Asker) -> None:
+    urls = ["https://media.kore.ai/a?s=$$+%2B%7e", "https://media.kore.ai/b"]
+    files = [{"file_name": name, "url": url} for name, url in zip(("a.wav", "../b"), urls, strict=True)]
+    answers(simulator, SUCCESS, recordings=files)
+    answer = await asker.ask()
+    assert answer.status == "success"
+    assert answer.files == (RemoteFile(1, "a.wav", urls[0]), RemoteFile(2, "../b", urls[1]))
+    for shown in (repr(answer), answer.raw, repr(asker.asked)):
+        assert "%2B" not in shown
+    assert MASK in answer.raw
+
+
+@pytest.mark.parametrize("status", ["call_in_progress", "media_in_progress", "media_unavailable", "failed", "something_new", ""])
+async def test_every_other_status_is_passed_on(simulator: Simulator, asker: Asker, status: str) -> None:
+    answers(simulator, {"status": status})
+    answer = await asker.ask()
+    assert (answer.status, answer.files, answer.http_status) == (status, (), 200)
+    assert json.loads(answer.raw) == {"status": status}
+    (asked,) = asker.asked
+    assert (asked.http_status, asked.status, asked.raw) == (200, status, answer.raw)
+    assert asked.date is not None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "",
+        "Service unavailable",
+        "<html></html>",
+        "[]",
+        '[{"status": "success"}]',
+        "null",
+        '"success"',
+        "{}",
+        '{"status": null}',
+        '{"status": 7}',
+        '{"status": ["success"]}',
+        '{"recording": ["data:audio/wav;base64,UklGRg=="]}',
+        '{"status": "success"}',
+        '{"status": "success", "recording": null}',
+        '{"status": "success", "recording": {"fileName": "a"}}',
+        '{"status": "success", "recording": ["x"]}',
+        '{"status": "success", "recording": [{}]}',
+        '{"status": "success", "recording": [{"fileName": "a"}]}',
+        '{"status": "success", "recording": [{"fileName": "a", "fileUrl": ""}]}',
+        '{"status": "success", "recording": [{"fileName": "a", "fileUrl": 7}]}',
+        '{"status": "success", "recording": [{"fileName": 7, "fileUrl": "https://x"}]}',
+        '{"status": ' + "1" * 5000 + "}",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+    ],
+)
+async def test_an_answer_that_no_page_of_the_vendor_allows_is_a_defect(simulator: Simulator, asker: Asker, raw: str) -> None:
+    answers(simulator, {"raw": raw})
+    error = await defect(asker)
+    assert error.facts["http_status"] == 200
+    assert error.facts["answer"][:KEPT_ANSWER] == raw[:KEPT_ANSWER]
+
+
+async def test_a_success_without_the_key_recording_is_a_defect(simulator: Simulator, asker: Asker) -> None:
+    answers(simulator, SUCCESS, recordings=None)
+    await defect(asker)
+
+
+async def test_a_success_with_no_file_is_a_defect_by_its_own_name(simulator: Simulator, asker: Asker) -> None:
+    answers(simulator, SUCCESS, recordings=[])
+    await defect(asker, "api_empty_success")
+
+
+async def test_a_file_without_a_name_is_a_file(simulator: Simulator, asker: Asker) -> None:
+    answers(simulator, {"raw": '{"status": "success", "recording": [{"fileUrl": "https://x/y"}]}'})
+    assert (await asker.ask()).files == (RemoteFile(1, "", "https://x/y"),)
+
+
+async def test_more_files_than_allowed_are_a_defect_with_their_number(simulator: Simulator) -> None:
+    answers(simulator, SUCCESS, recordings=[{"url": "https://x/y"}] * 4)
+    async with asking(bot_of(simulator), max_files=4) as asker:
+        assert len((await asker.ask()).files) == 4
+    async with asking(bot_of(simulator), max_files=3) as asker:
+        error = await defect(asker, "too_many_files")
+    assert error.facts["files"] == 4
+    assert "max_files_per_session" in error.hint
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe\xfa", b'{"status": "\xff"}', b"\0" * 100])
+async def test_an_answer_that_is_no_text_is_a_defect(simulator: Simulator, body: bytes) -> None:
+    async with raw_server(lambda head: http_answer(body)) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+        await defect(asker)
+
+
+async def test_an_endless_answer_is_read_to_a_bound(simulator: Simulator) -> None:
+    sent = 0
+    hung_up = asyncio.Event()
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n")
+        try:
+            while True:
+                writer.write(b" " * 65536)
+                await writer.drain()
+                sent += 65536
+        except ConnectionError:
+            hung_up.set()
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(pour, "127.0.0.1", 0)
+    async with server, asking(bot_of(simulator, host=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")) as asker:
+        error = await defect(asker)
+        await asyncio.wait_for(hung_up.wait(), 10)
+    assert "more than" in error.message
+    assert sent < 8 * MAX_ANSWER, "what the sockets buffer comes on top"
+    assert len(error.facts["answer"]) <= KEPT_ANSWER + 3
+
+
+async def test_a_zip_bomb_is_read_to_a_bound(simulator: Simulator) -> None:
+    body = zlib.compress(b" " * (MAX_ANSWER * 16))
+    reply = http_answer(body, Content_Encoding="deflate")
+    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+        error = await defect(asker)
+    assert "more than" in error.message
+
+
+# --- what is asked
+
+
+async def test_the_user_is_sent_when_there_is_one(simulator: Simulator, asker: Asker) -> None:
+    await asker.ask("one", user_id="u-1/ä&x=y")
+    await asker.ask("two")
+    await asker.ask("three", user_id="")
+    assert simulator.report()["api"]["user_ids"] == {"one": "u-1/ä&x=y"}
+
+
+async def test_the_token_goes_in_the_header_auth_and_nowhere_else(simulator: Simulator) -> None:
+    reply = http_answer(b'{"status": "failed"}')
+    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+        await asker.ask("a:b.c-d_e")
+        token = asker.client.signer.token()
+    (head,) = raw.heads
+    assert head.count(token) == 1
+    assert f"\r\nauth: {token}\r\n" in head
+    assert "authorization" not in head.lower()
+    assert "cookie" not in head.lower()
+    assert raw.targets == [f"/api/public/bot/{simulator.bot_id}/v2/recordings?sessionId=a%3Ab.c-d_e"]
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])
+async def test_a_redirect_is_not_followed(simulator: Simulator, status: str) -> None:
+    async with raw_server(lambda head: http_answer()) as elsewhere:
+        reply = http_answer(b"", status, Location=f"{elsewhere.url}/api")
+        async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+            await defect(asker, f"api_http_{status[:3]}")
+    assert elsewhere.heads == []
+
+
+# --- rate limits
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (429, "slow down"),
+        (429, GENERAL_MESSAGE),
+        (400, GENERAL_MESSAGE),
+        (400, PER_MINUTE_MESSAGE.format(count=60)),
+        (400, "You’ve exceeded the per-hour rate limit of 1800 requests."),
+        (401, GENERAL_MESSAGE),
+        (403, GENERAL_MESSAGE.upper()),
+        (403, PER_MINUTE_MESSAGE.format(count=60)),
+        (503, GENERAL_MESSAGE),
+    ],
+)
+async def test_a_rate_limit_is_known_by_status_or_message_and_not_repeated(
+    simulator: Simulator, asker: Asker, status: int, message: str
+) -> None:
+    answers(simulator, {"http_status": status, "body": json.dumps({"errors": [{"msg": message}]})})
+    with pytest.raises(RateLimited) as caught:
+        await asker.ask()
+    assert caught.value.retry_after is None
+    assert asker.draws == calls(simulator) == 1
+
+
+async def test_a_success_that_mentions_a_rate_limit_is_a_success(simulator: Simulator, asker: Asker) -> None:
+    answers(simulator, SUCCESS, recordings=[{"file_name": GENERAL_MESSAGE, "url": "https://x/y"}])
+    assert (await asker.ask()).status == "success"
+
+
+NOW = datetime(2024, 5, 3, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7),
+        ("0", 0),
+        ("99999999", 86400),
+        (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90),
+        (format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0),
+        (format_datetime(NOW + timedelta(days=90), usegmt=True), 86400),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("", None),
+    ],
+)
+async def test_retry_after_is_held_against_the_servers_own_clock(
+    simulator: Simulator, header: str, seconds: float | None
+) -> None:
+    reply = http_answer(b"", "429 Too Many Requests", Retry_After=header, Date=format_datetime(NOW, usegmt=True))
+    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+        with pytest.raises(RateLimited) as caught:
+            await asker.ask()
+    assert caught.value.retry_after == (None if seconds is None else timedelta(seconds=seconds))
+    assert asker.asked[0].date == NOW
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "Mon, 01 Jan 99999 00:00:00 GMT", "Mon, 01 Jan 2024 99:00:00 GMT", "1 Jan 2024 00:00:00 +99999999999", "\0"]
+)
+def test_a_date_that_is_none_is_no_date(text: str) -> None:
+    assert _date(text) is None
+
+
+# --- credentials
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_is_asked_once_more_with_a_fresh_token(simulator: Simulator, asker: Asker, status: int) -> None:
+    answers(simulator, {"fault": "unauthorized", "http_status": status}, {"status": "media_unavailable"})
+    before = asker.client.signer.token()
+    assert (await asker.ask()).status == "media_unavailable"
+    assert asker.client.signer.token() != before
+    assert asker.draws == calls(simulator) == 2
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_second_refusal_is_final(simulator: Simulator, asker: Asker, status: int) -> None:
+    answers(simulator, {"fault": "unauthorized", "http_status": status})
+    with pytest.raises(CredentialsRejected) as caught:
+        await asker.ask()
+    assert caught.value.facts["http_status"] == status
+    assert "resume" in caught.value.hint
+    assert asker.draws == calls(simulator) == len(asker.asked) == 2
+    assert not asker.client.signer.single_use
+
+
+async def test_a_rate_limit_after_a_refusal_is_a_rate_limit(simulator: Simulator, asker: Asker) -> None:
+    answers(simulator, {"fault": "unauthorized"}, {"fault": "rate_limited", "http_status": 403})
+    with pytest.raises(RateLimited):
+        await asker.ask()
+
+
+# --- faults
+
+
+@pytest.mark.parametrize("fault", [{"fault": "reset"}, {"http_status": 500}, {"http_status": 503, "body": "<html>"}])
+async def test_a_fault_that_passes_is_repeated_and_every_try_is_drawn(
+    simulator: Simulator, asker: Asker, fault: dict[str, Any]
+) -> None:
+    await asker.ask("warm up: the connection that breaks is one that was used before")
+    answers(simulator, fault | {"times": TRIES - 1}, {"status": "failed"})
+    assert (await asker.ask()).status == "failed"
+    assert asker.draws == calls(simulator) == len(asker.asked) == 1 + TRIES
+    assert len(asker.retries) == TRIES - 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"), [({"fault": "reset"}, "api_unreachable"), ({"http_status": 502, "body": "bad"}, "api_http_502")]
+)
+async def test_a_fault_that_lasts_is_given_up_after_three_tries(
+    simulator: Simulator, asker: Asker, fault: dict[str, Any], reason: str
+) -> None:
+    answers(simulator, fault)
+    with pytest.raises(ApiUnreachable) as caught:
+        await asker.ask()
+    assert caught.value.reason == reason
+    assert asker.draws == calls(simulator) == len(asker.asked) == TRIES
+
+
+async def test_a_call_that_was_drawn_already_is_not_drawn_again_but_its_repetition_is(simulator: Simulator, asker: Asker) -> None:
+    answers(simulator, {"fault": "reset"}, {"status": "failed"})
+    await asker.ask(drawn=True)
+    assert (asker.draws, calls(simulator)) == (1, 2)
+
+
+async def test_a_budget_that_is_spent_ends_the_repetition(simulator: Simulator, asker: Asker) -> None:
+    answers(simulator, {"fault": "reset"})
+    spent = RateLimited("spent", retry_after=timedelta(seconds=40))
+
+    async def draw() -> None:
+        raise spent
+
+    with pytest.raises(RateLimited) as caught:
+        await asker.client.recordings(SESSION, draw=draw, on_answer=asker.asked.append)
+    assert caught.value is spent
+    assert calls(simulator) == 1
+
+
+async def test_an_answer_that_never_comes_is_given_up(simulator: Simulator) -> None:
+    answers(simulator, {"fault": "hang"})
+    async with asking(bot_of(simulator), stall=0.05) as asker:
+        with pytest.raises(ApiUnreachable) as caught:
+            await asker.ask()
+    assert "Timeout" in caught.value.facts["error"]
+    assert asker.asked[0] == Asked(None, None, asker.asked[0].raw)
+    assert asker.draws == calls(simulator) == TRIES
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"SSH-2.0-OpenSSH_9\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+        http_answer(b"not gzip", Content_Encoding="gzip"),
+    ],
+    ids=["nothing", "short", "bad chunk", "not HTTP", "endless header", "not gzip"],
+)
+async def test_an_answer_that_is_no_http_is_a_fault(simulator: Simulator, reply: bytes) -> None:
+    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+        with pytest.raises(ApiUnreachable):
+            await asker.ask(user_id="u-1")
+    assert asker.draws == len(raw.heads) == TRIES
+
+
+async def test_a_certificate_that_nobody_vouches_for_gets_no_token(
+    simulator: Simulator, unknown_authority: ssl.SSLContext
+) -> None:
+    silent = raw_server(lambda head: http_answer(), tls=unknown_authority)
+    async with silent as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+        with pytest.raises(ApiUnreachable) as caught:
+            await asker.ask()
+    assert "Certificate" in caught.value.facts["error"]
+    assert raw.heads == []
+
+
+async def test_a_port_where_nobody_listens_is_a_fault(simulator: Simulator) -> None:
+    async with raw_server(lambda head: b"") as raw:
+        closed = raw.url
+    async with asking(bot_of(simulator, host=closed)) as asker:
+        with pytest.raises(ApiUnreachable, match="no answer from"):
+            await asker.ask()
+
+
+async def test_other_statuses_are_defects_by_their_number(simulator: Simulator, asker: Asker) -> None:
+    answers(simulator, {"http_status": 404, "body": "no"})
+    error = await defect(asker, "api_http_404")
+    assert error.facts["answer"] == "no"
+
+
+# --- secrets
+
+
+async def test_no_secret_is_in_errors_or_evidence(simulator: Simulator) -> None:
+    """Whatever the platform sends back: the token, the secret, signed URLs in JSON of any make."""
+
+    def echo(head: str) -> bytes:
+        token = head.partition("auth: ")[2].partition("\r\n")[0]
+        url = "https:\\/\\/media.kore.ai\\/f.wav?e=1\\u0026s=SIGNATURE-OF-URL$$"
+        text = f'{{"token": "{token}", "secret": "{simulator.client_secret}", "url": "{url}"}}'
+        return http_answer(text.encode(), "401 Unauthorized")
+
+    async with raw_server(echo) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+        with pytest.raises(KoreError) as caught:
+            await asker.ask()
+        token = asker.client.signer.token()
+    error = caught.value
+    told = repr((error, error.message, error.hint, error.facts, asker.asked))
+    for secret in (token, token.split(".")[2], simulator.client_secret, "SIGNATURE"):
+        assert secret not in told

@@ -1,0 +1,510 @@
+"""The configuration: what loads, and how each mistake is told."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, get_args
+from urllib.parse import quote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import BaseModel, SecretStr
+
+from archiver.config import (
+    BotSettings,
+    DatabaseSettings,
+    PathTemplate,
+    RateLimit,
+    S3Settings,
+    Settings,
+    load,
+    parse_duration,
+    path_part,
+)
+from archiver.errors import ConfigError
+from archiver.redact import redact
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "config.example.toml"
+SECRET = "hunter2/Geheimnis+=="
+
+BOT = f"""
+[[bots]]
+name = "a"
+bot_id = "st-1"
+client_id = "cs-1"
+client_secret = "{SECRET}"
+"""
+
+Load = Callable[..., Settings]
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Load:
+    """Load this TOML as a file in a folder of the test's own, with this environment and no other."""
+
+    def run(text: str, **environment: str) -> Settings:
+        path = tmp_path / "archiver.toml"
+        path.write_text(text, encoding="utf-8")
+        return load(path, environment)
+
+    return run
+
+
+def refused(loaded: Load, text: str, **environment: str) -> str:
+    """The message of the one mistake in it: one line, exit code 2, with a next step, and no secret anywhere in it."""
+    with pytest.raises(ConfigError) as caught:
+        loaded(text, **environment)
+    error = caught.value
+    told = "".join(traceback.format_exception(error)) + repr(error) + repr(error.facts)
+    assert SECRET not in told
+    assert error.exit_code == 2
+    assert error.hint
+    assert "\n" not in error.message
+    return error.message
+
+
+# --- the example
+
+
+def sections(model: type[BaseModel] = Settings, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every key of the configuration, with the section it is in."""
+    for name, field in model.model_fields.items():
+        if (*path, name) == ("source",):
+            continue
+        candidates = [field.annotation, *get_args(field.annotation)]
+        below = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if below:
+            yield from sections(below[0], (*path, name))
+        else:
+            yield path, name
+
+
+def test_the_example_loads_as_it_is() -> None:
+    settings = load(EXAMPLE, {})
+    assert settings.bots[0].name == "support-us"
+    assert settings.source == str(EXAMPLE)
+
+
+def test_the_example_shows_every_key_of_every_section_and_no_other() -> None:
+    shown: set[tuple[tuple[str, ...], str]] = set()
+    section: tuple[str, ...] = ()
+    for line in EXAMPLE.read_text(encoding="utf-8").splitlines():
+        if header := re.match(r"\[+([a-z0-9.]+)\]+", line):
+            section = tuple(header[1].split("."))
+        elif key := re.match(r"(?:# )?([a-z0-9_]+) = ", line):
+            shown.add((section, key[1]))
+    assert shown == set(sections())
+    assert len(shown) > 30
+
+
+def test_the_example_shows_the_defaults() -> None:
+    data = tomllib.loads(EXAMPLE.read_text(encoding="utf-8"))
+    settings = load(EXAMPLE, {})
+    for name in ("worker", "retry", "log"):
+        assert getattr(settings, name) == type(getattr(settings, name))(), name
+    assert settings.storage.s3 == S3Settings()
+    assert settings.storage.path.text == PathTemplate(data["storage"]["path"]).text
+    for key in ("host", "algorithm", "account_id", "rate_limits", "media_hosts"):
+        assert getattr(settings.bots[0], key) == BotSettings.model_fields[key].default, key
+
+
+def test_without_any_configuration_there_is_an_embedded_database_and_a_local_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
+    settings = load(None, {})
+    assert settings.source == "defaults"
+    assert settings.database.embedded_path is not None
+    assert settings.storage.folder == tmp_path / "archive"
+    assert settings.bots == ()
+
+
+# --- mistakes in the file
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[worker]\nconcurency = 4", "unknown key worker.concurency; did you mean concurrency?"),
+        ("[wroker]\nconcurrency = 4", "unknown key wroker; did you mean worker?"),
+        (BOT + "client_secrets_file = 'x'", "unknown key bots[0].client_secrets_file; did you mean client_secret_file?"),
+        ("[storage.s3]\nendpiont = 'x'", "unknown key storage.s3.endpiont; did you mean endpoint?"),
+        ("source = 'x'", "unknown key source"),
+        ("[worker]\nconcurrency = 'many'", "worker.concurrency = 'many': input should be a valid integer"),
+        ("[worker]\nconcurrency = 0", "worker.concurrency = 0: input should be greater than or equal to 1"),
+        ("[worker]\nlease_seconds = nan", "worker.lease_seconds = nan: "),
+        ("worker = 3", "worker: is a section of keys, not a plain value"),
+        ("[bots]\nname = 'a'", "bots: is a list, each of its blocks headed [[bots]]"),
+        (f"bots = ['{SECRET}']", "bots[0]: is a section of keys"),
+        (f"database = 'postgresql://u:{SECRET}@h/d'", "database: is a section of keys"),
+        (BOT.replace('"st-1"', "7"), "bots[0].bot_id = 7: input should be a valid string"),
+        (BOT.replace('bot_id = "st-1"', ""), "bots[0].bot_id is missing"),
+        (BOT.replace('"a"', '"a/b"'), "bots[0].name = 'a/b': "),
+        (BOT.replace('"a"', '""'), "bots[0].name = '': "),
+        (BOT + BOT, "two bots are called 'a'"),
+        (BOT + BOT.replace('"a"', '"A"'), "two bots are called 'a'"),
+        (BOT + "algorithm = 'none'", "bots[0].algorithm = 'none': input should be 'HS256', 'HS512', 'RS256' or 'RS512'"),
+        (BOT + "algorithm = 'RS256'", "bots[0]: algorithm RS256 needs private_key_file"),
+        (BOT.replace(SECRET, ""), "bots[0]: client_secret or client_secret_file is missing"),
+        (BOT + "client_secret_file = 'x'", "bots[0]: client_secret and client_secret_file exclude each other"),
+        (BOT.replace(f'"{SECRET}"', "12345678"), "bots[0].client_secret: input should be a valid string"),
+        ("[storage.s3]\nsecret_access_key = 12345678", "storage.s3.secret_access_key: input should be a valid string"),
+        (BOT + "rate_limits = ['60 a minute']", "bots[0].rate_limits[0] = '60 a minute': a rate limit looks like"),
+        (BOT + "rate_limits = ['0/minute']", "bots[0].rate_limits[0] = '0/minute': a rate limit looks like"),
+        (BOT + "rate_limits = ['99999999999/minute']", "a rate limit looks like"),
+        (BOT + "rate_limits = ['6/minute', '7/minute']", "bots[0].rate_limits: has one window twice"),
+        (BOT + "media_hosts = ['https://x']", "bots[0].media_hosts: 'https://x' is not a host name"),
+        (BOT + "media_hosts = ['x:443']", "is not a host name"),
+        (BOT + "media_hosts = ['*.*.kore.ai']", "is not a host name"),
+        (f"[database]\nurl = 'mysql://u:{SECRET}@h/d'", "database.url: begins with"),
+        ("[database]\nurl = 'embedded:'", 'database.url: "embedded:" needs a folder'),
+        (f"[database]\nurl = 'postgresql://u:{SECRET}@h/d'", "database.url: is not a URL; percent-encode"),
+        ("[database]\nurl = 'postgresql://u:p@ss@h/d'", "database.url: is not a URL; percent-encode"),
+        ("[database]\nurl = 'postgresql://u:p#ss@h/d'", "database.url: is not a URL; percent-encode"),
+        ("[database]\nurl = 'postgresql://u:p\u2100ss@h/d'", "database.url: is not a URL; percent-encode"),
+        (f"[database]\nlisten_url = 'x{SECRET}'", "database.listen_url: begins with"),
+        ("[storage]\nurl = 's3://bucket/prefix'", "storage.url = 's3://bucket/prefix': s3:// is not supported"),
+        ("[storage]\nurl = '/var/lib'", "storage.url = '/var/lib': is a URL such as"),
+        ("[storage]\nurl = 'file://server/share'", "is a URL such as"),
+        ("[storage]\nurl = 'file:///a?b'", "write %3F"),
+        ("[storage]\nurl = 'file:///a%00b'", "has a NUL"),
+        ("[retry]\nbackoff_base = '2 fortnights'", "retry.backoff_base = '2 fortnights': a duration is a number and a unit"),
+        ("[retry]\nbackoff_base = -1", "retry.backoff_base = -1: a duration"),
+        ("[retry]\nbackoff_base = true", "retry.backoff_base = True: a duration"),
+        ("[retry]\nbackoff_base = '1h'", "retry: backoff_base is longer than backoff_max"),
+        ("[retry]\nnot_ready_give_up = '99999999d'", "a duration is at most"),
+        ("[retry]\nnot_ready_delays = []", "retry.not_ready_delays: needs at least one delay"),
+        ("[retry]\nnot_ready_delays = ['soon']", "retry.not_ready_delays[0] = 'soon': a duration"),
+        ("[log]\nlevel = 'loud'", "log.level = 'loud': input should be 'debug'"),
+        ("[log]\nlevel = 'a\\nb'".replace("'", '"'), r"log.level = 'a\nb'"),
+        ("x = ", "not valid TOML"),
+        ("a = 1\na = 2", "not valid TOML"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_with_key_and_value(loaded: Load, text: str, told: str) -> None:
+    assert told in refused(loaded, text)
+
+
+def test_every_mistake_is_told_at_once(loaded: Load) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded("[worker]\nconcurrency = 0\nnope = 1\n[log]\nlevel = 'loud'")
+    lines = caught.value.message.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("  ") for line in lines[1:])
+
+
+def test_an_enormous_value_is_told_in_part(loaded: Load) -> None:
+    assert len(refused(loaded, f"[log]\nlevel = '{'x' * 100_000}'")) < 600
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file") as caught:
+        load(tmp_path / "missing.toml", {})
+    assert "archiver init" in caught.value.hint
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "archiver.toml"
+    path.write_bytes(b"# \xff\n")
+    with pytest.raises(ConfigError, match="not UTF-8 at byte 2"):
+        load(path, {})
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "archiver.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + BOT.encode())
+    assert load(path, {}).bots[0].name == "a"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "http://platform.kore.ai",
+        "http://127.0.0.1.nip.io",
+        "http://2130706433",
+        "platform.kore.ai",
+        "ftp://platform.kore.ai",
+        "https://",
+        "https://u:p@platform.kore.ai",
+        "https://:p@platform.kore.ai",
+        "https://platform.kore.ai?",
+        "https://platform.kore.ai?a=b",
+        "https://platform.kore.ai/#",
+        "https://platform.kore.ai:99999",
+        "https://platform.kore.ai:port",
+        "https://plat form.kore.ai",
+        "https://platform.kore.ai\\n",
+        "https://plätform.kore.ai",
+    ],
+)
+def test_a_host_that_is_no_safe_origin_is_refused(loaded: Load, host: str) -> None:
+    assert "bots[0].host = " in refused(loaded, BOT + f'host = "{host}"')
+
+
+@pytest.mark.parametrize(
+    "host", ["https://platform.kore.ai", "https://h:8443/kore/", "http://localhost:1", "http://[::1]:80", "http://127.0.0.9"]
+)
+def test_an_origin_is_kept_without_its_last_slash(loaded: Load, host: str) -> None:
+    assert loaded(BOT + f'host = "{host}"').bots[0].host == host.rstrip("/")
+
+
+# --- secrets
+
+
+def test_a_secret_file_is_read_without_its_line_end_or_byte_order_mark(loaded: Load, tmp_path: Path) -> None:
+    (tmp_path / "kore").write_bytes(b"\xef\xbb\xbfs3cret-of-file\r\n")
+    bot = loaded(BOT.replace(f'client_secret = "{SECRET}"', 'client_secret_file = "kore"')).bots[0]
+    assert bot.signing_key() == "s3cret-of-file"
+    assert "s3cret" not in redact("said s3cret-of-file")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(None, "No such file"), (b"", "is empty"), (b" \n", "is empty"), (b"\xff\xfe", "not a text file")]
+)
+@pytest.mark.parametrize("key", ["client_secret_file", "private_key_file"])
+def test_a_secret_file_that_holds_no_secret_is_named(
+    loaded: Load, tmp_path: Path, key: str, content: bytes | None, told: str
+) -> None:
+    if content is not None:
+        (tmp_path / "kore").write_bytes(content)
+    algorithm = "RS256" if key == "private_key_file" else "HS256"
+    text = BOT.replace(f'client_secret = "{SECRET}"', f'{key} = "kore"\nalgorithm = "{algorithm}"')
+    message = refused(loaded, text)
+    assert message.startswith(f"bots.a.{key}: ")
+    assert str(tmp_path / "kore") in message
+    assert told in message
+
+
+def test_a_secret_file_with_nul_in_its_name_is_refused(loaded: Load) -> None:
+    assert "not a text file" in refused(loaded, BOT.replace(f'client_secret = "{SECRET}"', 'client_secret_file = "a\\u0000b"'))
+
+
+def test_no_secret_is_in_any_representation_of_the_settings(loaded: Load) -> None:
+    settings = loaded(
+        BOT + f'[database]\nurl = "postgresql://u:{quote(SECRET, safe="")}@h/d"\n[storage.s3]\nsecret_access_key = "{SECRET}"'
+    )
+    for text in (repr(settings), str(settings), f"{settings.bots}", repr(settings.database)):
+        assert SECRET not in text
+        assert quote(SECRET, safe="") not in text
+    assert settings.bots[0].client_secret == SecretStr(SECRET)
+
+
+def test_a_loaded_secret_is_masked_from_then_on(loaded: Load) -> None:
+    loaded(
+        BOT.replace(SECRET, "quite-particular-1")
+        + '[database]\nurl = "postgresql://u:partic%40lar-2@h/d?sslpassword=particular3"'
+    )
+    for secret in ("quite-particular-1", "partic@lar-2", "partic%40lar-2", "particular3"):
+        assert redact(f"<{secret}>") == "<[redacted]>"
+
+
+def test_no_secret_is_in_pydantics_own_error() -> None:
+    with pytest.raises(ValueError) as caught:
+        DatabaseSettings(url=SecretStr(f"mysql://u:{SECRET}@h"))
+    assert SECRET not in str(caught.value)
+    assert SECRET not in repr(caught.value)
+
+
+# --- the environment
+
+
+def test_the_environment_overrides_the_file(loaded: Load) -> None:
+    settings = loaded(
+        BOT + "[worker]\nconcurrency = 2",
+        ARCHIVER_WORKER__CONCURRENCY="32",
+        ARCHIVER_BOTS__0__CLIENT_ID="cs-9",
+        ARCHIVER_BOTS__0__RATE_LIMITS="5/second, 9/hour",
+        ARCHIVER_BOTS__0__MEDIA_HOSTS__0="media.example",
+        ARCHIVER_STORAGE__S3__PATH_STYLE="true",
+        ARCHIVER_RETRY__NOT_READY_DELAYS="1s,2m",
+    )
+    bot = settings.bots[0]
+    assert settings.worker.concurrency == 32
+    assert (bot.client_id, bot.media_hosts) == ("cs-9", ("media.example",))
+    assert bot.rate_limits == (RateLimit(timedelta(seconds=1), 5), RateLimit(timedelta(hours=1), 9))
+    assert settings.storage.s3.path_style is True
+    assert settings.retry.not_ready_delays == (timedelta(seconds=1), timedelta(minutes=2))
+
+
+def test_more_than_ten_bots_can_come_from_the_environment_alone(loaded: Load) -> None:
+    keys = {"NAME": "bot-{}", "BOT_ID": "st-{}", "CLIENT_ID": "cs-{}", "CLIENT_SECRET": "secret-number-{}"}
+    environment = {f"ARCHIVER_BOTS__{n}__{key}": value.format(n) for n in range(12) for key, value in keys.items()}
+    settings = loaded("", **environment)
+    assert [bot.name for bot in settings.bots] == [f"bot-{n}" for n in range(12)]
+
+
+def test_an_empty_variable_takes_a_secret_file_away(loaded: Load) -> None:
+    bot = loaded(
+        BOT.replace(f'client_secret = "{SECRET}"', 'client_secret_file = "/run/secrets/none"'),
+        ARCHIVER_BOTS__0__CLIENT_SECRET_FILE="",
+        ARCHIVER_BOTS__0__CLIENT_SECRET="from-outside",
+    ).bots[0]
+    assert bot.signing_key() == "from-outside"
+
+
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [
+        ("ARCHIVER_WORKER__CONCURENCY", "unknown key worker.concurency (from {}); did you mean concurrency?"),
+        ("ARCHIVER_WROKER__CONCURRENCY", "unknown key wroker (from {}); did you mean worker?"),
+        ("ARCHIVER___X", "(from {})"),
+        ("ARCHIVER_WORKER__", "(from {})"),
+        ("ARCHIVER_WORKER__CONCURRENCY", "worker.concurrency = '' (from {}): input should be a valid integer"),
+        ("ARCHIVER_WORKER__LEASE_SECONDS__X", "{}: worker.lease_seconds.x lies below a plain value"),
+        ("ARCHIVER_BOTS__X__NAME", "{}: expected a number from 0 to 1 in place of 'X'"),
+        ("ARCHIVER_BOTS__²__NAME", "{}: expected a number from 0 to 1"),
+        ("ARCHIVER_BOTS__7__NAME", "{}: expected a number from 0 to 1"),
+        ("ARCHIVER_BOTS__0__CLIENT_SECRET__X", "{}: bots.0.client_secret.x lies below a plain value"),
+    ],
+)
+def test_a_mistake_in_the_environment_names_the_variable(loaded: Load, variable: str, told: str) -> None:
+    text = BOT + "[worker]\nlease_seconds = 60"
+    assert told.format(variable) in refused(loaded, text, **{variable: ""})
+
+
+def test_a_wrong_secret_from_the_environment_is_not_told(loaded: Load) -> None:
+    message = refused(loaded, "", ARCHIVER_DATABASE__URL=f"mysql://u:{SECRET}@h/d")
+    assert "database.url (from ARCHIVER_DATABASE__URL): " in message
+
+
+def test_names_without_two_underscores_are_not_ours(loaded: Load) -> None:
+    settings = loaded(
+        BOT, ARCHIVER_PORT="tcp://10.0.0.1:80", ARCHIVER_SERVICE_HOST="10.0.0.1", ARCHIVER_WORKER="x", OTHER__KEY="x"
+    )
+    assert settings == loaded(BOT)
+
+
+def test_the_configuration_file_can_be_named_in_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "elsewhere.toml"
+    path.write_text(BOT, encoding="utf-8")
+    assert load(None, {"ARCHIVER_CONFIG": str(path)}).source == str(path)
+
+
+# --- paths
+
+
+def test_relative_paths_are_taken_from_the_file_that_names_them(
+    loaded: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (tmp_path / "kore").write_text("of the file", encoding="utf-8")
+    (here / "kore").write_text("of the environment", encoding="utf-8")
+    text = BOT.replace(f'client_secret = "{SECRET}"', 'client_secret_file = "kore"')
+    text += '[database]\nurl = "embedded:pg"\n[storage.s3]\nsecret_access_key_file = "s3"'
+    settings = loaded(text)
+    assert settings.bots[0].signing_key() == "of the file"
+    assert settings.database.embedded_path == tmp_path / "pg"
+    assert settings.storage.s3.secret_access_key_file == tmp_path / "s3"
+    other = loaded(text, ARCHIVER_BOTS__0__CLIENT_SECRET_FILE="kore", ARCHIVER_DATABASE__URL="embedded:pg")
+    assert other.bots[0].signing_key() == "of the environment"
+    assert other.database.embedded_path == here / "pg"
+
+
+def test_the_home_of_nobody_is_a_path_like_any_other(loaded: Load, tmp_path: Path) -> None:
+    settings = loaded('[database]\nurl = "embedded:~no-such-user/pg"')
+    assert settings.database.embedded_path == tmp_path / "~no-such-user/pg"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "{session_id}/{kind}",
+        "{session_id}/{file_name}",
+        "{kind}/{file_name}",
+        "{file_name}/{session_id}/{kind}",
+        "{session_id}/{kind}/{file_name}/{file_name}",
+        "/{session_id}/{kind}/{file_name}",
+        "../{session_id}/{kind}/{file_name}",
+        "a/../{session_id}/{kind}/{file_name}",
+        "./{session_id}/{kind}/{file_name}",
+        "a//{session_id}/{kind}/{file_name}",
+        "{session_id}/{kind}/{file_name}/",
+        ".hidden/{session_id}/{kind}/{file_name}",
+        "quarantine/{session_id}/{kind}/{file_name}",
+        "CON/{session_id}/{kind}/{file_name}",
+        "aux.d/{session_id}/{kind}/{file_name}",
+        "a:b/{session_id}/{kind}/{file_name}",
+        "a\\b/{session_id}/{kind}/{file_name}",
+        "a./{session_id}/{kind}/{file_name}",
+        "{date:%H:%M}/{session_id}/{kind}/{file_name}",
+        "{date:../%Y}/{session_id}/{kind}/{file_name}",
+        "{session_id}/{kind}/{{file_name}}",
+        "{session_id!r}/{kind}/{file_name}",
+        "{session_id:>400}/{kind}/{file_name}",
+        "{session_id.x}/{kind}/{file_name}",
+        "{session_id[0]}/{kind}/{file_name}",
+        "{date:{bot}}/{session_id}/{kind}/{file_name}",
+        "{}/{session_id}/{kind}/{file_name}",
+        "{tenant}/{session_id}/{kind}/{file_name}",
+        "{session_id}/{kind}/{file_name",
+    ],
+)
+def test_a_path_under_which_files_could_meet_or_escape_is_refused(loaded: Load, path: str) -> None:
+    assert f"storage.path = {path!r}: " in refused(loaded, f"[storage]\npath = '{path}'")
+
+
+def test_several_bots_need_the_bot_in_the_path(loaded: Load) -> None:
+    path = "[storage]\npath = '{session_id}/{kind}/{file_name}'"
+    assert loaded(BOT + path).storage.path.text
+    assert "with several bots {bot} is needed" in refused(loaded, BOT + BOT.replace('"a"', '"b"') + path)
+
+
+@pytest.mark.parametrize("session_id", ["..", ".", "CON", "nul.x", "com1", "a:b", "a.", "a..", ".a", ":", "-", "_", "a" * 200])
+def test_a_session_id_is_one_safe_part_of_a_path(session_id: str) -> None:
+    template = PathTemplate("{date}/{bot}/{session_id}/{kind}/{file_name}")
+    date = datetime(2024, 5, 3, 23, 30, tzinfo=UTC)
+    key = template.render(bot="b", date=date, session_id=session_id, kind="recording", file_name="f.wav")
+    parts = key.split("/")
+    assert (parts[:2], parts[3:]) == (["2024-05-03", "b"], ["recording", "f.wav"])
+    assert parts[2] not in ("", ".", "..")
+    assert re.fullmatch(r"[A-Za-z0-9_%~-][A-Za-z0-9._%~-]*", parts[2])
+    assert not parts[2].endswith(".")
+    assert not re.match(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)", parts[2])
+
+
+IDS = st.text("abCcOoNnUuLl019.:_-", min_size=1, max_size=12)
+
+
+@given(IDS, IDS)
+@example("a:", "a.")
+@example("CON", "con")
+def test_two_session_ids_are_never_one_part(one: str, other: str) -> None:
+    assert (path_part(one) == path_part(other)) == (one == other)
+
+
+# --- values
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("500ms", 0.5), ("30s", 30), (" 1.5 m ", 90), ("24h", 86400), ("7d", 604800), (3, 3), (0.25, 0.25)]
+)
+def test_durations(text: Any, seconds: float) -> None:
+    assert parse_duration(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "s", "1 w", "1e9s", "-1s", "9" * 400 + "s", "1m30s", None, []])
+def test_what_is_no_duration(text: Any) -> None:
+    with pytest.raises(ValueError, match="a duration is"):
+        parse_duration(text)
+
+
+def test_rate_limits_are_kept_shortest_window_first(loaded: Load) -> None:
+    limits = loaded(BOT + "rate_limits = ['9000/day', '1800/hour', '5/second']").bots[0].rate_limits
+    assert [limit.calls for limit in limits] == [5, 1800, 9000]
+
+
+def test_an_unknown_bot_is_told_with_those_there_are(loaded: Load) -> None:
+    with pytest.raises(ConfigError, match="unknown bot 'z'") as caught:
+        loaded(BOT).bot("z")
+    assert "a" in caught.value.hint
