@@ -87,6 +87,8 @@ class Session:
     checks: int
     crashes: int
     known: tuple[KnownFile, ...] = ()
+    put_back_for: str | None = None
+    """The reason of the last attempt's end, if it was put back."""
     probe: bool = False
     """Claimed to try a held bot again."""
     claimed_tick: float = field(default_factory=time.monotonic)

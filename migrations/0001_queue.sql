@@ -74,7 +74,10 @@ CREATE TABLE archive_queue (
     checks          integer NOT NULL DEFAULT 0,             -- asks answered "in progress": waiting is not failing
     crashes         integer NOT NULL DEFAULT 0,             -- workers that died holding it
     calls           integer NOT NULL DEFAULT 0,             -- API calls spent on it
-    CONSTRAINT archive_queue_session UNIQUE (bot, session_id, kind),
+    -- in this order because people ask for a session by its ID alone
+    CONSTRAINT archive_queue_session UNIQUE (session_id, bot, kind),
+    CONSTRAINT archive_queue_kind CHECK (kind IN ('recording', 'voicemail') OR state = 'failed'),
+    CONSTRAINT archive_queue_run_at CHECK (isfinite(run_at)),
     CONSTRAINT archive_queue_priority CHECK (priority IN ('high', 'normal', 'low')),
     CONSTRAINT archive_queue_state CHECK (state IN (
         'pending',      -- waits until run_at
@@ -88,10 +91,12 @@ CREATE TABLE archive_queue (
     CONSTRAINT archive_queue_finished CHECK ((state IN ('pending', 'claimed')) = (finished_at IS NULL)),
     CONSTRAINT archive_queue_reason CHECK (state NOT IN ('unavailable', 'failed', 'cancelled') OR reason IS NOT NULL)
 );
--- What a claim reads: nothing of it is slowed by finished rows, nor by sleeping ones of the same bot and priority.
-CREATE INDEX archive_queue_due ON archive_queue (bot, priority, run_at) WHERE state = 'pending';
+-- What a claim reads: nothing of it is slowed by finished rows, nor by sleeping, held or paused ones.
+CREATE INDEX archive_queue_due ON archive_queue (bot, kind, priority, run_at) WHERE state = 'pending';
 CREATE INDEX archive_queue_claims ON archive_queue (worker_id) WHERE state = 'claimed';
 CREATE INDEX archive_queue_failed ON archive_queue (finished_at) WHERE state = 'failed';
+-- Every session changes its row four times or so; the default waits for a fifth of the table, however large that has grown.
+ALTER TABLE archive_queue SET (autovacuum_vacuum_scale_factor = 0.01, autovacuum_analyze_scale_factor = 0.01);
 
 CREATE TABLE archived_recordings (
     bot          text NOT NULL,
@@ -130,14 +135,16 @@ CREATE TABLE archive_leftovers (
     epoch      bigint NOT NULL,
     PRIMARY KEY (queue_id, epoch)
 );
-COMMENT ON TABLE archive_leftovers IS 'Temporary files that a dead worker may have left; a row goes when the file is known to be gone.';
+COMMENT ON TABLE archive_leftovers IS 'Temporary files that a worker may have left; a row goes when the worker and the file are known to be gone.';
 
 -- Text of outside origin in an indexed column: a long one would break the insert ("index row size exceeds maximum").
 CREATE FUNCTION archive_short(value text) RETURNS text LANGUAGE sql IMMUTABLE STRICT
-    RETURN CASE WHEN length(value) <= 200 THEN value ELSE left(value, 160) || '~' || md5(value) END;
+    RETURN CASE WHEN length(value) <= 200 THEN value
+                ELSE left(value, 135) || '~' || encode(sha256(convert_to(value, 'UTF8')), 'hex') END;
 
 -- A producer's batch must never be aborted by one bad session ID, and never forge a state.
-CREATE FUNCTION archive_admit() RETURNS trigger LANGUAGE plpgsql AS $$
+-- SECURITY DEFINER: a producer needs INSERT on archive_queue, and nothing else.
+CREATE FUNCTION archive_admit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     names text[];
     given jsonb := '{}';
@@ -153,6 +160,7 @@ BEGIN
         END IF;
         NEW.bot := names[1];
     END IF;
+    NEW.session_id := coalesce(NEW.session_id, '');
     NEW.kind := coalesce(NEW.kind, 'recording');
     NEW.priority := coalesce(NEW.priority, 'normal');
     NEW.metadata := coalesce(NEW.metadata, '{}');
@@ -181,6 +189,11 @@ BEGIN
         NEW.reason := 'invalid_session_id';
         NEW.detail := NEW.detail || jsonb_build_object('expected', '1 to 200 characters of A-Z a-z 0-9 . _ : -');
         NEW.finished_at := now();
+    ELSIF NEW.kind NOT IN ('recording', 'voicemail') THEN
+        NEW.state := 'failed';
+        NEW.reason := 'kind_not_supported';
+        NEW.detail := NEW.detail || '{"expected": "recording or voicemail"}';
+        NEW.finished_at := now();
     END IF;
     NEW.session_id := archive_short(NEW.session_id);
     NEW.bot := archive_short(NEW.bot);
@@ -208,7 +221,7 @@ CREATE TRIGGER archive_queue_transition BEFORE UPDATE OF state ON archive_queue
     FOR EACH ROW WHEN (OLD.state IS DISTINCT FROM NEW.state) EXECUTE FUNCTION archive_transition();
 
 -- One history line a session and one wake-up a statement, whoever inserts.
-CREATE FUNCTION archive_enqueued() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION archive_enqueued() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     INSERT INTO archive_events (queue_id, event, epoch, actor, data)
     SELECT id, 'enqueued', 0, session_user,
@@ -223,10 +236,16 @@ END $$;
 CREATE TRIGGER archive_queue_enqueued AFTER INSERT ON archive_queue
     REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION archive_enqueued();
 
+-- What runs with the owner's rights finds the owner's tables, wherever the producer's own search_path leads.
+DO $$ BEGIN
+    EXECUTE format('ALTER FUNCTION archive_admit() SET search_path = %I, pg_temp', current_schema());
+    EXECUTE format('ALTER FUNCTION archive_enqueued() SET search_path = %I, pg_temp', current_schema());
+END $$;
+
 -- Draw up to `wanted` calls from a bot's budget. Windows come shortest first: that one is paced (GCRA with a burst of a
 -- hundredth of its limit, which is kept back from the rate, so that no sliding window sees more than its limit), the
--- longer ones are counted. Each window is taken a little longer than it is: a call reaches the platform later than it
--- was drawn. `wait` is how long until one more may be had.
+-- longer ones are counted. Each window is taken a little longer than it is (`reach`): one call reaches the platform later
+-- after it was drawn than the next. `wait` is how long until one more may be had.
 CREATE FUNCTION archive_draw(budget text, wanted integer, windows interval[], limits integer[])
 RETURNS TABLE (granted integer, wait interval) LANGUAGE plpgsql AS $$
 DECLARE
@@ -253,7 +272,8 @@ BEGIN
         RETURN;
     END IF;
     burst := greatest(1, limits[1] / 100);
-    pace := windows[1] / greatest(1, limits[1] - burst);
+    reach := windows[1] + least(windows[1] / 50, interval '2 seconds');
+    pace := reach / greatest(1, limits[1] - burst) + interval '1 microsecond';  -- rounded up
     state.arrival := greatest(state.arrival, clock);
     granted := least(granted, floor(burst - extract(epoch FROM state.arrival - clock) / extract(epoch FROM pace) + 1e-6));
     IF granted < 1 THEN
@@ -263,12 +283,10 @@ BEGIN
     FOR i IN 2 .. cardinality(windows) LOOP
         reach := windows[i] + least(windows[i] / 50, interval '2 seconds');
         SELECT count(*) INTO used FROM archive_calls c WHERE c.key = budget AND c.at > clock - reach;
-        IF used + granted > limits[i] THEN
-            granted := greatest(0, limits[i] - used);
-            IF granted = 0 THEN
-                SELECT greatest(wait, c.at + reach - clock) INTO wait FROM archive_calls c
-                WHERE c.key = budget AND c.at > clock - reach ORDER BY c.at DESC OFFSET limits[i] - 1 LIMIT 1;
-            END IF;
+        granted := least(granted, greatest(0, limits[i] - used));
+        IF used >= limits[i] THEN   -- one more when the oldest of the last `limit` calls has left the window
+            SELECT greatest(wait, c.at + reach - clock) INTO wait FROM archive_calls c
+            WHERE c.key = budget AND c.at > clock - reach ORDER BY c.at DESC OFFSET limits[i] - 1 LIMIT 1;
         END IF;
     END LOOP;
     IF granted > 0 THEN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
@@ -19,12 +20,19 @@ from archiver.queue.embedded import embedded_postgres
 STATEMENT_TIMEOUT = 30.0
 """Seconds that any wait for the database may last; no statement of ours needs a tenth of it."""
 
+DEADLOCK_TRIES = 3
+"""How often a statement is run that lost a deadlock: with plain SQL of others that is possible, and it was undone whole."""
+
+MAX_DEPTH = 100
+"""Levels of nesting that JSON from outside may have; Postgres and Python have their limits not far beyond."""
+
 WAKE_CHANNEL = "archive_queue"
 
 _UNREACHABLE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a connection says whose end arrived between two statements
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -58,26 +66,42 @@ def translated() -> Iterator[None]:
         raise DatabaseUnreachable(f"the database refused this user: {error}") from None
     except asyncpg.InvalidCatalogNameError as error:
         raise DatabaseUnreachable(f"{error}", hint="create the database, or mend database.url") from None
-    except asyncpg.ClientConfigurationError as error:
-        raise ConfigError(f"database.url: {error}", hint="a Postgres URL, or embedded:PATH") from None
     except _UNREACHABLE as error:
         text = str(error) or type(error).__name__
         raise DatabaseUnreachable(f"the database cannot be reached: {text}") from None
-    except (asyncpg.PostgresError, ValueError) as error:
-        if isinstance(error, ValueError) and "DSN" not in str(error) and "port" not in str(error).lower():
-            raise
+    except asyncpg.PostgresError as error:
         raise DatabaseError(f"the database refused: {error}") from None
 
 
-def _storable(value: Any) -> Any:
-    """JSON that Postgres takes: it refuses NUL and half surrogates, which hostile answers may hold."""
+@contextmanager
+def _connecting(key: str) -> Iterator[None]:
+    """`translated`, and what is wrong with the URL itself. Its text is never quoted: what follows a `/` or `:` in a password
+    that is not percent-encoded is taken for a port or a host, and would be shown.
+    """
+    with translated():
+        try:
+            yield
+        except (ValueError, OverflowError) as error:
+            known = isinstance(error, asyncpg.ClientConfigurationError) and "sslmode" in str(error)
+            raise ConfigError(
+                f"{key}: {error if known else 'not a Postgres URL'}",
+                hint="a Postgres URL with special characters of user and password percent-encoded, or embedded:PATH",
+            ) from None
+
+
+def _storable(value: Any, depth: int = 0) -> Any:
+    """JSON that Postgres takes: it refuses NUL, half surrogates, NaN and deep nesting, which hostile answers may hold."""
     match value:
         case str():
             return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+        case dict() | list() | tuple() if depth == MAX_DEPTH:
+            return "(nested too deep)"
         case dict():
-            return {_storable(key): _storable(item) for key, item in value.items()}
+            return {_storable(key): _storable(item, depth + 1) for key, item in value.items()}
         case list() | tuple():
-            return [_storable(item) for item in value]
+            return [_storable(item, depth + 1) for item in value]
+        case float() if not math.isfinite(value):
+            return str(value)
         case _:
             return value
 
@@ -108,7 +132,7 @@ class Database:
         return "Database(...)"
 
     async def __aenter__(self) -> Self:
-        with translated():
+        with _connecting("database.url"):
             self._pool = await asyncpg.create_pool(
                 self.dsn,
                 min_size=1,
@@ -117,7 +141,8 @@ class Database:
                 command_timeout=STATEMENT_TIMEOUT,
                 statement_cache_size=self._cache_size,
                 init=_prepare,
-                server_settings={"application_name": "archiver"},
+                # UTC: a rate limit's day has 24 hours, also where the server's own zone changes its clocks.
+                server_settings={"application_name": "archiver", "timezone": "UTC"},
             )
         return self
 
@@ -143,18 +168,28 @@ class Database:
 
     async def rows(self, name: str, *args: Any) -> list[asyncpg.Record]:
         """Run a named statement, return its rows."""
-        async with self.connection() as connection:
-            return await connection.fetch(statement(name), *args)
+        for tries_left in reversed(range(DEADLOCK_TRIES)):
+            async with self.connection() as connection:
+                try:
+                    if self._cache_size:
+                        return await connection.fetch(statement(name), *args)
+                    # pgbouncer: outside a transaction, preparing and executing might reach two different servers.
+                    async with connection.transaction():
+                        return await connection.fetch(statement(name), *args)
+                except asyncpg.DeadlockDetectedError:
+                    if not tries_left:
+                        raise
+        raise AssertionError("the last try returns or raises")
 
     async def row(self, name: str, *args: Any) -> asyncpg.Record | None:
         """Run a named statement, return its first row, if any."""
-        async with self.connection() as connection:
-            return await connection.fetchrow(statement(name), *args)
+        rows = await self.rows(name, *args)
+        return rows[0] if rows else None
 
     @asynccontextmanager
     async def listening(self, wake: asyncio.Event) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
         """A connection of its own that sets `wake` at every notification."""
-        with translated():
+        with _connecting("database.listen_url"):
             connection = await asyncpg.connect(self.listen_dsn, timeout=10, command_timeout=STATEMENT_TIMEOUT)
         try:
             with translated():

@@ -16,6 +16,9 @@ from archiver.queue.database import Database
 
 _LOCK = 0x6B6F7265  # "kore": one migration at a time in one database
 
+LOCK_TIMEOUT = 600.0
+"""Seconds to wait for another migration to end."""
+
 
 @dataclass(frozen=True)
 class Migration:
@@ -49,31 +52,30 @@ def migrations() -> list[Migration]:
 
 async def migrate(database: Database) -> list[Migration]:
     """Apply what is missing, each in a transaction of its own; return what was applied. Safe to run twice at once."""
-    applied = []
+    known = migrations()
+    applied: list[Migration] = []
     async with database.connection() as connection:
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-        try:
-            await connection.execute(
-                "CREATE TABLE IF NOT EXISTS archive_migrations (version integer PRIMARY KEY, name text NOT NULL, "
-                "sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-            )
-            rows = await connection.fetch("SELECT version, name, sha256 FROM archive_migrations ORDER BY version")
-            known = migrations()
-            _check_history(rows, known)
-            for migration in known[len(rows) :]:
-                async with connection.transaction():
-                    await connection.execute(migration.sql, timeout=None)
-                    await connection.execute(
-                        "INSERT INTO archive_migrations (version, name, sha256) VALUES ($1, $2, $3)",
-                        migration.version,
-                        migration.name,
-                        migration.sha256,
-                    )
-                applied.append(migration)
-        finally:
-            if not connection.is_closed():
-                await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
-    return applied
+        while True:
+            # The lock belongs to the transaction: one of the session would stay behind in a transaction-pooling pgbouncer.
+            async with connection.transaction():
+                await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", timeout=LOCK_TIMEOUT)
+                await connection.execute(
+                    "CREATE TABLE IF NOT EXISTS archive_migrations (version integer PRIMARY KEY, name text NOT NULL, "
+                    "sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+                )
+                rows = await connection.fetch("SELECT version, name, sha256 FROM archive_migrations ORDER BY version")
+                _check_history(rows, known)
+                if len(rows) == len(known):
+                    return applied
+                migration = known[len(rows)]
+                await connection.execute(migration.sql, timeout=None)
+                await connection.execute(
+                    "INSERT INTO archive_migrations (version, name, sha256) VALUES ($1, $2, $3)",
+                    migration.version,
+                    migration.name,
+                    migration.sha256,
+                )
+            applied.append(migration)
 
 
 async def check_version(database: Database) -> int:

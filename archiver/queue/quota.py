@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 
 from archiver.config import BotSettings
-from archiver.errors import RateLimited
+from archiver.errors import BudgetSpent
 from archiver.queue.database import Database
 
 PATIENCE = timedelta(seconds=30)
@@ -25,7 +25,7 @@ class Quota:
         self._refused = False
 
     async def draw(self) -> None:
-        """Return when one more call may go out. Raises RateLimited instead of waiting longer than PATIENCE."""
+        """Return when one more call may go out. Raises BudgetSpent instead of waiting longer than PATIENCE."""
         while True:
             row = await self._database.row("draw", self.key, self.windows, self.limits)
             assert row is not None
@@ -33,12 +33,17 @@ class Quota:
                 return
             wait: timedelta = row["wait"]
             if wait > PATIENCE:
-                raise RateLimited("the bot's request budget is spent for now", retry_after=wait)
+                raise BudgetSpent(wait)
             await asyncio.sleep(max(wait.total_seconds(), 0.01))
 
     async def block(self, retry_after: timedelta | None) -> timedelta:
-        """The platform refused a call: nobody asks for this bot before it may go on. Returns for how long."""
+        """The platform refused a call: nobody asks for this bot before it may go on. Returns for how long.
+
+        A Retry-After of nothing, or of the past, is none: to ask again at once would be refused again, at once.
+        """
         self._refused = True
+        if retry_after is not None and retry_after <= timedelta(0):
+            retry_after = None
         row = await self._database.row("block", self.key, retry_after, self._backoff_base)
         assert row is not None
         wait: timedelta = row["wait"]

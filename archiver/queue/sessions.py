@@ -7,20 +7,24 @@ LeaseLost. Delays are sent as delays: the database's clock alone decides when.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 from archiver.config import RetrySettings
-from archiver.errors import LeaseLost
+from archiver.errors import DatabaseError, LeaseLost
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
-from archiver.queue.database import Database
+from archiver.queue.database import STATEMENT_TIMEOUT, Database
 from archiver.queue.quota import Quota
 from archiver.session import Attempt, KnownFile, Session, State
 
 PROBE_EVERY = timedelta(minutes=5)
 """How often one session may try a held bot again."""
+
+BATCH = 5000
+"""How many rows one statement of an operator's command changes: a million would take longer than a statement may."""
 
 MAX_CRASHES = 5
 """A session that was held by so many dying workers is given up: it would only take the next one down."""
@@ -75,6 +79,8 @@ class Queue:
     def __init__(self, database: Database, retry: RetrySettings) -> None:
         self._database = database
         self._retry = retry
+        self._held: dict[int, set[tuple[int, int]]] = {}  # by worker, (id, epoch) of what a claim brought and is not settled
+        self._unsure: dict[int, float] = {}  # by worker, until when a claim of unknown end may still take rows
 
     # --- producers and operators
 
@@ -96,8 +102,7 @@ class Queue:
 
     async def cancel(self, *, ids: Sequence[str] | None, bot: str | None, kind: str | None, reason: str, actor: str) -> list[str]:
         """Take waiting and claimed sessions out; returns the IDs of those that were."""
-        rows = await self._database.rows("cancel", ids, bot, kind, reason, actor)
-        return [row["session_id"] for row in rows]
+        return await self._in_batches("cancel", ids, bot, kind, reason, actor)
 
     async def retry(
         self,
@@ -110,8 +115,15 @@ class Queue:
         actor: str,
     ) -> list[str]:
         """Bring ended sessions back with fresh counters; returns the IDs of those that were."""
-        rows = await self._database.rows("retry", ids, bot, kind, list(states), reason, actor)
-        return [row["session_id"] for row in rows]
+        return await self._in_batches("retry", ids, bot, kind, list(states), reason, actor)
+
+    async def _in_batches(self, name: str, *args: Any) -> list[str]:
+        changed: list[str] = []
+        after = 0
+        while rows := await self._database.rows(name, *args, after, BATCH):
+            changed += [row["session_id"] for row in rows]
+            after = rows[-1]["id"]
+        return changed
 
     async def pause(self, bots: Sequence[str] | None, *, actor: str) -> list[str]:
         """Nothing of these bots (None: of all) is claimed any more. Returns the bots' names."""
@@ -125,6 +137,8 @@ class Queue:
 
     async def claim(self, worker_id: int, bots: Mapping[str, Quota], slots: int) -> Claim:
         """Claim at most `slots` due sessions, no more of a bot than its budget grants, least recently served bot first."""
+        if time.monotonic() < self._unsure.get(worker_id, 0.0):
+            await self._database.rows("disown", worker_id, [row for row, _ in self._held.get(worker_id, ())])
         due = await self._database.rows("due", list(bots))
         sessions: list[Session] = []
         waits: list[timedelta] = []
@@ -136,23 +150,26 @@ class Queue:
             if share <= 0:
                 waits.append(now)
                 break
-            for kind in row["probes"]:
-                if await self._database.row("probe", row["name"], kind, PROBE_EVERY):
-                    found, _ = await self._claim_of(worker_id, row["name"], bots[row["name"]], 1, [], kind)
-                    sessions += found
-            wanted = share
-            found, wait = await self._claim_of(worker_id, row["name"], bots[row["name"]], wanted, row["held"], None)
+            try:
+                found, wait = await self._claim_of(worker_id, row["name"], row["kind"], bots[row["name"]], share)
+            except DatabaseError:
+                # It may have been carried out all the same, and its answer lost.
+                self._unsure[worker_id] = time.monotonic() + 2 * STATEMENT_TIMEOUT
+                if not sessions:
+                    raise
+                break
             sessions += found
             if wait > now:
                 waits.append(wait)
             elif found:
                 waits.append(now)
+        self._held.setdefault(worker_id, set()).update((session.id, session.epoch) for session in sessions)
         return Claim(sessions, min(waits, default=None))
 
-    async def _claim_of(
-        self, worker_id: int, bot: str, quota: Quota, slots: int, held: list[str], only: str | None
-    ) -> tuple[list[Session], timedelta]:
-        rows = await self._database.rows("claim", worker_id, bot, slots, held, only, quota.key, quota.windows, quota.limits)
+    async def _claim_of(self, worker_id: int, bot: str, kind: str, quota: Quota, slots: int) -> tuple[list[Session], timedelta]:
+        rows = await self._database.rows(
+            "claim", worker_id, bot, kind, slots, quota.key, quota.windows, quota.limits, PROBE_EVERY
+        )
         sessions = [
             Session(
                 id=row["id"],
@@ -167,8 +184,9 @@ class Queue:
                 failures=row["failures"],
                 checks=row["checks"],
                 crashes=row["crashes"],
+                put_back_for=row["put_back_for"],
                 known=tuple(KnownFile(**known) for known in row["stored"]),
-                probe=only is not None,
+                probe=row["probe"],
             )
             for row in rows
             if row["id"] is not None
@@ -197,6 +215,7 @@ class Queue:
             attempt.calls,
             f"worker {session.worker_id}",
         )
+        self._held.get(session.worker_id, set()).discard((session.id, session.epoch))
         if row is None:
             raise LeaseLost(f"session {session.session_id} of {session.bot} is no longer epoch {session.epoch}'s")
         return State(row["state"])
@@ -242,6 +261,8 @@ class Queue:
     async def stop_worker(self, worker_id: int) -> None:
         """Take a worker off the list; if it still held something, its lease runs out instead."""
         await self._database.rows("worker_stop", worker_id)
+        self._held.pop(worker_id, None)
+        self._unsure.pop(worker_id, None)
 
     async def rescue(self, *, actor: str) -> list[Rescued]:
         """Put back what dead workers held."""
@@ -260,9 +281,9 @@ class Queue:
         """Hold a kind of a bot for every worker. True if it was not held before."""
         return await self._database.row("hold", bot, kind, reason, dict(detail), PROBE_EVERY) is not None
 
-    async def release(self, bot: str, kind: str) -> bool:
-        """A held kind works again. True if it was held."""
-        return await self._database.row("release", bot, kind) is not None
+    async def release(self, bot: str, kind: str, reasons: Sequence[str]) -> bool:
+        """These reasons to hold are disproven. True if the kind was held for one of them."""
+        return await self._database.row("release", bot, kind, list(reasons)) is not None
 
     async def backlog(self, bots: Sequence[str], since: datetime) -> Backlog:
         """What a drain still waits for, and what it has to leave."""

@@ -11,7 +11,7 @@ WITH waiting AS (
     FROM waiting w
 )
 SELECT (SELECT coalesce(sum(sessions), 0) FROM sorted WHERE left_because IS NULL)::bigint AS workable,
-       (SELECT greatest(min(next) - now(), interval '0') FROM sorted WHERE left_because IS NULL) AS due_in,
+       (SELECT greatest(min(next), now()) - now() FROM sorted WHERE left_because IS NULL HAVING count(*) > 0) AS due_in,
        (SELECT count(*) FROM archive_queue WHERE state = 'claimed') AS claimed,
        (SELECT count(*) FROM archive_queue WHERE state = 'failed' AND finished_at >= $2) AS failed,
        (SELECT coalesce(jsonb_agg(jsonb_build_object('bot', bot, 'kind', kind, 'sessions', sessions, 'because', left_because)

@@ -1,12 +1,13 @@
--- Which of the given bots have something to claim, and when; least recently served first. Two index look-ups a priority,
--- however many rows sleep. $1 names
-SELECT b.name, greatest(due.at - clock_timestamp(), interval '0') AS due_in,
-       ARRAY(SELECT h.kind FROM archive_holds h WHERE h.bot = b.name) AS held,
-       ARRAY(SELECT h.kind FROM archive_holds h WHERE h.bot = b.name AND h.probe_at <= clock_timestamp()) AS probes
-FROM archive_bots b, LATERAL (
+-- Which kinds of the given bots have something to claim, and when; least recently served bot first. Of a held kind one
+-- session may be claimed at a time, from probe_at on. Three index look-ups a kind, however many rows sleep. $1 names
+SELECT b.name, k.kind, greatest(due.at, h.probe_at) - clock_timestamp() AS due_in
+FROM archive_bots b
+CROSS JOIN unnest('{recording,voicemail}'::text[]) AS k (kind)
+LEFT JOIN archive_holds h ON h.bot = b.name AND h.kind = k.kind
+CROSS JOIN LATERAL (
     SELECT min(first.run_at) AS at
     FROM unnest('{high,normal,low}'::text[]) p, LATERAL (
         SELECT q.run_at FROM archive_queue q
-        WHERE q.state = 'pending' AND q.bot = b.name AND q.priority = p ORDER BY q.run_at LIMIT 1) first) due
+        WHERE q.state = 'pending' AND q.bot = b.name AND q.kind = k.kind AND q.priority = p ORDER BY q.run_at LIMIT 1) first) due
 WHERE b.name = ANY ($1) AND b.paused_at IS NULL AND due.at IS NOT NULL
-ORDER BY b.served_at
+ORDER BY b.served_at, b.name, k.kind

@@ -1,10 +1,12 @@
--- Take back what dead workers hold. The epoch rises, so that one that comes back from the dead can write nothing.
+-- Take back what dead workers hold, also one that is off the list already (a claim of its own came in while it was taken
+-- off). The epoch rises, so that one that comes back from the dead can write nothing.
 -- A session that took $1 workers down is given up: it would only take the next. $2 delay, $3 actor
 WITH dead AS MATERIALIZED (
     SELECT id FROM archive_workers WHERE expires_at <= clock_timestamp() FOR UPDATE SKIP LOCKED
 ), lost AS MATERIALIZED (
     SELECT q.id, q.worker_id, q.epoch FROM archive_queue q
-    WHERE q.state = 'claimed' AND q.worker_id = ANY (ARRAY(SELECT id FROM dead))
+    WHERE q.state = 'claimed' AND (q.worker_id = ANY (ARRAY(SELECT id FROM dead))
+                                   OR NOT EXISTS (SELECT FROM archive_workers w WHERE w.id = q.worker_id))
     ORDER BY q.id FOR UPDATE OF q
 ), rescued AS (
     UPDATE archive_queue q

@@ -1,11 +1,13 @@
--- Bring ended sessions back with fresh counters; what is stored stays. Those whose session ID is invalid can never work.
--- $1 session IDs (null: all), $2 bot, $3 kind, $4 states, $5 reason (null: any), $6 who
+-- Bring ended sessions back with fresh counters, a batch at a time; what is stored stays. Those that were refused when they
+-- were inserted, for their session ID or kind, can never work.
+-- $1 session IDs (null: all), $2 bot, $3 kind, $4 states, $5 reason (null: any), $6 who, $7 after this row, $8 batch
 WITH chosen AS MATERIALIZED (
     SELECT id, state, reason FROM archive_queue
-    WHERE state = ANY ($4::text[]) AND reason IS DISTINCT FROM 'invalid_session_id'
+    WHERE state = ANY ($4::text[]) AND state NOT IN ('pending', 'claimed') AND id > $7
+      AND reason IS DISTINCT FROM 'invalid_session_id' AND kind IN ('recording', 'voicemail')
       AND ($1::text[] IS NULL OR session_id = ANY ($1)) AND bot = coalesce($2, bot) AND kind = coalesce($3, kind)
       AND ($5::text IS NULL OR reason = $5 OR detail ->> 'reason' = $5)
-    ORDER BY id FOR UPDATE
+    ORDER BY id LIMIT $8 FOR UPDATE
 ), revived AS (
     UPDATE archive_queue q
     SET state = 'pending', reason = NULL, detail = '{}', finished_at = NULL, run_at = clock_timestamp(), failures = 0, checks = 0,
@@ -18,4 +20,4 @@ WITH chosen AS MATERIALIZED (
 ), woken AS (
     SELECT pg_notify('archive_queue', '') WHERE EXISTS (SELECT FROM revived)
 )
-SELECT r.session_id FROM revived r LEFT JOIN woken ON true
+SELECT r.id, r.session_id FROM revived r LEFT JOIN woken ON true ORDER BY r.id

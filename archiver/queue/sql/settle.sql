@@ -1,16 +1,19 @@
 -- Write the outcome of one claimed session, if this epoch still owns it. No row: the lease was lost; nothing is written.
 -- $1 id, $2 epoch, $3 outcome, $4 reason, $5 detail, $6 delay, $7 max_attempts, $8 not_ready_give_up,
 -- $9 files stored, $10 events, $11 calls spent, $12 actor
-WITH owned AS MATERIALIZED (
+WITH mine AS MATERIALIZED (
+    SELECT q.*, jsonb_array_length($9::jsonb) > 0 OR EXISTS (SELECT FROM archived_recordings r WHERE r.queue_id = q.id) AS some
+    FROM archive_queue q
+    WHERE q.id = $1 AND q.epoch = $2 AND q.state = 'claimed'
+    FOR UPDATE OF q
+), owned AS MATERIALIZED (
     SELECT q.*, CASE
+               WHEN $3 = 'unavailable' AND q.some THEN 'failed'
                WHEN $3 IN ('archived', 'unavailable', 'failed') THEN $3
                WHEN $3 = 'retry' AND q.failures + 1 >= $7::integer THEN 'failed'
                WHEN $3 = 'not_ready' AND coalesce(q.first_asked_at, q.claimed_at) + $8::interval <= clock_timestamp() THEN 'failed'
-               ELSE 'pending' END AS next,
-           jsonb_array_length($9::jsonb) > 0 OR EXISTS (SELECT FROM archived_recordings r WHERE r.queue_id = q.id) AS some
-    FROM archive_queue q
-    WHERE q.id = $1 AND q.epoch = $2 AND q.state = 'claimed'
-    FOR UPDATE
+               ELSE 'pending' END AS next
+    FROM mine q
 ), settled AS (
     UPDATE archive_queue q
     SET state = o.next,
@@ -36,6 +39,7 @@ WITH owned AS MATERIALIZED (
            f.source_name, f.flags, s.id, clock_timestamp()
     FROM settled s, jsonb_to_recordset($9::jsonb) AS f (ordinal integer, file_name text, store_key text, bytes bigint,
                                                         sha256 text, media_type text, source_name text, flags text[])
+    ON CONFLICT (queue_id, store_key) DO NOTHING    -- the store holds one body a key, so it is the same one
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, at, data)
     SELECT s.id, e.event, s.epoch, $12, e.at, e.data

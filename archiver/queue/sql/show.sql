@@ -5,5 +5,5 @@ SELECT to_jsonb(s) - 'queue_id' AS session,
        (SELECT coalesce(jsonb_agg(to_jsonb(e) - 'queue_id' - 'id' ORDER BY e.at, e.id), '[]')
         FROM archive_events e WHERE e.queue_id = s.queue_id) AS events
 FROM archive_sessions s
-WHERE s.session_id = $1 AND s.bot = coalesce($2, s.bot) AND s.kind = coalesce($3, s.kind)
+WHERE s.session_id = archive_short($1) AND s.bot = coalesce($2, s.bot) AND s.kind = coalesce($3, s.kind)
 ORDER BY s.bot, s.kind

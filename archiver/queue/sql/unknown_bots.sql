@@ -1,5 +1,14 @@
--- Bots that rows name and no configuration knows. $1 bots served here
-SELECT DISTINCT q.bot, count(*) AS sessions FROM archive_queue q
-WHERE q.state = 'pending' AND q.bot <> ALL ($1::text[])
-  AND NOT EXISTS (SELECT FROM archive_bots b WHERE b.name = q.bot AND b.configured)
-GROUP BY q.bot ORDER BY q.bot LIMIT 50
+-- Bots that waiting rows name and no configuration knows. One index look-up a bot, however many rows wait.
+-- $1 bots served here
+WITH RECURSIVE waiting AS (
+    (SELECT bot FROM archive_queue WHERE state = 'pending' ORDER BY bot LIMIT 1)
+    UNION ALL
+    SELECT (SELECT q.bot FROM archive_queue q WHERE q.state = 'pending' AND q.bot > w.bot ORDER BY q.bot LIMIT 1)
+    FROM waiting w WHERE w.bot IS NOT NULL
+), unknown AS (
+    SELECT w.bot FROM waiting w
+    WHERE w.bot <> ALL ($1::text[]) AND NOT EXISTS (SELECT FROM archive_bots b WHERE b.name = w.bot AND b.configured)
+    LIMIT 50
+)
+SELECT bot, (SELECT count(*) FROM archive_queue q WHERE q.state = 'pending' AND q.bot = u.bot) AS sessions
+FROM unknown u ORDER BY bot

@@ -1,0 +1,299 @@
+"""Claiming: who gets what, in which order, and never twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from archiver.errors import DatabaseUnreachable, LeaseLost
+from archiver.outcome import Archived, HandedBack
+from archiver.queue.database import statement
+from archiver.queue.sessions import PROBE_EVERY
+from archiver.session import Attempt, Session
+from tests.queue.conftest import Bench, ids
+
+
+async def test_a_claim_brings_no_more_than_its_slots(bench: Bench) -> None:
+    await bench.add(*(f"s-{n}" for n in range(10)))
+    worker = await bench.worker()
+    assert [len(await bench.claim(worker, slots)) for slots in (3, 0, 4, 100, 100)] == [3, 0, 4, 3, 0]
+    assert await bench.states() == {"claimed": 10}
+
+
+async def test_by_priority_then_by_run_at(bench: Bench) -> None:
+    await bench.add("l-1", priority="low")
+    await bench.add("n-1", "n-2", "n-3")
+    await bench.add("h-1", "h-2", priority="high")
+    for age, one in enumerate(["n-2", "h-1", "l-1", "n-1", "h-2", "n-3"]):
+        await bench.fetch(
+            "UPDATE archive_queue SET run_at = now() - make_interval(hours => $2) WHERE session_id = $1", one, 10 - age
+        )
+    worker = await bench.worker()
+    assert ids(await bench.claim(worker, 3)) == ["h-1", "h-2", "n-2"]
+    assert ids(await bench.claim(worker)) == ["n-1", "n-3", "l-1"]
+
+
+async def test_a_short_budget_goes_to_the_oldest_not_to_the_lowest_row(bench: Bench) -> None:
+    await bench.add("second", "first")
+    await bench.fetch("UPDATE archive_queue SET run_at = now() - interval '1 hour' WHERE session_id = 'first'")
+    claim = await bench.queue.claim(await bench.worker(), {"bot": bench.quota("bot", "1/minute")}, 10)
+    assert ids(claim.sessions) == ["first"]
+
+
+async def test_four_claimers_at_once_share_without_loss_or_double(bench: Bench) -> None:
+    await bench.fetch("INSERT INTO archive_queue (bot, session_id) SELECT 'bot', 's-' || n FROM generate_series(1, 500) n")
+
+    async def claimer() -> list[Session]:
+        worker = await bench.worker()
+        mine: list[Session] = []
+        while (await bench.states()).get("pending"):
+            mine += await bench.claim(worker, 7)
+        return mine
+
+    shares = await asyncio.gather(*(claimer() for _ in range(4)))
+    claimed = Counter(session.session_id for share in shares for session in share)
+    assert len(claimed) == 500
+    assert set(claimed.values()) == {1}
+    assert all(shares), "each got some"
+    for share in shares:
+        for session in share:
+            await bench.queue.settle(Attempt(session), Archived())
+
+
+async def test_nothing_is_claimed_before_its_time_and_the_claim_says_when(bench: Bench) -> None:
+    await bench.add("s-1")
+    await bench.fetch("UPDATE archive_queue SET run_at = now() + interval '1 hour'")
+    claim = await bench.queue.claim(await bench.worker(), {"bot": bench.quota()}, 10)
+    assert claim.sessions == []
+    assert claim.again_in is not None
+    assert timedelta(minutes=59) < claim.again_in <= timedelta(hours=1)
+    await bench.make_due()
+    assert ids(await bench.claim(await bench.worker())) == ["s-1"]
+
+
+async def test_an_empty_queue_knows_of_nothing_to_come(bench: Bench) -> None:
+    claim = await bench.queue.claim(await bench.worker(), {"bot": bench.quota()}, 10)
+    assert (claim.sessions, claim.again_in) == ([], None)
+
+
+async def test_a_bot_that_the_worker_does_not_serve_is_left_alone(bench: Bench) -> None:
+    await bench.add("s-1", bot="other")
+    await bench.queue.record_bots(["other"], complete=False)
+    assert await bench.claim(await bench.worker()) == []
+    assert (await bench.row("s-1"))["epoch"] == 0
+
+
+async def test_a_paused_bot_is_left_alone_until_it_is_resumed(bench: Bench) -> None:
+    await bench.add("s-1")
+    await bench.add("s-2", bot="other")
+    worker = await bench.worker("bot", "other")
+    assert await bench.queue.pause(["bot"], actor="me") == ["bot"]
+    assert ids(await bench.claim(worker, 10, "bot", "other")) == ["s-2"]
+    await bench.queue.resume(["bot"])
+    assert ids(await bench.claim(worker, 10, "bot", "other")) == ["s-1"]
+
+
+async def test_a_pause_between_looking_and_claiming_still_counts(bench: Bench) -> None:
+    await bench.add("s-1")
+    worker = await bench.worker()
+    await bench.queue.pause(None, actor="me")
+    quota = bench.quota()
+    rows = await bench.database.rows("claim", worker, "bot", "recording", 5, quota.key, [], [], PROBE_EVERY)
+    assert rows == []
+
+
+async def test_a_worker_whose_lease_ran_out_claims_nothing(bench: Bench) -> None:
+    await bench.add("s-1")
+    worker = await bench.worker()
+    await bench.expire(worker)
+    assert await bench.claim(worker) == []
+    assert await bench.claim(worker + 1000) == []
+    assert await bench.states() == {"pending": 1}
+
+
+async def test_a_claim_takes_no_more_than_the_budget_and_says_when_there_is_more(bench: Bench) -> None:
+    await bench.add(*(f"s-{n}" for n in range(20)))
+    worker = await bench.worker()
+    quota = {"bot": bench.quota("bot", "600/minute")}  # a burst of 6
+    first = await bench.queue.claim(worker, quota, 16)
+    assert len(first.sessions) == 6
+    await quota["bot"].block(timedelta(seconds=30))
+    second = await bench.queue.claim(worker, quota, 10)
+    assert second.sessions == []
+    assert second.again_in is not None
+    assert timedelta(seconds=25) < second.again_in <= timedelta(seconds=30)
+
+
+async def test_bots_of_one_budget_share_it(bench: Bench) -> None:
+    await bench.add("a-1", bot="a")
+    await bench.add("b-1", bot="b")
+    worker = await bench.worker("a", "b")
+    quota = bench.quota("same", "1/minute")
+    claim = await bench.queue.claim(worker, {"a": quota, "b": quota}, 10)
+    assert len(claim.sessions) == 1
+
+
+async def test_the_least_recently_served_bot_goes_first(bench: Bench) -> None:
+    for bot in "abc":
+        await bench.add(*(f"{bot}-{n}" for n in range(3)), bot=bot)
+    worker = await bench.worker("a", "b", "c")
+    served = [(await bench.claim(worker, 1, "a", "b", "c"))[0].bot for _ in range(6)]
+    assert sorted(served[:3]) == ["a", "b", "c"]
+    assert served[3:] == served[:3]
+
+
+async def test_slots_are_shared_among_the_bots_that_have_something(bench: Bench) -> None:
+    for bot in "abc":
+        await bench.add(*(f"{bot}-{n}" for n in range(20)), bot=bot)
+    claimed = await bench.claim(await bench.worker("a", "b", "c", "d"), 10, "a", "b", "c", "d")
+    assert sorted(Counter(session.bot for session in claimed).values()) == [3, 3, 4]
+
+
+async def test_a_held_kind_is_left_alone_while_the_other_goes_on(bench: Bench) -> None:
+    await bench.add("r-1")
+    await bench.add("v-1", kind="voicemail")
+    worker = await bench.worker()
+    assert await bench.queue.hold("bot", "recording", "credentials_rejected", {"message": "401"})
+    assert not await bench.queue.hold("bot", "recording", "credentials_rejected", {})
+    assert ids(await bench.claim(worker)) == ["v-1"]
+    claim = await bench.queue.claim(worker, {"bot": bench.quota()}, 10)
+    assert claim.again_in is not None
+    assert PROBE_EVERY - timedelta(seconds=60) < claim.again_in <= PROBE_EVERY
+    assert not await bench.queue.release("bot", "recording", ["media_host_refused"])
+    assert await bench.queue.release("bot", "recording", ["media_host_refused", "credentials_rejected"])
+    assert not await bench.queue.release("bot", "recording", ["credentials_rejected"])
+    assert ids(await bench.claim(worker)) == ["r-1"]
+
+
+async def test_a_held_kind_is_probed_by_one_session_an_interval_whoever_asks(bench: Bench) -> None:
+    await bench.add(*(f"s-{n}" for n in range(20)))
+    workers = [await bench.worker() for _ in range(4)]
+    await bench.queue.hold("bot", "recording", "credentials_rejected", {})
+    for _ in range(3):
+        assert await bench.claim(workers[0]) == []
+        await bench.fetch("UPDATE archive_holds SET probe_at = now()")
+        found = await asyncio.gather(*(bench.claim(worker, 5) for worker in workers))
+        (probe,) = [session for share in found for session in share]
+        assert probe.probe
+        await bench.queue.settle(Attempt(probe), HandedBack("credentials_rejected"))
+
+
+async def test_two_kinds_to_probe_take_no_more_than_the_slots(bench: Bench) -> None:
+    await bench.add("r-1", "r-2")
+    await bench.add("v-1", "v-2", kind="voicemail")
+    await bench.queue.hold("bot", "voicemail", "credentials_rejected", {})
+    await bench.fetch("UPDATE archive_holds SET probe_at = now()")
+    worker = await bench.worker()
+    assert len(await bench.claim(worker, 1)) == 1
+    assert len(await bench.claim(worker, 2)) <= 2
+
+
+async def test_a_turn_to_probe_is_kept_while_the_budget_is_spent(bench: Bench) -> None:
+    await bench.add("s-1")
+    worker = await bench.worker()
+    await bench.queue.hold("bot", "recording", "credentials_rejected", {})
+    await bench.fetch("UPDATE archive_holds SET probe_at = now()")
+    quota = {"bot": bench.quota("bot", "60/minute")}
+    await quota["bot"].block(timedelta(seconds=30))
+    assert (await bench.queue.claim(worker, quota, 5)).sessions == []
+    await bench.fetch("UPDATE archive_budgets SET blocked_until = now()")
+    assert ids((await bench.queue.claim(worker, quota, 5)).sessions) == ["s-1"]
+
+
+async def test_a_claim_tells_which_files_are_stored_already(bench: Bench) -> None:
+    session = await bench.claim_one()
+    await bench.fetch(
+        """INSERT INTO archived_recordings
+            (bot, session_id, kind, ordinal, file_name, store_key, bytes, sha256, source_name, queue_id)
+        SELECT bot, session_id, kind, n, n || '.wav', 'k/' || n, 1, repeat('0', 64), 'source', id
+        FROM archive_queue, generate_series(1, 3) n"""
+    )
+    await bench.queue.settle(Attempt(session), HandedBack("worker_stopped"))
+    (again,) = await bench.claim(session.worker_id)
+    assert [(known.ordinal, known.store_key) for known in again.known] == [(1, "k/1"), (2, "k/2"), (3, "k/3")]
+
+
+async def test_one_bots_broken_claim_does_not_lose_what_the_other_brought(bench: Bench) -> None:
+    await bench.add("a-1", bot="a")
+    await bench.add("b-1", bot="b")
+    worker = await bench.worker("a", "b")
+    await bench.fetch("UPDATE archive_bots SET served_at = now() WHERE name = 'b'")
+    quotas = {name: bench.quota(name, "60000/minute") for name in "ab"}
+    for quota in quotas.values():
+        await quota.draw()
+    async with bench.locked("SELECT FROM archive_budgets WHERE key = $1 FOR UPDATE", quotas["b"].key):
+        claiming = asyncio.create_task(bench.queue.claim(worker, quotas, 10))
+        await bench.fetch("SELECT pg_terminate_backend($1)", await bench.blocked())
+        assert ids((await claiming).sessions) == ["a-1"]
+    assert ids((await bench.queue.claim(worker, quotas, 10)).sessions) == ["b-1"]
+
+
+async def test_what_a_claim_took_whose_answer_was_lost_is_put_back(bench: Bench) -> None:
+    await bench.add("s-1", "s-2")
+    worker = await bench.worker()
+    quota = {"bot": bench.quota("bot", "60000/minute")}
+    await quota["bot"].draw()
+    (mine,) = (await bench.queue.claim(worker, quota, 1)).sessions
+    async with bench.locked("SELECT FROM archive_budgets FOR UPDATE"):
+        claiming = asyncio.create_task(bench.queue.claim(worker, quota, 10))
+        await bench.fetch("SELECT pg_terminate_backend($1)", await bench.blocked())
+        with pytest.raises(DatabaseUnreachable):
+            await claiming
+    # The same statement, carried out, and nobody heard of it.
+    lost = await bench.database.rows("claim", worker, "bot", "recording", 10, "key", [], [], PROBE_EVERY)
+    (again,) = (await bench.queue.claim(worker, quota, 10)).sessions
+    assert (again.id, again.epoch) == (lost[0]["id"], lost[0]["epoch"] + 2)
+    assert await bench.history(again.session_id) == ["enqueued", "claimed", "handed_back", "claimed"]
+    await bench.queue.settle(Attempt(mine), Archived())
+    await bench.queue.settle(Attempt(again), Archived())
+    stale = Session(**{**vars(again), "epoch": lost[0]["epoch"]})
+    with pytest.raises(LeaseLost):
+        await bench.queue.settle(Attempt(stale), Archived())
+
+
+@pytest.mark.parametrize("analyzed", [True, False])
+@pytest.mark.parametrize("plan", ["force_generic_plan", "force_custom_plan"])
+async def test_a_claim_costs_the_same_however_much_is_archived_asleep_or_held(bench: Bench, plan: str, analyzed: bool) -> None:
+    worker = await bench.worker()
+    async with bench.database.connection() as connection:
+        await connection.execute(
+            """ALTER TABLE archive_queue DISABLE TRIGGER USER;
+            INSERT INTO archive_queue (bot, session_id, state, finished_at)
+                SELECT 'bot', 'a-' || n, 'archived', now() FROM generate_series(1, 20000) n;
+            INSERT INTO archive_queue (bot, session_id, run_at)
+                SELECT 'bot', 's-' || n, now() + interval '1 hour' FROM generate_series(1, 20000) n;
+            INSERT INTO archive_queue (bot, session_id, kind)
+                SELECT 'bot', 'h-' || n, 'voicemail' FROM generate_series(1, 20000) n;
+            ALTER TABLE archive_queue ENABLE TRIGGER USER"""
+        )
+        if analyzed:
+            await connection.execute("ANALYZE archive_queue")
+    await bench.add(*(f"due-{n}" for n in range(10)))
+    await bench.queue.hold("bot", "voicemail", "credentials_rejected", {})
+    arguments: dict[str, list[object]] = {
+        "due": [["bot"]],
+        "claim": [worker, "bot", "recording", 5, "key", [timedelta(minutes=1)], [60000], PROBE_EVERY],
+        "unknown_bots": [["bot"]],
+        "rescue": [5, timedelta(seconds=1), "me"],
+    }
+    async with bench.database.connection() as connection:
+        await connection.execute(f"SET plan_cache_mode = {plan}")
+        for name, args in arguments.items():
+            explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement(name)}"
+            await connection.fetchval(explain, *args)  # what a connection reads once, of the catalogues
+            (found,) = await connection.fetchval(explain, *args)
+            nodes = [node for node in _nodes(found["Plan"]) if node["Actual Loops"]]
+            assert nodes[0]["Shared Hit Blocks"] + nodes[0]["Shared Read Blocks"] < 200, (name, found)
+            assert not [n for n in nodes if n["Node Type"] == "Seq Scan" and n["Relation Name"] == "archive_queue"], (name, found)
+    assert (await bench.states())["claimed"] == 10
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", []):
+        yield from _nodes(below)

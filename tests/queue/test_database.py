@@ -1,0 +1,131 @@
+"""The connection: bounded, told apart when it fails, and never telling the password."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from archiver.config import DatabaseSettings
+from archiver.errors import ArchiverError, ConfigError, DatabaseError, DatabaseUnreachable
+from archiver.queue.database import Database, open_database
+from tests.queue.conftest import Bench
+
+
+def with_parts(url: str, **parts: object) -> str:
+    split = urlsplit(url)
+    given = {"user": split.username, "password": split.password, "host": split.hostname, "port": split.port, **parts}
+    return f"postgresql://{given['user']}:{given['password']}@{given['host']}:{given['port']}{parts.get('path', split.path)}"
+
+
+@pytest.mark.parametrize(
+    ("parts", "kind", "says"),
+    [
+        ({"port": 1}, DatabaseUnreachable, "cannot be reached"),
+        ({"host": "no-such-host.invalid"}, DatabaseUnreachable, "cannot be reached"),
+        ({"password": "wr0ng-pass"}, DatabaseUnreachable, "password authentication failed"),
+        ({"user": "nobody-here"}, DatabaseUnreachable, "password authentication failed"),
+        ({"path": "/no_such_database"}, DatabaseUnreachable, 'database "no_such_database" does not exist'),
+        ({"port": "abc"}, ConfigError, "database.url"),
+        ({"port": 99999}, ConfigError, "database.url"),
+        ({"password": "un/wr0ng-pass"}, ConfigError, "database.url"),
+        ({"password": "un[wr0ng-pass"}, ConfigError, "database.url"),
+        ({"password": "un#wr0ng-pass"}, ConfigError, "database.url"),
+        ({"path": "/x?sslmode=perhaps"}, ConfigError, "sslmode"),
+    ],
+)
+async def test_what_is_wrong_is_one_clear_line_without_the_password(
+    database_url: str, parts: dict[str, object], kind: type[ArchiverError], says: str
+) -> None:
+    url = with_parts(database_url, **parts)
+    with pytest.raises(kind) as caught:
+        async with Database(url):
+            pass
+    told = f"{caught.value} {caught.value.hint} {caught.value.facts}"
+    assert says in told
+    assert caught.value.hint
+    assert "\n" not in str(caught.value)
+    assert "wr0ng" not in told
+    assert str(urlsplit(database_url).password) not in told
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("url", ["mysql://u:wr0ng-pass@h/d", "nonsense"])
+async def test_a_url_of_something_else_is_a_mistake_of_the_configuration(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"database\.url: not a Postgres URL"):
+        async with Database(url):
+            pass
+
+
+async def test_nothing_of_the_url_is_in_its_repr(database: Database) -> None:
+    assert repr(database) == "Database(...)"
+
+
+async def test_the_pool_outlives_the_loss_of_every_connection(bench: Bench) -> None:
+    await asyncio.gather(*(bench.queue.clock() for _ in range(8)))
+    killer = await asyncpg.connect(bench.database.dsn)
+    try:
+        for _ in range(2):
+            killed = await killer.fetchval(
+                """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+            )
+            assert killed
+            ends = await asyncio.gather(*(bench.queue.clock() for _ in range(8)), return_exceptions=True)
+            assert not [end for end in ends if isinstance(end, BaseException) and not isinstance(end, DatabaseUnreachable)]
+            await bench.queue.clock()
+    finally:
+        await killer.close()
+
+
+async def test_a_statement_cut_off_in_the_middle_is_told_and_undone(bench: Bench) -> None:
+    await bench.add("s-1")
+    async with bench.locked("SELECT FROM archive_queue FOR UPDATE"):
+        cancelling = asyncio.create_task(bench.queue.cancel(ids=None, bot=None, kind=None, reason="r", actor="me"))
+        await bench.fetch("SELECT pg_terminate_backend($1)", await bench.blocked())
+        with pytest.raises(DatabaseUnreachable):
+            await cancelling
+    assert (await bench.row("s-1"))["state"] == "pending"
+
+
+async def test_a_value_that_the_database_cannot_hold_is_refused_as_such(bench: Bench) -> None:
+    with pytest.raises(DatabaseError):
+        await bench.database.rows("show", "nul\0", None, None)
+    await bench.queue.clock()
+
+
+async def test_a_notification_wakes(bench: Bench) -> None:
+    wake = asyncio.Event()
+    async with bench.database.listening(wake):
+        assert not wake.is_set()
+        await bench.add("s-1")
+        await asyncio.wait_for(wake.wait(), 20)
+
+
+async def test_a_listener_that_is_cut_off_is_noticed_by_its_check(bench: Bench) -> None:
+    async with bench.database.listening(asyncio.Event()) as connection:
+        await bench.fetch("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)):
+            await connection.execute("SELECT 1", timeout=10)
+
+
+async def test_behind_a_pooler_nothing_stays_prepared_and_listening_goes_elsewhere(database_url: str) -> None:
+    settings = DatabaseSettings.model_validate({"url": database_url, "listen_url": database_url})
+    async with open_database(settings) as database:
+        await database.rows("clock")
+        async with database.connection() as connection:
+            assert await connection.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") == 0
+        wake = asyncio.Event()
+        async with database.listening(wake):
+            await database.rows("enqueue", ["bot"], ["s-1"], ["recording"], ["normal"], [None], [None], [{}], "me")
+            await asyncio.wait_for(wake.wait(), 20)
+
+
+async def test_a_listen_url_that_is_none_names_its_own_key(database_url: str) -> None:
+    async with Database(database_url, listen_dsn="nonsense") as database:
+        with pytest.raises(ConfigError, match=r"database\.listen_url"):
+            async with database.listening(asyncio.Event()):
+                pass

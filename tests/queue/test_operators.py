@@ -1,0 +1,312 @@
+"""What people do to the queue: enqueue, cancel, retry, pause, resume, and wait for its end."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from archiver.outcome import Archived, Failed, HandedBack, Outcome, Retry, Unavailable
+from archiver.queue import sessions
+from archiver.queue.sessions import NewSession
+from archiver.session import Attempt, State
+from tests.queue.conftest import Bench, ids, stored_file
+
+ENDED = [State.FAILED, State.UNAVAILABLE, State.CANCELLED, State.ARCHIVED]
+
+
+async def enqueue(bench: Bench, *names: str, **terms: Any) -> tuple[int, int]:
+    return await bench.queue.enqueue([NewSession("bot", name, **terms) for name in names], actor="me")
+
+
+async def retry(bench: Bench, **terms: Any) -> list[str]:
+    chosen: dict[str, Any] = {"ids": None, "bot": None, "kind": None, "states": ENDED, "reason": None, **terms}
+    return await bench.queue.retry(**chosen, actor="me@here")
+
+
+async def cancel(bench: Bench, **terms: Any) -> list[str]:
+    return await bench.queue.cancel(**{"ids": None, "bot": None, "kind": None, **terms}, reason="a wrong list", actor="me@here")
+
+
+# --- enqueue
+
+
+async def test_enqueue_counts_new_and_raised(bench: Bench) -> None:
+    assert await enqueue(bench, "s-1", "s-2") == (2, 0)
+    assert await enqueue(bench, "s-1", "s-2", "s-3") == (1, 0)
+    assert await enqueue(bench, "s-1", "s-4", priority="high") == (1, 1)
+    assert await enqueue(bench, "s-1", "s-2", priority="high") == (0, 1)
+    assert await enqueue(bench) == (0, 0)
+    assert await bench.history("s-2") == ["enqueued", "raised"]
+
+
+async def test_enqueue_never_lowers_a_priority(bench: Bench) -> None:
+    await enqueue(bench, "s-1", priority="high")
+    for lower in ("normal", "low", "high"):
+        assert await enqueue(bench, "s-1", priority=lower) == (0, 0)
+    assert (await bench.row("s-1"))["priority"] == "high"
+
+
+async def test_a_session_twice_in_one_batch_is_one_with_the_higher_priority(bench: Bench) -> None:
+    twice = [NewSession("bot", "s-1", priority=priority) for priority in ("low", "high", "normal")]
+    assert await bench.queue.enqueue([*twice, NewSession("bot", "s-1", kind="voicemail")], actor="me") == (2, 0)
+    assert await bench.value("SELECT priority FROM archive_queue WHERE kind = 'recording'") == "high"
+
+
+async def test_enqueue_leaves_a_claimed_and_a_finished_session_as_it_is(bench: Bench) -> None:
+    session = await bench.claim_one()
+    claimed = await bench.row("s-1")
+    assert await enqueue(bench, "s-1", priority="high", user_id="u", metadata={"a": 1}) == (0, 0)
+    assert await bench.row("s-1") == claimed
+    await bench.queue.settle(Attempt(session), Unavailable("media_unavailable"))
+    finished = await bench.row("s-1")
+    assert await enqueue(bench, "s-1", priority="high") == (0, 0)
+    assert await bench.row("s-1") == finished
+
+
+async def test_what_is_known_of_a_session_is_kept(bench: Bench) -> None:
+    start = await bench.queue.clock() - timedelta(days=3)
+    await enqueue(bench, "s-1", user_id="u-1", started_at=start, metadata={"line": 7, "nul": "a\0b"})
+    row = await bench.row("s-1")
+    assert (row["user_id"], row["started_at"], row["archive_date"]) == ("u-1", start, start)
+    assert row["metadata"] == {"line": 7, "nul": "a\ufffdb"}
+
+
+async def test_overlapping_batches_at_once_lose_nothing(bench: Bench) -> None:
+    names = [f"s-{n}" for n in range(300)]
+    batches = [names, names[::-1], names[150:] + names[:150], names[::2] + names[1::2]]
+    priorities = ("normal", "high", "low", "high")
+    counts = await asyncio.gather(
+        *(enqueue(bench, *batch, priority=priority) for batch, priority in zip(batches, priorities, strict=True))
+    )
+    assert sum(new for new, _ in counts) == 300
+    assert await bench.states() == {"pending": 300}
+
+
+async def test_a_deadlock_with_a_program_that_inserts_by_itself_is_waited_out(bench: Bench) -> None:
+    other = await asyncpg.connect(bench.database.dsn)
+    try:
+        async with other.transaction():
+            await other.execute("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 's-2')")
+            ours = asyncio.create_task(enqueue(bench, "s-1", "s-2"))
+            await bench.blocked()
+            # Now the other asks for what ours has; the server ends ours, which has waited for longer.
+            await other.execute("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 's-1')")
+        assert await ours == (0, 0)
+    finally:
+        await other.close()
+    assert await bench.states() == {"pending": 2}
+
+
+# --- cancel
+
+
+async def test_cancel_takes_out_what_waits_and_what_is_claimed_and_says_who_and_why(bench: Bench) -> None:
+    session = await bench.claim_one("claimed")
+    await bench.add("waiting", "other")
+    assert await cancel(bench, ids=["claimed", "waiting", "unknown"]) == ["claimed", "waiting"]
+    for name in ("claimed", "waiting"):
+        row = await bench.row(name)
+        assert (row["state"], row["reason"], row["detail"]) == ("cancelled", "a wrong list", {"cancelled_by": "me@here"})
+        assert row["finished_at"] is not None
+        (shown,) = await bench.database.rows("show", name, None, None)
+        last = shown["events"][-1]
+        assert (last["event"], last["actor"], last["data"]) == ("cancelled", "me@here", {"reason": "a wrong list"})
+    assert (await bench.row("claimed"))["epoch"] == session.epoch + 1
+    assert (await bench.row("other"))["state"] == "pending"
+
+
+async def test_cancel_leaves_what_has_ended(bench: Bench) -> None:
+    session = await bench.claim_one()
+    await bench.queue.settle(Attempt(session), Archived())
+    assert await cancel(bench) == []
+    assert (await bench.row("s-1"))["state"] == "archived"
+
+
+async def test_cancel_can_be_narrowed_to_a_bot_and_a_kind(bench: Bench) -> None:
+    await bench.add("a-r", "a-v", bot="a")
+    await bench.add("a-v2", bot="a", kind="voicemail")
+    await bench.add("b-r", bot="b")
+    assert await cancel(bench, bot="a", kind="voicemail") == ["a-v2"]
+    assert await cancel(bench, bot="b") == ["b-r"]
+    assert await cancel(bench, ids=["a-r"], bot="b") == []
+
+
+async def test_a_large_cancel_and_retry_go_in_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "BATCH", 7)
+    names = [f"s-{n}" for n in range(30)]
+    await bench.add(*names)
+    assert await cancel(bench) == names
+    assert await retry(bench) == names
+    assert await bench.states() == {"pending": 30}
+
+
+async def test_claims_cancels_settles_and_rescues_at_once_never_lock_each_other_out(bench: Bench) -> None:
+    names = [f"s-{n}" for n in range(120)]
+    await bench.add(*names)
+    done = asyncio.Event()
+
+    async def work() -> None:
+        while not done.is_set():
+            worker = await bench.worker()
+            for number, session in enumerate(await bench.claim(worker, 10)):
+                if number % 3:
+                    ends = [bench.queue.settle(Attempt(session, calls=1), HandedBack("x"))]
+                    await asyncio.gather(*ends, return_exceptions=True)
+            await bench.expire(worker)
+            await bench.queue.rescue(actor="me")
+            await bench.fetch("UPDATE archive_queue SET crashes = 0 WHERE state = 'pending' AND crashes > 2")
+
+    async def operate() -> None:
+        for turn in range(15):
+            await cancel(bench, ids=names[turn % 3 :: 3])
+            await retry(bench, ids=names[::-1])
+            await enqueue(bench, *names[::-1], priority="high")
+        done.set()
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(work(), work(), operate())
+    assert await bench.value("SELECT count(*) FROM archive_queue") == 120
+    wrong = "SELECT count(*) FROM archive_queue WHERE (state = 'claimed') <> (worker_id IS NOT NULL)"
+    assert await bench.value(wrong) == 0
+
+
+# --- retry
+
+
+async def test_retry_brings_back_with_fresh_counters_and_keeps_what_is_stored(bench: Bench) -> None:
+    session = await bench.claim_one()
+    await bench.fetch("UPDATE archive_queue SET checks = 5, crashes = 2, failures = 1")
+    await bench.queue.settle(Attempt(session, [stored_file(1, "kept")], calls=4), Failed("conflict"))
+    assert await retry(bench, ids=["s-1"]) == ["s-1"]
+    row = await bench.row("s-1")
+    assert (row["state"], row["failures"], row["checks"], row["crashes"]) == ("pending", 0, 0, 0)
+    assert (row["reason"], row["detail"], row["first_asked_at"], row["finished_at"]) == (None, {}, None, None)
+    assert row["calls"] == 4
+    (again,) = await bench.claim(session.worker_id)
+    assert [known.store_key for known in again.known] == ["kept"]
+    (shown,) = await bench.database.rows("show", "s-1", None, None)
+    (event,) = [event for event in shown["events"] if event["event"] == "retried"]
+    assert (event["actor"], event["data"]) == ("me@here", {"was": "failed", "reason": "partial"})
+
+
+async def test_retry_is_found_by_the_reason_also_behind_partial(bench: Bench) -> None:
+    await bench.add("s-1", "s-2", "s-3")
+    outcomes: dict[str, Outcome] = {
+        "s-1": Failed("conflict"),
+        "s-2": Failed("platform_failed"),
+        "s-3": Unavailable("media_unavailable"),
+    }
+    for session in await bench.claim(await bench.worker()):
+        files = [stored_file()] if session.session_id == "s-1" else []
+        await bench.queue.settle(Attempt(session, files), outcomes[session.session_id])
+    assert await retry(bench, reason="nonsense") == []
+    assert await retry(bench, reason="conflict") == ["s-1"]
+    assert await retry(bench, reason="platform_failed", states=[State.UNAVAILABLE]) == []
+    assert await retry(bench, states=[State.UNAVAILABLE]) == ["s-3"]
+
+
+async def test_retry_touches_nothing_that_waits_or_runs(bench: Bench) -> None:
+    await bench.claim_one("claimed")
+    await bench.add("waiting")
+    assert await retry(bench, states=list(State)) == []
+
+
+async def test_an_invalid_session_id_is_never_retried(bench: Bench) -> None:
+    await bench.add("in valid")
+    assert await retry(bench) == []
+    assert await retry(bench, ids=["in valid"], reason="invalid_session_id") == []
+
+
+async def test_retry_and_resume_wake_the_workers(bench: Bench) -> None:
+    await bench.add("s-1")
+    await bench.queue.record_bots(["bot"], complete=True)
+    await cancel(bench)
+    for act in (lambda: retry(bench), lambda: bench.queue.resume(None)):
+        wake = asyncio.Event()
+        async with bench.database.listening(wake):
+            await act()
+            await asyncio.wait_for(wake.wait(), 20)
+
+
+# --- pause, resume
+
+
+async def test_pause_and_resume_name_their_bots_and_release_holds(bench: Bench) -> None:
+    await bench.queue.record_bots(["a", "b"], complete=True)
+    assert sorted(await bench.queue.pause(None, actor="me")) == ["a", "b"]
+    assert await bench.queue.pause(["unknown"], actor="me") == []
+    await bench.queue.pause(["a"], actor="someone else")
+    assert await bench.value("SELECT paused_by FROM archive_bots WHERE name = 'a'") == "me"
+    await bench.queue.hold("a", "recording", "credentials_rejected", {})
+    await bench.queue.hold("a", "voicemail", "credentials_rejected", {})
+    assert await bench.queue.resume(["a"]) == {"a": 2}
+    assert await bench.queue.resume(None) == {"a": 0, "b": 0}
+    assert await bench.value("SELECT count(*) FROM archive_holds") == 0
+
+
+# --- the end of a drain
+
+
+async def test_what_a_drain_waits_for_and_what_it_has_to_leave(bench: Bench) -> None:
+    since = await bench.queue.clock()
+    for bot in ("here", "paused", "held", "nowhere"):
+        await bench.add(f"{bot}-1", f"{bot}-2", bot=bot)
+    await bench.add("voice", bot="held", kind="voicemail")
+    worker = await bench.worker("here", "paused", "held")
+    await bench.queue.pause(["paused"], actor="me")
+    await bench.queue.hold("held", "recording", "credentials_rejected", {})
+    backlog = await bench.queue.backlog(["here", "paused", "held"], since)
+    assert (backlog.workable, backlog.claimed, backlog.failed, backlog.due_in) == (3, 0, 0, timedelta(0))
+    assert backlog.left_pending == [
+        {"bot": "held", "kind": "recording", "sessions": 2, "because": "held"},
+        {"bot": "nowhere", "kind": "recording", "sessions": 2, "because": "unknown_bot"},
+        {"bot": "paused", "kind": "recording", "sessions": 2, "because": "paused"},
+    ]
+    for session in await bench.claim(worker, 10, "here", "held"):
+        await bench.queue.settle(Attempt(session), Failed("x") if session.bot == "here" else Retry("x"))
+    await bench.fetch("UPDATE archive_queue SET run_at = now() + interval '1 hour' WHERE session_id = 'voice'")
+    backlog = await bench.queue.backlog(["here", "paused", "held"], since)
+    assert (backlog.workable, backlog.claimed, backlog.failed) == (1, 0, 2)
+    assert backlog.due_in is not None
+    assert timedelta(minutes=59) < backlog.due_in <= timedelta(hours=1)
+    assert (await bench.queue.backlog(["here"], await bench.queue.clock())).failed == 0, "failures of before do not count"
+
+
+async def test_what_another_worker_has_is_waited_for(bench: Bench) -> None:
+    await bench.claim_one()
+    backlog = await bench.queue.backlog(["bot"], await bench.queue.clock())
+    assert (backlog.workable, backlog.claimed, backlog.due_in) == (0, 1, None)
+
+
+async def test_bots_that_no_configuration_knows_are_counted_by_name(bench: Bench) -> None:
+    await bench.queue.record_bots(["known", "gone"], complete=True)
+    await bench.queue.record_bots(["known"], complete=True)
+    await bench.add("s-1", bot="known")
+    await bench.add("s-1", "s-2", bot="gone")
+    await bench.add("s-1", bot="never")
+    await bench.add("s-1", bot="served here")
+    assert await bench.queue.unknown_bots(["served here"]) == {"gone": 2, "never": 1}
+    await cancel(bench)
+    assert await bench.queue.unknown_bots([]) == {}
+
+
+async def test_very_many_unknown_bots_are_not_all_told(bench: Bench) -> None:
+    await bench.fetch("INSERT INTO archive_queue (bot, session_id) SELECT 'bot-' || n, 's-1' FROM generate_series(1, 500) n")
+    assert len(await bench.queue.unknown_bots([])) == 50
+
+
+async def test_status_counts_every_session_in_exactly_one_state(bench: Bench) -> None:
+    await bench.add("s-1", "s-2", "s-3", "in valid")
+    first, *_ = await bench.claim(await bench.worker(), 1)
+    await bench.queue.settle(Attempt(first, [stored_file()], calls=2), Archived())
+    rows = await bench.database.rows("status")
+    assert {row["state"]: row["sessions"] for row in rows} == {"archived": 1, "failed": 1, "pending": 2}
+    assert sum(row["calls"] for row in rows) == 2
+    assert dict((await bench.database.rows("totals"))[0]) == {"files": 1, "bytes": 44}
+    (page,) = await bench.database.rows("recordings", None, 0, "", 10)
+    assert page["session_id"] == first.session_id == ids([first])[0]
+    assert await bench.database.rows("recordings", None, page["queue_id"], page["store_key"], 10) == []

@@ -1,0 +1,285 @@
+"""The budget of a bot: no sliding window of any length ever sees more calls than its limit.
+
+Time is simulated by moving everything that the database remembers of the budget into the past.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import datetime, timedelta
+
+import pytest
+
+from archiver.errors import RateLimited
+from archiver.queue.quota import Quota
+from tests.queue.conftest import MINUTE, Bench
+
+SECOND = timedelta(seconds=1)
+HOUR = timedelta(hours=1)
+
+
+class Clock:
+    """Draws from a budget in a time of its own, and remembers when each call was granted."""
+
+    def __init__(self, bench: Bench, *limits: str) -> None:
+        self.quota = bench.quota("bot", *limits)
+        self.calls: list[datetime] = []
+        self._bench = bench
+        self._ahead = timedelta(0)
+
+    async def draw(self, wanted: int = 1) -> tuple[int, timedelta]:
+        """How many were granted, and the wait that was named."""
+        (row,) = await self._bench.fetch(
+            "SELECT granted, wait, clock_timestamp() AS now FROM archive_draw($1, $2, $3::interval[], $4::integer[])",
+            self.quota.key, wanted, self.quota.windows, self.quota.limits,
+        )  # fmt: skip
+        assert 0 <= row["granted"] <= wanted
+        self.calls += [row["now"] + self._ahead] * row["granted"]
+        return row["granted"], row["wait"]
+
+    async def pass_(self, time: timedelta) -> None:
+        self._ahead += time
+        await self._bench.fetch(
+            """WITH budgets AS (UPDATE archive_budgets SET arrival = arrival - $1::interval, blocked_until = blocked_until - $1)
+            UPDATE archive_calls SET at = at - $1""",
+            time,
+        )
+
+    async def draw_greedily(self, time: timedelta) -> None:
+        """Whatever can be had, as soon as it can be had."""
+        until = self._ahead + time
+        while self._ahead < until:
+            _, wait = await self.draw()
+            await self.pass_(wait)
+
+    def assert_within(self, *limits: tuple[int, timedelta]) -> None:
+        for limit, window in limits:
+            for first, over in zip(self.calls, self.calls[limit:], strict=False):
+                assert over - first > window, f"{limit + 1} calls within {over - first}, and {limit} are allowed in {window}"
+
+
+@pytest.mark.parametrize(
+    ("limit", "window"),
+    [("60/minute", MINUTE), ("1/minute", MINUTE), ("2/second", SECOND), ("300/hour", HOUR), ("7/minute", MINUTE)],
+)
+async def test_greedy_use_of_one_window_stays_within_it_and_wastes_little(bench: Bench, limit: str, window: timedelta) -> None:
+    clock = Clock(bench, limit)
+    calls = int(limit.split("/", maxsplit=1)[0])
+    for _ in range(2 * calls + 20):
+        granted, wait = await clock.draw()
+        if not granted:
+            await clock.pass_(wait)
+    clock.assert_within((calls, window))
+    took = clock.calls[-1] - clock.calls[0]
+    assert len(clock.calls) - 1 >= (took / window) * (calls - max(1, calls // 100)) * 0.9 - 1, "most of what is allowed"
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_erratic_use_of_several_windows_stays_within_all_of_them(bench: Bench, seed: int) -> None:
+    chance = random.Random(seed)
+    clock = Clock(bench, "20/minute", "100/hour", "150/day")
+    for _ in range(250):
+        granted, wait = await clock.draw(chance.choice([1, 1, 2, 5, 50]))
+        await clock.pass_(wait if not granted and chance.random() < 0.5 else chance.choice([0.0, 0.1, 3, 40, 400]) * SECOND)
+    clock.assert_within((20, MINUTE), (100, HOUR), (150, timedelta(days=1)))
+    assert len(clock.calls) > 100
+
+
+async def test_the_whole_of_a_longer_window_can_be_had_and_not_one_more(bench: Bench) -> None:
+    clock = Clock(bench, "60000/minute", "300/hour")
+    for _ in range(30):
+        await clock.draw(20)
+        await clock.pass_(SECOND)
+    assert len(clock.calls) == 300
+    granted, wait = await clock.draw()
+    assert granted == 0
+    assert HOUR - MINUTE < wait < HOUR + MINUTE
+
+
+async def test_calls_are_paced_not_bunched(bench: Bench) -> None:
+    clock = Clock(bench, "60/minute")
+    await clock.draw_greedily(MINUTE)
+    gaps = [(after - before).total_seconds() for before, after in zip(clock.calls, clock.calls[1:], strict=False)]
+    assert 55 <= len(clock.calls) <= 60
+    assert min(gaps) > 0.9
+    assert max(gaps) < 1.3
+
+
+async def test_a_large_budget_has_a_burst_of_a_hundredth(bench: Bench) -> None:
+    clock = Clock(bench, "6000/hour")
+    assert (await clock.draw(1000))[0] == 60
+    assert (await clock.draw(1000))[0] == 0
+    await clock.pass_(HOUR)
+    assert (await clock.draw(1000))[0] == 60, "what was not used is not saved up"
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        ["10/minute"],
+        ["1/minute"],
+        ["600/hour"],
+        ["60000/minute", "5/hour"],
+        ["30/minute", "31/hour", "32/day"],
+        ["6/minute", "6/hour"],
+    ],
+)
+async def test_a_draw_after_the_named_wait_succeeds_and_well_before_it_does_not(bench: Bench, limits: list[str]) -> None:
+    clock = Clock(bench, *limits)
+    waited = 0
+    for _ in range(50):
+        granted, wait = await clock.draw()
+        if granted:
+            continue
+        if wait < SECOND:
+            await clock.pass_(wait)
+            continue
+        waited += 1
+        await clock.pass_(wait * 0.9)
+        assert (await clock.draw())[0] == 0, wait
+        await clock.pass_(wait * 0.1)
+        assert (await clock.draw())[0] == 1, wait
+    assert waited > 3
+
+
+async def test_without_limits_everything_is_granted(bench: Bench) -> None:
+    assert await Clock(bench).draw(10_000) == (10_000, timedelta(0))
+
+
+async def test_drawing_nothing_costs_nothing(bench: Bench) -> None:
+    clock = Clock(bench, "1/minute")
+    assert await clock.draw(0) == (0, timedelta(0))
+    assert (await clock.draw())[0] == 1
+
+
+async def test_many_limits_at_once(bench: Bench) -> None:
+    clock = Clock(bench, "5/second", "9/minute", "10/hour", "12/day")
+    for _ in range(60):
+        await clock.draw()
+        await clock.pass_(SECOND * 10)
+    assert len(clock.calls) == 10
+    await clock.pass_(HOUR)
+    for _ in range(60):
+        await clock.draw()
+        await clock.pass_(SECOND * 10)
+    assert len(clock.calls) == 12
+
+
+@pytest.mark.parametrize(("limits", "most"), [(("60/minute",), 1), (("60000/minute", "50/hour"), 50), (("50/hour",), 1)])
+async def test_eight_that_draw_at_once_get_no_more_than_one_would(bench: Bench, limits: tuple[str, ...], most: int) -> None:
+    clock = Clock(bench, *limits)
+
+    async def drawer() -> None:
+        for _ in range(10):
+            await clock.draw(2)
+
+    await asyncio.gather(*(drawer() for _ in range(8)))
+    paced = (clock.calls[-1] - clock.calls[0]) / SECOND if most == 1 else 0
+    assert most <= len(clock.calls) <= most + paced
+
+
+async def test_who_draws_waits_for_the_one_who_is_drawing(bench: Bench) -> None:
+    clock = Clock(bench, "60000/minute", "50/hour")
+    await clock.draw(20)
+    drawing = "SELECT archive_draw($1, 30, $2::interval[], $3::integer[])"
+    await clock.pass_(SECOND)
+    async with bench.locked(drawing, clock.quota.key, clock.quota.windows, clock.quota.limits):
+        other = asyncio.create_task(clock.draw(30))
+        await bench.blocked()
+    assert (await other)[0] == 0
+
+
+async def test_budgets_of_two_bots_do_not_touch_each_other(bench: Bench) -> None:
+    first, second = bench.quota("a", "1/minute"), bench.quota("b", "1/minute")
+    await asyncio.wait_for(asyncio.gather(first.draw(), second.draw()), 10)
+    with pytest.raises(RateLimited) as caught:
+        await first.draw()
+    assert caught.value.retry_after is not None
+    assert timedelta(seconds=50) < caught.value.retry_after <= timedelta(seconds=62)
+
+
+async def test_what_is_older_than_every_window_is_forgotten(bench: Bench) -> None:
+    clock = Clock(bench, "60000/minute", "5/hour")
+    await clock.draw(5)
+    await clock.pass_(HOUR * 2)
+    await clock.draw(1)
+    assert await bench.value("SELECT count(*) FROM archive_calls") == 1
+
+
+async def test_a_day_has_24_hours_where_the_clocks_change(bench: Bench) -> None:
+    assert await bench.value("SHOW timezone") == "UTC"
+
+
+# --- refusals
+
+
+async def unblock(bench: Bench) -> None:
+    await bench.fetch("UPDATE archive_budgets SET blocked_until = clock_timestamp()")
+
+
+def close(wait: timedelta, seconds: float) -> bool:
+    return seconds - 5 < wait.total_seconds() <= seconds
+
+
+async def test_without_a_retry_after_the_wait_doubles_up_to_a_minute(bench: Bench) -> None:
+    quota = bench.quota()
+    for seconds in (2, 4, 8, 16, 32, 60, 60):
+        wait = await quota.block(None)
+        assert seconds * 0.7 < wait.total_seconds() <= seconds
+        await unblock(bench)
+
+
+async def test_the_first_wait_is_a_minute_at_most_too(bench: Bench) -> None:
+    settings = bench.quota()
+    quota = Quota.__new__(Quota)
+    quota.__dict__.update(vars(settings), _backoff_base=timedelta(minutes=10))
+    assert close(await quota.block(None), 60)
+
+
+async def test_one_refusal_met_by_many_calls_counts_once(bench: Bench) -> None:
+    quota = bench.quota()
+    for _ in range(16):
+        assert (await quota.block(None)).total_seconds() <= 2
+    await unblock(bench)
+    assert 2 < (await quota.block(None)).total_seconds() <= 4
+
+
+async def test_an_answer_starts_the_doubling_anew(bench: Bench) -> None:
+    quota = bench.quota()
+    for _ in range(4):
+        await quota.block(None)
+        await unblock(bench)
+    await quota.answered()
+    assert (await quota.block(None)).total_seconds() <= 2
+
+
+async def test_a_retry_after_is_kept_and_never_shortened(bench: Bench) -> None:
+    quota = bench.quota()
+    assert close(await quota.block(timedelta(seconds=100)), 100)
+    assert close(await quota.block(timedelta(seconds=10)), 100)
+    assert close(await quota.block(None), 100)
+    assert close(await quota.block(timedelta(seconds=500)), 500)
+
+
+@pytest.mark.parametrize("nothing", [timedelta(0), timedelta(seconds=-5)])
+async def test_a_retry_after_of_nothing_is_none(bench: Bench, nothing: timedelta) -> None:
+    assert 1 < (await bench.quota().block(nothing)).total_seconds() <= 2
+
+
+async def test_a_block_holds_for_every_worker_also_without_limits(bench: Bench) -> None:
+    await bench.quota().block(timedelta(seconds=90))
+    with pytest.raises(RateLimited) as caught:
+        await bench.quota().draw()
+    assert caught.value.retry_after is not None
+    assert close(caught.value.retry_after, 90)
+    await unblock(bench)
+    await bench.quota().draw()
+
+
+async def test_a_short_wait_is_waited(bench: Bench) -> None:
+    quota = bench.quota()
+    await quota.block(timedelta(milliseconds=300))
+    before = await bench.queue.clock()
+    await quota.draw()
+    assert await bench.queue.clock() - before > timedelta(milliseconds=200)

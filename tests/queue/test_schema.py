@@ -1,0 +1,126 @@
+"""The schema says what the code says, and migrating is safe."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+
+import asyncpg
+import pytest
+
+from archiver.errors import DatabaseError, DatabaseTooNew, NotMigrated
+from archiver.queue.database import Database, statement, statement_names
+from archiver.queue.migrate import check_version, migrate, migrations
+from archiver.session import TRANSITIONS, State
+from tests.queue.conftest import Bench
+
+
+async def test_every_statement_prepares_and_every_one_is_in_the_list(database: Database) -> None:
+    assert {"claim", "settle", "enqueue", "rescue"} <= set(statement_names())
+    for name in statement_names():
+        async with database.connection() as connection:
+            await connection.prepare(statement(name))
+
+
+async def test_the_states_of_the_program_are_those_of_the_database(bench: Bench) -> None:
+    check = await bench.value("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'archive_queue_state'")
+    assert set(re.findall(r"'(\w+)'", check)) == set(State)
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(State, State)))
+async def test_the_database_allows_exactly_the_transitions_of_the_program(bench: Bench, before: State, after: State) -> None:
+    await bench.add("s-1")
+    move = """UPDATE archive_queue SET state = $1, reason = 'test',
+        worker_id = CASE WHEN $1 = 'claimed' THEN 1 END,
+        finished_at = CASE WHEN $1 NOT IN ('pending', 'claimed') THEN now() END"""
+    async with bench.database.connection() as connection:
+        await connection.execute("ALTER TABLE archive_queue DISABLE TRIGGER archive_queue_transition")
+        await connection.execute(move, before)
+        await connection.execute("ALTER TABLE archive_queue ENABLE TRIGGER archive_queue_transition")
+        if after == before or after in TRANSITIONS[before]:
+            await connection.execute(move, after)
+        else:
+            with pytest.raises(asyncpg.CheckViolationError, match="cannot become"):
+                await connection.execute(move, after)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "state = 'claimed'",
+        "state = 'cancelled', finished_at = now()",
+        "state = 'cancelled', reason = 'r'",
+        "worker_id = 1",
+        "run_at = 'infinity'",
+        "priority = 'urgent'",
+        "kind = 'fax'",
+    ],
+)
+async def test_a_row_that_contradicts_itself_is_refused(bench: Bench, wrong: str) -> None:
+    await bench.add("s-1")
+    async with bench.database.connection() as connection:
+        with pytest.raises(asyncpg.CheckViolationError):
+            await connection.execute(f"UPDATE archive_queue SET {wrong}")
+
+
+async def test_migrating_twice_applies_once(empty_database_url: str) -> None:
+    async with Database(empty_database_url) as database:
+        assert await migrate(database) == migrations()
+        assert await migrate(database) == []
+        assert await check_version(database) == len(migrations())
+
+
+async def test_migrating_in_two_places_at_once_applies_once(empty_database_url: str) -> None:
+    async with Database(empty_database_url) as one, Database(empty_database_url) as other:
+        applied = await asyncio.gather(migrate(one), migrate(other))
+    assert sorted(map(len, applied)) == [0, len(migrations())]
+
+
+async def test_migrating_leaves_no_lock_behind(empty_database_url: str) -> None:
+    async with Database(empty_database_url) as database, database.connection() as connection:
+        await migrate(database)
+        assert await connection.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
+
+
+async def test_a_database_that_was_never_migrated_is_told_from_one_that_was(empty_database_url: str) -> None:
+    async with Database(empty_database_url) as database:
+        with pytest.raises(NotMigrated, match="never migrated") as caught:
+            await check_version(database)
+        assert "archiver migrate" in caught.value.hint
+        with pytest.raises(NotMigrated):
+            await database.rows("status")
+
+
+async def test_a_database_with_fewer_migrations_is_told(bench: Bench) -> None:
+    await bench.fetch("DELETE FROM archive_migrations")
+    with pytest.raises(NotMigrated, match="at version 0"):
+        await check_version(bench.database)
+
+
+async def test_a_newer_database_is_left_alone(bench: Bench) -> None:
+    await bench.fetch("INSERT INTO archive_migrations VALUES (2, 'future', repeat('0', 64))")
+    with pytest.raises(DatabaseTooNew, match="at version 2"):
+        await check_version(bench.database)
+    with pytest.raises(DatabaseTooNew):
+        await migrate(bench.database)
+
+
+async def test_a_migration_that_was_edited_after_it_was_applied_is_noticed(bench: Bench) -> None:
+    await bench.fetch("UPDATE archive_migrations SET sha256 = repeat('0', 64)")
+    with pytest.raises(DatabaseError, match="another edition"):
+        await check_version(bench.database)
+    with pytest.raises(DatabaseError, match="0001_queue was applied in another edition"):
+        await migrate(bench.database)
+
+
+async def test_a_migration_that_fails_leaves_nothing(empty_database_url: str) -> None:
+    async with Database(empty_database_url) as database:
+        async with database.connection() as connection:
+            await connection.execute("CREATE TABLE archive_workers ()")
+        with pytest.raises(DatabaseError, match="already exists"):
+            await migrate(database)
+        async with database.connection() as connection:
+            assert await connection.fetchval("SELECT to_regclass('archive_bots')") is None
+            await connection.execute("DROP TABLE archive_workers")
+        assert len(await migrate(database)) == len(migrations())

@@ -1,0 +1,248 @@
+"""Settling: what each outcome writes, all of it or nothing, and only by whom the session belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from archiver.errors import DatabaseError, LeaseLost
+from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
+from archiver.session import Attempt, Session, State
+from tests.queue.conftest import Bench, stored_file
+
+COUNTERS = ("failures", "checks", "crashes", "calls")
+
+
+def counters(row: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(row[name] for name in COUNTERS)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "reason", "moved"),
+    [
+        (Archived(), "archived", None, (0, 0, 0, 1)),
+        (Unavailable("media_unavailable", {"answer": "x"}), "unavailable", "media_unavailable", (0, 0, 0, 1)),
+        (Failed("platform_failed", {"answer": "x"}), "failed", "platform_failed", (1, 0, 0, 1)),
+        (Retry("api_unreachable", {"http_status": 502}), "pending", "api_unreachable", (1, 0, 0, 1)),
+        (NotReady("call_in_progress"), "pending", "call_in_progress", (0, 1, 0, 1)),
+        (HandedBack("rate_limited", timedelta(hours=1), {"a": 1}), "pending", "rate_limited", (0, 0, 0, 1)),
+    ],
+)
+async def test_every_outcome_writes_its_columns(
+    bench: Bench, outcome: Outcome, state: str, reason: str | None, moved: tuple[int, ...]
+) -> None:
+    session = await bench.claim_one()
+    before = await bench.queue.clock()
+    assert await bench.queue.settle(Attempt(session, calls=1), outcome) == State(state)
+    after = await bench.queue.clock()
+    row = await bench.row("s-1")
+    assert (row["state"], row["reason"], row["detail"]) == (state, reason, getattr(outcome, "detail", {}))
+    assert counters(row) == moved
+    assert row["worker_id"] is None
+    assert row["epoch"] == session.epoch
+    assert row["first_asked_at"] == session.claimed_at
+    if state == "pending":
+        assert row["finished_at"] is None
+    else:
+        assert before <= row["finished_at"] <= after
+    assert (await bench.history("s-1"))[-1] == (
+        {"Retry": "retry", "NotReady": "not_ready", "HandedBack": "handed_back"}.get(type(outcome).__name__, state)
+    )
+
+
+async def test_delays_are_from_the_databases_clock(bench: Bench) -> None:
+    delays = {"not_ready": [50, 100, 100], "retry": [50, 100]}
+    for name, outcome in (("not_ready", NotReady("media_in_progress")), ("retry", Retry("api_unreachable"))):
+        await bench.add(name)
+        for most in delays[name]:
+            (session,) = await bench.claim(await bench.worker())
+            before = await bench.queue.clock()
+            await bench.queue.settle(Attempt(session, calls=1), outcome)
+            after = await bench.queue.clock()
+            run_at = (await bench.row(name))["run_at"]
+            least = most if name == "not_ready" else 0  # a retry has full jitter
+            assert before + timedelta(milliseconds=least) <= run_at <= after + timedelta(milliseconds=most)
+            await bench.make_due()
+        await bench.queue.cancel(ids=[name], bot=None, kind=None, reason="done", actor="me")
+
+
+async def test_the_last_attempt_ends_failed_with_the_reason_of_the_last(bench: Bench) -> None:
+    await bench.add("s-1")
+    worker = await bench.worker()
+    for attempt, state in enumerate(["pending", "pending", "failed"], start=1):
+        (session,) = await bench.claim(worker)
+        assert session.failures == attempt - 1
+        assert await bench.queue.settle(Attempt(session), Retry(f"reason-{attempt}")) == state
+        await bench.make_due()
+    row = await bench.row("s-1")
+    assert (row["failures"], row["reason"]) == (3, "reason-3")
+    assert await bench.claim(worker) == []
+
+
+async def test_waiting_costs_no_attempt_until_it_is_given_up(bench: Bench) -> None:
+    await bench.add("s-1")
+    worker = await bench.worker()
+    for _ in range(20):
+        (session,) = await bench.claim(worker)
+        assert await bench.queue.settle(Attempt(session, calls=1), NotReady("call_in_progress")) == State.PENDING
+        await bench.make_due()
+    await bench.fetch("UPDATE archive_queue SET first_asked_at = now() - interval '23 hours 59 minutes'")
+    (session,) = await bench.claim(worker)
+    assert await bench.queue.settle(Attempt(session, calls=1), NotReady("call_in_progress")) == State.PENDING
+    await bench.make_due()
+    await bench.fetch("UPDATE archive_queue SET first_asked_at = now() - interval '24 hours'")
+    (session,) = await bench.claim(worker)
+    assert await bench.queue.settle(Attempt(session, calls=1), NotReady("call_in_progress")) == State.FAILED
+    row = await bench.row("s-1")
+    assert (row["reason"], row["checks"], row["failures"]) == ("not_ready", 22, 0)
+
+
+async def test_the_first_ask_is_the_first_call_not_the_first_claim(bench: Bench) -> None:
+    session = await bench.claim_one()
+    await bench.queue.settle(Attempt(session, calls=0), HandedBack("worker_stopped"))
+    assert (await bench.row("s-1"))["first_asked_at"] is None
+    (second,) = await bench.claim(session.worker_id)
+    await bench.queue.settle(Attempt(second, calls=2), HandedBack("worker_stopped"))
+    (third,) = await bench.claim(session.worker_id)
+    await bench.queue.settle(Attempt(third, calls=1), Archived())
+    row = await bench.row("s-1")
+    assert (row["first_asked_at"], row["calls"]) == (second.claimed_at, 3)
+
+
+@pytest.mark.parametrize("outcome", [Failed("conflict"), Unavailable("media_unavailable")])
+@pytest.mark.parametrize("earlier", [True, False])
+async def test_some_stored_and_one_that_cannot_be_is_partial(bench: Bench, outcome: Outcome, earlier: bool) -> None:
+    session = await bench.claim_one()
+    file = stored_file()
+    if earlier:
+        await bench.queue.settle(Attempt(session, [file]), HandedBack("worker_stopped"))
+        (session,) = await bench.claim(session.worker_id)
+    assert await bench.queue.settle(Attempt(session, [] if earlier else [file]), outcome) == State.FAILED
+    row = await bench.row("s-1")
+    assert (row["reason"], row["detail"]["reason"]) == ("partial", outcome.reason)  # type: ignore[union-attr]
+    assert await bench.value("SELECT store_key FROM archived_recordings") == file.store_key
+
+
+async def test_a_file_is_recorded_as_it_was_stored(bench: Bench) -> None:
+    session = await bench.claim_one()
+    file = stored_file(3)
+    await bench.queue.settle(Attempt(session, [file]), Archived())
+    (row,) = await bench.fetch("SELECT * FROM archived_recordings")
+    assert {**file.as_row(), "bot": "bot", "session_id": "s-1", "kind": "recording", "queue_id": session.id} == {
+        name: value for name, value in row.items() if name != "archived_at"
+    }
+
+
+async def test_a_file_that_is_recorded_already_is_recorded_once_and_breaks_nothing(bench: Bench) -> None:
+    session = await bench.claim_one()
+    await bench.queue.settle(Attempt(session, [stored_file(1, "same")]), HandedBack("worker_stopped"))
+    (again,) = await bench.claim(session.worker_id)
+    assert await bench.queue.settle(Attempt(again, [stored_file(2, "same"), stored_file(3)]), Archived()) == State.ARCHIVED
+    assert await bench.value("SELECT array_agg(ordinal ORDER BY ordinal) FROM archived_recordings") == [1, 3]
+
+
+async def test_a_settle_that_fails_writes_nothing(bench: Bench) -> None:
+    session = await bench.claim_one()
+    attempt = Attempt(session, [stored_file(), stored_file(0)])
+    attempt.note("asked", status="success")
+    await bench.fetch("ALTER TABLE archived_recordings ADD CHECK (ordinal > 0)")
+    with pytest.raises(DatabaseError):
+        await bench.queue.settle(attempt, Archived())
+    assert (await bench.row("s-1"))["state"] == "claimed"
+    assert await bench.value("SELECT count(*) FROM archived_recordings") == 0
+    assert await bench.history("s-1") == ["enqueued", "claimed"]
+
+
+async def _cancel(bench: Bench, session: Session) -> None:
+    assert await bench.queue.cancel(ids=["s-1"], bot=None, kind=None, reason="why", actor="me") == ["s-1"]
+
+
+async def _rescue(bench: Bench, session: Session) -> None:
+    await bench.expire(session.worker_id)
+    assert len(await bench.queue.rescue(actor="other")) == 1
+
+
+async def _rescue_and_claim(bench: Bench, session: Session) -> None:
+    await _rescue(bench, session)
+    assert len(await bench.claim(await bench.worker())) == 1
+
+
+async def _settled(bench: Bench, session: Session) -> None:
+    await bench.queue.settle(Attempt(session), Archived())
+
+
+async def _settled_retried_and_claimed_again(bench: Bench, session: Session) -> None:
+    await bench.queue.settle(Attempt(session), HandedBack("worker_stopped"))
+    assert len(await bench.claim(session.worker_id)) == 1
+
+
+@pytest.mark.parametrize("taken", [_cancel, _rescue, _rescue_and_claim, _settled, _settled_retried_and_claimed_again])
+async def test_who_lost_the_session_writes_neither_state_nor_files_nor_history(bench: Bench, taken: Any) -> None:
+    session = await bench.claim_one()
+    await taken(bench, session)
+    before = await bench.row("s-1"), await bench.history("s-1")
+    zombie = Attempt(session, [stored_file()], calls=3)
+    zombie.note("asked", status="success")
+    with pytest.raises(LeaseLost, match="no longer epoch 1's"):
+        await bench.queue.settle(zombie, Archived())
+    assert (await bench.row("s-1"), await bench.history("s-1")) == before
+    assert await bench.value("SELECT count(*) FROM archived_recordings") == 0
+
+
+async def test_two_settles_of_one_claim_at_once_write_once(bench: Bench) -> None:
+    session = await bench.claim_one()
+    attempts = [Attempt(session, [stored_file()], calls=1) for _ in range(4)]
+    ends = await asyncio.gather(*(bench.queue.settle(one, Archived()) for one in attempts), return_exceptions=True)
+    assert sorted(type(end).__name__ for end in ends) == ["LeaseLost"] * 3 + ["State"]
+    assert await bench.value("SELECT count(*) FROM archived_recordings") == 1
+    assert (await bench.row("s-1"))["calls"] == 1
+
+
+async def test_hostile_json_is_kept_as_far_as_the_database_can(bench: Bench) -> None:
+    deep: Any = "bottom"
+    for _ in range(5000):
+        deep = [deep]
+    session = await bench.claim_one()
+    attempt = Attempt(session, calls=1)
+    attempt.note("asked", nul="a\0b", half="\ud800", nan=float("nan"), inf=[float("-inf")], deep=deep, **{"k\0\udfff": "v"})
+    await bench.queue.settle(attempt, Failed("platform_failed", {"text": "\0\ud83d", "emoji": "\U0001f600"}))
+    (row,) = await bench.database.rows("show", "s-1", None, None)
+    asked = row["events"][2]
+    assert asked["event"] == "asked"
+    assert {name: asked["data"][name] for name in ("nul", "half", "nan", "inf", "k\ufffd?")} == {
+        "nul": "a\ufffdb", "half": "?", "nan": "nan", "inf": ["-inf"], "k\ufffd?": "v",
+    }  # fmt: skip
+    assert "nested too deep" in json.dumps(asked["data"]["deep"])
+    assert row["session"]["detail"] == {"text": "\ufffd?", "emoji": "\U0001f600"}
+
+
+async def test_the_history_is_in_time_order_over_several_workers(bench: Bench) -> None:
+    await bench.add("s-1")
+    for number in range(3):
+        (session,) = await bench.claim(await bench.worker())
+        attempt = Attempt(session, calls=1)
+        attempt.note("asked", number=number)
+        attempt.note("file_failed", number=number)
+        await bench.queue.settle(attempt, HandedBack("worker_stopped") if number < 2 else Archived())
+    (row,) = await bench.database.rows("show", "s-1", None, None)
+    names = [event["event"] for event in row["events"]]
+    turn = ["claimed", "asked", "file_failed"]
+    assert names == ["enqueued", *turn, "handed_back", *turn, "handed_back", *turn, "archived"]
+    times = [event["at"] for event in row["events"]]
+    assert times == sorted(times)
+    assert [event["actor"] for event in row["events"] if event["event"] == "asked"] == [f"worker {n}" for n in (1, 2, 3)]
+
+
+async def test_sessions_of_one_id_in_two_bots_do_not_touch_each_other(bench: Bench) -> None:
+    await bench.add("s-1", bot="a")
+    await bench.add("s-1", bot="b")
+    worker = await bench.worker("a", "b")
+    first, second = await bench.claim(worker, 10, "a", "b")
+    await bench.queue.settle(Attempt(first, [stored_file(1, "same")]), Archived())
+    await bench.queue.settle(Attempt(second, [stored_file(1, "same")]), Failed("conflict"))
+    rows = await bench.fetch("SELECT state FROM archive_queue WHERE bot = $1", first.bot)
+    assert [row["state"] for row in rows] == ["archived"]
