@@ -17,6 +17,9 @@ from archiver.session import Attempt, Session, StoredFile
 from archiver.stores import Store
 from archiver.transfer import Transferred, transfer
 
+Urls = dict[tuple[int, str], str]
+"""Signed URLs by place and name in the platform's answer."""
+
 KINDS = frozenset({"recording"})
 """What can be asked for so far."""
 
@@ -71,10 +74,11 @@ async def archive_session(attempt: Attempt, bot: BotAccess, archive: Archive, gu
             return Failed("platform_failed", _evidence(answer))
         case _:
             return Retry("api_status_unknown", _evidence(answer) | {"status": answer.status})
+    urls = _urls(answer)
     problems: list[ArchiverError] = []
     for file, name in _missing(session, answer):
         try:
-            attempt.stored.append(await _fetch(attempt, bot, archive, file, name, guard))
+            attempt.stored.append(await _fetch(attempt, bot, archive, file, name, urls, guard))
         except (TransferError, KeyConflict) as error:
             # The other files of the session are not to blame, and may be gone tomorrow.
             problems.append(error)
@@ -111,20 +115,29 @@ async def _ask(attempt: Attempt, bot: BotAccess, *, drawn: bool) -> Answer:
 
 
 async def _fetch(
-    attempt: Attempt, bot: BotAccess, archive: Archive, file: RemoteFile, name: str, guard: Callable[[], None]
+    attempt: Attempt,
+    bot: BotAccess,
+    archive: Archive,
+    file: RemoteFile,
+    name: str,
+    urls: Urls,
+    guard: Callable[[], None],
 ) -> StoredFile:
-    """Fetch one file; when its URL is not accepted (it expires within minutes), ask for a fresh one, once."""
+    """Fetch one file; when its URL is not accepted (it expires within minutes), ask for fresh ones, once. They go into `urls`,
+    for the files that come after it.
+    """
     try:
-        done = await _transfer(attempt, bot, archive, file, name, guard)
+        done = await _transfer(attempt, bot, archive, urls[file.ordinal, file.name], name, guard)
     except MediaUrlExpired as expired:
         attempt.note("url_expired", file_name=name, http_status=expired.facts.get("http_status"))
         answer = await _ask(attempt, bot, drawn=False)
-        fresh = [other for other in answer.files if (other.ordinal, other.name) == (file.ordinal, file.name)]
-        if not fresh:
+        fresh = _urls(answer)
+        if (file.ordinal, file.name) not in fresh:
             raise ApiDefect(
                 f"a second answer no longer lists file {file.ordinal}", reason="api_answer_changed", answer=answer.raw
             ) from None
-        done = await _transfer(attempt, bot, archive, fresh[0], name, guard)
+        urls.update(fresh)
+        done = await _transfer(attempt, bot, archive, urls[file.ordinal, file.name], name, guard)
     stored = StoredFile(
         ordinal=file.ordinal,
         source_name=file.name,
@@ -140,22 +153,22 @@ async def _fetch(
 
 
 async def _transfer(
-    attempt: Attempt, bot: BotAccess, archive: Archive, file: RemoteFile, name: str, guard: Callable[[], None]
+    attempt: Attempt, bot: BotAccess, archive: Archive, url: str, name: str, guard: Callable[[], None]
 ) -> Transferred:
     session = attempt.session
     key = archive.key(session, name)
     folder, _, _ = key.rpartition("/")
     # A rejected body is kept when nothing else will come; a conflicting one always, since that ends the session.
     last = session.failures + 1 >= archive.retry.max_attempts
-    quarantine = "/".join(filter(None, ("quarantine", folder, f"{session.epoch}-{name}")))
+    quarantine = "/".join(filter(None, ("quarantine", folder, f"{session.epoch}-")))
     return await _transfer_patiently(
         bot.media,
         archive.store,
-        file.url,
+        url,
         key,
         name=name,
         part=session.part_name,
-        quarantine=quarantine,
+        quarantine=lambda received: f"{quarantine}{received}-{name}",
         keep_rejected=last,
         guard=guard,
         on_bytes=archive.on_bytes,
@@ -164,6 +177,10 @@ async def _transfer(
 
 _transfer_patiently = retry_transient(MediaUnreachable)(transfer)
 """A short break of the media host is waited out here: to come again through the queue would cost a call to the platform."""
+
+
+def _urls(answer: Answer) -> Urls:
+    return {(file.ordinal, file.name): file.url for file in answer.files}
 
 
 def _evidence(answer: Answer) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from archiver.archive import BotAccess
 from archiver.config import Settings, StorageSettings
-from archiver.errors import ArchiverError, CredentialsRejected, KoreError
+from archiver.errors import ArchiverError, CredentialsRejected, KoreError, RateLimited
 from archiver.kore.client import Asked
 from archiver.queue.database import Database
 from archiver.queue.migrate import check_version
@@ -115,10 +115,15 @@ async def check_bot(bot: BotAccess, *, budget: bool) -> list[Finding]:
         else:
             mend = error.hint
         found.append(Finding(f"{check}: API", "failure", error.message, mend))
+    except RateLimited as error:
+        found.append(Finding(f"{check}: API", "warning", error.message, "others use the same budget: try again in a minute"))
     except KoreError as error:
         # An answer that is no answer to this question (an unknown session may be a 404) still proves that we were let in.
         status = error.facts.get("http_status")
-        if isinstance(status, int) and 200 <= status < 500:
+        if status == 404:
+            mend = "if it is not this one session, the platform knows no such bot: check bots.bot_id and bots.host"
+            found.append(Finding(f"{check}: API", "warning", f"{bot.settings.host} answered HTTP 404", mend))
+        elif isinstance(status, int) and 200 <= status < 500:
             found.append(Finding(f"{check}: API", "ok", f"{bot.settings.host} let us in (HTTP {status} for an unknown session)"))
         else:
             found.append(Finding(f"{check}: API", "failure", error.message, error.hint or "check bots.host and the network"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ async def transfer(
     *,
     name: str,
     part: str,
-    quarantine: str,
+    quarantine: Callable[[int], str],
     keep_rejected: bool,
     guard: Callable[[], None],
     on_bytes: Callable[[int], None],
@@ -38,15 +38,16 @@ async def transfer(
     """Fetch `url` into `key` of the store.
 
     Memory is constant whatever the length. `guard` is called before any final key appears, and raises LeaseLost. A body that is
-    not the recording, or not all of it, raises TransferError; with `keep_rejected` it is kept under `quarantine`, as it may be
-    the only copy. A body that conflicts with what `key` holds is always kept. Raises StoreError and LeaseLost besides.
+    not the recording, or not all of it, raises TransferError; with `keep_rejected` it is kept under the key that `quarantine`
+    makes of its length, as it may be the only copy. A body that conflicts with what `key` holds is always kept. Raises StoreError
+    and LeaseLost besides.
     """
     async with media.open(url) as response, store.upload(key, part=part) as upload:
         head = bytearray()
         received = 0
         try:
             try:
-                async for chunk in response.content.iter_any():
+                async for chunk in _body(response):
                     if len(head) < HEAD_BYTES:
                         head += chunk[: HEAD_BYTES - len(head)]
                     received += len(chunk)
@@ -59,11 +60,21 @@ async def transfer(
             return Transferred(await upload.save(guard=guard), inspection)
         except (MediaUnreachable, RecordingRejected, KeyConflict) as error:
             if received and (keep_rejected or isinstance(error, KeyConflict)):
-                # An earlier try of this same attempt may have left its body there: then that one stays.
+                # An earlier try of this same attempt may have left another body of this length there: then that one stays.
                 with suppress(KeyConflict):
-                    await upload.save(quarantine, guard=guard)
-                error.facts["quarantined"] = quarantine
+                    error.facts["quarantined"] = (await upload.save(quarantine(received), guard=guard)).key
             raise
+
+
+async def _body(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The body as it comes. When the connection breaks, what had arrived by then comes first: aiohttp would throw it away."""
+    try:
+        async for chunk in response.content.iter_any():
+            yield chunk
+    except (aiohttp.ClientError, TimeoutError):
+        if left := response.content._read_nowait(-1):
+            yield left
+        raise
 
 
 def _broken(error: Exception, promised: int | None, received: int, head: bytes) -> MediaUnreachable:

@@ -8,20 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from archiver.archive import Archive, BotAccess, archive_session
 from archiver.config import Settings
-from archiver.errors import CredentialsRejected, DatabaseError, LeaseLost, MediaHostRefused, RateLimited, StoreUnavailable
+from archiver.errors import (
+    BudgetSpent,
+    CredentialsRejected,
+    DatabaseError,
+    DatabaseUnreachable,
+    LeaseLost,
+    MediaHostRefused,
+    RateLimited,
+    StoreError,
+    StoreUnavailable,
+)
 from archiver.observe.logs import logger
-from archiver.outcome import Archived, HandedBack, NotReady, Outcome, Unavailable, classify, facts_of
+from archiver.outcome import Archived, HandedBack, Outcome, Retry, classify, facts_of
 from archiver.queue.database import Database
 from archiver.queue.sessions import Queue
+from archiver.redact import redact
 from archiver.session import Attempt, Session, State, part_name
 
 log = logger(__name__)
@@ -36,7 +48,51 @@ REFUSALS_TO_HOLD = 3
 """So many sessions in a row refused for one public media host hold their bot: the list is short, not the sessions wrong."""
 
 STORE_PATIENCE = 5
-"""A drain gives up when the store has failed so many times in a row."""
+"""A drain gives up when the store has failed so many times in a row, in pauses of 1, 2, 4 ... seconds."""
+
+SETTLE_PATIENCE = 3
+"""So often the database may refuse an outcome before a plainer one is written in its place."""
+
+FAREWELL_SECONDS = 5.0
+"""What handing back and signing off may take after the grace, whatever hangs."""
+
+T = TypeVar("T")
+
+
+def steady_seconds() -> float:
+    """A clock that nobody sets, and that goes on while the machine sleeps: the lease does run out meanwhile."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+async def to_its_end(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] = lambda: None) -> T:
+    """Await `work` to its end. A cancellation meanwhile is told to `on_cancel`, and raised after the end."""
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+            on_cancel()
+    result = task.result()
+    if cancelled is not None:
+        raise cancelled
+    return result
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` for so long, else cancel it and raise TimeoutError at once, where `asyncio.timeout` would await its clean-up:
+    a connection to a database that hangs takes half a minute for that.
+    """
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # seen, even if nobody waits any more
+    try:
+        await asyncio.wait([task], timeout=seconds)
+    finally:
+        task.cancel()
+    if not task.done():
+        raise TimeoutError(f"no answer for {seconds:.1f} s")
+    return task.result()
 
 
 class Lease:
@@ -46,16 +102,16 @@ class Lease:
         self.worker_id = worker_id
         self._length = length.total_seconds()
         self.lost = False
-        self.renewed(time.monotonic())
+        self.renewed(steady_seconds())
 
     def renewed(self, asked_at: float) -> None:
-        """The database prolonged it, when asked at that time (`time.monotonic`)."""
+        """The database prolonged it, when asked at that time (`steady_seconds`)."""
         self._until = asked_at + self._length * 0.9
 
     @property
     def remaining(self) -> float:
         """Seconds that this worker may still act."""
-        return 0.0 if self.lost else self._until - time.monotonic()
+        return 0.0 if self.lost else self._until - steady_seconds()
 
     def guard(self) -> None:
         """Raises LeaseLost if another worker may own the sessions now."""
@@ -147,20 +203,16 @@ class Worker:
             asyncio.create_task(self._upkeep(), name="upkeep"),
         ]
         work = asyncio.create_task(self._claim_until_done(drain, max_wait, started), name="claim")
+        told_to_stop = asyncio.create_task(self._stopping.wait(), name="stop")
         try:
-            done, _ = await asyncio.wait([work, *helpers], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([work, told_to_stop, *helpers], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()  # a helper ends by an error of ours only: it goes to the caller
-            return work.result()
+            return work.result() if work in done else Drained()
         finally:
-            # The claim loop ends by itself: cancelled in the middle of a claim, it would leave rows claimed by nobody.
-            self.stop()
-            await asyncio.wait([work])
-            await self._leave()
-            for task in helpers:
-                task.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
-            await self._sign_off()
+            told_to_stop.cancel()
+            # Cancelled once more it hurries, but is not left half way: sessions would stay claimed.
+            await to_its_end(self._leave(work, helpers), on_cancel=self.hurry)
 
     # --- claiming
 
@@ -183,20 +235,25 @@ class Worker:
 
     async def _claim_once(self) -> float:
         """Claim for the free slots and start what was claimed. Returns seconds until it is worth coming again."""
-        free = self._settings.worker.concurrency - len(self._running)
-        slots = min(free, 1) if self._store_failures else free
-        store_wait = self._store_retry_at - time.monotonic()
-        if slots == 0 or self._lease is None or self._lease.remaining <= 0:
+        lease = self._lease
+        slots = self._settings.worker.concurrency - len(self._running)
+        if slots <= 0 or lease is None or lease.remaining <= 0:
             return POLL_SECONDS
-        if store_wait > 0 or (self._store_failures and self._running):
-            return min(max(store_wait, 0.05), POLL_SECONDS)
-        claim = await self._queue.claim(self._lease.worker_id, {name: bot.quota for name, bot in self._bots.items()}, slots)
+        if self._store_failures:
+            if self._running or not await self._store_is_back():
+                return POLL_SECONDS
+            slots = 1
+        claim = await self._queue.claim(lease.worker_id, {name: bot.quota for name, bot in self._bots.items()}, slots)
         for session in claim.sessions:
-            self._start(session, self._lease)
+            self._start(session, lease)
         wait = POLL_SECONDS if claim.again_in is None else min(claim.again_in.total_seconds(), POLL_SECONDS)
         return wait if len(claim.sessions) < slots else POLL_SECONDS
 
     def _start(self, session: Session, lease: Lease) -> None:
+        if lease.remaining <= 0:
+            # It ran out under the claim, and with it this session went to others.
+            self._lost(session)
+            return
         task = asyncio.create_task(self._work(session, lease), name=f"session {session.id}")
         self._running[task] = session
         task.add_done_callback(self._ended)
@@ -216,10 +273,10 @@ class Worker:
 
     async def _drained(self, started: datetime, deadline: float | None) -> Drained | None:
         backlog = await self._queue.backlog(list(self._bots), started)
-        if self._store_failures >= STORE_PATIENCE:
-            return Drained(backlog.failed, backlog.left_pending, store_unavailable=True, timed_out=backlog.workable)
         if backlog.workable == 0 and backlog.claimed == 0:
             return Drained(backlog.failed, backlog.left_pending)
+        if self._store_failures >= STORE_PATIENCE:
+            return Drained(backlog.failed, backlog.left_pending, store_unavailable=True, timed_out=backlog.workable)
         if deadline is not None:
             left = deadline - time.monotonic()
             due_in = backlog.due_in.total_seconds() if backlog.due_in is not None else 0.0
@@ -227,39 +284,65 @@ class Worker:
                 return Drained(backlog.failed, backlog.left_pending, timed_out=backlog.workable + backlog.claimed)
         return None
 
+    # --- the store, while it fails
+
+    def _store_failed(self, error: StoreError) -> timedelta:
+        """Claim nothing for a while, doubling up to a minute. Sessions that fail together count once. Returns what is left."""
+        now = time.monotonic()
+        if now >= self._store_retry_at:
+            self._store_failures += 1
+            self._store_retry_at = now + min(2.0 ** (self._store_failures - 1), 60.0)
+            log.error("store_unavailable", failures=self._store_failures, **facts_of(error))
+        return timedelta(seconds=self._store_retry_at - now)
+
+    async def _store_is_back(self) -> bool:
+        """Try the store before a session is spent on it: that would cost a call to the platform."""
+        if time.monotonic() < self._store_retry_at:
+            return False
+        try:
+            await self._archive.store.check()
+        except StoreError as error:
+            self._store_failed(error)
+            return False
+        return True
+
     # --- one session
 
     async def _work(self, session: Session, lease: Lease) -> None:
+        """One session, from its claim to its row. A cancellation ends the attempt; what came of it is written all the same."""
         structlog.contextvars.bind_contextvars(
             session=session.session_id, bot=session.bot, kind=session.kind, attempt=session.failures + 1, epoch=session.epoch
         )
-        async with self._slots:
-            attempt = Attempt(session)
-            try:
+        attempt = Attempt(session)
+        try:
+            async with self._slots:
                 outcome = await self._attempt(attempt, lease)
-            except asyncio.CancelledError:
-                if lease.remaining <= 0:
-                    self._lost(session)
-                    return
-                outcome = HandedBack("worker_stopped")
-            except LeaseLost:
+        except LeaseLost:
+            self._lost(session)
+            return
+        except asyncio.CancelledError:
+            if lease.remaining <= 0:
                 self._lost(session)
                 return
-            await self._settle(attempt, outcome, lease)
+            outcome = HandedBack("worker_stopped")
+        await to_its_end(self._settle(attempt, outcome, lease))
 
     async def _attempt(self, attempt: Attempt, lease: Lease) -> Outcome:
         session = attempt.session
+        bot = self._bots[session.bot]
         try:
-            outcome = await archive_session(attempt, self._bots[session.bot], self._archive, lease.guard)
+            outcome = await archive_session(attempt, bot, self._archive, lease.guard)
         except LeaseLost:
             raise
         except Exception as error:  # noqa: BLE001  # the last catch of a session: nothing of it may stop the others
-            return await self._judge(session, error)
+            outcome = await self._judge(session, error)
+        else:
+            if attempt.calls:
+                with suppress(DatabaseError):  # the next answer tells it again
+                    await bot.quota.answered()
         if attempt.stored:
             self._refusals.pop(session.bot, None)
             self._store_failures = 0
-        if attempt.calls:
-            await self._bots[session.bot].quota.answered()
         return outcome
 
     async def _judge(self, session: Session, error: Exception) -> Outcome:
@@ -268,6 +351,8 @@ class Worker:
         bot = self._bots[session.bot]
         try:
             match error:
+                case BudgetSpent():
+                    log.info("budget_spent")
                 case RateLimited():
                     wait = await bot.quota.block(error.retry_after)
                     log.warning("rate_limited", wait_seconds=round(wait.total_seconds(), 1))
@@ -276,9 +361,14 @@ class Worker:
                 case MediaHostRefused(public=True):
                     return await self._count_refusal(session, error, outcome)
                 case StoreUnavailable():
-                    self._store_failures += 1
-                    self._store_retry_at = time.monotonic() + min(2.0 ** (self._store_failures - 1), 60.0)
-                    log.error("store_unavailable", failures=self._store_failures, **facts_of(error))
+                    # Not the session's doing, the first time: a full disk over a weekend must not use up the attempts of all.
+                    # The second time it may be: a recording too large for what is free would come again for ever.
+                    wait = self._store_failed(error)
+                    if session.put_back_for != "store_unavailable":
+                        return HandedBack("store_unavailable", after=wait, detail=facts_of(error))
+                case DatabaseError():
+                    log.warning("database_unavailable", **facts_of(error))
+                    return HandedBack("database_unavailable", after=timedelta(seconds=1), detail=facts_of(error))
                 case _ if getattr(outcome, "reason", "") == "internal_error":
                     log.error("internal_error", exc_info=error)
                 case _:
@@ -304,36 +394,45 @@ class Worker:
         """Write the outcome, trying for as long as the lease holds: what is not written by then is done again by others."""
         session = attempt.session
         state: State | None = None
+        refused = 0
         while state is None:
-            # Shielded: a worker that is told to stop still writes down what it has done.
-            write = asyncio.ensure_future(self._queue.settle(attempt, outcome))
             try:
-                try:
-                    state = await asyncio.shield(write)
-                except asyncio.CancelledError:
-                    state = await asyncio.wait_for(write, max(lease.remaining, 0.1))
+                state = await self._queue.settle(attempt, outcome)
             except LeaseLost:
                 self._lost(session)
                 return
-            except (DatabaseError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001  # a session whose task died would stay ours for as long as we live
                 if lease.remaining <= 0:
                     self._lost(session)
                     return
-                log.warning("settle_delayed", error=str(error))
+                log.warning("settle_delayed", error=redact(f"{type(error).__name__}: {error}"))
+                refused += not isinstance(error, DatabaseUnreachable)
+                if refused == SETTLE_PATIENCE:
+                    # It is not the connection but what we say: say less.
+                    attempt = Attempt(session, calls=attempt.calls)
+                    outcome = Retry(
+                        "internal_error", {"message": "the database refused the outcome; the archiver's log has more"}
+                    )
                 await asyncio.sleep(min(1.0, max(lease.remaining, 0.05)))
         name = state.value if state.value != "pending" else type(outcome).__name__.lower()
         self.tally.ended[name] = self.tally.ended.get(name, 0) + 1
         self.tally.files += len(attempt.stored)
-        if session.probe and isinstance(outcome, Archived | NotReady | Unavailable):
-            await self._release(session)
+        if session.probe:
+            await self._release(attempt, outcome)
         facts = {"files": len(attempt.stored), "bytes": sum(f.bytes for f in attempt.stored), "calls": attempt.calls}
         reason = getattr(outcome, "reason", None)
         tell = log.warning if state.value == "failed" else log.info
         tell(f"session_{state.value}", **facts, **({"reason": reason} if reason else {}))
 
-    async def _release(self, session: Session) -> None:
+    async def _release(self, attempt: Attempt, outcome: Outcome) -> None:
+        """End a hold, if this probe proves that its reason is gone."""
+        answered = any(event["event"] == "asked" and event["data"]["http_status"] == 200 for event in attempt.events)
+        disproven = ["credentials_rejected"] if answered else []
+        if isinstance(outcome, Archived):
+            disproven.append("media_host_refused")
+        session = attempt.session
         try:
-            if await self._queue.release(session.bot, session.kind):
+            if await self._queue.release(session.bot, session.kind, disproven):
                 log.info("bot_released")
         except DatabaseError as error:
             # It stays held until the next probe.
@@ -341,54 +440,52 @@ class Worker:
 
     def _lost(self, session: Session) -> None:
         self.tally.lost += 1
-        log.warning("lease_lost", lost=self.tally.lost, session_row=session.id)
+        log.warning("lease_lost", session=session.session_id, bot=session.bot, epoch=session.epoch, lost=self.tally.lost)
 
     # --- the lease
 
     async def _enlist(self) -> None:
-        asked_at = time.monotonic()
+        asked_at = steady_seconds()
         worker_id = await self._queue.start_worker(**self._identity, lease=self._lease_length, bots=list(self._bots))
-        self._lease = Lease(worker_id, self._lease_length)
-        self._lease.renewed(asked_at)
+        lease = Lease(worker_id, self._lease_length)
+        lease.renewed(asked_at)
+        self._lease = lease
         log.info("worker_started", worker=worker_id, concurrency=self._settings.worker.concurrency, bots=list(self._bots))
 
     async def _keep_lease(self) -> None:
-        """Renew at a third of the length, here on the loop: a worker that hangs must lose it. Lost: stop everything that was
-        done under it, then start again as a new worker.
+        """Renew it here on the loop: a worker that hangs must lose it. Lost: stop everything that was begun under it, then start
+        again as a new worker.
         """
+        assert self._lease is not None
+        while True:
+            await self._renew_while_held(self._lease)
+            self._lease.lost = True
+            log.error("worker_lost_its_lease", worker=self._lease.worker_id, running=len(self._running))
+            for task in list(self._running):
+                task.cancel()
+            while self._lease.lost:
+                try:
+                    await within(5, self._enlist())
+                except (DatabaseError, TimeoutError) as error:
+                    log.warning("worker_not_started", error=str(error))
+                    await asyncio.sleep(1)
+            self._wake.set()
+
+    async def _renew_while_held(self, lease: Lease) -> None:
+        """Renew at a third of the length; after a failure sooner. Returns when it is lost, and before others may act on that."""
         third = self._lease_length.total_seconds() / 3
         pause = third
-        while True:
-            await asyncio.sleep(pause)
-            lease = self._lease
-            assert lease is not None
+        while lease.remaining > 0:
+            await asyncio.sleep(min(pause, lease.remaining))
+            asked_at = steady_seconds()
             try:
-                async with asyncio.timeout(5.0 if lease.lost else max(lease.remaining, 0.1)):
-                    asked_at = time.monotonic()
-                    if lease.lost:
-                        await self._enlist()
-                    elif await self._queue.renew(lease.worker_id, self._lease_length):
-                        lease.renewed(asked_at)
-                    else:
-                        lease.lost = True
-                pause = third if not lease.lost or self._lease is not lease else 0.0
+                if not await within(max(lease.remaining, 0.0), self._queue.renew(lease.worker_id, self._lease_length)):
+                    return
+                lease.renewed(asked_at)
+                pause = third
             except (DatabaseError, TimeoutError) as error:
                 log.warning("lease_not_renewed", remaining_seconds=round(lease.remaining, 1), error=str(error))
                 pause = min(1.0, third / 3)
-            if lease.remaining <= 0:
-                lease.lost = True
-                for task in list(self._running):
-                    task.cancel()
-
-    async def _sign_off(self) -> None:
-        assert self._lease is not None
-        try:
-            async with asyncio.timeout(5):
-                await self._queue.stop_worker(self._lease.worker_id)
-        except (DatabaseError, TimeoutError) as error:
-            # The lease runs out by itself.
-            log.warning("sign_off_failed", error=str(error))
-        log.info("worker_stopped", **self.tally.ended, files=self.tally.files, bytes=self.tally.bytes, lost=self.tally.lost)
 
     # --- helpers beside the claim loop
 
@@ -435,7 +532,9 @@ class Worker:
                 found = await self._archive.store.discard(key, part=part)
             except StoreUnavailable as error:
                 log.warning("sweep_failed", **facts_of(error))
-                continue
+                return
+            except StoreError:
+                found = False  # not a key, so nothing can lie there: a row that others wrote, of a kind that we don't know
             await self._queue.leftover_gone(left["queue_id"], left["epoch"])
             if found:
                 log.info("leftover_swept", session=left["session_id"], bot=left["bot"], from_worker=left["worker_id"])
@@ -446,20 +545,42 @@ class Worker:
                 self._warned.add(name)
                 log.warning("unknown_bot", bot=name, sessions=count, hint="add a [[bots]] block of this name, or cancel them")
 
-    async def _leave(self) -> None:
-        """Finish what runs within the grace, then hand back the rest."""
-        if not self._running:
-            return
-        log.info("worker_stopping", running=len(self._running), grace_seconds=self._settings.worker.drain_grace_seconds)
-        finish = asyncio.create_task(asyncio.wait(list(self._running)))
-        hurry = asyncio.create_task(self._hurry.wait())
+    async def _leave(self, work: asyncio.Task[Drained], helpers: list[asyncio.Task[None]]) -> None:
+        """Claim nothing more, finish what runs within the grace, hand back the rest, sign off. Bounded, whatever hangs."""
+        self.stop()
         grace = self._settings.worker.drain_grace_seconds
-        await asyncio.wait([finish, hurry], timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        rest = list(self._running)
-        for task in rest:
+        if self._running:
+            log.info("worker_stopping", running=len(self._running), grace_seconds=grace)
+        finished = asyncio.create_task(self._finish(work))
+        hurried = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait([finished, hurried], timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        farewell = asyncio.create_task(self._hand_back(work, finished))
+        await asyncio.wait([farewell], timeout=FAREWELL_SECONDS)
+        for task in (farewell, finished, work, *helpers):
             task.cancel()
-        if rest:
-            log.info("handing_back", sessions=len(rest))
-            await asyncio.wait(rest, timeout=5)
-        finish.cancel()
+        assert self._lease is not None
+        # What is not written by now is left to the lease, which nobody renews any more.
+        self._lease.lost = True
+        await asyncio.wait([farewell, finished, work, *helpers], timeout=1)
+        log.info("worker_stopped", **self.tally.ended, files=self.tally.files, bytes=self.tally.bytes, lost=self.tally.lost)
+
+    async def _finish(self, work: asyncio.Task[Drained]) -> None:
+        # The claim loop ends by itself: cancelled in the middle of a claim, it would leave rows claimed by nobody.
+        await asyncio.wait([work])
+        while self._running:
+            await asyncio.wait(list(self._running))
+
+    async def _hand_back(self, work: asyncio.Task[Drained], finished: asyncio.Task[None]) -> None:
+        await asyncio.wait([work])
+        if self._running:
+            log.info("handing_back", sessions=len(self._running))
+        for task in list(self._running):
+            task.cancel()
+        await asyncio.wait([finished])
+        assert self._lease is not None
+        try:
+            await self._queue.stop_worker(self._lease.worker_id)
+        except DatabaseError as error:
+            # The lease runs out by itself.
+            log.warning("sign_off_failed", error=str(error))

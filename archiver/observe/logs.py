@@ -7,6 +7,7 @@ step before rendering redacts every string, whoever logged it: nothing secret pa
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any, TextIO
@@ -30,6 +31,17 @@ def _redact(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Mutabl
     return event
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def _printable(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What comes from outside (a file name, an answer) must not steer the terminal that it is shown on."""
+    for key, value in event.items():
+        if key not in ("level", "timestamp"):
+            event[key] = _CONTROL.sub("\ufffd", value if isinstance(value, str) else repr(value))
+    return event
+
+
 def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Send our logs and those of the libraries to `stream`, standard error if left out. Call it before anything is logged."""
     stream = stream or sys.stderr
@@ -41,7 +53,7 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
     ]
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
         if console
         else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
@@ -51,6 +63,7 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
             structlog.processors.format_exc_info,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             _redact,
+            *([_printable] if console else []),
             renderer,
         ],
     )

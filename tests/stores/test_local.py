@@ -1,0 +1,277 @@
+"""What only a folder can get wrong: full disks, permissions, links, names."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from archiver.errors import StoreError, StoreUnavailable
+from archiver.stores.local import LocalStore
+
+KEY = "s1/recording/a.wav"
+PART = ".session-1.worker-2.epoch-3.part"
+
+
+async def keep(store: LocalStore, data: bytes = b"data", key: str = KEY) -> None:
+    async with store.upload(key, part=PART) as upload:
+        await upload.write(data)
+        await upload.save()
+
+
+def files(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if not path.is_dir()]
+
+
+def remount(folder: Path, mode: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{mode}", str(folder)], check=True)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes, where this user may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"may not mount: {mounted.stderr.decode(errors='replace').strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+async def test_a_disk_that_fills_up_in_the_middle_of_a_file_leaves_no_part(small_disk: Path) -> None:
+    store = LocalStore(small_disk)
+    with pytest.raises(StoreUnavailable) as caught:
+        await keep(store, bytes(4 * 1024 * 1024))
+    assert caught.value.facts == {"store_key": KEY, "error": "ENOSPC"}
+    assert "free disk space" in caught.value.hint
+    assert files(small_disk) == []
+    await keep(store)  # and there is room again
+
+
+_UNDER_A_LIMIT = """
+import asyncio, resource, signal, sys
+from pathlib import Path
+from archiver.errors import StoreError
+from archiver.stores.local import LocalStore
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_500_000, 2_500_000))
+
+async def main():
+    async with LocalStore(Path(sys.argv[1])).upload("s1/a.wav", part=".s1.part") as upload:
+        for _ in range(4):
+            await upload.write(bytes(1024 * 1024))
+        await upload.save()
+
+try:
+    asyncio.run(main())
+except StoreError as error:
+    print(type(error).__name__, error.facts["error"], sep=",")
+"""
+
+
+def test_a_file_that_the_system_refuses_to_let_grow_leaves_no_part(tmp_path: Path) -> None:
+    """A limit on the size of files breaks a write in its middle, as a full disk does, and for everybody."""
+    ran = subprocess.run(
+        [sys.executable, "-c", _UNDER_A_LIMIT, str(tmp_path / "store")], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout == "StoreError,EFBIG\n"
+    assert files(tmp_path) == []
+
+
+async def test_a_write_that_failed_makes_saving_impossible(tmp_path: Path) -> None:
+    """Whoever goes on after a failed write must not get a file with a hole in it saved."""
+    store = LocalStore(tmp_path)
+    async with store.upload(KEY, part=PART) as upload:
+        await upload.write(b"first")
+        descriptor = upload._raw.fileno()
+        saved = os.dup(descriptor)
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, descriptor)
+        with pytest.raises(StoreUnavailable, match="No space left"):
+            await upload.write(bytes(1024 * 1024))
+        os.dup2(saved, descriptor)
+        os.close(saved)
+        os.close(full)
+        await upload.write(b"second")
+        with pytest.raises(StoreUnavailable, match="wrote"):
+            await upload.save()
+    assert files(tmp_path) == []
+
+
+async def test_a_file_in_place_of_the_root_is_an_unavailable_store(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    root.write_bytes(b"not a folder")
+    store = LocalStore(root)
+    with pytest.raises(StoreUnavailable) as caught:
+        await keep(store)
+    assert caught.value.facts["store_key"] == KEY
+    with pytest.raises(StoreUnavailable):
+        await store.check()
+    assert root.read_bytes() == b"not a folder"
+
+
+async def test_the_free_space_of_a_root_that_is_missing_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable):
+        await LocalStore(tmp_path / "missing").free()
+
+
+async def test_a_file_in_place_of_a_folder_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "s1").write_bytes(b"in the way")
+    with pytest.raises(StoreUnavailable):
+        await keep(LocalStore(tmp_path))
+
+
+_AS_NOBODY = """
+import asyncio, concurrent.futures.thread, os, sys  # all that is needed is loaded before others may not read it
+from pathlib import Path
+from archiver.errors import StoreUnavailable
+from archiver.stores.local import LocalStore
+
+os.chdir(sys.argv[1])
+if os.geteuid() == 0:  # whom modes don't bind
+    os.setgid(65534)
+    os.setuid(65534)
+
+async def main():
+    async with LocalStore(Path("store")).upload("s1/a.wav", part=".s1.part") as upload:
+        await upload.save()
+
+try:
+    asyncio.run(main())
+except StoreUnavailable as error:
+    print(error.facts["error"], error.hint, sep=",")
+"""
+
+
+def test_a_folder_without_permission_says_what_to_do(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    root.mkdir(mode=0o555)
+    ran = subprocess.run(
+        [sys.executable, "-c", _AS_NOBODY, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout == "EACCES,let the archiver's user write there\n"
+
+
+async def test_a_read_only_file_system_says_so(small_disk: Path) -> None:
+    store = LocalStore(small_disk)
+    await keep(store)
+    remount(small_disk, "ro")
+    try:
+        with pytest.raises(StoreUnavailable) as caught:
+            await keep(store, key="s1/recording/b.wav")
+    finally:
+        remount(small_disk, "rw")
+    assert caught.value.facts["error"] == "EROFS"
+    assert "read-only" in caught.value.hint
+
+
+async def test_a_name_too_long_is_not_blamed_on_the_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as caught:
+        await keep(LocalStore(tmp_path), key=f"{'n' * 300}/a.wav")
+    assert not isinstance(caught.value, StoreUnavailable)
+    assert caught.value.facts["error"] == errno.errorcode[errno.ENAMETOOLONG]
+
+
+async def test_a_symbolic_link_under_the_key_is_neither_followed_nor_replaced(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    elsewhere = tmp_path / "elsewhere"
+    target = tmp_path / "store" / KEY
+    target.parent.mkdir(parents=True)
+    for data in (b"data", b"other"):
+        elsewhere.write_bytes(data)
+        target.symlink_to(elsewhere)
+        with pytest.raises(StoreError, match="not a plain file"):
+            await keep(store, b"data")
+        assert elsewhere.read_bytes() == data
+        target.unlink()
+
+
+async def test_a_symbolic_link_under_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    elsewhere = tmp_path / "elsewhere"
+    part = (tmp_path / "store" / KEY).with_name(PART)
+    part.parent.mkdir(parents=True)
+    part.symlink_to(elsewhere)
+    with pytest.raises(StoreError):
+        await keep(store)
+    assert not elsewhere.exists()
+
+
+async def test_a_folder_that_was_removed_meanwhile_is_made_again(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    await keep(store)
+    (tmp_path / "store" / KEY).unlink()
+    for folder in ("s1/recording", "s1"):
+        (tmp_path / "store" / folder).rmdir()
+    await keep(store, key="s1/recording/b.wav")
+    assert (tmp_path / "store/s1/recording/b.wav").read_bytes() == b"data"
+
+
+async def test_recordings_are_not_for_everybody_to_read(tmp_path: Path) -> None:
+    await keep(LocalStore(tmp_path))
+    assert (tmp_path / KEY).stat().st_mode & 0o007 == 0
+
+
+async def test_no_file_number_is_leaked(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    before = open_files()
+    for number in range(20):
+        await keep(store, key=f"s{number}/a.wav")
+        with pytest.raises(StoreError):
+            await keep(store, b"other", key=f"s{number}/a.wav")
+        task = asyncio.create_task(keep(store, key=f"t{number}/a.wav"))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert open_files() == before
+
+
+@pytest.mark.parametrize("in_its_place", ["nothing", "a file"])
+async def test_a_folder_that_vanishes_under_an_upload_is_cleaned_when_it_is_back(tmp_path: Path, in_its_place: str) -> None:
+    """As when a network drive drops out and returns."""
+    root = tmp_path / "store"
+    store = LocalStore(root)
+
+    async def vanish() -> None:
+        async with store.upload(KEY, part=PART) as upload:
+            await upload.write(b"data")
+            root.rename(tmp_path / "aside")
+            if in_its_place == "a file":
+                root.write_bytes(b"?")
+
+    with pytest.raises(StoreUnavailable):
+        await vanish()
+    if in_its_place == "a file":
+        with pytest.raises(StoreUnavailable):
+            await store.check()
+        root.unlink()
+    (tmp_path / "aside").rename(root)
+    assert [path.name for path in files(root)] == [PART]
+    await store.check()
+    assert files(root) == []
+
+
+async def test_a_root_that_vanished_is_not_made_again(tmp_path: Path) -> None:
+    """What would be written there would hide what lies on the drive that dropped out, and be hidden by it when it is back."""
+    root = tmp_path / "deep" / "store"
+    store = LocalStore(root)
+    await keep(store)
+    root.rename(tmp_path / "aside")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=r"storage\.url is gone"):
+            await keep(store)
+    assert not root.exists()
+    (tmp_path / "aside").rename(root)
+    await keep(store)

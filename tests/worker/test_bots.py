@@ -1,0 +1,249 @@
+"""What concerns a bot or the store as a whole, and not one session: nobody's attempts are used up for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from archiver import worker as worker_module
+from archiver.errors import StoreUnavailable
+from archiver.queue.sessions import Queue
+from archiver.stores.local import LocalStore
+
+from .conftest import Logged, Plant, session_id
+
+
+async def assert_untouched(plant: Plant, count: int) -> None:
+    sessions = await plant.sessions()
+    assert [(row["state"], row["failures"], row["crashes"]) for row in sessions.values()] == [("pending", 0, 0)] * count
+
+
+async def test_rejected_credentials_hold_the_bot_and_cost_nobody_an_attempt(plant: Plant, logged: Logged) -> None:
+    await plant.scripted(40)
+    plant.simulator.reject_credentials = True
+    ended = await plant.drained()
+    assert not ended.complete
+    assert ended.left_pending == [{"bot": "bot", "kind": "recording", "sessions": 40, "because": "held"}]
+    await assert_untouched(plant, 40)
+    # Two calls a session, a second one with a token signed afresh, and no session beyond those that ran already.
+    assert plant.simulator.report()["api"]["calls"] <= 2 * 8
+    (held,) = logged.named("bot_held")
+    assert (held["bot"], held["kind"], held["reason"]) == ("bot", "recording", "credentials_rejected")
+    again = await plant.drained()
+    assert again.left_pending == ended.left_pending
+    assert plant.simulator.report()["api"]["calls"] <= 2 * 8
+
+
+async def test_resume_releases_a_held_bot_while_a_worker_runs(plant: Plant) -> None:
+    await plant.scripted(5)
+    plant.simulator.reject_credentials = True
+    async with plant.shift() as shift:
+        await plant.eventually("SELECT 1 FROM archive_holds")
+        await plant.eventually("SELECT 1 WHERE NOT EXISTS (SELECT FROM archive_sessions WHERE state = 'claimed')")
+        plant.simulator.reject_credentials = False
+        await Queue(plant.database, plant.settings().retry).resume(["bot"])
+        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived' HAVING count(*) = 5")
+        await shift.stopped()
+
+
+async def test_a_probe_that_succeeds_releases_the_bot(plant: Plant, logged: Logged) -> None:
+    await plant.scripted(5)
+    plant.simulator.reject_credentials = True
+    await plant.drained()
+    plant.simulator.reject_credentials = False
+    await plant.rows("UPDATE archive_holds SET probe_at = now()")
+    async with plant.shift() as shift:
+        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived' HAVING count(*) = 5")
+        await shift.stopped()
+    assert len(logged.named("bot_released")) == 1
+    assert await plant.rows("SELECT * FROM archive_holds") == []
+
+
+async def test_a_probe_that_fails_leaves_the_bot_held(plant: Plant) -> None:
+    await plant.scripted(5)
+    plant.simulator.reject_credentials = True
+    await plant.drained()
+    calls = plant.simulator.report()["api"]["calls"]
+    await plant.rows("UPDATE archive_holds SET probe_at = now()")
+    async with plant.shift() as shift:
+        await plant.simulator.wait_for(lambda report: report["api"]["calls"] == calls + 2)
+        await plant.eventually("SELECT 1 WHERE NOT EXISTS (SELECT FROM archive_sessions WHERE state = 'claimed')")
+        await shift.stopped()
+    assert len(await plant.rows("SELECT * FROM archive_holds WHERE probe_at > now()")) == 1
+    assert plant.simulator.report()["api"]["calls"] == calls + 2
+    await assert_untouched(plant, 5)
+
+
+async def test_several_refusals_of_one_public_media_host_hold_the_bot(plant: Plant, logged: Logged) -> None:
+    """A short media_hosts list must not cost a night: two sessions fail, then the others wait."""
+    await plant.scripted(20, url="https://recordings.example.net/x.wav")
+    ended = await plant.drained()
+    sessions = await plant.sessions()
+    failed = [row for row in sessions.values() if row["state"] == "failed"]
+    assert [row["reason"] for row in failed] == ["media_host_refused"] * 2
+    assert "media_hosts" in failed[0]["detail"]["hint"]
+    assert ended.left_pending == [{"bot": "bot", "kind": "recording", "sessions": 18, "because": "held"}]
+    assert {row["failures"] for row in sessions.values() if row["state"] == "pending"} == {0}
+    (held,) = logged.named("bot_held")
+    assert (held["reason"], held["host"]) == ("media_host_refused", "recordings.example.net")
+
+
+@pytest.mark.parametrize(
+    "urls",
+    [
+        ["https://recordings.example.net/x.wav"] * 2,
+        ["https://a.example.net/x.wav", "https://b.example.net/x.wav"] * 3,
+        ["http://169.254.169.254/latest/meta-data/"] * 6,
+    ],
+    ids=["too few", "not one host", "an inner address"],
+)
+async def test_other_refusals_fail_their_sessions_alone(plant: Plant, urls: list[str]) -> None:
+    for number, url in enumerate(urls):
+        plant.simulator.script({"session_id": session_id(number), "recordings": [{"url": url}]})
+        await plant.enqueue(session_id(number))
+    # One after the other: which host was refused last is a matter of order.
+    ended = await plant.drained(plant.settings(worker={"concurrency": 1}))
+    assert ended.failed == len(urls)
+    assert ended.left_pending == []
+    assert {row["reason"] for row in (await plant.sessions()).values()} == {"media_host_refused"}
+
+
+async def test_a_rate_limit_blocks_the_bot_for_everyone_and_costs_no_attempt(plant: Plant, logged: Logged) -> None:
+    limited = session_id(99)
+    answers = [{"fault": "rate_limited", "retry_after": 2, "times": 1}, {"status": "success"}]
+    plant.simulator.script({"session_id": limited, "answers": answers})
+    await plant.enqueue(limited)
+    async with plant.shift() as first, plant.shift() as second:
+        told = await logged.until("rate_limited")
+        began = time.monotonic()
+        assert 1.5 < told["wait_seconds"] <= 2.1
+        calls = plant.simulator.report()["api"]["calls"]
+        await plant.scripted(10)
+        await plant.simulator.wait_for(lambda report: report["api"]["calls"] > calls)
+        assert time.monotonic() - began > 1.5
+        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived' HAVING count(*) = 11")
+        await asyncio.gather(first.stopped(), second.stopped())
+    row = (await plant.sessions())[limited]
+    assert (row["failures"], row["calls"]) == (0, 2)
+
+
+async def test_a_store_that_fails_in_the_middle_of_the_night_costs_nobody_an_attempt(
+    plant: Plant, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "STORE_PATIENCE", 3)
+    await plant.scripted(30, faults=[{"kind": "slow", "bytes_per_second": 4000}])
+    aside = plant.root.with_name("aside")
+    async with plant.shift(plant.settings(worker={"concurrency": 4}), drain=True) as shift:
+        await plant.simulator.wait_for(lambda report: report["media"]["complete"] >= 4)
+        plant.root.rename(aside)
+        plant.root.write_bytes(b"not a folder")
+        ended = await shift.ended()
+    assert ended.store_unavailable
+    assert not ended.complete
+    assert ended.timed_out == (await plant.states())["pending"] > 0
+    sessions = await plant.sessions()
+    assert {(row["failures"], row["crashes"]) for row in sessions.values()} == {(0, 0)}
+    assert {row["state"] for row in sessions.values()} <= {"archived", "pending"}
+    # While the store fails nothing is asked of the platform: those that ran when it began, and no more.
+    waves = [entry["failures"] for entry in logged.named("store_unavailable")]
+    assert waves == [1, 2, 3]
+    assert plant.simulator.report()["api"]["calls"] <= len([row for row in sessions.values() if row["state"] == "archived"]) + 4
+    plant.root.unlink()
+    aside.rename(plant.root)
+    assert (await plant.drained()).complete
+    assert await plant.states() == {"archived": 30}
+
+
+async def test_a_store_that_vanishes_and_returns_is_used_again_and_tidied(plant: Plant, logged: Logged) -> None:
+    await plant.scripted(12, faults=[{"kind": "slow", "bytes_per_second": 4000}])
+    aside = plant.root.with_name("aside")
+    async with plant.shift(plant.settings(worker={"concurrency": 4}), drain=True) as shift:
+        await plant.parts_are(4)
+        plant.root.rename(aside)
+        await logged.until("store_unavailable")
+        await plant.eventually("SELECT 1 WHERE NOT EXISTS (SELECT FROM archive_sessions WHERE state = 'claimed')")
+        aside.rename(plant.root)
+        ended = await shift.ended()
+    assert ended.complete
+    assert {(row["failures"], row["crashes"]) for row in (await plant.sessions()).values()} == {(0, 0)}
+    assert plant.parts() == []
+    await plant.assert_accounted_for()
+
+
+async def test_a_store_that_refuses_single_keys_is_used_again(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = True
+    usual = LocalStore.path
+
+    def path(self: LocalStore, key: str) -> object:
+        if failing and not key.startswith(".check"):
+            raise StoreUnavailable(f"{key} cannot be kept", store_key=key)
+        return usual(self, key)
+
+    await plant.scripted(6)
+    async with plant.shift(drain=True) as shift:
+        monkeypatch.setattr(LocalStore, "path", path)
+        await plant.eventually("SELECT 1 FROM archive_sessions WHERE reason = 'store_unavailable'")
+        failing = False
+        ended = await shift.ended()
+    assert ended.complete
+    assert {row["failures"] for row in (await plant.sessions()).values()} == {0}
+    await plant.assert_accounted_for()
+
+
+async def test_one_recording_that_the_store_never_takes_fails_in_the_end_and_the_others_go_on(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = LocalStore.path
+    too_large = session_id(0)
+
+    def path(self: LocalStore, key: str) -> object:
+        if too_large in key:
+            raise StoreUnavailable(f"{key} cannot be kept: no space left on device", store_key=key)
+        return usual(self, key)
+
+    await plant.scripted(6)
+    monkeypatch.setattr(LocalStore, "path", path)
+    assert (await plant.drained()).failed == 1
+    sessions = await plant.sessions()
+    assert (sessions[too_large]["state"], sessions[too_large]["reason"]) == ("failed", "store_unavailable")
+    # The first refusal is the store's fault as far as anybody knows; from the second on it is the session's.
+    assert (sessions[too_large]["failures"], sessions[too_large]["calls"]) == (3, 4)
+    assert {row["state"] for one, row in sessions.items() if one != too_large} == {"archived"}
+
+
+async def test_rows_inserted_by_plain_sql_wake_a_worker_before_it_would_look(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "POLL_SECONDS", 3600.0)
+    one = session_id(1)
+    plant.simulator.script({"session_id": one})
+    async with plant.shift() as shift:
+        await plant.eventually("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()")
+        for number in range(2):
+            await plant.rows(
+                "INSERT INTO archive_queue (bot, session_id) VALUES ('bot', $1) ON CONFLICT DO NOTHING", session_id(number + 1)
+            )
+            await plant.eventually(
+                "SELECT 1 FROM archive_sessions WHERE state <> 'pending' AND session_id = $1", session_id(number + 1), timeout=5
+            )
+        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived'", timeout=5)
+        await shift.stopped()
+
+
+async def test_a_listener_that_is_cut_comes_back(plant: Plant, logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
+    listening = (
+        "SELECT pid FROM pg_stat_activity WHERE query ~ '^(LISTEN|SELECT 1$)' AND datname = current_database() AND pid <> $1"
+    )
+    one = session_id(1)
+    plant.simulator.script({"session_id": one})
+    async with plant.shift() as shift:
+        (row,) = await plant.eventually(listening, 0)
+        await plant.rows("SELECT pg_terminate_backend($1)", row["pid"])
+        await plant.enqueue(one)
+        # Without it polling goes on.
+        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived'", timeout=5)
+        await plant.eventually(listening, row["pid"], timeout=25)
+        await shift.stopped()
+    assert len(logged.named("listen_lost")) == 1

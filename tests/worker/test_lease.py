@@ -1,0 +1,145 @@
+"""The lease: kept while the worker lives, lost when it cannot renew, and then nothing of what was done under it counts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+from archiver.session import part_name
+from archiver.worker import Lease
+
+from .conftest import Line, Logged, Plant
+
+ONE_STALL = {"kind": "stall", "at": 1000, "times": 1}
+
+
+async def test_a_lease_is_renewed_while_a_download_takes_longer_than_it(plant: Plant, logged: Logged) -> None:
+    (one,) = await plant.scripted(1, faults=[{"kind": "slow", "bytes_per_second": 800}])
+    assert (await plant.drained(plant.settings(worker={"lease_seconds": 1}))).complete
+    row = (await plant.sessions())[one]
+    assert (row["state"], row["crashes"]) == ("archived", 0)
+    assert logged.named("lease_lost", "worker_lost_its_lease", "session_rescued") == []
+
+
+async def test_a_worker_that_lost_its_lease_drops_what_it_did_and_goes_on_as_a_new_one(plant: Plant, logged: Logged) -> None:
+    ids = await plant.scripted(3, faults=[ONE_STALL])
+    async with plant.shift(plant.settings(worker={"lease_seconds": 1.5}), drain=True) as shift:
+        await plant.downloading(3)
+        (old,) = await plant.rows("SELECT id FROM archive_workers")
+        await plant.parts_are(3)
+        await plant.rows("UPDATE archive_workers SET expires_at = clock_timestamp()")
+        await logged.until("worker_lost_its_lease")
+        ended = await shift.ended()
+    assert ended.complete
+    assert shift.worker.tally.lost == 3
+    assert plant.parts() == []
+    sessions = await plant.sessions()
+    assert {(row["state"], row["crashes"], row["failures"]) for row in sessions.values()} == {("archived", 1, 0)}
+    workers = [entry["worker"] for entry in logged.named("worker_started")]
+    assert workers[0] == old["id"] < workers[1]
+    assert {entry["session"] for entry in logged.named("lease_lost")} == set(ids)
+    assert await plant.events(ids[0]) == ["enqueued", "claimed", "rescued", "claimed", "asked", "stored", "archived"]
+    await plant.assert_accounted_for()
+
+
+async def test_a_worker_cut_off_from_its_database_stops_before_others_take_over(plant: Plant, line: Line, logged: Logged) -> None:
+    """Its line to the database hangs; another worker rescues its sessions and finishes them; then the first comes back."""
+    ids = await plant.scripted(3, faults=[ONE_STALL])
+    settings = plant.settings(database={"url": line.url}, worker={"lease_seconds": 1.5})
+    async with plant.shift(settings) as first:
+        await plant.downloading(3)
+        line.hang()
+        await logged.until("worker_lost_its_lease")
+        # Before its lease has run out in the database it has dropped everything.
+        (row,) = await plant.rows("SELECT expires_at > clock_timestamp() AS alive FROM archive_workers")
+        assert row["alive"]
+        await plant.parts_are(0)
+        assert plant.files() == {}
+        assert (await plant.drained(plant.settings(worker={"lease_seconds": 1.5}))).complete
+        before = plant.files()
+        line.flow()
+        await plant.eventually("SELECT 1 FROM archive_workers")
+        (extra, *_) = await plant.scripted(1)
+        assert extra == ids[0]
+        await first.stopped()
+    assert plant.files() == before
+    assert first.worker.tally.files == 0
+    sessions = await plant.sessions()
+    assert {row["state"] for row in sessions.values()} == {"archived"}
+    await plant.assert_accounted_for()
+
+
+async def test_a_session_that_was_cancelled_meanwhile_stays_cancelled(plant: Plant, logged: Logged) -> None:
+    (one,) = await plant.scripted(1, faults=[{"kind": "slow", "bytes_per_second": 4000}])
+    async with plant.shift(drain=True) as shift:
+        await plant.downloading(1)
+        await plant.rows(
+            """UPDATE archive_queue SET state = 'cancelled', reason = 'by hand', worker_id = NULL, epoch = epoch + 1,
+               finished_at = now()"""
+        )
+        await shift.ended()
+    row = (await plant.sessions())[one]
+    assert (row["state"], row["reason"]) == ("cancelled", "by hand")
+    assert await plant.rows("SELECT * FROM archived_recordings") == []
+    assert shift.worker.tally.lost == 1
+    (told,) = logged.named("lease_lost")
+    assert (told["session"], told["bot"]) == (one, "bot")
+
+
+async def test_a_lease_cannot_be_used_a_moment_longer_than_nine_tenths(plant: Plant) -> None:
+    from datetime import timedelta
+
+    from archiver.worker import steady_seconds
+
+    lease = Lease(1, timedelta(seconds=10))
+    lease.renewed(steady_seconds() - 8.9)
+    assert 0 < lease.remaining < 0.2
+    lease.guard()
+    lease.renewed(steady_seconds() - 9.1)
+    assert lease.remaining < 0
+    lease.renewed(steady_seconds())
+    lease.lost = True
+    assert lease.remaining == 0
+
+
+async def test_what_a_killed_worker_left_is_taken_over_and_swept(plant: Plant, logged: Logged) -> None:
+    ids = await plant.scripted(4, faults=[ONE_STALL])
+    config = plant.config_file(lease_seconds=1)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "archiver", "--config", str(config), "worker", "--drain",
+        stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        await plant.downloading(4)
+        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'claimed' HAVING count(*) = 4")
+        await plant.parts_are(4)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        await process.wait()
+    assert len(plant.parts()) == 4
+    mine = plant.root / "not-ours.part"
+    mine.write_bytes(b"?")
+    ended = await plant.drained(plant.settings(worker={"lease_seconds": 1}))
+    assert ended.complete
+    assert plant.parts() == []
+    assert mine.read_bytes() == b"?"
+    mine.unlink()
+    assert {row["crashes"] for row in (await plant.sessions()).values()} == {1}
+    assert {entry["session"] for entry in logged.named("session_rescued")} == set(ids)
+    assert {entry["session"] for entry in logged.named("leftover_swept")} == set(ids)
+    await plant.assert_accounted_for()
+
+
+async def test_a_leftover_of_a_row_that_can_have_no_key_is_forgotten(plant: Plant, logged: Logged) -> None:
+    """A row that others wrote, of a kind that climbs, once held by a worker that died: it must not take the others down."""
+    await plant.rows("INSERT INTO archive_queue (bot, session_id, kind) VALUES ('bot', 's-1', '../../../../etc')")
+    (row,) = await plant.rows("SELECT id FROM archive_queue")
+    await plant.rows("INSERT INTO archive_leftovers (queue_id, worker_id, epoch) VALUES ($1, 99, 1)", row["id"])
+    async with plant.shift() as shift:
+        await plant.eventually("SELECT 1 WHERE NOT EXISTS (SELECT FROM archive_leftovers)")
+        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'failed'")
+        await shift.stopped()
+    assert part_name(row["id"], 99, 1) == f".session-{row['id']}.worker-99.epoch-1.part"
+    assert logged.named("leftover_swept") == []

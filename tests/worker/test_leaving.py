@@ -1,0 +1,134 @@
+"""How a worker ends: finished or handed back, never half way, and never hanging on what hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from archiver import worker as worker_module
+from archiver.errors import DatabaseError
+
+from .conftest import Line, Logged, Plant
+
+STALL = {"kind": "stall", "at": 1000, "times": None}
+
+
+async def assert_handed_back(plant: Plant, count: int) -> None:
+    sessions = await plant.sessions()
+    assert [row["state"] for row in sessions.values()] == ["pending"] * count
+    for row in sessions.values():
+        assert (row["failures"], row["crashes"], row["checks"]) == (0, 0, 0)
+    assert plant.files() == {}
+
+
+async def test_stop_finishes_what_runs_and_claims_nothing_more(plant: Plant) -> None:
+    await plant.scripted(6, faults=[{"kind": "slow", "bytes_per_second": 4000}])
+    async with plant.shift(plant.settings(worker={"concurrency": 2})) as shift:
+        await plant.downloading(1)
+        await shift.stopped()
+    assert await plant.states() == {"archived": 2, "pending": 4}
+    assert await plant.rows("SELECT * FROM archive_workers") == []
+    await plant.assert_accounted_for()
+
+
+async def test_what_does_not_finish_within_the_grace_is_handed_back(plant: Plant) -> None:
+    await plant.scripted(3, faults=[STALL])
+    async with plant.shift(plant.settings(worker={"drain_grace_seconds": 0.2})) as shift:
+        await plant.downloading(3)
+        await shift.stopped(timeout=5)
+    await assert_handed_back(plant, 3)
+    assert {row["reason"] for row in (await plant.sessions()).values()} == {"worker_stopped"}
+    assert await plant.rows("SELECT * FROM archive_workers") == []
+
+
+async def test_a_hurried_worker_does_not_wait_for_the_grace(plant: Plant) -> None:
+    await plant.scripted(3, faults=[STALL])
+    async with plant.shift(plant.settings(worker={"drain_grace_seconds": 3600})) as shift:
+        await plant.downloading(3)
+        shift.worker.stop()
+        await shift.stopped(hurry=True, timeout=5)
+    await assert_handed_back(plant, 3)
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+async def test_a_cancelled_run_hands_back_all_the_same(plant: Plant, times: int) -> None:
+    """Cancelled again and again while it leaves, it hurries."""
+    await plant.scripted(3, faults=[STALL])
+    before = asyncio.all_tasks()
+    async with plant.shift(plant.settings(worker={"drain_grace_seconds": 1 if times == 1 else 3600})) as shift:
+        await plant.downloading(3)
+        for _ in range(times):
+            shift.run.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await shift.ended(10)
+        await assert_handed_back(plant, 3)
+        assert await plant.rows("SELECT * FROM archive_workers") == []
+        left = {task.get_name() for task in asyncio.all_tasks() - before}
+        assert not {name for name in left if name.startswith(("session", "lease", "listen", "upkeep", "claim"))}
+
+
+async def test_sessions_that_wait_for_a_slot_are_handed_back_too(plant: Plant) -> None:
+    """More may have been claimed than there are slots (a probe besides): none is forgotten."""
+    await plant.scripted(3, faults=[STALL])
+    async with plant.shift(plant.settings(worker={"drain_grace_seconds": 0})) as shift:
+        shift.worker._slots = asyncio.Semaphore(1)
+        await plant.downloading(1)
+        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'claimed' HAVING count(*) = 3")
+        await shift.stopped(timeout=5)
+    await assert_handed_back(plant, 3)
+
+
+async def test_a_helper_that_dies_takes_the_worker_down_in_order(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def die(self: object) -> None:
+        await plant.downloading(3)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(worker_module.Worker, "_sweep", die)
+    await plant.scripted(3, faults=[STALL])
+    async with plant.shift(plant.settings(worker={"drain_grace_seconds": 0.1})) as shift:
+        with pytest.raises(ZeroDivisionError):
+            await shift.ended(10)
+    await assert_handed_back(plant, 3)
+
+
+async def test_a_worker_that_never_came_to_start_says_why(plant: Plant) -> None:
+    await plant.rows("DROP TABLE archive_workers CASCADE")
+    async with plant.shift() as shift:
+        with pytest.raises(DatabaseError):
+            await shift.ended(10)
+
+
+async def test_a_database_that_hangs_does_not_keep_a_worker_from_leaving(plant: Plant, line: Line) -> None:
+    """What cannot be handed back any more is left to the lease; another worker takes it over."""
+    ids = await plant.scripted(3, faults=[{"kind": "stall", "at": 1000, "times": 1}])
+    settings = plant.settings(database={"url": line.url}, worker={"lease_seconds": 2, "drain_grace_seconds": 0})
+    async with plant.shift(settings) as shift:
+        await plant.downloading(3)
+        line.hang()
+        began = time.monotonic()
+        await shift.stopped(timeout=15)
+        assert time.monotonic() - began < worker_module.FAREWELL_SECONDS + 2
+        assert plant.files() == {}
+    line.flow()
+    assert (await plant.drained(plant.settings(worker={"lease_seconds": 2}))).complete
+    sessions = await plant.sessions()
+    assert [row["state"] for row in sessions.values()] == ["archived"] * 3
+    assert sorted(sessions) == ids
+    await plant.assert_accounted_for()
+
+
+async def test_a_hung_download_does_not_stop_the_others(plant: Plant, logged: Logged) -> None:
+    hung, *others = await plant.scripted(30)
+    recording = {"file_name": "a.wav", "audio": {"bytes": 2000}, "faults": [STALL]}
+    plant.simulator.script({"session_id": hung, "recordings": [recording]})
+    async with plant.shift(plant.settings(worker={"concurrency": 2})) as shift:
+        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived' HAVING count(*) = 29")
+        await shift.stopped(hurry=True)
+    sessions = await plant.sessions()
+    assert sessions[hung]["state"] == "pending"
+    assert {sessions[one]["state"] for one in others} == {"archived"}
+    (told,) = logged.named("worker_stopped")
+    assert (told["archived"], told["files"], told["bytes"] >= 29 * 2000) == (29, 29, True)
