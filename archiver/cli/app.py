@@ -6,7 +6,9 @@ signals. No traceback reaches a user; at log level debug it is in the log, redac
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import signal
 import sys
 from pathlib import Path
@@ -34,6 +36,10 @@ COMMANDS = {
     "simulate": "Run a stand-in for the Kore platform on loopback.",
 }
 """Every command and its short help, so that `--help` imports none of them; a test holds both together."""
+
+
+LINE_BREAK = "\n"
+"""Several mistakes of a configuration are told in a line each."""
 
 
 class Incomplete(click.exceptions.Exit):
@@ -84,8 +90,8 @@ def cli(ctx: click.Context, config: Path | None, log_level: str | None) -> None:
 def run() -> NoReturn:
     """Run the command line and exit with its code."""
     from archiver.errors import ArchiverError
-    from archiver.redact import redact
 
+    _open_standard_streams()
     try:
         code = cli.main(prog_name="archiver", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -101,20 +107,52 @@ def run() -> NoReturn:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing more to say, and nobody to say it to.
-        sys.stderr.close()
+        _discard_output()
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  # the last catch of all
-        from archiver.observe.logs import logger
+        sys.exit(_explain(error))
 
+
+def _open_standard_streams() -> None:
+    """A stream that the caller closed (`<&-`) is an empty one; nor may a socket of ours get its number."""
+    for name, mode in (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, mode)
+            setattr(sys, name, os.fdopen(descriptor, "w" if mode == os.O_WRONLY else "r", encoding="utf-8"))
+
+
+def _discard_output() -> None:
+    """What is still in the buffer must not fail once more when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _explain(error: Exception) -> int:
+    """Say what nobody foresaw; the exit code."""
+    if (
+        isinstance(error, OSError)
+        and error.filename is None
+        and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    ):
+        _discard_output()
+        _tell(f"the output cannot be written: {error.strerror}", "free disk space, or send the output elsewhere")
+        return 1
+    import structlog
+
+    from archiver.observe.logs import logger
+
+    if structlog.is_configured():  # else it would write to standard output, unredacted
         logger(__name__).debug("internal_error", exc_info=error)
-        _tell(
-            f"internal error: {type(error).__name__}: {redact(str(error))}",
-            "this is a bug in archiver; run again with --log-level debug for its traceback",
-        )
-        sys.exit(1)
+    _tell(
+        f"internal error: {type(error).__name__}: {error}",
+        "this is a bug in archiver; run again with --log-level debug for its traceback",
+    )
+    return 1
 
 
 def _tell(message: str, hint: str) -> None:
-    click.echo(f"error: {message}", err=True)
+    """What is wrong and what to do. A message may quote rows that other systems wrote."""
+    from archiver.cli.output import printable
+
+    click.echo(f"error: {printable(message, keep=LINE_BREAK)}", err=True)
     if hint:
-        click.echo(f"  next: {hint}", err=True)
+        click.echo(f"  next: {printable(hint)}", err=True)

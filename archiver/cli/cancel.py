@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import click
 
-from archiver.cli.compose import actor, bot_option, given_ids, opened, run_async, settings_of
-from archiver.cli.output import json_option, print_json, safe
+from archiver.cli.compose import TEXT, actor, check_bot_was_meant, given_ids, opened, run_async, settings_of
+from archiver.cli.output import json_option, print_json, printable
 from archiver.config import Settings
 
 
 @click.command(short_help="Take sessions out of the queue.")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.argument("ids", nargs=-1, type=TEXT, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="Every waiting or running session that the options choose.")
-@click.option("--reason", required=True, help="Why; kept in the session's history with your name.")
-@click.option("--bot", help="Only this bot's.")
-@click.option("--kind", help="Only this kind.")
+@click.option("--reason", type=TEXT, required=True, help="Why; kept in the session's history with your name.")
+@click.option("--bot", type=TEXT, help="Only this bot's.")
+@click.option("--kind", type=TEXT, help="Only this kind.")
 @json_option
 @click.pass_context
 def command(
@@ -27,13 +27,14 @@ def command(
     settings = settings_of(ctx)
     if not reason.strip():
         raise click.BadParameter("is empty", param_hint="--reason")
-    cancelled = run_async(_cancel(settings, given_ids(ids, everything), bot_option(settings, bot), kind, reason))
+    cancelled = run_async(_cancel(settings, given_ids(ids, everything), bot, kind, reason))
+    check_bot_was_meant(settings, bot, len(cancelled))
     if as_json:
         print_json({"cancelled": len(cancelled), "session_ids": cancelled})
     else:
         click.echo(f"{len(cancelled)} cancelled")
         for missed in sorted(set(ids) - set(cancelled)):
-            click.echo(f"not cancelled: {safe(missed)} (unknown, or ended already)", err=True)
+            click.echo(f"not cancelled: {printable(missed)} (unknown, or ended already)", err=True)
 
 
 async def _cancel(settings: Settings, ids: list[str] | None, bot: str | None, kind: str | None, reason: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""The composition root: settings, database, store, clients and worker, built here and passed on. There are no globals."""
+"""The composition root: settings, database and queue, built here and passed on; there are no globals.
+
+What speaks HTTP is built in `serving`, so that the many commands that don't answer sooner.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +10,20 @@ import getpass
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import click
 
-from archiver import __version__
-from archiver.archive import Archive, BotAccess
 from archiver.config import Settings, load
-from archiver.errors import ConfigError, UsageError
-from archiver.kore.client import KoreClient, api_session
-from archiver.kore.media import MediaClient, MediaHosts
+from archiver.errors import UsageError
 from archiver.observe import logs
 from archiver.queue.database import Database, open_database
 from archiver.queue.migrate import check_version, migrate
-from archiver.queue.quota import Quota
 from archiver.queue.sessions import Queue
-from archiver.stores import open_store
-from archiver.worker import Tally, Worker
 
 T = TypeVar("T")
-log = logs.logger(__name__)
 
 
 def settings_of(ctx: click.Context) -> Settings:
@@ -46,8 +41,28 @@ def settings_of(ctx: click.Context) -> Settings:
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine; Ctrl-C cancels it, and it cleans up."""
-    return asyncio.run(main)
+    """Run a command's coroutine; Ctrl-C and SIGTERM cancel it, and it cleans up: exit codes 130 and 143."""
+    return asyncio.run(_terminable(main))
+
+
+async def _terminable(main: Coroutine[Any, Any, T]) -> T:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    terminated = asyncio.Event()
+
+    def on_signal() -> None:
+        terminated.set()
+        task.cancel()
+
+    # Process 1 of a container has no default action for it: without this, `docker stop` would wait and then kill.
+    loop.add_signal_handler(signal.SIGTERM, on_signal)
+    try:
+        return await main
+    except asyncio.CancelledError:
+        if terminated.is_set():
+            raise click.exceptions.Exit(128 + signal.SIGTERM) from None
+        raise
 
 
 def actor() -> str:
@@ -59,11 +74,35 @@ def actor() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
+class Text(click.ParamType[str]):
+    """Text that the database can hold."""
+
+    name = "TEXT"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail("is not UTF-8", param, ctx)
+        return value
+
+
+TEXT = Text()
+
+
 def bot_option(settings: Settings, name: str | None) -> str | None:
-    """The bot that --bot names, checked against the configuration."""
+    """The bot that --bot names, checked against the configuration. Raises ConfigError."""
     if name is not None and settings.bots:
         settings.bot(name)
     return name
+
+
+def check_bot_was_meant(settings: Settings, name: str | None, found: int) -> None:
+    """Rows may name a bot that no configuration knows (any more): --bot chooses them all the same. If there are none of it, it
+    was a slip. Raises ConfigError.
+    """
+    if not found:
+        bot_option(settings, name)
 
 
 @asynccontextmanager
@@ -77,71 +116,6 @@ async def opened(settings: Settings, *, pool_size: int = 4) -> AsyncIterator[tup
         else:
             await check_version(database)
         yield database, queue
-
-
-@asynccontextmanager
-async def bot_access(settings: Settings, database: Database) -> AsyncIterator[dict[str, BotAccess]]:
-    """What serves each bot. The API's connections and the media's never meet."""
-    async with AsyncExitStack() as stack:
-        bots = {}
-        for bot in settings.bots:
-            http = await stack.enter_async_context(api_session())
-            media = MediaClient(MediaHosts.of(bot))
-            stack.push_async_callback(media.close)
-            client = KoreClient(bot, http, max_files=settings.worker.max_files_per_session, on_retry=_tell_of_retry(bot.name))
-            bots[bot.name] = BotAccess(bot, client, media, Quota(database, bot, backoff_base=settings.retry.backoff_base))
-        yield bots
-
-
-def _tell_of_retry(bot: str) -> Callable[[Exception, float], None]:
-    def tell(error: Exception, wait: float) -> None:
-        log.info("api_retry", bot=bot, error=str(error), wait_seconds=round(wait, 2))
-
-    return tell
-
-
-@asynccontextmanager
-async def composed_worker(settings: Settings, database: Database, queue: Queue, tally: Tally) -> AsyncIterator[Worker]:
-    """A worker that has everything, and whose store can be written. Raises StoreError, ConfigError."""
-    if not settings.bots:
-        raise ConfigError("no bot is configured: nothing can be archived", hint="add a [[bots]] block to the configuration")
-    store = open_store(settings.storage)
-    await store.check()
-    async with bot_access(settings, database) as bots:
-        archive = Archive(store, settings.storage.path, settings.retry, on_bytes=tally.add_bytes)
-        yield Worker(
-            settings,
-            database,
-            queue,
-            bots,
-            archive,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=__version__,
-            tally=tally,
-        )
-
-
-@contextmanager
-def stop_on_signals(worker: Worker, *, at_once: bool = False) -> Iterator[list[int]]:
-    """SIGTERM and SIGINT stop the worker in order; a second one (`at_once`: the first) hurries it. Yields those received."""
-    loop = asyncio.get_running_loop()
-    received: list[int] = []
-
-    def on_signal(number: int) -> None:
-        received.append(number)
-        if at_once or len(received) > 1:
-            worker.hurry()
-        else:
-            worker.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    try:
-        yield received
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
 
 
 def given_ids(ids: tuple[str, ...], everything: bool) -> list[str] | None:

@@ -6,11 +6,13 @@ import asyncio
 import fcntl
 import os
 import secrets
+import shlex
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from archiver.cli.app import Incomplete
-from archiver.cli.compose import composed_worker, opened, run_async, stop_on_signals
+from archiver.cli.compose import opened, run_async
 from archiver.cli.output import console, safe, size, table
+from archiver.cli.serving import composed_worker, stop_on_signals
 from archiver.cli.status import status_document
 from archiver.config import Settings, load
 from archiver.errors import UsageError
@@ -36,6 +39,7 @@ from archiver.stores import open_store
 from archiver.worker import Tally
 
 MARK = ".archiver-demo"
+ELSEWHERE = "name another folder with --directory"
 BOT = "demo"
 
 CONFIG = """\
@@ -88,8 +92,10 @@ def command(ctx: click.Context, directory: Path, sessions: int, audio: Path | No
     Exit codes: 0 every session ended as it should and every file is equal; 1 fatal; 2 usage; 3 something did not; 130, 143
     stopped by a signal.
     """
+    chosen = secrets.randbelow(10**6) if seed is None else seed
+    wav_names(audio)  # before a former demo's folder is emptied
     with _folder(directory) as folder:
-        done = run_async(_demo(folder, sessions, audio, seed or secrets.randbelow(10**6), ctx.obj["log_level"]))
+        done = run_async(_demo(folder, sessions, audio, chosen, ctx.obj["log_level"]))
     if not done:
         raise Incomplete
 
@@ -98,54 +104,62 @@ def wav_names(audio: Path | None) -> list[str] | None:
     """The WAVs that --audio names. Raises UsageError if there are none."""
     if audio is None:
         return None
-    names = sorted(path.name for path in audio.glob("*.wav"))
-    if not names:
-        raise UsageError(f"--audio {audio}: no *.wav in it")
-    return names
+    from archiver.simulator.audio import load_folder
+
+    try:
+        return list(load_folder(audio))
+    except ValueError as error:
+        raise UsageError(f"--audio: {error}", hint="name a folder that holds *.wav files") from None
 
 
 @contextmanager
 def _folder(directory: Path) -> Iterator[Path]:
     """The demo's folder, empty, and ours alone for as long as it runs. A folder that no demo made is never touched."""
+    with ExitStack() as stack:
+        try:
+            _take(directory, stack)
+        except BlockingIOError:
+            raise UsageError(f"a demo is running in {directory}", hint=ELSEWHERE) from None
+        except OSError as error:
+            raise UsageError(f"{error.filename or directory}: {error.strerror}", hint=ELSEWHERE) from None
+        yield directory.absolute()
+
+
+def _take(directory: Path, stack: ExitStack) -> None:
     mark = directory / MARK
     if directory.exists() and not mark.exists() and any(directory.iterdir()):
-        raise UsageError(f"{directory} is not empty, and no demo made it", hint="name another folder with --directory")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(mark, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise UsageError(f"{directory}: {error.strerror}", hint="name another folder with --directory") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for entry in directory.iterdir():
-            if entry.name != MARK:
-                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-        yield directory.absolute()
-    except BlockingIOError:
-        raise UsageError(f"a demo is running in {directory}", hint="name another folder with --directory") from None
-    finally:
-        os.close(descriptor)
+        raise UsageError(f"{directory} is not empty, and no demo made it", hint=ELSEWHERE)
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    stack.callback(os.close, descriptor)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for entry in directory.iterdir():
+        if entry.name != MARK:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 async def _demo(folder: Path, sessions: int, audio: Path | None, seed: int, level: str | None) -> bool:
     from archiver.simulator.platform import Simulator, SimulatorSettings
     from archiver.simulator.scenario import demo_scenario
 
-    errors = Console(stderr=True, highlight=False)
+    errors = Console(stderr=True, highlight=False, emoji=False)
     started = time.monotonic()
     audio_files = wav_names(audio)
     scripts = demo_scenario(sessions, seed=seed, audio_files=audio_files)
+    log_path = folder / "archiver.log"
     told = _Told({s.session_id: s.note for s in scripts}, {s.session_id: s.expected or "" for s in scripts})
     async with AsyncExitStack() as stack:
         platform = await stack.enter_async_context(
             Simulator(SimulatorSettings(audio_dir=audio, rate_limits=("6000/minute",), control=False))
         )
-        for script in scripts:
-            platform.script(script)
+        try:
+            platform.script_all(scripts)
+        except ValueError as error:
+            raise UsageError(f"--audio: {error}", hint="take that file out of the folder") from None
         settings = _configure(folder, platform)
-        log_file = stack.enter_context((folder / "archiver.log").open("w", encoding="utf-8"))
+        log_file = stack.enter_context(log_path.open("w", encoding="utf-8"))
         logs.configure(settings.log.model_copy(update={"level": level or "info", "format": "json"}), log_file)
-        errors.print(f"simulated platform on {platform.api_url}, seed {seed}; log in {folder / 'archiver.log'}")
+        errors.print(f"simulated platform on {platform.api_url}, seed {seed}; log in {safe(log_path)}", soft_wrap=True)
         database, queue = await stack.enter_async_context(opened(settings, pool_size=12))
         new, _ = await queue.enqueue([NewSession(BOT, script.session_id) for script in scripts], actor="archiver demo")
         errors.print(f"{new} sessions enqueued")
@@ -245,7 +259,7 @@ def _close(
     out.print(f"{document['recordings']} recordings, {size(document['bytes'])}, in {seconds:.1f} s")
     out.print(f"{len(verified) - len(wrong)} of {len(verified)} files read again and equal to their recorded SHA-256")
     out.print(f"{calls} API calls as the platform counted them, {calls / archived:.2f} per archived session, "
-              f"{calls / max(document['recordings'], 1):.2f} per archived recording")  # fmt: skip
+              f"{calls / max(document['recordings'], 1):.2f} per archived recording", soft_wrap=True)  # fmt: skip
     breaches = {key: report["media"][key] for key in ("altered_urls", "leaked_auth") if report["media"][key]}
     for found in wrong:
         out.print(f"{found.verdict}: {safe(found.store_key)}: {safe(found.message)}")
@@ -254,9 +268,20 @@ def _close(
     for key, count in breaches.items():
         out.print(f"breach: the platform saw {count} {key}")
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    out.print(f"the files are in {shown / 'recordings'}; look closer with:")
+    out.print(f"the files are in {safe(shown / 'recordings')}; look closer with:", soft_wrap=True)
     one = next((i for i, end in sorted(ends.items()) if end[0] == "archived"), "ID")
-    out.print(f"  archiver --config {shown / 'archiver.toml'} status")
-    out.print(f"  archiver --config {shown / 'archiver.toml'} show {one}")
+    program = f"{_program()} --config {shlex.quote(str(shown / 'archiver.toml'))}"
+    for what in ("status", "verify", f"show {one}"):
+        out.print(f"  {safe(program)} {what}", soft_wrap=True)
     complete = sum(sessions.values()) == len(told.notes) and sessions["pending"] == sessions["claimed"] == 0
     return complete and not (wrong or surprises or breaches)
+
+
+def _program() -> str:
+    """How to call this program from here, to be copied: from a virtual environment that is not active, by its path."""
+    if shutil.which("archiver"):
+        return "archiver"
+    beside = Path(sys.executable).with_name("archiver")
+    if not beside.is_file():
+        return f"{shlex.quote(sys.executable)} -m archiver"
+    return shlex.quote(str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside))

@@ -7,8 +7,9 @@ from dataclasses import asdict
 import click
 
 from archiver.cli.app import Incomplete
-from archiver.cli.compose import bot_access, run_async, settings_of
+from archiver.cli.compose import run_async, settings_of
 from archiver.cli.output import console, json_option, print_json, safe
+from archiver.cli.serving import bot_access
 from archiver.config import Settings
 from archiver.errors import ArchiverError
 from archiver.health import Finding, check_bot, check_configuration, check_database, check_store, of_error

@@ -18,7 +18,7 @@ import click
 
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import actor, opened, run_async, settings_of
-from archiver.cli.output import json_option, print_json, safe
+from archiver.cli.output import json_option, print_json, printable
 from archiver.config import Settings
 from archiver.errors import UsageError
 from archiver.queue.sessions import NewSession
@@ -29,6 +29,7 @@ SHOWN = 20
 """Rejected lines that are printed; --json lists them all."""
 
 MAX_LINE = 1_000_000
+"""Bytes of a line; a longer one is rejected without being read into memory."""
 
 KINDS = ("recording", "voicemail")
 PRIORITIES = ("high", "normal", "low")
@@ -98,7 +99,7 @@ def command(
         click.echo(f"{report.new} new, {report.known} already known{raised}, {len(report.rejected)} rejected")
         for rejected in report.rejected[:SHOWN]:
             where = f"line {rejected.line}" if rejected.line else "argument"
-            click.echo(f"rejected {where}: {safe(rejected.why)}: {safe(repr(rejected.value))}".replace("\\[", "["), err=True)
+            click.echo(f"rejected {where}: {printable(rejected.why)}: {printable(repr(rejected.value))}", err=True)
         if len(report.rejected) > SHOWN:
             click.echo(f"... and {len(report.rejected) - SHOWN} more (--json lists them all)", err=True)
     if report.rejected:
@@ -133,7 +134,7 @@ async def _enqueue(settings: Settings, default: _Default, ids: tuple[str, ...], 
 
 
 @contextmanager
-def _source(file: Path | None) -> Iterator[Iterable[bytes]]:
+def _source(file: Path | None) -> Iterator[Iterable[bytes | None]]:
     if file is None:
         yield ()
     elif str(file) == "-":
@@ -146,17 +147,17 @@ def _source(file: Path | None) -> Iterator[Iterable[bytes]]:
             raise UsageError(f"--file {file}: {error.strerror}", hint="name a readable file, or - for standard input") from None
 
 
-def _lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Lines of bounded length: one of a gigabyte must not fill the memory. What exceeds the bound is cut, and so rejected."""
+def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
+    """Lines of bounded length, None in place of a longer one: a line of a gigabyte must not fill the memory."""
     while line := stream.readline(MAX_LINE):
         whole = line
         while not line.endswith(b"\n") and len(line) == MAX_LINE:
             line = stream.readline(MAX_LINE)
-        yield whole
+        yield whole if line is whole else None
 
 
 def _accepted(
-    settings: Settings, default: _Default, ids: tuple[str, ...], lines: Iterable[bytes], report: Report
+    settings: Settings, default: _Default, ids: tuple[str, ...], lines: Iterable[bytes | None], report: Report
 ) -> Iterator[NewSession]:
     """What can be enqueued, in order; the rest goes to the report."""
     for value in ids:
@@ -167,6 +168,10 @@ def _accepted(
     header: list[str] | None = None
     first = True
     for number, raw in enumerate(lines, 1):
+        if raw is None:
+            first = False
+            report.rejected.append(Rejected(number, "", f"longer than {MAX_LINE:,} bytes"))
+            continue
         text = raw.rstrip(b"\r\n")
         line = ""
         try:
@@ -175,11 +180,8 @@ def _accepted(
                 continue
             if first:
                 first = False
-                names = [name.strip().lower() for name in _fields(line)]
-                if "session_id" in names:
-                    header = names
-                    if len(set(names)) != len(names):
-                        raise UsageError(f"line {number}: the CSV's header has a column twice", hint="rename one of them")
+                header = _header(_fields(line), number)
+                if header is not None:
                     continue
             record = {"session_id": line.strip()} if header is None else _record(header, _fields(line))
             yield _session(settings, default, record)
@@ -187,6 +189,18 @@ def _accepted(
             report.rejected.append(Rejected(number, text[:200].decode("utf-8", "replace"), "not UTF-8"))
         except LineError as error:
             report.rejected.append(Rejected(number, line[:200], str(error)))
+
+
+def _header(fields: list[str], number: int) -> list[str] | None:
+    """The columns of a CSV, or None for a first line that is no header. Raises UsageError."""
+    # The platform's own exports spell it sessionId.
+    spelt = {"sessionid": "session_id", "session id": "session_id"}
+    names = [spelt.get(name.strip().lower(), name.strip().lower()) for name in fields]
+    if "session_id" not in names:
+        return None
+    if len(set(names)) != len(names):
+        raise UsageError(f"line {number}: the CSV's header has a column twice", hint="rename one of them")
+    return names
 
 
 def _fields(line: str) -> list[str]:
@@ -208,6 +222,8 @@ def _session(settings: Settings, default: _Default, record: dict[str, str]) -> N
     if not re.fullmatch(r"[A-Za-z0-9._:-]{1,200}", session_id):
         raise LineError(f"not a session ID ({SESSION_ID_ALPHABET})")
     bot = values.pop("bot", "") or default.bot
+    if bot is None and "bot" in record:
+        raise LineError("no bot, and several are configured" if settings.bots else "no bot")
     if bot is None:
         known = ", ".join(b.name for b in settings.bots)
         raise UsageError(
@@ -238,4 +254,7 @@ def _instant(text: str) -> datetime | None:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise LineError(f"started_at {text[:100]!r} is not ISO 8601") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    if not 1 < found.year < 9999:  # at the ends of time another zone's instant cannot be told
+        raise LineError(f"started_at {text[:100]!r} is no time of a call")
+    return found

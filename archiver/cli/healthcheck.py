@@ -17,7 +17,9 @@ def command(ctx: click.Context) -> None:
     """Tell a working worker of this host (container) from a hung one: a worker renews its lease from the very loop that does
     the work, so one whose lease has run out does not work.
 
-    Exit codes: 0 every worker of this host holds its lease; 1 one does not, or there is none; 2 configuration.
+    Where a host has several workers, one that holds its lease will do: it buries those that do not.
+
+    Exit codes: 0 a worker of this host holds its lease; 1 none does, or the database cannot be asked; 2 configuration.
     """
     click.echo(run_async(_check(settings_of(ctx))))
 

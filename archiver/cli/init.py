@@ -23,11 +23,11 @@ def example() -> str:
 @click.command(short_help="Write a configuration file to start from.")
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """Write a configuration file to start from: --config FILE, or ./archiver.toml. Never overwrites one.
+    """Write a configuration file to start from: --config FILE, else $ARCHIVER_CONFIG, else ./archiver.toml. Never overwrites one.
 
     Exit codes: 0 written; 2 there is one already, or it cannot be written.
     """
-    path: Path = ctx.obj["config"] or Path(FILE_NAME)
+    path: Path = ctx.obj["config"] or Path(os.environ.get("ARCHIVER_CONFIG") or FILE_NAME)
     try:
         # It will hold secrets: for its owner alone, from the first moment.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from archiver.redact import redact, redact_value
@@ -18,8 +19,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON doc
 
 
 def console() -> Console:
-    """Standard output. Not on a terminal: plain and wide, so that a pipe sees whole lines."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+    """Standard output. Not on a terminal: plain and wide, so that a pipe sees whole lines. `:bug:` in an ID stays as it is."""
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 2000)
 
 
 def print_json(document: Any) -> None:
@@ -36,11 +37,21 @@ def table(*columns: str, title: str | None = None, right: Iterable[int] = ()) ->
     return made
 
 
+def printable(value: object, *, keep: str = "") -> str:
+    """Text of outside origin for a terminal: no secret, no control character but those to `keep`, nothing that turns the
+    direction of writing.
+    """
+    return "".join(c if c in keep or _harmless(c) else c.encode("unicode_escape").decode() for c in redact(str(value)))
+
+
+def _harmless(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] != "C" and category not in ("Zl", "Zp")
+
+
 def safe(value: object) -> str:
-    """Text of outside origin for a terminal: no secret, no control character, no markup."""
-    text = redact(str(value))
-    text = "".join(c if unicodedata.category(c)[0] != "C" else f"\\x{ord(c):02x}" for c in text)
-    return text.replace("[", "\\[")
+    """The same for rich: no markup either."""
+    return escape(printable(value))
 
 
 def size(count: float) -> str:

@@ -18,9 +18,11 @@ def command(ctx: click.Context, bot: str | None) -> None:
     """
     settings = settings_of(ctx)
     names = run_async(_pause(settings, bot_option(settings, bot)))
-    click.echo(f"paused: {', '.join(names) or 'no bot is known yet (run `archiver migrate`)'}")
+    click.echo(f"paused: {', '.join(names) or 'no bot is configured'}")
 
 
 async def _pause(settings: Settings, bot: str | None) -> list[str]:
     async with opened(settings) as (_, queue):
+        # A bot configured since the last `migrate`, and not served yet, must not slip through.
+        await queue.record_bots([known.name for known in settings.bots], complete=False)
         return await queue.pause([bot] if bot else None, actor=actor())

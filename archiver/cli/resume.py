@@ -21,7 +21,7 @@ def command(ctx: click.Context, bot: str | None) -> None:
     for name, holds in resumed.items():
         click.echo(f"resumed: {name}" + (f", {holds} hold(s) released" if holds else ""))
     if not resumed:
-        click.echo("no bot is known yet (run `archiver migrate`)")
+        click.echo("no bot is known yet: nothing was paused or held")
 
 
 async def _resume(settings: Settings, bot: str | None) -> dict[str, int]:

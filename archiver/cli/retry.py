@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from archiver.cli.compose import actor, bot_option, given_ids, opened, run_async, settings_of
-from archiver.cli.output import json_option, print_json, safe
+from archiver.cli.compose import TEXT, actor, check_bot_was_meant, given_ids, opened, run_async, settings_of
+from archiver.cli.output import json_option, print_json, printable
 from archiver.config import Settings
 from archiver.session import State
 
@@ -13,13 +13,13 @@ ENDED = (State.FAILED, State.CANCELLED, State.UNAVAILABLE)
 
 
 @click.command(short_help="Bring failed or cancelled sessions back.")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.argument("ids", nargs=-1, type=TEXT, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="Every session that the options choose.")
 @click.option("--state", "states", type=click.Choice([state.value for state in ENDED]), multiple=True,
               help="Which to bring back; may be repeated. Default: failed; for sessions named by ID, any of them.")  # fmt: skip
-@click.option("--bot", help="Only this bot's.")
-@click.option("--kind", help="Only this kind.")
-@click.option("--reason", help="Only those that ended for this reason, such as media_host_refused.")
+@click.option("--bot", type=TEXT, help="Only this bot's.")
+@click.option("--kind", type=TEXT, help="Only this kind.")
+@click.option("--reason", type=TEXT, help="Only those that ended for this reason, such as media_host_refused.")
 @json_option
 @click.pass_context
 def command(
@@ -41,13 +41,14 @@ def command(
     settings = settings_of(ctx)
     chosen = [State(state) for state in states] or (list(ENDED) if ids else [State.FAILED])
     wanted = given_ids(ids, everything or not ids)
-    revived = run_async(_retry(settings, wanted, bot_option(settings, bot), kind, chosen, reason))
+    revived = run_async(_retry(settings, wanted, bot, kind, chosen, reason))
+    check_bot_was_meant(settings, bot, len(revived))
     if as_json:
         print_json({"retried": len(revived), "session_ids": revived})
     else:
         click.echo(f"{len(revived)} brought back")
         for missed in sorted(set(ids) - set(revived)):
-            click.echo(f"not brought back: {safe(missed)} (unknown, not ended, or never valid)", err=True)
+            click.echo(f"not brought back: {printable(missed)} (unknown, not ended, or never valid)", err=True)
 
 
 async def _retry(

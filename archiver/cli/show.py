@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import click
+from rich.markup import escape
 
-from archiver.cli.compose import bot_option, opened, run_async, settings_of
-from archiver.cli.output import console, json_option, print_json, safe, size, table
+from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, settings_of
+from archiver.cli.output import console, json_option, print_json, printable, safe, size, table
 from archiver.config import Settings
-from archiver.errors import UsageError
+from archiver.errors import ArchiverError, UsageError
 
 
 @click.command(short_help="Show one session: its state, its recordings, its whole history.")
-@click.argument("session_id")
-@click.option("--bot", help="Where several bots have a session of this ID.")
-@click.option("--kind", help="Where it is enqueued as recording and as voicemail.")
+@click.argument("session_id", type=TEXT)
+@click.option("--bot", type=TEXT, help="Where several bots have a session of this ID.")
+@click.option("--kind", type=TEXT, help="Where it is enqueued as recording and as voicemail.")
 @json_option
 @click.pass_context
 def command(ctx: click.Context, session_id: str, bot: str | None, kind: str | None, as_json: bool) -> None:
@@ -24,7 +26,7 @@ def command(ctx: click.Context, session_id: str, bot: str | None, kind: str | No
     Exit codes: 0; 1 fatal, or there is no such session; 2 usage or configuration, or there are several.
     """
     settings = settings_of(ctx)
-    document = run_async(_show(settings, session_id, bot_option(settings, bot), kind))
+    document = run_async(_show(settings, session_id, bot, kind))
     if as_json:
         print_json(document)
     else:
@@ -32,13 +34,10 @@ def command(ctx: click.Context, session_id: str, bot: str | None, kind: str | No
 
 
 async def _show(settings: Settings, session_id: str, bot: str | None, kind: str | None) -> dict[str, Any]:
-    if "\0" in session_id:
-        raise UsageError("a session ID cannot hold NUL")
     async with opened(settings) as (database, _):
         rows = await database.rows("show", session_id, bot, kind)
+    check_bot_was_meant(settings, bot, len(rows))
     if not rows:
-        from archiver.errors import ArchiverError
-
         raise ArchiverError(
             f"no session {session_id!r} was ever enqueued", hint="check the ID and --bot; `archiver enqueue` adds it"
         )
@@ -53,7 +52,8 @@ def _print(document: dict[str, Any]) -> None:
     out = console()
     reason = f": {safe(document['reason'])}" if document["reason"] else ""
     out.print(
-        f"{safe(document['session_id'])} ({safe(document['bot'])}, {safe(document['kind'])}) is {document['state']}{reason}"
+        f"{safe(document['session_id'])} ({safe(document['bot'])}, {safe(document['kind'])}) is {document['state']}{reason}",
+        soft_wrap=True,
     )
     facts = table("", "")
     for key in (
@@ -75,16 +75,19 @@ def _print(document: dict[str, Any]) -> None:
             facts.add_row(f"{key}.{safe(name)}", safe(value))
     facts.show_header = False
     out.print(facts)
-    if document["recordings"]:
-        out.print()
-        files = table("recording", "bytes", "sha256", "store key", right=[1])
-        for row in document["recordings"]:
-            flags = f" ({', '.join(row['flags'])})" if row["flags"] else ""
-            files.add_row(f"{row['ordinal']}{flags}", size(row["bytes"]), row["sha256"], safe(row["store_key"]))
-        out.print(files)
-    out.print()
-    history = table("when", "what", "who", "facts")
-    for event in document["events"]:
+    # Lines, not tables: what is copied from a narrow terminal must not come in pieces.
+    for row in document["recordings"]:
+        flags = f" ({safe(', '.join(row['flags']))})" if row["flags"] else ""
+        out.print(f"\nrecording {row['ordinal']}: {size(row['bytes'])}{flags}", soft_wrap=True)
+        out.print(f"  sha256     {row['sha256']}\n  store key  {safe(row['store_key'])}", soft_wrap=True)
+    out.print("\nhistory (UTC)")
+    lines = [(_moment(event["at"]), printable(event["event"]), printable(event["actor"] or "")) for event in document["events"]]
+    what_width, who_width = (max((len(line[column]) for line in lines), default=0) for column in (1, 2))
+    for (when, what, who), event in zip(lines, document["events"], strict=True):
         shown = ", ".join(f"{key}={value}" for key, value in event["data"].items() if value not in (None, [], {}))
-        history.add_row(event["at"], safe(event["event"]), safe(event["actor"] or ""), safe(shown))
-    out.print(history)
+        out.print(escape(f"{when}  {what:{what_width}}  {who:{who_width}}  {printable(shown)}".rstrip()), soft_wrap=True)
+
+
+def _moment(text: str) -> str:
+    """A time of the database, to the millisecond; it comes with whatever zone the server is in."""
+    return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]

@@ -17,7 +17,13 @@ from archiver.errors import UsageError
 
 @click.command(short_help="Run a stand-in for the Kore platform on loopback.")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8770, show_default=True, help="Of the API; the media come from the next one. 0: any free ports.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65534),
+    default=8770,
+    show_default=True,
+    help="Of the API; the media come from the next one. 0: any free ports.",
+)
 @click.option("--bot-id", default="st-simulated", show_default=True)
 @click.option("--client-id", default="cs-simulated", show_default=True)
 @click.option("--client-secret", default="simulated-secret-of-no-worth-0123456789", show_default=True)
@@ -50,8 +56,12 @@ def command(
 
     Exit codes: 0 stopped; 2 usage.
     """
+    from pydantic import ValidationError
+
+    from archiver.simulator.checked import describe
     from archiver.simulator.platform import Simulator, SimulatorSettings
 
+    audio_files = wav_names(audio)
     try:
         scripts = json.loads(sessions.read_text(encoding="utf-8")) if sessions else []
         simulator = Simulator(
@@ -67,9 +77,10 @@ def command(
             )
         )
         simulator.script_all(scripts)
-    except ValueError as error:
-        raise UsageError(f"simulate: {error}", hint="see --help, and the docstring of archiver/simulator/script.py") from None
-    run_async(_serve(simulator, demo, seed, wav_names(audio)))
+    except (ValueError, OSError) as error:
+        what = describe(error) if isinstance(error, ValidationError) else str(error)
+        raise UsageError(f"simulate: {what}", hint="see --help, and the docstring of archiver/simulator/script.py") from None
+    run_async(_serve(simulator, demo, seed, audio_files))
 
 
 async def _serve(simulator: Any, demo: int | None, seed: int, audio_files: list[str] | None) -> None:

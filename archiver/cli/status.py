@@ -84,10 +84,11 @@ def print_status(document: dict[str, Any]) -> None:
     for hold in document["holds"]:
         message = hold["detail"].get("message", "")
         out.print(
-            f"held: {safe(hold['bot'])} ({safe(hold['kind'])}) since {hold['since']}: {safe(hold['reason'])}: {safe(message)}"
+            f"held: {safe(hold['bot'])} ({safe(hold['kind'])}) since {hold['since']}: {safe(hold['reason'])}: {safe(message)}",
+            soft_wrap=True,
         )
         if hold["detail"].get("hint"):
-            out.print(f"  next: {safe(hold['detail']['hint'])}")
+            out.print(f"  next: {safe(hold['detail']['hint'])}", soft_wrap=True)
     for name in document["paused"]:
         out.print(f"paused: {safe(name)} (`archiver resume --bot {safe(name)}`)")
     for blocked in document["blocked"]:

@@ -9,7 +9,7 @@ import click
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from archiver.cli.app import Incomplete
-from archiver.cli.compose import bot_option, opened, run_async, settings_of
+from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, settings_of
 from archiver.cli.output import console, json_option, print_json, safe, size
 from archiver.config import Settings
 from archiver.evidence.verify import Verified, verify
@@ -17,7 +17,7 @@ from archiver.stores import open_store
 
 
 @click.command(short_help="Read every stored file again and hold it against its recorded SHA-256.")
-@click.option("--bot", help="Only this bot's recordings.")
+@click.option("--bot", type=TEXT, help="Only this bot's recordings.")
 @json_option
 @click.pass_context
 def command(ctx: click.Context, bot: str | None, as_json: bool) -> None:
@@ -26,7 +26,8 @@ def command(ctx: click.Context, bot: str | None, as_json: bool) -> None:
     Exit codes: 0 every recorded file is there, whole and equal; 1 fatal; 2 configuration; 3 some are not: each is named.
     """
     settings = settings_of(ctx)
-    document = run_async(_verify(settings, bot_option(settings, bot), quiet=as_json))
+    document = run_async(_verify(settings, bot, quiet=as_json))
+    check_bot_was_meant(settings, bot, document["files"])
     if as_json:
         print_json(document)
     else:

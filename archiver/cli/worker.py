@@ -7,7 +7,8 @@ from datetime import timedelta
 import click
 
 from archiver.cli.app import Incomplete
-from archiver.cli.compose import composed_worker, opened, run_async, settings_of, stop_on_signals
+from archiver.cli.compose import opened, run_async, settings_of
+from archiver.cli.serving import composed_worker, stop_on_signals
 from archiver.config import Settings, parse_duration
 from archiver.observe.logs import logger
 from archiver.worker import Drained, Tally

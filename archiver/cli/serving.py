@@ -1,0 +1,97 @@
+"""The composition root's other half: store, clients and worker, for the commands that speak to the platform."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+
+from archiver import __version__
+from archiver.archive import Archive, BotAccess
+from archiver.config import Settings
+from archiver.errors import ConfigError
+from archiver.kore.client import KoreClient, api_session
+from archiver.kore.media import MediaClient, MediaHosts
+from archiver.observe.logs import logger
+from archiver.queue.database import Database
+from archiver.queue.quota import Quota
+from archiver.queue.sessions import Queue
+from archiver.stores import open_store
+from archiver.worker import Tally, Worker
+
+log = logger(__name__)
+
+
+@asynccontextmanager
+async def bot_access(settings: Settings, database: Database) -> AsyncIterator[dict[str, BotAccess]]:
+    """What serves each bot. The API's connections and the media's never meet."""
+    async with AsyncExitStack() as stack:
+        bots = {}
+        for bot in settings.bots:
+            http = await stack.enter_async_context(api_session())
+            media = MediaClient(MediaHosts.of(bot))
+            stack.push_async_callback(media.close)
+            client = KoreClient(bot, http, max_files=settings.worker.max_files_per_session, on_retry=_tell_of_retry(bot.name))
+            bots[bot.name] = BotAccess(bot, client, media, Quota(database, bot, backoff_base=settings.retry.backoff_base))
+        yield bots
+
+
+def _tell_of_retry(bot: str) -> Callable[[Exception, float], None]:
+    def tell(error: Exception, wait: float) -> None:
+        log.info("api_retry", bot=bot, error=str(error), wait_seconds=round(wait, 2))
+
+    return tell
+
+
+@asynccontextmanager
+async def composed_worker(settings: Settings, database: Database, queue: Queue, tally: Tally) -> AsyncIterator[Worker]:
+    """A worker that has everything, and whose store can be written. Raises StoreError, ConfigError."""
+    if not settings.bots:
+        raise ConfigError("no bot is configured: nothing can be archived", hint="add a [[bots]] block to the configuration")
+    store = open_store(settings.storage)
+    await store.check()
+    async with bot_access(settings, database) as bots:
+        for bot in bots.values():
+            # A key that cannot sign is found here, not by every session in turn.
+            bot.client.signer.token()
+        archive = Archive(store, settings.storage.path, settings.retry, on_bytes=tally.add_bytes)
+        yield Worker(
+            settings,
+            database,
+            queue,
+            bots,
+            archive,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=__version__,
+            tally=tally,
+        )
+
+
+@contextmanager
+def stop_on_signals(worker: Worker, *, at_once: bool = False) -> Iterator[list[int]]:
+    """SIGTERM and SIGINT stop the worker in order; a second one (`at_once`: the first) hurries it. Yields those received."""
+    loop = asyncio.get_running_loop()
+    received: list[int] = []
+
+    def on_signal(number: int) -> None:
+        received.append(number)
+        if at_once or len(received) > 1:
+            worker.hurry()
+        else:
+            worker.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield received
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if received:
+                # It is ending; what is left to do is bounded, and must not be cut short by one more signal.
+                loop.add_signal_handler(number, received.append, number)
+            else:
+                loop.remove_signal_handler(number)
