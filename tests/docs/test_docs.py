@@ -1,0 +1,95 @@
+"""The documents are held against the code: a reader must be able to believe them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from archiver.cli.app import COMMANDS
+from archiver.queue.database import Database
+from archiver.session import State
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+TABLES = (ROOT / "docs" / "tables.md").read_text()
+
+REASON = re.compile(
+    r"""reason\s*=\s*f?"([a-z_{}.]+)"|(?:Failed|Retry|HandedBack)\("([a-z_]+)"|_rejected\("[^"]*",\s*"([a-z_]+)"|"(recording_bad_wav)\""""
+)
+SQL_REASON = re.compile(r"(?:THEN|ELSE) '(not_ready|partial|worker_lost|crashed_workers)'|reason := '([a-z_]+)'")
+
+
+def _reasons() -> Iterator[str]:
+    for path in [*(ROOT / "archiver").rglob("*.py"), *(ROOT / "archiver").rglob("*.sql"), *(ROOT / "migrations").glob("*.sql")]:
+        if "simulator" in path.parts or "cli" in path.parts:
+            continue
+        for match in (REASON if path.suffix == ".py" else SQL_REASON).finditer(path.read_text()):
+            reason = next(group for group in match.groups() if group)
+            yield re.sub(r"\{.*\}", "...", reason)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_readme_names_every_command(command: str) -> None:
+    assert f"`{command}`" in README
+
+
+def test_every_reason_in_the_code_is_explained() -> None:
+    reasons = set(_reasons()) - {"api_error", "transfer_failed", "recording_rejected"}  # of base classes
+    assert len(reasons) > 30, "the patterns above no longer find the reasons"
+    assert not {reason for reason in reasons if f"`{reason}`" not in OPERATIONS}
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_state_is_explained(state: State) -> None:
+    assert f"| `{state.value}` |" in OPERATIONS
+
+
+@pytest.mark.parametrize("document", [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_links_between_documents_lead_somewhere(document: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document):
+        assert (ROOT / target).exists() or (ROOT / "docs" / target).exists(), target
+
+
+def test_the_changelog_has_an_unreleased_section() -> None:
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_lock_files_carry_hashes_and_no_addresses() -> None:
+    for lock in (ROOT / "locks").glob("*.txt"):
+        text = lock.read_text()
+        assert "--hash=sha256:" in text
+        assert "://" not in text
+        assert "--index" not in text
+        assert "--find-links" not in text
+
+
+def test_tracked_files_name_no_path_of_one_machine() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = [name for name in listed.split("\0") if name]
+    assert names
+    for name in names:
+        path = ROOT / name
+        if path.is_file() and path.suffix not in {".wav"} and path != Path(__file__):
+            assert not re.search(r"/(?:root|home/\w+|work)/", path.read_text(errors="replace")), name
+
+
+async def test_the_documented_columns_exist(database: Database) -> None:
+    async with database.connection() as connection:
+        for table in ("archive_queue", "archive_sessions", "archived_recordings"):
+            columns = {
+                row["column_name"]
+                for row in await connection.fetch(
+                    "SELECT column_name FROM information_schema.columns WHERE table_name = $1", table
+                )
+            }
+            section = TABLES.partition(f"## `{table}`")[2].partition("\n## ")[0]
+            documented = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+            for listing in re.findall(r"one row a \w+[^`]*(?:`SELECT`[^`]*)?`([a-z_,\s0-9]+)`", section):
+                documented |= {name.strip() for name in listing.split(",")}
+            assert documented, table
+            assert documented <= columns, documented - columns
