@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from archiver.config import BotSettings, PathTemplate, RetrySettings
-from archiver.errors import ApiDefect, ArchiverError, KeyConflict, MediaUnreachable, MediaUrlExpired, TransferError
+from archiver.errors import ApiDefect, ArchiverError, MediaUrlExpired, StoreError, StoreUnavailable, TransferError
 from archiver.kore.client import Answer, Asked, KoreClient, RemoteFile
 from archiver.kore.media import MediaClient
-from archiver.kore.transient import retry_transient
 from archiver.outcome import Archived, Failed, NotReady, Outcome, Retry, Unavailable, classify, facts_of
 from archiver.queue.quota import Quota
 from archiver.recording import clean_file_name
 from archiver.session import Attempt, Session, StoredFile
 from archiver.stores import Store
-from archiver.transfer import Transferred, transfer
+from archiver.transfer import Target, Transferred, transfer
 
-Urls = dict[tuple[int, str], str]
-"""Signed URLs by place and name in the platform's answer."""
+_FileId = tuple[int, str]  # place and name in the platform's answer
 
 KINDS = frozenset({"recording"})
 """What can be asked for so far."""
@@ -43,15 +42,18 @@ class Archive:
     retry: RetrySettings
     on_bytes: Callable[[int], None] = lambda count: None
 
-    def key(self, session: Session, file_name: str) -> str:
-        """The store key of one file of a session."""
-        return self.path.render(
+    def target(self, session: Session, file_name: str) -> Target:
+        """Where one file of a session goes. A rejected body is kept when nothing else will come."""
+        key = self.path.render(
             bot=session.bot,
             date=session.archive_date,
             session_id=session.session_id,
             kind=session.kind,
             file_name=file_name,
         )
+        folder = "/".join(("quarantine", *key.split("/")[:-1]))
+        last = session.failures + 1 >= self.retry.max_attempts
+        return Target(key, file_name, session.part_name, f"{folder}/{session.epoch}-", keep_rejected=last)
 
 
 async def archive_session(attempt: Attempt, bot: BotAccess, archive: Archive, guard: Callable[[], None]) -> Outcome:
@@ -74,31 +76,42 @@ async def archive_session(attempt: Attempt, bot: BotAccess, archive: Archive, gu
             return Failed("platform_failed", _evidence(answer))
         case _:
             return Retry("api_status_unknown", _evidence(answer) | {"status": answer.status})
-    urls = _urls(answer)
+    source = _Source(attempt, bot, _urls(answer))
     problems: list[ArchiverError] = []
     for file, name in _missing(session, answer):
+        fetch = partial(
+            transfer,
+            to=archive.target(session, name),
+            media=bot.media,
+            store=archive.store,
+            guard=guard,
+            on_bytes=archive.on_bytes,
+        )
         try:
-            attempt.stored.append(await _fetch(attempt, bot, archive, file, name, urls, guard))
-        except (TransferError, KeyConflict) as error:
+            done = await source.fetch(file, fetch)
+        except StoreUnavailable:
+            raise
+        except (TransferError, StoreError) as error:
             # The other files of the session are not to blame, and may be gone tomorrow.
             problems.append(error)
             attempt.note("file_failed", ordinal=file.ordinal, file_name=name, **facts_of(error))
+            continue
+        stored = StoredFile(
+            ordinal=file.ordinal,
+            source_name=file.name,
+            file_name=name,
+            store_key=done.saved.key,
+            bytes=done.saved.bytes,
+            sha256=done.saved.sha256,
+            media_type=done.inspection.media_type,
+            flags=done.inspection.flags,
+        )
+        attempt.stored.append(stored)
+        attempt.note("stored", existed=done.saved.existed, **stored.as_row())
     if problems:
         # As long as one of them may still come, the session is not given up.
         raise min(problems, key=lambda error: isinstance(classify(error), Failed))
     return Archived()
-
-
-def _missing(session: Session, answer: Answer) -> list[tuple[RemoteFile, str]]:
-    """The files that no earlier attempt stored, with the names that they will have."""
-    known = {(file.ordinal, file.source_name) for file in session.known}
-    taken = [file.file_name for file in session.known]
-    missing = []
-    for file in answer.files:
-        if (file.ordinal, file.name) not in known:
-            taken.append(clean_file_name(file.name, taken))
-            missing.append((file, taken[-1]))
-    return missing
 
 
 async def _ask(attempt: Attempt, bot: BotAccess, *, drawn: bool) -> Answer:
@@ -114,72 +127,53 @@ async def _ask(attempt: Attempt, bot: BotAccess, *, drawn: bool) -> Answer:
     )
 
 
-async def _fetch(
-    attempt: Attempt,
-    bot: BotAccess,
-    archive: Archive,
-    file: RemoteFile,
-    name: str,
-    urls: Urls,
-    guard: Callable[[], None],
-) -> StoredFile:
-    """Fetch one file; when its URL is not accepted (it expires within minutes), ask for fresh ones, once. They go into `urls`,
-    for the files that come after it.
+def _missing(session: Session, answer: Answer) -> list[tuple[RemoteFile, str]]:
+    """The files that no earlier attempt stored, with the names that they will have."""
+    known = {(file.ordinal, file.source_name) for file in session.known}
+    taken = [file.file_name for file in session.known]
+    missing = []
+    for file in answer.files:
+        if (file.ordinal, file.name) not in known:
+            taken.append(clean_file_name(file.name, taken))
+            missing.append((file, taken[-1]))
+    return missing
+
+
+class _Source:
+    """The signed URLs of one answer. They expire within minutes: when one is refused, all are asked for afresh. Where a fresh one
+    is refused too, asking on for the other files would only spend the budget.
     """
-    try:
-        done = await _transfer(attempt, bot, archive, urls[file.ordinal, file.name], name, guard)
-    except MediaUrlExpired as expired:
-        attempt.note("url_expired", file_name=name, http_status=expired.facts.get("http_status"))
-        answer = await _ask(attempt, bot, drawn=False)
+
+    def __init__(self, attempt: Attempt, bot: BotAccess, urls: dict[_FileId, str]) -> None:
+        self._attempt = attempt
+        self._bot = bot
+        self._urls = urls
+        self._fresh_refused = False
+
+    async def fetch(self, file: RemoteFile, transfer_from: Callable[[str], Awaitable[Transferred]]) -> Transferred:
+        """`transfer_from` the file's URL, or from a fresh one if that has expired."""
+        which = (file.ordinal, file.name)
+        try:
+            return await transfer_from(self._urls[which])
+        except MediaUrlExpired as expired:
+            if self._fresh_refused:
+                raise
+            self._attempt.note("url_expired", ordinal=file.ordinal, http_status=expired.facts.get("http_status"))
+        answer = await _ask(self._attempt, self._bot, drawn=False)
         fresh = _urls(answer)
-        if (file.ordinal, file.name) not in fresh:
+        if which not in fresh:
             raise ApiDefect(
                 f"a second answer no longer lists file {file.ordinal}", reason="api_answer_changed", answer=answer.raw
-            ) from None
-        urls.update(fresh)
-        done = await _transfer(attempt, bot, archive, urls[file.ordinal, file.name], name, guard)
-    stored = StoredFile(
-        ordinal=file.ordinal,
-        source_name=file.name,
-        file_name=name,
-        store_key=done.saved.key,
-        bytes=done.saved.bytes,
-        sha256=done.saved.sha256,
-        media_type=done.inspection.media_type,
-        flags=done.inspection.flags,
-    )
-    attempt.note("stored", existed=done.saved.existed, **stored.as_row())
-    return stored
+            )
+        self._urls.update(fresh)
+        try:
+            return await transfer_from(self._urls[which])
+        except MediaUrlExpired:
+            self._fresh_refused = True
+            raise
 
 
-async def _transfer(
-    attempt: Attempt, bot: BotAccess, archive: Archive, url: str, name: str, guard: Callable[[], None]
-) -> Transferred:
-    session = attempt.session
-    key = archive.key(session, name)
-    folder, _, _ = key.rpartition("/")
-    # A rejected body is kept when nothing else will come; a conflicting one always, since that ends the session.
-    last = session.failures + 1 >= archive.retry.max_attempts
-    quarantine = "/".join(filter(None, ("quarantine", folder, f"{session.epoch}-")))
-    return await _transfer_patiently(
-        bot.media,
-        archive.store,
-        url,
-        key,
-        name=name,
-        part=session.part_name,
-        quarantine=lambda received: f"{quarantine}{received}-{name}",
-        keep_rejected=last,
-        guard=guard,
-        on_bytes=archive.on_bytes,
-    )
-
-
-_transfer_patiently = retry_transient(MediaUnreachable)(transfer)
-"""A short break of the media host is waited out here: to come again through the queue would cost a call to the platform."""
-
-
-def _urls(answer: Answer) -> Urls:
+def _urls(answer: Answer) -> dict[_FileId, str]:
     return {(file.ordinal, file.name): file.url for file in answer.files}
 
 

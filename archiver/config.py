@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import itertools
 import os
 import re
 import string
@@ -118,6 +119,9 @@ def path_part(text: str) -> str:
 class PathTemplate:
     """Where in the store a recording lies. Each of `{session_id}`, `{kind}` and `{file_name}` must occur, so that two
     files never meet in one key; `{file_name}` in the last part, so that a session's folder is known before its files are.
+
+    Where something else follows a session ID or a bot's name in one part of the path, as in `{session_id}-{file_name}`, the
+    character between them is percent-encoded in the former: "a-b" and "c" must not give what "a" and "b-c" give.
     """
 
     FIELDS = ("bot", "date", "session_id", "kind", "file_name")
@@ -139,6 +143,7 @@ class PathTemplate:
         for needed in ("session_id", "kind", "file_name"):
             if needed not in fields:
                 raise ValueError(f"{{{needed}}} is missing: without it two files could meet in one key")
+        self._ends = self._separators()
         head, _, tail = text.rpartition("/")
         if "{file_name}" not in tail or "{file_name}" in head:
             raise ValueError("{file_name} must stand in the last part of the path, and only there")
@@ -151,14 +156,21 @@ class PathTemplate:
         if segments[0] == "quarantine" or any(part.startswith(".") for part in segments):
             raise ValueError("no part may begin with '.', nor the path with quarantine/: the archiver keeps its own files there")
 
+    def _separators(self) -> dict[str, str]:
+        """The character that ends a bot's name or a session ID, where another field follows in the same part of the path."""
+        found = {}
+        for (_, name, _, _), (literal, following, _, _) in itertools.pairwise(self._parts):
+            if name in ("bot", "session_id") and following is not None and "/" not in literal:
+                if not literal or literal[0] in "%0123456789ABCDEF":
+                    raise ValueError(f"{{{name}}} and {{{following}}} need a character between them, neither % nor 0-9 A-F")
+                found[str(name)] = literal[0]
+        return found
+
     def render(self, *, bot: str, date: datetime, session_id: str, kind: str, file_name: str) -> str:
         """The store key of one file. `file_name` is clean already; the rest is made safe here."""
-        values = {
-            "bot": path_part(bot),
-            "session_id": path_part(session_id),
-            "kind": kind,
-            "file_name": file_name,
-        }
+        values = {"bot": path_part(bot), "session_id": path_part(session_id), "kind": kind, "file_name": file_name}
+        for field, end in self._ends.items():
+            values[field] = values[field].replace(end, f"%{ord(end):02X}")
         made: list[str] = []
         for literal, name, spec, _ in self._parts:
             made.append(literal)

@@ -1,4 +1,4 @@
-"""The checks that `doctor` and the start of a worker share: each says what it found and, if need be, the mend."""
+"""The checks of `doctor`: each says what it found and, if need be, the mend."""
 
 from __future__ import annotations
 
@@ -123,8 +123,11 @@ async def check_bot(bot: BotAccess, *, budget: bool) -> list[Finding]:
         if status == 404:
             mend = "if it is not this one session, the platform knows no such bot: check bots.bot_id and bots.host"
             found.append(Finding(f"{check}: API", "warning", f"{bot.settings.host} answered HTTP 404", mend))
-        elif isinstance(status, int) and 200 <= status < 500:
+        elif status in (400, 422):
             found.append(Finding(f"{check}: API", "ok", f"{bot.settings.host} let us in (HTTP {status} for an unknown session)"))
+        elif isinstance(status, int) and status < 400:
+            mend = "this is not the platform's API (another host, a proxy, a login page?): check bots.host"
+            found.append(Finding(f"{check}: API", "failure", f"{bot.settings.host}: {error.message}", mend))
         else:
             found.append(Finding(f"{check}: API", "failure", error.message, error.hint or "check bots.host and the network"))
     except ArchiverError as error:

@@ -10,6 +10,7 @@ import aiohttp
 
 from archiver.errors import KeyConflict, MediaUnreachable, RecordingRejected
 from archiver.kore.media import MediaClient
+from archiver.kore.transient import retry_transient
 from archiver.recording import HEAD_BYTES, Inspection, inspect
 from archiver.stores import Saved, Store
 
@@ -22,27 +23,30 @@ class Transferred:
     inspection: Inspection
 
 
-async def transfer(
-    media: MediaClient,
-    store: Store,
-    url: str,
-    key: str,
-    *,
-    name: str,
-    part: str,
-    quarantine: Callable[[int], str],
-    keep_rejected: bool,
-    guard: Callable[[], None],
-    on_bytes: Callable[[int], None],
-) -> Transferred:
-    """Fetch `url` into `key` of the store.
-
-    Memory is constant whatever the length. `guard` is called before any final key appears, and raises LeaseLost. A body that is
-    not the recording, or not all of it, raises TransferError; with `keep_rejected` it is kept under the key that `quarantine`
-    makes of its length, as it may be the only copy. A body that conflicts with what `key` holds is always kept. Raises StoreError
-    and LeaseLost besides.
+@dataclass(frozen=True)
+class Target:
+    """Where one recording goes: its key, the clean name that it has there, and the name of its temporary object. A body that is
+    refused goes to `quarantine` + its length + name, always if it conflicts with what `key` holds, else with `keep_rejected`.
     """
-    async with media.open(url) as response, store.upload(key, part=part) as upload:
+
+    key: str
+    name: str
+    part: str
+    quarantine: str
+    keep_rejected: bool
+
+
+@retry_transient(MediaUnreachable)
+async def transfer(
+    url: str, to: Target, media: MediaClient, store: Store, guard: Callable[[], None], on_bytes: Callable[[int], None]
+) -> Transferred:
+    """Fetch `url` into `to.key` of the store. Memory is constant whatever the length.
+
+    A short break of the media host is waited out here: to come again through the queue would cost a call to the platform.
+    `guard` is called before any final key appears, and raises LeaseLost. A body that is not the recording, or not all of it,
+    raises TransferError; it may be the only copy, so the last one is kept. Raises StoreError besides.
+    """
+    async with media.open(url) as response, store.upload(to.key, part=to.part) as upload:
         head = bytearray()
         received = 0
         try:
@@ -56,13 +60,15 @@ async def transfer(
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise _broken(error, response.content_length, received, bytes(head)) from None
             _check_length(response, received)
-            inspection = inspect(name=name, head=bytes(head), length=received, content_type=response.headers.get("Content-Type"))
+            inspection = inspect(
+                name=to.name, head=bytes(head), length=received, content_type=response.headers.get("Content-Type")
+            )
             return Transferred(await upload.save(guard=guard), inspection)
         except (MediaUnreachable, RecordingRejected, KeyConflict) as error:
-            if received and (keep_rejected or isinstance(error, KeyConflict)):
+            if received and (to.keep_rejected or isinstance(error, KeyConflict)):
                 # An earlier try of this same attempt may have left another body of this length there: then that one stays.
                 with suppress(KeyConflict):
-                    error.facts["quarantined"] = (await upload.save(quarantine(received), guard=guard)).key
+                    error.facts["quarantined"] = (await upload.save(f"{to.quarantine}{received}-{to.name}", guard=guard)).key
             raise
 
 

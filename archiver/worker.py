@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
 from archiver.archive import Archive, BotAccess, archive_session
+from archiver.cancellation import to_its_end, within
 from archiver.config import Settings
 from archiver.errors import (
     BudgetSpent,
@@ -29,10 +30,11 @@ from archiver.errors import (
     StoreError,
     StoreUnavailable,
 )
+from archiver.lease import Lease, steady_seconds
 from archiver.observe.logs import logger
 from archiver.outcome import Archived, HandedBack, Outcome, Retry, classify, facts_of
 from archiver.queue.database import Database
-from archiver.queue.sessions import Queue
+from archiver.queue.sessions import Backlog, Queue
 from archiver.redact import redact
 from archiver.session import Attempt, Session, State, part_name
 
@@ -42,7 +44,7 @@ POLL_SECONDS = 1.0
 """How often the queue is looked at when nothing wakes the worker: polling is the truth, notifications only come earlier."""
 
 UPKEEP_SECONDS = 5.0
-"""How often dead workers are looked for."""
+"""How often dead workers are looked for, and rows of this one that it does not know of."""
 
 REFUSALS_TO_HOLD = 3
 """So many sessions in a row refused for one public media host hold their bot: the list is short, not the sessions wrong."""
@@ -55,68 +57,6 @@ SETTLE_PATIENCE = 3
 
 FAREWELL_SECONDS = 5.0
 """What handing back and signing off may take after the grace, whatever hangs."""
-
-T = TypeVar("T")
-
-
-def steady_seconds() -> float:
-    """A clock that nobody sets, and that goes on while the machine sleeps: the lease does run out meanwhile."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-async def to_its_end(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] = lambda: None) -> T:
-    """Await `work` to its end. A cancellation meanwhile is told to `on_cancel`, and raised after the end."""
-    task = asyncio.create_task(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-            on_cancel()
-    result = task.result()
-    if cancelled is not None:
-        raise cancelled
-    return result
-
-
-async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """Await `work` for so long, else cancel it and raise TimeoutError at once, where `asyncio.timeout` would await its clean-up:
-    a connection to a database that hangs takes half a minute for that.
-    """
-    task = asyncio.create_task(work)
-    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # seen, even if nobody waits any more
-    try:
-        await asyncio.wait([task], timeout=seconds)
-    finally:
-        task.cancel()
-    if not task.done():
-        raise TimeoutError(f"no answer for {seconds:.1f} s")
-    return task.result()
-
-
-class Lease:
-    """This worker's right to its sessions. Lost when it runs out by this process's own steady clock, before others may act."""
-
-    def __init__(self, worker_id: int, length: timedelta) -> None:
-        self.worker_id = worker_id
-        self._length = length.total_seconds()
-        self.lost = False
-        self.renewed(steady_seconds())
-
-    def renewed(self, asked_at: float) -> None:
-        """The database prolonged it, when asked at that time (`steady_seconds`)."""
-        self._until = asked_at + self._length * 0.9
-
-    @property
-    def remaining(self) -> float:
-        """Seconds that this worker may still act."""
-        return 0.0 if self.lost else self._until - steady_seconds()
-
-    def guard(self) -> None:
-        """Raises LeaseLost if another worker may own the sessions now."""
-        if self.remaining <= 0:
-            raise LeaseLost(f"the lease of worker {self.worker_id} ran out")
 
 
 @dataclass
@@ -173,6 +113,7 @@ class Worker:
         self._lease_length = timedelta(seconds=settings.worker.lease_seconds)
         self._slots = asyncio.Semaphore(settings.worker.concurrency)
         self._running: dict[asyncio.Task[None], Session] = {}
+        self._taken: set[tuple[int, int]] = set()  # (id, epoch) of what runs and is no longer ours
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -181,6 +122,7 @@ class Worker:
         self._refusals: dict[str, tuple[str, int]] = {}
         self._store_failures = 0
         self._store_retry_at = 0.0
+        self._disown_at = time.monotonic() + UPKEEP_SECONDS
         self.tally = tally or Tally()
 
     def stop(self) -> None:
@@ -217,40 +159,58 @@ class Worker:
     # --- claiming
 
     async def _claim_until_done(self, drain: bool, max_wait: timedelta | None, started: datetime) -> Drained:
-        deadline = time.monotonic() + max_wait.total_seconds() if max_wait is not None else None
+        waited = 0.0  # for sessions that fall due later, with nothing else to do
         while not self._stopping.is_set():
             self._wake.clear()
+            idle = False
             try:
                 again_in = await self._claim_once()
                 if drain and not self._running and again_in > 0:
-                    ended = await self._drained(started, deadline)
+                    backlog = await self._queue.backlog(list(self._bots), started)
+                    ended = self._drained(backlog, max_wait, waited)
                     if ended is not None:
                         return ended
+                    idle = backlog.claimed == 0 and backlog.due_in is not None and backlog.due_in > timedelta(0)
             except DatabaseError as error:
                 log.warning("database_unavailable", **facts_of(error))
                 again_in = POLL_SECONDS
+            since = time.monotonic()
             if again_in > 0:
                 await self._wait_for_wake(again_in)
+            waited += time.monotonic() - since if idle else 0.0
         return Drained()
 
     async def _claim_once(self) -> float:
         """Claim for the free slots and start what was claimed. Returns seconds until it is worth coming again."""
         lease = self._lease
         slots = self._settings.worker.concurrency - len(self._running)
-        if slots <= 0 or lease is None or lease.remaining <= 0:
+        if slots <= 0 or lease is None or lease.lost:
             return POLL_SECONDS
         if self._store_failures:
             if self._running or not await self._store_is_back():
                 return POLL_SECONDS
             slots = 1
+        if time.monotonic() >= self._disown_at:
+            self._disown_at = time.monotonic() + UPKEEP_SECONDS
+            await self._compare_with_the_rows(lease)
         claim = await self._queue.claim(lease.worker_id, {name: bot.quota for name, bot in self._bots.items()}, slots)
         for session in claim.sessions:
             self._start(session, lease)
         wait = POLL_SECONDS if claim.again_in is None else min(claim.again_in.total_seconds(), POLL_SECONDS)
         return wait if len(claim.sessions) < slots else POLL_SECONDS
 
+    async def _compare_with_the_rows(self, lease: Lease) -> None:
+        """Put back rows that are ours and that nobody works on; stop working on rows that are no longer ours (cancelled)."""
+        mine = {task: session for task, session in self._running.items() if session.worker_id == lease.worker_id}
+        await self._queue.disown(lease.worker_id, [session.id for session in mine.values()])
+        taken = await self._queue.taken_away(list(mine.values()))
+        for task, session in mine.items():
+            if session.id in taken and task in self._running:
+                self._taken.add((session.id, session.epoch))
+                task.cancel()
+
     def _start(self, session: Session, lease: Lease) -> None:
-        if lease.remaining <= 0:
+        if lease.lost:
             # It ran out under the claim, and with it this session went to others.
             self._lost(session)
             return
@@ -271,17 +231,16 @@ class Worker:
         except TimeoutError:
             pass
 
-    async def _drained(self, started: datetime, deadline: float | None) -> Drained | None:
-        backlog = await self._queue.backlog(list(self._bots), started)
+    def _drained(self, backlog: Backlog, max_wait: timedelta | None, waited: float) -> Drained | None:
         if backlog.workable == 0 and backlog.claimed == 0:
             return Drained(backlog.failed, backlog.left_pending)
         if self._store_failures >= STORE_PATIENCE:
             return Drained(backlog.failed, backlog.left_pending, store_unavailable=True, timed_out=backlog.workable)
-        if deadline is not None:
-            left = deadline - time.monotonic()
-            due_in = backlog.due_in.total_seconds() if backlog.due_in is not None else 0.0
-            if left <= 0 or (backlog.claimed == 0 and due_in > left):
-                return Drained(backlog.failed, backlog.left_pending, timed_out=backlog.workable + backlog.claimed)
+        if max_wait is None or backlog.claimed or backlog.due_in is None or backlog.due_in <= timedelta(0):
+            # What is due now is done however long it takes: only the wait for what falls due later is bounded.
+            return None
+        if waited + backlog.due_in.total_seconds() > max_wait.total_seconds():
+            return Drained(backlog.failed, backlog.left_pending, timed_out=backlog.workable)
         return None
 
     # --- the store, while it fails
@@ -321,7 +280,8 @@ class Worker:
             self._lost(session)
             return
         except asyncio.CancelledError:
-            if lease.remaining <= 0:
+            if lease.lost or (session.id, session.epoch) in self._taken:
+                self._taken.discard((session.id, session.epoch))
                 self._lost(session)
                 return
             outcome = HandedBack("worker_stopped")
@@ -336,10 +296,6 @@ class Worker:
             raise
         except Exception as error:  # noqa: BLE001  # the last catch of a session: nothing of it may stop the others
             outcome = await self._judge(session, error)
-        else:
-            if attempt.calls:
-                with suppress(DatabaseError):  # the next answer tells it again
-                    await bot.quota.answered()
         if attempt.stored:
             self._refusals.pop(session.bot, None)
             self._store_failures = 0
@@ -402,7 +358,7 @@ class Worker:
                 self._lost(session)
                 return
             except Exception as error:  # noqa: BLE001  # a session whose task died would stay ours for as long as we live
-                if lease.remaining <= 0:
+                if lease.lost:
                     self._lost(session)
                     return
                 log.warning("settle_delayed", error=redact(f"{type(error).__name__}: {error}"))
@@ -414,6 +370,9 @@ class Worker:
                         "internal_error", {"message": "the database refused the outcome; the archiver's log has more"}
                     )
                 await asyncio.sleep(min(1.0, max(lease.remaining, 0.05)))
+        if attempt.calls and not isinstance(outcome, HandedBack | Retry):
+            with suppress(DatabaseError):  # the next answer tells it again
+                await self._bots[session.bot].quota.answered()
         name = state.value if state.value != "pending" else type(outcome).__name__.lower()
         self.tally.ended[name] = self.tally.ended.get(name, 0) + 1
         self.tally.files += len(attempt.stored)
@@ -447,19 +406,14 @@ class Worker:
     async def _enlist(self) -> None:
         asked_at = steady_seconds()
         worker_id = await self._queue.start_worker(**self._identity, lease=self._lease_length, bots=list(self._bots))
-        lease = Lease(worker_id, self._lease_length)
-        lease.renewed(asked_at)
-        self._lease = lease
+        self._lease = Lease(worker_id, self._lease_length, asked_at)
         log.info("worker_started", worker=worker_id, concurrency=self._settings.worker.concurrency, bots=list(self._bots))
 
     async def _keep_lease(self) -> None:
-        """Renew it here on the loop: a worker that hangs must lose it. Lost: stop everything that was begun under it, then start
-        again as a new worker.
-        """
+        """Lost: stop everything that was begun under it, then start again as a new worker."""
         assert self._lease is not None
         while True:
-            await self._renew_while_held(self._lease)
-            self._lease.lost = True
+            await self._lease.keep(self._queue.renew)
             log.error("worker_lost_its_lease", worker=self._lease.worker_id, running=len(self._running))
             for task in list(self._running):
                 task.cancel()
@@ -470,22 +424,6 @@ class Worker:
                     log.warning("worker_not_started", error=str(error))
                     await asyncio.sleep(1)
             self._wake.set()
-
-    async def _renew_while_held(self, lease: Lease) -> None:
-        """Renew at a third of the length; after a failure sooner. Returns when it is lost, and before others may act on that."""
-        third = self._lease_length.total_seconds() / 3
-        pause = third
-        while lease.remaining > 0:
-            await asyncio.sleep(min(pause, lease.remaining))
-            asked_at = steady_seconds()
-            try:
-                if not await within(max(lease.remaining, 0.0), self._queue.renew(lease.worker_id, self._lease_length)):
-                    return
-                lease.renewed(asked_at)
-                pause = third
-            except (DatabaseError, TimeoutError) as error:
-                log.warning("lease_not_renewed", remaining_seconds=round(lease.remaining, 1), error=str(error))
-                pause = min(1.0, third / 3)
 
     # --- helpers beside the claim loop
 
@@ -561,8 +499,10 @@ class Worker:
             task.cancel()
         assert self._lease is not None
         # What is not written by now is left to the lease, which nobody renews any more.
-        self._lease.lost = True
-        await asyncio.wait([farewell, finished, work, *helpers], timeout=1)
+        self._lease.give_up()
+        for task in self._running:
+            task.cancel()
+        await asyncio.wait([farewell, finished, work, *helpers, *self._running], timeout=1)
         log.info("worker_stopped", **self.tally.ended, files=self.tally.files, bytes=self.tally.bytes, lost=self.tally.lost)
 
     async def _finish(self, work: asyncio.Task[Drained]) -> None:

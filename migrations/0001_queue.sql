@@ -163,7 +163,7 @@ BEGIN
     NEW.session_id := coalesce(NEW.session_id, '');
     NEW.kind := coalesce(NEW.kind, 'recording');
     NEW.priority := coalesce(NEW.priority, 'normal');
-    NEW.metadata := coalesce(NEW.metadata, '{}');
+    NEW.metadata := coalesce(nullif(NEW.metadata, 'null'), '{}');
     NEW.run_at := CASE WHEN NEW.run_at IS NULL OR NOT isfinite(NEW.run_at) THEN now() ELSE NEW.run_at END;
     IF length(NEW.session_id) > 200 OR length(NEW.bot) > 200 OR length(NEW.kind) > 200 THEN
         given := jsonb_build_object('given', jsonb_build_object(

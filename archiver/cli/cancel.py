@@ -20,7 +20,8 @@ from archiver.config import Settings
 def command(
     ctx: click.Context, ids: tuple[str, ...], everything: bool, reason: str, bot: str | None, kind: str | None, as_json: bool
 ) -> None:
-    """Take waiting or running sessions out of the queue. A worker that has one of them can write nothing of it any more.
+    """Take waiting or running sessions out of the queue. A worker that has one of them can record nothing of it any more, and
+    stops within seconds.
 
     Exit codes: 0 done, were there any or none; 1 fatal; 2 usage or configuration.
     """

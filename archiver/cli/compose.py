@@ -111,8 +111,9 @@ async def opened(settings: Settings, *, pool_size: int = 4) -> AsyncIterator[tup
     async with open_database(settings.database, pool_size=pool_size) as database:
         queue = Queue(database, settings.retry)
         if settings.database.embedded_path is not None:
-            await migrate(database)
-            await queue.record_bots([bot.name for bot in settings.bots], complete=True)
+            # Later on only `migrate` and a worker's start say which bots there are: a look with another file must not.
+            if await migrate(database):
+                await queue.record_bots([bot.name for bot in settings.bots], complete=True)
         else:
             await check_version(database)
         yield database, queue

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
+import os
 import re
+import select
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 
 from archiver.cli.app import Incomplete
-from archiver.cli.compose import actor, opened, run_async, settings_of
+from archiver.cli.compose import TEXT, actor, opened, run_async, settings_of
 from archiver.cli.output import json_option, print_json, printable
 from archiver.config import Settings
 from archiver.errors import UsageError
@@ -60,7 +64,7 @@ class LineError(ValueError):
 
 @click.command(short_help="Add sessions to the queue: arguments, a file, or standard input.")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.option("--bot", help="The bot of these sessions; may be left out where one is configured.")
+@click.option("--bot", type=TEXT, help="The bot of these sessions; may be left out where one is configured.")
 @click.option("--kind", type=click.Choice(KINDS), default="recording", show_default=True)
 @click.option("--priority", type=click.Choice(PRIORITIES), default="normal", show_default=True,
               help="A known session that still waits is raised, never lowered.")  # fmt: skip
@@ -125,7 +129,8 @@ async def _enqueue(settings: Settings, default: _Default, ids: tuple[str, ...], 
     async with opened(settings) as (_, queue):
         with _source(file) as lines:
             records = _accepted(settings, default, ids, lines, report)
-            while batch := list(islice(records, BATCH)):
+            # Off the loop: a producer that is silent must not keep a signal from being heard.
+            while batch := await asyncio.to_thread(lambda: list(islice(records, BATCH))):
                 new, raised = await queue.enqueue(batch, actor=actor())
                 report.new += new
                 report.known += len(batch) - new
@@ -133,12 +138,38 @@ async def _enqueue(settings: Settings, default: _Default, ids: tuple[str, ...], 
     return report
 
 
+class _StandardInput(io.RawIOBase):
+    """Standard input that ends when it is left, also for a thread that waits for its next line."""
+
+    def __init__(self) -> None:
+        self._left = threading.Event()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        while not self._left.is_set():
+            if select.select([0], [], [], 0.2)[0]:
+                data = os.read(0, len(buffer))
+                buffer[: len(data)] = data
+                return len(data)
+        return 0
+
+    def leave(self) -> None:
+        """Have whoever reads see the end."""
+        self._left.set()
+
+
 @contextmanager
 def _source(file: Path | None) -> Iterator[Iterable[bytes | None]]:
     if file is None:
         yield ()
     elif str(file) == "-":
-        yield _lines(sys.stdin.buffer)
+        source = _StandardInput()
+        try:
+            yield _lines(io.BufferedReader(source))
+        finally:
+            source.leave()
     else:
         try:
             with file.open("rb") as opened_file:
@@ -162,7 +193,7 @@ def _accepted(
     """What can be enqueued, in order; the rest goes to the report."""
     for value in ids:
         try:
-            yield _session(settings, default, {"session_id": value})
+            yield _session(settings, default, {"session_id": value}, exactly=True)
         except LineError as error:
             report.rejected.append(Rejected(0, value[:200], str(error)))
     header: list[str] | None = None
@@ -216,9 +247,10 @@ def _record(header: list[str], values: list[str]) -> dict[str, str]:
     return dict(zip(header, values, strict=True))
 
 
-def _session(settings: Settings, default: _Default, record: dict[str, str]) -> NewSession:
+def _session(settings: Settings, default: _Default, record: dict[str, str], *, exactly: bool = False) -> NewSession:
     values = {key: value.strip() for key, value in record.items()}
-    session_id = record["session_id"] if len(record) == 1 else values.pop("session_id")
+    stripped = values.pop("session_id")
+    session_id = record["session_id"] if exactly else stripped
     if not re.fullmatch(r"[A-Za-z0-9._:-]{1,200}", session_id):
         raise LineError(f"not a session ID ({SESSION_ID_ALPHABET})")
     bot = values.pop("bot", "") or default.bot
@@ -242,7 +274,6 @@ def _session(settings: Settings, default: _Default, record: dict[str, str]) -> N
     if user_id is not None and (len(user_id) > 500 or not user_id.isprintable()):
         raise LineError("a user_id of more than 500 or of unprintable characters")
     started_at = _instant(values.pop("started_at", ""))
-    values.pop("session_id", None)
     metadata = {key: value for key, value in values.items() if key and value}
     return NewSession(bot, session_id, kind, priority, user_id, started_at, metadata)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from archiver.cli.compose import actor, bot_option, opened, run_async, settings_of
+from archiver.cli.compose import TEXT, actor, bot_option, opened, run_async, settings_of
 from archiver.config import Settings
 
 
 @click.command(short_help="Claim nothing more of a bot, or of all.")
-@click.option("--bot", help="Only this bot.")
+@click.option("--bot", type=TEXT, help="Only this bot.")
 @click.pass_context
 def command(ctx: click.Context, bot: str | None) -> None:
     """Claim nothing more of a bot, or of all, until `archiver resume`. What runs is finished.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from archiver.cli.compose import bot_option, opened, run_async, settings_of
+from archiver.cli.compose import TEXT, bot_option, opened, run_async, settings_of
 from archiver.config import Settings
 
 
 @click.command(short_help="Go on with paused or held bots.")
-@click.option("--bot", help="Only this bot.")
+@click.option("--bot", type=TEXT, help="Only this bot.")
 @click.pass_context
 def command(ctx: click.Context, bot: str | None) -> None:
     """Go on with paused bots, and with those held for rejected credentials or refused media hosts.

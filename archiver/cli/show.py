@@ -71,8 +71,10 @@ def _print(document: dict[str, Any]) -> None:
         if document[key] is not None:
             facts.add_row(key, safe(document[key]))
     for key in ("metadata", "detail"):
-        for name, value in document[key].items():
-            facts.add_row(f"{key}.{safe(name)}", safe(value))
+        value = document[key]
+        # A producer may have written any JSON there.
+        for name, item in value.items() if isinstance(value, dict) else [("", value)]:
+            facts.add_row(f"{key}.{safe(name)}".rstrip("."), safe(item))
     facts.show_header = False
     out.print(facts)
     # Lines, not tables: what is copied from a narrow terminal must not come in pieces.

@@ -54,7 +54,7 @@ def command(
     It knows the sessions of --sessions and --demo, and those that are POSTed to /_simulator/sessions; GET /_simulator/report
     counts what it was asked. Its credentials are worth nothing.
 
-    Exit codes: 0 stopped; 2 usage.
+    Exit codes: 130, 143 stopped by a signal; 2 usage.
     """
     from pydantic import ValidationError
 
@@ -86,10 +86,14 @@ def command(
 async def _serve(simulator: Any, demo: int | None, seed: int, audio_files: list[str] | None) -> None:
     from archiver.simulator.scenario import demo_scenario
 
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def stop(number: int) -> None:
+        if not stopped.done():
+            stopped.set_result(number)
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(each, stop, each)
     try:
         async with simulator:
             click.echo(f"API   {simulator.api_url}", err=True)
@@ -99,6 +103,7 @@ async def _serve(simulator: Any, demo: int | None, seed: int, audio_files: list[
                     simulator.script(script)
                     click.echo(script.session_id)
             click.echo("ready", err=True)
-            await stop.wait()
+            number = await stopped
     except OSError as error:
         raise UsageError(f"simulate: {error.strerror}", hint="choose another --port; 0 takes any free one") from None
+    raise click.exceptions.Exit(128 + number)

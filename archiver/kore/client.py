@@ -34,6 +34,9 @@ MAX_ANSWER = 4 * 1024 * 1024
 KEPT_ANSWER = 4000
 """Characters of an answer that are kept as evidence."""
 
+CLOCK_TOLERANCE = 60.0
+"""Seconds that our clock may differ from the platform's before a refused token is put down to it."""
+
 CONNECT_SECONDS = 10.0
 STALL_SECONDS = 30.0
 """An answer that brings nothing for so long is given up."""
@@ -103,21 +106,28 @@ class KoreClient:
         if user_id:
             url += f"&userId={quote(user_id, safe='')}"
         paid = [drawn]
+        asked: list[Asked] = []
+
+        def tell(exchange: Asked) -> None:
+            asked.append(exchange)
+            on_answer(exchange)
 
         async def pay() -> None:
             if not paid[0]:
                 await draw()
             paid[0] = False
 
-        http_status, body = await self._exchange(URL(url, encoded=True), self.signer.token, pay, on_answer)
+        http_status, body = await self._exchange(URL(url, encoded=True), self.signer.token, pay, tell)
         if http_status in (401, 403):
-            http_status, body = await self._exchange(URL(url, encoded=True), self.signer.renew, pay, on_answer)
+            self.signer.reread_key()
+            http_status, body = await self._exchange(URL(url, encoded=True), self.signer.renew, pay, tell)
             if http_status in (401, 403):
                 raise CredentialsRejected(
                     f"the platform refuses the credentials of {self.bot.name} (HTTP {http_status})",
                     http_status=http_status,
                     answer=_kept(body),
-                    **({"enforces": "JWE"} if demands_encryption(body) else {}),
+                    **({"enforces": "JWE"} if _demands_encryption(body) else {}),
+                    **_skew(asked[-1].date),
                 )
             self.signer.single_use = True
         return self._understand(http_status, body)
@@ -203,10 +213,9 @@ class KoreClient:
         return Answer(status, tuple(files), _kept(body), http_status)
 
 
-def demands_encryption(body: bytes | str) -> bool:
+def _demands_encryption(body: bytes) -> bool:
     """Whether a refusal says that the app enforces encrypted tokens (JWE)."""
-    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
-    return re.search(r"\bjwe\b|encrypted|encryption", text, re.IGNORECASE) is not None
+    return re.search(rb"\bjwe\b|encrypted|encryption", body, re.IGNORECASE) is not None
 
 
 def _kept(body: bytes) -> str:
@@ -222,6 +231,15 @@ def _status_of(body: bytes) -> str | None:
         return None
     status = data.get("status") if isinstance(data, dict) else None
     return status[:200] if isinstance(status, str) else None
+
+
+def _skew(theirs: datetime | None) -> dict[str, Any]:
+    """What to say when a token may have been refused because our clock is wrong."""
+    seconds = abs((theirs - datetime.now(UTC)).total_seconds()) if theirs is not None else 0.0
+    if seconds <= CLOCK_TOLERANCE:
+        return {}
+    hint = f"this machine's clock differs from the platform's by {seconds:.0f} s: set it (NTP), then `archiver resume`"
+    return {"hint": hint, "clock_differs_seconds": round(seconds)}
 
 
 def _date(value: str | None) -> datetime | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import jwt
@@ -45,6 +46,11 @@ class TokenSigner:
         if self.single_use or time.monotonic() >= self._good_until:
             self.renew()
         return self._token
+
+    def reread_key(self) -> None:
+        """The token was refused: the secret's file may hold a new one by now. If it can't be read, the old one stays."""
+        with suppress(ConfigError):
+            self._key = self.bot.signing_key()
 
     def renew(self) -> str:
         """A token that nobody has used; one just renewed by another will not do, it may be single-use. Raises ConfigError."""

@@ -46,10 +46,11 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Send our logs and those of the libraries to `stream`, standard error if left out. Call it before anything is logged."""
     stream = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
+    foreign_extras = structlog.stdlib.ExtraAdder()
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.stdlib.ExtraAdder(),
+        foreign_extras,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
     ]
     renderer: Any = (
@@ -74,11 +75,12 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     root.setLevel(settings.level.upper())
     # asyncio's debug lines name every selector; aiohttp's access lines name URLs.
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    # asyncpg's pool logs tracebacks of its own about a server that is away; we say that in a line.
+    logging.getLogger("asyncpg").setLevel(logging.DEBUG if settings.level == "debug" else logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *shared[:2],
-            shared[3],
+            *(step for step in shared if step is not foreign_extras),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,

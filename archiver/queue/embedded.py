@@ -17,8 +17,9 @@ What holds:
 
 - A user has the shared lock before it looks for a server, so no server stops under a newcomer. It has start.lock while
   it looks, so two newcomers cannot both start one.
-- If Postgres dies, the keeper ends. If the keeper is killed, the kernel sends Postgres a SIGINT (Linux). The next user
-  waits for server.lock, and recovers. Who was connected loses the connection; the port stays the same where possible.
+- If Postgres dies, the keeper ends. If the keeper is killed, the kernel sends Postgres a SIGINT (Linux). Every user looks
+  once a second whether server.lock is free, and then starts the server again. Who was connected loses the connection; the
+  port stays the same where possible.
 - A cluster is made in PATH/data.new and renamed to PATH/data when it is complete and on disk: all of it, or nothing.
 - It listens on 127.0.0.1 only, wants a password (PATH/password, mode 0600), and syncs every commit. While it runs,
   `PGSERVICEFILE=PATH/pg_service.conf psql service=archiver` connects. PATH/data/postgresql.conf is yours to tune.
@@ -55,6 +56,7 @@ START_SECONDS = 60.0  # how long a start may go on without a new line in the log
 STOP_SECONDS = 30.0  # how long Postgres may take for its last checkpoint before it is told to drop everything
 LEAVE_SECONDS = 10.0  # how long the last user waits for the server to be gone
 POLL_SECONDS = 0.02
+WATCH_SECONDS = 1.0  # how often a user looks whether the server still runs
 LOG_BYTES = 10_000_000  # beyond this, PATH/log becomes PATH/log.1
 SETTINGS = {  # into postgresql.conf when a cluster is made; what correctness needs is said at each start
     "max_connections": "200",
@@ -74,10 +76,23 @@ async def embedded_postgres(path: Path) -> AsyncIterator[str]:
     """
     import asyncio
 
+    async def keep_running() -> None:
+        from archiver.errors import EmbeddedUnavailable
+
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            with contextlib.suppress(EmbeddedUnavailable):  # the user's next statement tells; here it is tried again
+                await asyncio.to_thread(user.revive)
+
     user = _User(path)
+    watch: asyncio.Task[None] | None = None
     try:
-        yield await asyncio.to_thread(user.join)
+        dsn = await asyncio.to_thread(user.join)
+        watch = asyncio.create_task(keep_running())
+        yield dsn
     finally:
+        if watch is not None:
+            watch.cancel()
         if user.let_go():
             await asyncio.to_thread(user.wait_if_last)
 
@@ -194,6 +209,18 @@ class _User:
                 raise self._unavailable(**_describe(error, self._path)) from error
         remember_secret(password)
         return f"postgresql://archiver:{password}@127.0.0.1:{port}/archiver"
+
+    def revive(self) -> None:
+        """Start the server again, if it died while we use it."""
+        with self._joining:
+            if self._place is None or not self._free("server.lock"):
+                return
+            try:
+                with _opened(self._path / "start.lock") as start:
+                    self._wait_for(start, fcntl.LOCK_EX, START_SECONDS + 15, "another command is still starting the server")
+                    self._join_or_start(_pginstall())
+            except (OSError, _Problem) as error:
+                raise self._unavailable(**_describe(error, self._path)) from error
 
     def let_go(self) -> bool:
         """Give up the place, at once and for certain. False if there was none."""

@@ -16,6 +16,9 @@ from archiver.queue.database import Database
 
 _LOCK = 0x6B6F7265  # "kore": one migration at a time in one database
 
+MIGRATION_TIMEOUT = 6 * 3600.0
+"""Seconds that one migration may take: an index on ten million rows takes minutes, on a small server hours."""
+
 LOCK_TIMEOUT = 600.0
 """Seconds to wait for another migration to end."""
 
@@ -68,7 +71,7 @@ async def migrate(database: Database) -> list[Migration]:
                 if len(rows) == len(known):
                     return applied
                 migration = known[len(rows)]
-                await connection.execute(migration.sql, timeout=None)
+                await connection.execute(migration.sql, timeout=MIGRATION_TIMEOUT)
                 await connection.execute(
                     "INSERT INTO archive_migrations (version, name, sha256) VALUES ($1, $2, $3)",
                     migration.version,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 
 from archiver.config import BotSettings
@@ -22,17 +23,18 @@ class Quota:
         self.key = bot.budget_key
         self.windows = [limit.window for limit in bot.rate_limits]
         self.limits = [limit.calls for limit in bot.rate_limits]
-        self._refused = False
+        self._blocked_until: float | None = None  # by this process's clock; None: not refused since the last answer
 
     async def draw(self) -> None:
         """Return when one more call may go out. Raises BudgetSpent instead of waiting longer than PATIENCE."""
+        deadline = time.monotonic() + PATIENCE.total_seconds()
         while True:
             row = await self._database.row("draw", self.key, self.windows, self.limits)
             assert row is not None
             if row["granted"]:
                 return
             wait: timedelta = row["wait"]
-            if wait > PATIENCE:
+            if time.monotonic() + wait.total_seconds() > deadline:
                 raise BudgetSpent(wait)
             await asyncio.sleep(max(wait.total_seconds(), 0.01))
 
@@ -41,16 +43,16 @@ class Quota:
 
         A Retry-After of nothing, or of the past, is none: to ask again at once would be refused again, at once.
         """
-        self._refused = True
         if retry_after is not None and retry_after <= timedelta(0):
             retry_after = None
         row = await self._database.row("block", self.key, retry_after, self._backoff_base)
         assert row is not None
-        wait: timedelta = row["wait"]
-        return max(wait, timedelta(0))
+        wait: timedelta = max(row["wait"], timedelta(0))
+        self._blocked_until = time.monotonic() + wait.total_seconds()
+        return wait
 
     async def answered(self) -> None:
-        """The platform answered: forget refusals of before."""
-        if self._refused:
-            self._refused = False
+        """The platform answered, and not while it was refusing others: the next refusal doubles from the start."""
+        if self._blocked_until is not None and time.monotonic() >= self._blocked_until:
             await self._database.row("unblock", self.key)
+            self._blocked_until = None

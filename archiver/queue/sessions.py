@@ -7,7 +7,6 @@ LeaseLost. Delays are sent as delays: the database's clock alone decides when.
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +15,7 @@ from typing import Any, assert_never
 from archiver.config import RetrySettings
 from archiver.errors import DatabaseError, LeaseLost
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
-from archiver.queue.database import STATEMENT_TIMEOUT, Database
+from archiver.queue.database import Database
 from archiver.queue.quota import Quota
 from archiver.session import Attempt, KnownFile, Session, State
 
@@ -79,8 +78,6 @@ class Queue:
     def __init__(self, database: Database, retry: RetrySettings) -> None:
         self._database = database
         self._retry = retry
-        self._held: dict[int, set[tuple[int, int]]] = {}  # by worker, (id, epoch) of what a claim brought and is not settled
-        self._unsure: dict[int, float] = {}  # by worker, until when a claim of unknown end may still take rows
 
     # --- producers and operators
 
@@ -136,9 +133,10 @@ class Queue:
     # --- a worker's claim
 
     async def claim(self, worker_id: int, bots: Mapping[str, Quota], slots: int) -> Claim:
-        """Claim at most `slots` due sessions, no more of a bot than its budget grants, least recently served bot first."""
-        if time.monotonic() < self._unsure.get(worker_id, 0.0):
-            await self._database.rows("disown", worker_id, [row for row, _ in self._held.get(worker_id, ())])
+        """Claim at most `slots` due sessions, no more of a bot than its budget grants, least recently served bot first.
+
+        When it raises, or an answer is lost on the way, rows may be claimed that nobody was told of: see `disown`.
+        """
         due = await self._database.rows("due", list(bots))
         sessions: list[Session] = []
         waits: list[timedelta] = []
@@ -153,8 +151,6 @@ class Queue:
             try:
                 found, wait = await self._claim_of(worker_id, row["name"], row["kind"], bots[row["name"]], share)
             except DatabaseError:
-                # It may have been carried out all the same, and its answer lost.
-                self._unsure[worker_id] = time.monotonic() + 2 * STATEMENT_TIMEOUT
                 if not sessions:
                     raise
                 break
@@ -163,7 +159,6 @@ class Queue:
                 waits.append(wait)
             elif found:
                 waits.append(now)
-        self._held.setdefault(worker_id, set()).update((session.id, session.epoch) for session in sessions)
         return Claim(sessions, min(waits, default=None))
 
     async def _claim_of(self, worker_id: int, bot: str, kind: str, quota: Quota, slots: int) -> tuple[list[Session], timedelta]:
@@ -193,6 +188,19 @@ class Queue:
         ]
         return sessions, (rows[0]["wait"] if rows else timedelta(0))
 
+    async def disown(self, worker_id: int, working_on: Sequence[int]) -> None:
+        """Put back what this worker has claimed and does not work on, such as after a claim whose answer was lost. Not to be
+        called while a claim of this worker is under way.
+        """
+        await self._database.rows("disown", worker_id, list(working_on))
+
+    async def taken_away(self, sessions: Sequence[Session]) -> set[int]:
+        """The IDs of those claims that are no longer theirs who hold them: cancelled, or rescued."""
+        if not sessions:
+            return set()
+        rows = await self._database.rows("taken_away", [s.id for s in sessions], [s.epoch for s in sessions])
+        return {row["id"] for row in rows}
+
     async def settle(self, attempt: Attempt, outcome: Outcome) -> State:
         """Write how the attempt ended, with the files it stored and its history, in one statement.
 
@@ -215,7 +223,6 @@ class Queue:
             attempt.calls,
             f"worker {session.worker_id}",
         )
-        self._held.get(session.worker_id, set()).discard((session.id, session.epoch))
         if row is None:
             raise LeaseLost(f"session {session.session_id} of {session.bot} is no longer epoch {session.epoch}'s")
         return State(row["state"])
@@ -231,8 +238,9 @@ class Queue:
             case Unavailable(reason, detail):
                 return "unavailable", reason, detail, none
             case Retry(reason, detail):
-                ceiling = min(self._retry.backoff_max, self._retry.backoff_base * 2 ** min(session.failures, 30))
-                return "retry", reason, detail, ceiling * random.random()  # noqa: S311  # jitter, not a secret
+                seconds = self._retry.backoff_base.total_seconds() * 2.0 ** min(session.failures, 100)
+                ceiling = min(seconds, self._retry.backoff_max.total_seconds())
+                return "retry", reason, detail, timedelta(seconds=ceiling * random.random())  # noqa: S311  # jitter, no secret
             case Failed(reason, detail):
                 return "failed", reason, detail, none
             case HandedBack(reason, after, detail):
@@ -261,8 +269,6 @@ class Queue:
     async def stop_worker(self, worker_id: int) -> None:
         """Take a worker off the list; if it still held something, its lease runs out instead."""
         await self._database.rows("worker_stop", worker_id)
-        self._held.pop(worker_id, None)
-        self._unsure.pop(worker_id, None)
 
     async def rescue(self, *, actor: str) -> list[Rescued]:
         """Put back what dead workers held."""

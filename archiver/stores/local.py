@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,7 @@ import aiofiles
 from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncFileIO
 
+from archiver.cancellation import to_its_end
 from archiver.errors import KeyConflict, StoreError, StoreUnavailable
 from archiver.stores import Saved
 
@@ -65,23 +66,6 @@ class _HashingFile(io.FileIO):
         return len(data)
 
 
-async def _whole(work: Awaitable[T]) -> T:
-    """Await work that runs in a thread, to its end even when cancelled: a file must not be closed under a running write, since
-    its number may by then be another file's.
-    """
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        task.exception()  # its error, if any, has nobody left to tell
-        raise cancelled
-    return task.result()
-
-
 class _LocalUpload:
     def __init__(self, store: LocalStore, key: str, part: Path) -> None:
         self._store = store
@@ -118,13 +102,14 @@ class _LocalUpload:
             block, self._buffer = self._buffer, bytearray()
             file: AsyncFileIO = wrap(self._raw)
             with _translated(self._key):
-                await _whole(file.write(block))
+                # To its end: a file must not be closed under a running write, since its number may by then be another file's.
+                await to_its_end(file.write(block))
 
     async def save(self, key: str | None = None, *, guard: Callable[[], None] | None = None) -> Saved:
         key = key or self._key
         await self._flush()
         with _translated(key):
-            return await _whole(asyncio.to_thread(self._commit, key, guard))
+            return await to_its_end(asyncio.to_thread(self._commit, key, guard))
 
     def _commit(self, key: str, guard: Callable[[], None] | None) -> Saved:
         target = self._store.path(key)
@@ -184,18 +169,18 @@ class LocalStore:
         upload = _LocalUpload(self, key, self._part_path(key, part))
         try:
             with _translated(key):
-                await _whole(asyncio.to_thread(upload.create))
+                await to_its_end(asyncio.to_thread(upload.create))
             yield upload
         finally:
             with _translated(key):
-                await _whole(asyncio.to_thread(upload.drop))
+                await to_its_end(asyncio.to_thread(upload.drop))
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
         path = self.path(key)
         with _translated(key):
             try:
                 async with aiofiles.open(path, "rb", buffering=0) as file:
-                    while block := await _whole(file.read(BLOCK)):
+                    while block := await to_its_end(file.read(BLOCK)):
                         yield block
             except (FileNotFoundError, NotADirectoryError):
                 raise StoreError(f"{key} is missing", store_key=key, missing=True) from None
@@ -221,17 +206,22 @@ class LocalStore:
     async def check(self) -> str:
         probe = f".check-{secrets.token_hex(8)}"
         payload = secrets.token_bytes(64)
-        with _translated(probe):
-            for path in list(self._stuck):
+        for path in list(self._stuck):
+            # Whether the store works, the probe alone decides: the folder of such a part may be gone for good.
+            with suppress(OSError):
                 await asyncio.to_thread(self.remove, path)
         try:
-            async with self.upload(probe, part=f"{probe}.part") as upload:
-                await upload.write(payload)
-                await upload.save()
+            try:
+                async with self.upload(probe, part=f"{probe}.part") as upload:
+                    await upload.write(payload)
+                    await upload.save()
+            except StoreError as error:
+                what = error.message.removeprefix(f"{probe} cannot be kept: ")
+                raise StoreUnavailable(f"{self.root} cannot be written: {what}", hint=error.hint, **error.facts) from None
             found = b"".join([block async for block in self.read(probe)])
         finally:
             with _translated(probe):
-                await _whole(asyncio.to_thread(self.path(probe).unlink, missing_ok=True))
+                await to_its_end(asyncio.to_thread(self.path(probe).unlink, missing_ok=True))
         if found != payload:
             raise StoreUnavailable(f"{self.root}: what was written is not what is read back")
         return f"{self.root}, {await self.free() / 1e9:.1f} GB free"

@@ -5,6 +5,8 @@ import shutil
 import socket
 from typing import Any
 
+import pytest
+
 from archiver.simulator.platform import Simulator
 from tests.acceptance.conftest import ROOT, Program
 
@@ -105,3 +107,21 @@ async def test_the_examples_placeholders_are_told(blank: Program, simulator: Sim
 async def test_no_configuration_and_an_unreadable_one_are_told(blank: Program) -> None:
     (blank.folder / "archiver.toml").write_text("[worker]\nconcurrency = 0\n")
     (await blank("doctor")).refused(2, "worker.concurrency = 0")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"http_status": 200, "body": "<html>please log in</html>", "content_type": "text/html"},
+        {"http_status": 302, "body": ""},
+        {"raw": "hi"},
+    ],
+)
+async def test_a_host_that_is_not_the_platform_is_no_success(
+    archiver: Program, data: dict[str, Any], simulator: Simulator, answer: dict[str, Any]
+) -> None:
+    archiver.configure(data)
+    simulator.script({"session_id": "archiver-doctor-0", "answers": [answer]})
+    result = await archiver("doctor")
+    assert result.code == 3
+    assert "check bots.host" in result.stdout

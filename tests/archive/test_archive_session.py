@@ -237,7 +237,7 @@ async def test_an_expired_url_is_asked_for_again_once(trial: Trial) -> None:
     way = await trial.go()
     assert way.outcome == Archived()
     assert way.attempt.calls == 2
-    assert way.events("url_expired") == [{"file_name": "a.wav", "http_status": 403}]
+    assert way.events("url_expired") == [{"ordinal": 1, "http_status": 403}]
     assert trial.simulator.report()["media"]["expired_urls"] == 1
 
 
@@ -246,6 +246,25 @@ async def test_urls_that_expire_for_ever_go_back_to_the_queue(trial: Trial) -> N
     way = await trial.go()
     assert (type(way.outcome), way.reason) == (Retry, "media_url_rejected")
     assert way.attempt.calls == 2
+
+
+async def test_where_fresh_urls_are_refused_too_the_budget_is_spared(trial: Trial) -> None:
+    """A media host that refuses everything: one more call an attempt, not one a file."""
+    names = [f"{number}.wav" for number in range(10)]
+    refused = {"kind": "status", "http_status": 403, **ALWAYS}
+    trial.script(*({"file_name": name, "audio": {"bytes": 500}, "faults": [refused]} for name in names))
+    way = await trial.go()
+    assert (type(way.outcome), way.reason) == (Retry, "media_url_rejected")
+    assert way.attempt.calls == 2
+    assert len(way.events("file_failed")) == 10
+
+
+async def test_a_key_that_the_store_cannot_keep_leaves_the_other_files_alone(trial: Trial) -> None:
+    trial.script({"file_name": "a.wav", "audio": {"bytes": 500}}, {"file_name": "b.wav", "audio": {"bytes": 500}})
+    (trial.root / FOLDER / "a.wav").mkdir(parents=True)
+    way = await trial.go()
+    assert (type(way.outcome), way.reason) == (Retry, "store_refused")
+    assert [file.file_name for file in way.attempt.stored] == ["b.wav"]
 
 
 async def test_one_fresh_answer_serves_all_files_that_come_after(trial: Trial) -> None:

@@ -8,6 +8,7 @@ import ssl
 import zlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -418,3 +419,26 @@ async def test_no_secret_is_in_errors_or_evidence(simulator: Simulator) -> None:
     told = repr((error, error.message, error.hint, error.facts, asker.asked))
     for secret in (token, token.split(".")[2], simulator.client_secret, "SIGNATURE"):
         assert secret not in told
+
+
+async def test_a_secret_that_was_rotated_in_its_file_is_read_again(simulator: Simulator, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("an old secret that the platform no longer knows")
+    simulator.script({"session_id": SESSION})
+    async with asking(bot_of(simulator, client_secret="", client_secret_file=str(secret))) as asker:
+        with pytest.raises(CredentialsRejected):
+            await asker.ask()
+        secret.write_text(simulator.client_secret)
+        assert (await asker.ask()).status == "success"
+        secret.unlink()
+        assert (await asker.ask()).status == "success"
+
+
+async def test_a_refusal_by_a_platform_whose_clock_differs_says_so(simulator: Simulator) -> None:
+    simulator.settings.clock_skew = 3600
+    simulator.reject_credentials = True
+    async with asking(bot_of(simulator)) as asker:
+        with pytest.raises(CredentialsRejected) as caught:
+            await asker.ask()
+    assert 3590 < caught.value.facts["clock_differs_seconds"] < 3610
+    assert "clock" in caught.value.hint

@@ -246,6 +246,7 @@ async def test_what_a_claim_took_whose_answer_was_lost_is_put_back(bench: Bench)
             await claiming
     # The same statement, carried out, and nobody heard of it.
     lost = await bench.database.rows("claim", worker, "bot", "recording", 10, "key", [], [], PROBE_EVERY)
+    await bench.queue.disown(worker, [mine.id])
     (again,) = (await bench.queue.claim(worker, quota, 10)).sessions
     assert (again.id, again.epoch) == (lost[0]["id"], lost[0]["epoch"] + 2)
     assert await bench.history(again.session_id) == ["enqueued", "claimed", "handed_back", "claimed"]

@@ -274,8 +274,23 @@ async def test_killed_and_recovered(path: Path, victim: Callable[[Path], int]) -
     assert not is_running(path)
 
 
-async def test_killed_and_gone(path: Path) -> None:
+async def test_a_server_that_dies_is_started_again_for_those_who_use_it(path: Path) -> None:
+    async with embedded_postgres(path) as dsn:
+        await ask(dsn, "create table kept as select 1 as one")
+        await kill(postmaster(path))
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    assert await ask(dsn, "select one from kept") == 1
+                    break
+                except (OSError, asyncpg.PostgresError):
+                    await asyncio.sleep(0.1)
+    await stopped(path)
+
+
+async def test_killed_and_gone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody comes after the keeper's death: Postgres ends all the same."""
+    monkeypatch.setattr(embedded, "WATCH_SECONDS", 3600.0)
     async with embedded_postgres(path):
         await kill(keeper(path))
         await stopped(path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from datetime import datetime, timedelta
 
 import pytest
@@ -245,13 +246,22 @@ async def test_one_refusal_met_by_many_calls_counts_once(bench: Bench) -> None:
     assert 2 < (await quota.block(None)).total_seconds() <= 4
 
 
-async def test_an_answer_starts_the_doubling_anew(bench: Bench) -> None:
+async def test_an_answer_after_the_block_starts_the_doubling_anew(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     quota = bench.quota()
     for _ in range(4):
         await quota.block(None)
         await unblock(bench)
+    monkeypatch.setattr(quota, "_blocked_until", time.monotonic())
     await quota.answered()
     assert (await quota.block(None)).total_seconds() <= 2
+
+
+async def test_an_answer_to_a_call_that_was_under_way_leaves_the_doubling(bench: Bench) -> None:
+    quota = bench.quota()
+    for seconds in (2, 4, 8):
+        assert close(await quota.block(None), seconds)
+        await quota.answered()
+        await unblock(bench)
 
 
 async def test_a_retry_after_is_kept_and_never_shortened(bench: Bench) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -261,6 +262,19 @@ async def test_a_folder_that_vanishes_under_an_upload_is_cleaned_when_it_is_back
     assert [path.name for path in files(root)] == [PART]
     await store.check()
     assert files(root) == []
+
+
+async def test_a_folder_that_was_removed_for_good_does_not_make_the_store_look_unwell(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+
+    async def removed_meanwhile() -> None:
+        async with store.upload("deep/" + KEY, part=PART) as upload:
+            await upload.write(b"data")
+            shutil.rmtree(tmp_path / "deep")
+
+    with pytest.raises(StoreUnavailable):
+        await removed_meanwhile()
+    await store.check()
 
 
 async def test_a_root_that_vanished_is_not_made_again(tmp_path: Path) -> None:

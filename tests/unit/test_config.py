@@ -460,6 +460,31 @@ def test_several_bots_need_the_bot_in_the_path(loaded: Load) -> None:
     assert "with several bots {bot} is needed" in refused(loaded, BOT + BOT.replace('"a"', '"b"') + path)
 
 
+def test_two_sessions_never_meet_in_one_key_whatever_the_template() -> None:
+    date = datetime(2024, 5, 3, tzinfo=UTC)
+    parts = ["a", "a-b", "a-recording", "b", "a-b-recording", "a_b", "a.b", "-", "recording"]
+    for text in ("{session_id}-{kind}-{file_name}", "{bot}-{session_id}/{kind}/{file_name}", "{kind}_{session_id}_{file_name}"):
+        template = PathTemplate(text)
+        keys = {
+            template.render(bot=bot, date=date, session_id=session_id, kind=kind, file_name=f"{name}.wav")
+            for bot in (["x", "x-a", "x-a-b"] if "{bot}" in text else ["x"])
+            for session_id in parts
+            for kind in ("recording", "voicemail")
+            for name in parts
+        }
+        assert len(keys) == (3 if "{bot}" in text else 1) * len(parts) * 2 * len(parts), text
+    usual = PathTemplate("{kind}_{session_id}_{file_name}").render(
+        bot="x", date=date, session_id="65e7133a3242653c58d70001", kind="recording", file_name="f.wav"
+    )
+    assert usual == "recording_65e7133a3242653c58d70001_f.wav"
+
+
+def test_a_session_id_needs_an_end() -> None:
+    for text in ("{session_id}{kind}/{file_name}", "{session_id}0{kind}/{file_name}"):
+        with pytest.raises(ValueError, match="need a character between them"):
+            PathTemplate(text)
+
+
 @pytest.mark.parametrize("session_id", ["..", ".", "CON", "nul.x", "com1", "a:b", "a.", "a..", ".a", ":", "-", "_", "a" * 200])
 def test_a_session_id_is_one_safe_part_of_a_path(session_id: str) -> None:
     template = PathTemplate("{date}/{bot}/{session_id}/{kind}/{file_name}")

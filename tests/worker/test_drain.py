@@ -81,6 +81,16 @@ async def test_a_session_that_always_fails_ends_after_its_attempts(plant: Plant)
     assert (await plant.sessions())[other]["state"] == "archived"
 
 
+async def test_what_is_due_is_done_however_long_it_takes_with_a_bound_on_waiting(plant: Plant) -> None:
+    """Only the wait for what falls due later is bounded; the pauses that a budget makes between calls are not."""
+    await plant.scripted(8)
+    settings = plant.settings(bot={"rate_limits": ["4/second"]})
+    async with plant.shift(settings, drain=True, max_wait=timedelta(milliseconds=100)) as shift:
+        ended = await shift.ended()
+    assert ended.complete
+    assert await plant.states() == {"archived": 8}
+
+
 async def test_a_partial_session_keeps_what_was_stored(plant: Plant) -> None:
     one = session_id(1)
     recordings = [{"file_name": "a.wav"}, {"file_name": "b.wav", "faults": [{"kind": "page", "times": None}]}]

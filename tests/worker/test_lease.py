@@ -6,9 +6,15 @@ import asyncio
 import os
 import signal
 import sys
+from datetime import timedelta
 
+import pytest
+
+from archiver import worker as worker_module
+from archiver.errors import LeaseLost
+from archiver.lease import Lease, steady_seconds
+from archiver.queue.sessions import Queue
 from archiver.session import part_name
-from archiver.worker import Lease
 
 from .conftest import Line, Logged, Plant
 
@@ -88,20 +94,39 @@ async def test_a_session_that_was_cancelled_meanwhile_stays_cancelled(plant: Pla
     assert (told["session"], told["bot"]) == (one, "bot")
 
 
-async def test_a_lease_cannot_be_used_a_moment_longer_than_nine_tenths(plant: Plant) -> None:
-    from datetime import timedelta
+async def test_a_session_that_is_cancelled_while_it_downloads_is_let_go(
+    plant: Plant, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "UPKEEP_SECONDS", 0.1)
+    await plant.scripted(1, faults=[ONE_STALL])
+    async with plant.shift() as shift:
+        await plant.downloading(1)
+        queue = Queue(plant.database, plant.settings().retry)
+        await queue.cancel(ids=None, bot=None, kind=None, reason="by hand", actor="test")
+        await logged.until("lease_lost")
+        await shift.stopped()
+    assert plant.parts() == []
+    assert plant.files() == {}
+    assert (await plant.states()) == {"cancelled": 1}
 
-    from archiver.worker import steady_seconds
 
-    lease = Lease(1, timedelta(seconds=10))
-    lease.renewed(steady_seconds() - 8.9)
+def test_a_lease_cannot_be_used_a_moment_longer_than_nine_tenths() -> None:
+    length = timedelta(seconds=10)
+    lease = Lease(1, length, steady_seconds() - 8.9)
     assert 0 < lease.remaining < 0.2
     lease.guard()
-    lease.renewed(steady_seconds() - 9.1)
-    assert lease.remaining < 0
     lease.renewed(steady_seconds())
-    lease.lost = True
-    assert lease.remaining == 0
+    assert lease.remaining > 8
+    assert Lease(1, length, steady_seconds() - 9.1).lost
+
+
+def test_a_lost_lease_stays_lost_whatever_answer_still_comes() -> None:
+    for lost in (Lease(1, timedelta(seconds=10), steady_seconds() - 9.1), Lease(1, timedelta(seconds=10), steady_seconds())):
+        lost.give_up()
+        lost.renewed(steady_seconds())
+        assert lost.remaining == 0
+        with pytest.raises(LeaseLost):
+            lost.guard()
 
 
 async def test_what_a_killed_worker_left_is_taken_over_and_swept(plant: Plant, logged: Logged) -> None:
