@@ -162,7 +162,10 @@ class CredentialsRejected(KoreError):
     """401, or 403 without a rate-limit message, with a token signed afresh. The operator's problem, not the session's."""
 
     reason = "credentials_rejected"
-    hint = "check client_id, client_secret, algorithm and the app's scope 'SmartAssist Recordings', then `archiver resume`; restart the workers if archiver.toml changed"
+    hint = (
+        "check client_id, client_secret, algorithm and the app's scope 'SmartAssist Recordings', then `archiver resume` "
+        "(and restart the workers if their configuration changed)"
+    )
 
 
 class TransferError(ArchiverError):
