@@ -238,7 +238,8 @@ def _skew(theirs: datetime | None) -> dict[str, Any]:
     seconds = abs((theirs - datetime.now(UTC)).total_seconds()) if theirs is not None else 0.0
     if seconds <= CLOCK_TOLERANCE:
         return {}
-    hint = f"this machine's clock differs from the platform's by {seconds:.0f} s: set it (NTP), then `archiver resume`"
+    clock = f"this machine's clock differs from the platform's by {seconds:.0f} s"
+    hint = f"{clock}, which alone may be why: set it (NTP); else {CredentialsRejected.hint}"
     return {"hint": hint, "clock_differs_seconds": round(seconds)}
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -276,6 +277,7 @@ async def _stopped_with_sessions_in_its_hands(worker: Running, sql: Any) -> None
 
     async def stopped() -> bool:
         worker.send(signal.SIGSTOP)
+        await asyncio.sleep(0.3)  # what it has sent already, the database still carries out; nobody tells when that is over
         if await sql.fetchval(held, worker.process.pid):
             return True
         worker.send(signal.SIGCONT)
