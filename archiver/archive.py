@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from archiver.config import BotSettings, PathTemplate, RetrySettings
+from archiver.config import BotSettings, RetrySettings
 from archiver.errors import ApiDefect, ArchiverError, MediaUrlExpired, StoreError, StoreUnavailable, TransferError
 from archiver.kore.client import Answer, Asked, KoreClient, RemoteFile
 from archiver.kore.media import MediaClient
+from archiver.naming import PathTemplate, clean_file_name
 from archiver.outcome import Archived, Failed, NotReady, Outcome, Retry, Unavailable, classify, facts_of
 from archiver.queue.quota import Quota
-from archiver.recording import clean_file_name
 from archiver.session import Attempt, Session, StoredFile
 from archiver.stores import Store
 from archiver.transfer import Target, Transferred, transfer

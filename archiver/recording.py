@@ -1,4 +1,4 @@
-"""What counts as a recording, and under which name it may lie in the archive.
+"""What counts as a recording.
 
 The field's best-known defect is an archive full of error pages that were logged as success. So a body is believed only if it
 is not empty, is not a page or JSON in disguise, and, where it claims to be a WAV, has a header that agrees with its length.
@@ -7,22 +7,13 @@ is not empty, is not a page or JSON in disguise, and, where it claims to be a WA
 from __future__ import annotations
 
 import codecs
-import re
 import struct
-import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pathvalidate import sanitize_filename
-
-from archiver.config import DEVICE_NAME
 from archiver.errors import RecordingRejected
 
 HEAD_BYTES = 64 * 1024
 """How much of a body `inspect` wants to see; the chunks before a WAV's data are far smaller."""
-
-MAX_NAME_BYTES = 180
-"""A cleaned file name is at most this long in UTF-8: below the 255 of file systems, with room for a marker."""
 
 _STREAMED = (0, 0xFFFFFFFF)
 _WAV_TYPES = ("audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave")
@@ -120,42 +111,3 @@ def _chunks(head: bytes) -> dict[str, tuple[int, int]]:
         found.setdefault(name.decode("latin-1"), (position + 8, size))
         position += 8 + size + (size & 1)
     return found
-
-
-def clean_file_name(given: str, taken: Iterable[str]) -> str:
-    """A name that cannot leave its folder, is valid on every operating system, and differs from those in `taken`.
-
-    Names are compared as a careless file system does: without case, in one Unicode form. Deterministic: the same answer of
-    the platform gives the same names, so that a second run meets its own work. Never empty, never hidden.
-    """
-    name = re.split(r"[/\\]", given)[-1]
-    name = "".join("_" if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c for c in name)
-    name = unicodedata.normalize("NFC", name)
-    name = name.lstrip(" .~").rstrip(" .") or "recording"
-    stem, dot, suffix = name.rpartition(".")
-    if not dot or len(suffix) > 10:
-        stem, dot, suffix = name, "", ""
-    # Cut before it is made valid, which cuts as well, and the suffix off.
-    name = f"{_cut(stem, MAX_NAME_BYTES)}{dot}{suffix}"
-    name = str(sanitize_filename(name, replacement_text="_", platform="universal"))
-    if DEVICE_NAME.match(name):
-        name = f"_{name}"
-    stem, dot, suffix = name.rpartition(".") if dot else (name, "", "")
-    end = f"{dot}{suffix}"
-    folded = {_fold(other) for other in taken}
-    candidate = _cut(stem, MAX_NAME_BYTES - len(end.encode())) + end
-    number = 1
-    while _fold(candidate) in folded:
-        number += 1
-        mark = f"~{number}"
-        candidate = _cut(stem, MAX_NAME_BYTES - len((mark + end).encode())) + mark + end
-    return candidate
-
-
-def _fold(name: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-
-
-def _cut(text: str, size: int) -> str:
-    """At most `size` bytes of UTF-8, never half a character."""
-    return text.encode()[:size].decode("utf-8", "ignore").rstrip(" .") or "recording"

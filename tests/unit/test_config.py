@@ -16,18 +16,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from archiver.config import (
-    BotSettings,
-    DatabaseSettings,
-    PathTemplate,
-    RateLimit,
-    S3Settings,
-    Settings,
-    load,
-    parse_duration,
-    path_part,
-)
+from archiver.config import BotSettings, DatabaseSettings, RateLimit, S3Settings, Settings, load, parse_duration
 from archiver.errors import ConfigError
+from archiver.naming import PathTemplate, path_part
 from archiver.redact import redact
 
 ROOT = Path(__file__).parents[2]

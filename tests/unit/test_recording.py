@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pathvalidate import validate_filename
 
 from archiver.errors import RecordingRejected
-from archiver.recording import HEAD_BYTES, MAX_NAME_BYTES, Inspection, clean_file_name, inspect
+from archiver.naming import MAX_NAME_BYTES, clean_file_name
+from archiver.recording import HEAD_BYTES, Inspection, inspect
 
 FMT = struct.pack("<HHIIHH", 7, 1, 8000, 8000, 1, 8)
 EXTENSIBLE = struct.pack("<HHIIHHHHI16s", 0xFFFE, 1, 8000, 16000, 2, 16, 22, 16, 4, b"\x01" + bytes(15))
