@@ -122,7 +122,7 @@ class Worker:
         self._refusals: dict[str, tuple[str, int]] = {}
         self._store_failures = 0
         self._store_retry_at = 0.0
-        self._disown_at = time.monotonic() + UPKEEP_SECONDS
+        self._compare_at = time.monotonic() + UPKEEP_SECONDS
         self.tally = tally or Tally()
 
     def stop(self) -> None:
@@ -183,16 +183,18 @@ class Worker:
     async def _claim_once(self) -> float:
         """Claim for the free slots and start what was claimed. Returns seconds until it is worth coming again."""
         lease = self._lease
+        if lease is None or lease.lost:
+            return POLL_SECONDS
+        if time.monotonic() >= self._compare_at:
+            self._compare_at = time.monotonic() + UPKEEP_SECONDS
+            await self._compare_with_the_rows(lease)
         slots = self._settings.worker.concurrency - len(self._running)
-        if slots <= 0 or lease is None or lease.lost:
+        if slots <= 0:
             return POLL_SECONDS
         if self._store_failures:
             if self._running or not await self._store_is_back():
                 return POLL_SECONDS
             slots = 1
-        if time.monotonic() >= self._disown_at:
-            self._disown_at = time.monotonic() + UPKEEP_SECONDS
-            await self._compare_with_the_rows(lease)
         claim = await self._queue.claim(lease.worker_id, {name: bot.quota for name, bot in self._bots.items()}, slots)
         for session in claim.sessions:
             self._start(session, lease)

@@ -98,16 +98,17 @@ async def test_a_session_that_is_cancelled_while_it_downloads_is_let_go(
     plant: Plant, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "UPKEEP_SECONDS", 0.1)
-    await plant.scripted(1, faults=[ONE_STALL])
-    async with plant.shift() as shift:
-        await plant.downloading(1)
+    await plant.scripted(2, faults=[ONE_STALL])
+    async with plant.shift(plant.settings(worker={"concurrency": 2})) as shift:
+        await plant.downloading(2)  # every slot is taken: that must not keep it from looking
         queue = Queue(plant.database, plant.settings().retry)
         await queue.cancel(ids=None, bot=None, kind=None, reason="by hand", actor="test")
         await logged.until("lease_lost")
         await shift.stopped()
+    assert shift.worker.tally.lost == 2
     assert plant.parts() == []
     assert plant.files() == {}
-    assert (await plant.states()) == {"cancelled": 1}
+    assert (await plant.states()) == {"cancelled": 2}
 
 
 def test_a_lease_cannot_be_used_a_moment_longer_than_nine_tenths() -> None:
