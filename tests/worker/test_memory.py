@@ -12,7 +12,7 @@ import pytest
 from .conftest import Plant, session_id
 
 FILES, MEGABYTES = map(int, os.environ.get("ARCHIVER_MEMORY_TEST", "8x40").split("x"))
-"""So many files at once, of so many megabytes each; the issue's own figure is ARCHIVER_MEMORY_TEST=16x200."""
+"""So many files at once, of so many megabytes each; the full load is ARCHIVER_MEMORY_TEST=16x200."""
 
 LIMIT_MEGABYTES = 150
 
