@@ -35,6 +35,7 @@ from archiver.observe.logs import logger
 from archiver.outcome import Archived, HandedBack, Outcome, Retry, classify, facts_of
 from archiver.queue.database import Database
 from archiver.queue.sessions import Backlog, Queue
+from archiver.queue.settling import Settling
 from archiver.redact import redact
 from archiver.session import Attempt, Session, State, part_name
 
@@ -113,6 +114,8 @@ class Worker:
         self._lease_length = timedelta(seconds=settings.worker.lease_seconds)
         self._slots = asyncio.Semaphore(settings.worker.concurrency)
         self._running: dict[asyncio.Task[None], Session] = {}
+        self._closing: set[asyncio.Task[None]] = set()  # of those, the ones that left their slot: their outcome is being written
+        self._settling = Settling(queue, more=lambda: len(self._running) > len(self._closing))
         self._taken: set[tuple[int, int]] = set()  # (id, epoch) of what runs and is no longer ours
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -188,7 +191,8 @@ class Worker:
         if time.monotonic() >= self._compare_at:
             self._compare_at = time.monotonic() + UPKEEP_SECONDS
             await self._compare_with_the_rows(lease)
-        slots = self._settings.worker.concurrency - len(self._running)
+        # A session leaves its slot before its outcome is written. While that takes long, no more of them gather than slots.
+        slots = self._settings.worker.concurrency - max(len(self._running) - len(self._closing), len(self._closing))
         if slots <= 0:
             return POLL_SECONDS
         if self._store_failures:
@@ -222,6 +226,7 @@ class Worker:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
+        self._closing.discard(task)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("session_task_failed", error=repr(error), exc_info=error)
@@ -287,6 +292,10 @@ class Worker:
                 self._lost(session)
                 return
             outcome = HandedBack("worker_stopped")
+        task = asyncio.current_task()
+        assert task is not None
+        self._closing.add(task)
+        self._wake.set()
         await to_its_end(self._settle(attempt, outcome, lease))
 
     async def _attempt(self, attempt: Attempt, lease: Lease) -> Outcome:
@@ -355,7 +364,7 @@ class Worker:
         refused = 0
         while state is None:
             try:
-                state = await self._queue.settle(attempt, outcome)
+                state = await self._settling.settle(attempt, outcome)
             except LeaseLost:
                 self._lost(session)
                 return

@@ -77,8 +77,9 @@ def command(
 ) -> None:
     """Add sessions to the queue. Known ones are left as they are.
 
-    A CSV may have the columns session_id, bot, kind, priority, user_id and started_at (ISO 8601, UTC if without a zone); every
-    other column is kept in the session's metadata. Each record stands on one line.
+    A CSV may have the columns session_id, bot, kind, priority, user_id, started_at and ended_at (ISO 8601, UTC if without a
+    zone); every other column is kept in the session's metadata. Each record stands on one line. A session whose end is known is
+    asked for when its recording is likely to be ready.
 
     Exit codes: 0 every line is in the queue; 1 fatal; 2 usage or configuration; 3 some lines were rejected, the others are in.
     """
@@ -273,19 +274,19 @@ def _session(settings: Settings, default: _Default, record: dict[str, str], *, e
     user_id = values.pop("user_id", "") or None
     if user_id is not None and (len(user_id) > 500 or not user_id.isprintable()):
         raise LineError("a user_id of more than 500 or of unprintable characters")
-    started_at = _instant(values.pop("started_at", ""))
+    started_at, ended_at = (_instant(key, values.pop(key, "")) for key in ("started_at", "ended_at"))
     metadata = {key: value for key, value in values.items() if key and value}
-    return NewSession(bot, session_id, kind, priority, user_id, started_at, metadata)
+    return NewSession(bot, session_id, kind, priority, user_id, started_at, ended_at, metadata)
 
 
-def _instant(text: str) -> datetime | None:
+def _instant(key: str, text: str) -> datetime | None:
     if not text:
         return None
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise LineError(f"started_at {text[:100]!r} is not ISO 8601") from None
+        raise LineError(f"{key} {text[:100]!r} is not ISO 8601") from None
     found = found if found.tzinfo else found.replace(tzinfo=UTC)
     if not 1 < found.year < 9999:  # at the ends of time another zone's instant cannot be told
-        raise LineError(f"started_at {text[:100]!r} is no time of a call")
+        raise LineError(f"{key} {text[:100]!r} is no time of a call")
     return found

@@ -1,7 +1,7 @@
 """The queue of sessions: the only code that writes their rows.
 
-Every write of a claimed session names its epoch and learns whether it still owned the row; if not, it wrote nothing and raises
-LeaseLost. Delays are sent as delays: the database's clock alone decides when.
+Every write of a claimed session names its epoch and learns whether it still owned the row; if not, it wrote nothing. Delays are
+sent as delays: the database's clock alone decides when.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 from archiver.config import RetrySettings
-from archiver.errors import DatabaseError, LeaseLost
+from archiver.errors import DatabaseError
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
 from archiver.queue.database import Database
 from archiver.queue.quota import Quota
@@ -39,6 +39,7 @@ class NewSession:
     priority: str = "normal"
     user_id: str | None = None
     started_at: datetime | None = None
+    ended_at: datetime | None = None
     metadata: Mapping[str, Any] | None = None
 
 
@@ -91,6 +92,7 @@ class Queue:
             [session.priority for session in sessions],
             [session.user_id for session in sessions],
             [session.started_at for session in sessions],
+            [session.ended_at for session in sessions],
             [dict(session.metadata or {}) for session in sessions],
             actor,
         )
@@ -149,7 +151,7 @@ class Queue:
                 waits.append(now)
                 break
             try:
-                found, wait = await self._claim_of(worker_id, row["name"], row["kind"], bots[row["name"]], share)
+                found, wait, again = await self._claim_of(worker_id, row["name"], row["kind"], bots[row["name"]], share)
             except DatabaseError:
                 if not sessions:
                     raise
@@ -157,11 +159,14 @@ class Queue:
             sessions += found
             if wait > now:
                 waits.append(wait)
-            elif found:
+            elif again:
                 waits.append(now)
         return Claim(sessions, min(waits, default=None))
 
-    async def _claim_of(self, worker_id: int, bot: str, kind: str, quota: Quota, slots: int) -> tuple[list[Session], timedelta]:
+    async def _claim_of(
+        self, worker_id: int, bot: str, kind: str, quota: Quota, slots: int
+    ) -> tuple[list[Session], timedelta, bool]:
+        """The sessions, how long the budget makes wait, and whether there may be more at once."""
         rows = await self._database.rows(
             "claim", worker_id, bot, kind, slots, quota.key, quota.windows, quota.limits, PROBE_EVERY
         )
@@ -186,7 +191,9 @@ class Queue:
             for row in rows
             if row["id"] is not None
         ]
-        return sessions, (rows[0]["wait"] if rows else timedelta(0))
+        if not rows:
+            return [], timedelta(0), False
+        return sessions, rows[0]["wait"], bool(sessions) or rows[0]["put_off"]
 
     async def disown(self, worker_id: int, working_on: Sequence[int]) -> None:
         """Put back what this worker has claimed and does not work on, such as after a claim whose answer was lost. Not to be
@@ -201,31 +208,30 @@ class Queue:
         rows = await self._database.rows("taken_away", [s.id for s in sessions], [s.epoch for s in sessions])
         return {row["id"] for row in rows}
 
-    async def settle(self, attempt: Attempt, outcome: Outcome) -> State:
-        """Write how the attempt ended, with the files it stored and its history, in one statement.
+    async def settle(self, ended: Sequence[tuple[Attempt, Outcome]]) -> list[State | None]:
+        """Write how attempts ended, with the files they stored and their history, in one statement. Returns the state that each
+        session is in now; None where another claim, a rescue or a cancel came before: of that session nothing was written.
 
-        Raises LeaseLost if another claim, a rescue or a cancel came before: then nothing was written.
+        May be told again what it was told before, after an error: it is written once.
         """
-        session = attempt.session
-        name, reason, detail, delay = self._terms(session, outcome)
-        row = await self._database.row(
+        sessions = [attempt.session for attempt, _ in ended]
+        names, reasons, details, delays = zip(*(self._terms(attempt.session, outcome) for attempt, outcome in ended), strict=True)
+        rows = await self._database.rows(
             "settle",
-            session.id,
-            session.epoch,
-            name,
-            reason,
-            detail,
-            delay,
+            [session.id for session in sessions],
+            [session.epoch for session in sessions],
+            names,
+            reasons,
+            details,
+            delays,
+            [attempt.calls for attempt, _ in ended],
+            [bool(attempt.stored) for attempt, _ in ended],
+            [{"n": n, **file.as_row()} for n, (attempt, _) in enumerate(ended, 1) for file in attempt.stored],
+            [{"n": n, **event} for n, (attempt, _) in enumerate(ended, 1) for event in attempt.events],
             self._retry.max_attempts,
             self._retry.not_ready_give_up,
-            [file.as_row() for file in attempt.stored],
-            attempt.events,
-            attempt.calls,
-            f"worker {session.worker_id}",
         )
-        if row is None:
-            raise LeaseLost(f"session {session.session_id} of {session.bot} is no longer epoch {session.epoch}'s")
-        return State(row["state"])
+        return [row["state"] and State(row["state"]) for row in rows]
 
     def _terms(self, session: Session, outcome: Outcome) -> tuple[str, str | None, dict[str, Any], timedelta]:
         none = timedelta(0)

@@ -49,21 +49,21 @@ async def test_byte_order_mark_line_ends_comments_and_blank_lines_are_understood
 
 async def test_a_csv_gives_each_session_its_columns_and_keeps_the_others_as_metadata(archiver: Program, sql: Any) -> None:
     csv = (
-        "\ufeffsession_id,user_id,priority,kind,started_at,Agent,Queue Name\r\n"
-        's1,u-1,high,voicemail,2024-05-03T23:30:00-02:00,"Doe, Jane",\r\n'
-        "s2,,,,2024-05-03 12:00:00,,Sales\r\n"
-        "s3,,,,,,\r\n"
+        "\ufeffsession_id,user_id,priority,kind,started_at,ended_at,Agent,Queue Name\r\n"
+        's1,u-1,high,voicemail,2024-05-03T23:30:00-02:00,2024-05-03T23:40:00-02:00,"Doe, Jane",\r\n'
+        "s2,,,,2024-05-03 12:00:00,,,Sales\r\n"
+        "s3,,,,,,,\r\n"
     )
     result = await archiver("enqueue", "--priority", "low", "--json", stdin=csv.encode())
 
     assert (result.code, result.document["new"]) == (0, 3)
-    query = "SELECT session_id, user_id, priority, kind, started_at, metadata FROM archive_sessions ORDER BY session_id"
+    query = "SELECT session_id, user_id, priority, kind, started_at, ended_at, metadata FROM archive_sessions ORDER BY session_id"
     rows = [dict(row) for row in await sql.fetch(query)]
     assert [json.loads(row.pop("metadata")) for row in rows] == [{"agent": "Doe, Jane"}, {"queue name": "Sales"}, {}]
-    none = {"user_id": None, "priority": "low", "kind": "recording", "started_at": None}
+    none = {"user_id": None, "priority": "low", "kind": "recording", "started_at": None, "ended_at": None}
     assert rows == [
         {"session_id": "s1", "user_id": "u-1", "priority": "high", "kind": "voicemail",
-         "started_at": datetime(2024, 5, 4, 1, 30, tzinfo=UTC)},
+         "started_at": datetime(2024, 5, 4, 1, 30, tzinfo=UTC), "ended_at": datetime(2024, 5, 4, 1, 40, tzinfo=UTC)},
         {**none, "session_id": "s2", "started_at": datetime(2024, 5, 3, 12, tzinfo=UTC)},
         {**none, "session_id": "s3"},
     ]  # fmt: skip
@@ -107,13 +107,14 @@ async def test_a_row_that_cannot_be_is_rejected_with_its_line_and_why(archiver: 
     assert "\x1b" not in result.stderr
 
 
-async def test_instants_that_are_none_are_rejected(archiver: Program) -> None:
+@pytest.mark.parametrize("column", ["started_at", "ended_at"])
+async def test_instants_that_are_none_are_rejected(archiver: Program, column: str) -> None:
     instants = ["yesterday", "2024-13-01", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "1709706278"]
-    csv = "session_id,started_at\n" + "".join(f"s{number},{text}\n" for number, text in enumerate(instants))
+    csv = f"session_id,{column}\n" + "".join(f"s{number},{text}\n" for number, text in enumerate(instants))
     result = await archiver("enqueue", "--json", stdin=csv.encode())
     assert (result.code, result.document["new"]) == (3, 0)
     assert [entry["line"] for entry in result.document["rejected"]] == [2, 3, 4, 5, 6]
-    assert all("started_at" in entry["why"] for entry in result.document["rejected"])
+    assert all(column in entry["why"] for entry in result.document["rejected"])
 
 
 async def test_hostile_ids_are_rejected_with_their_lines_and_the_others_go_on(archiver: Program, sql: Any) -> None:

@@ -14,10 +14,12 @@ import asyncpg
 import pytest
 
 from archiver.config import BotSettings
+from archiver.errors import LeaseLost
+from archiver.outcome import Outcome
 from archiver.queue.database import Database
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import Queue
-from archiver.session import Session, StoredFile
+from archiver.session import Attempt, Session, State, StoredFile
 
 MINUTE = timedelta(minutes=1)
 
@@ -82,6 +84,13 @@ class Bench:
         await self.add(session_id)
         (session,) = await self.claim(await self.worker())
         return session
+
+    async def settle(self, attempt: Attempt, outcome: Outcome) -> State:
+        """One outcome by itself."""
+        (state,) = await self.queue.settle([(attempt, outcome)])
+        if state is None:
+            raise LeaseLost(attempt.session.session_id)
+        return state
 
     @asynccontextmanager
     async def locked(self, query: str, *args: Any) -> AsyncIterator[None]:

@@ -35,7 +35,44 @@ async def test_by_priority_then_by_run_at(bench: Bench) -> None:
         )
     worker = await bench.worker()
     assert ids(await bench.claim(worker, 3)) == ["h-1", "h-2", "n-2"]
-    assert ids(await bench.claim(worker)) == ["n-1", "n-3", "l-1"]
+    assert ids(await bench.claim(worker)) == ["l-1", "n-1", "n-3"]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8, 64])
+async def test_of_two_priorities_that_wait_the_higher_gets_three_turns_of_four(bench: Bench, batch: int) -> None:
+    await bench.add(*(f"h-{n}" for n in range(60)), priority="high")
+    await bench.add(*(f"l-{n}" for n in range(60)), priority="low")
+    worker = await bench.worker()
+    got: list[str] = []
+    while len(got) < 64:
+        got += ids(await bench.claim(worker, batch))
+    highs = [one.startswith("h") for one in got[:64]]
+    assert [sum(highs[start : start + 4]) for start in range(0, 64, 4)] == [3] * 16
+
+
+async def test_of_three_priorities_that_wait_the_two_lower_share_a_turn_of_four(bench: Bench) -> None:
+    for priority in ("high", "normal", "low"):
+        await bench.add(*(f"{priority}-{n}" for n in range(64)), priority=priority)
+    claimed = Counter(one.partition("-")[0] for one in ids(await bench.claim(await bench.worker(), 64)))
+    assert claimed == {"high": 48, "normal": 12, "low": 4}
+
+
+async def test_a_short_budget_goes_by_turns_too(bench: Bench) -> None:
+    await bench.add("h-1", "h-2", "h-3", "h-4", priority="high")
+    await bench.add("l-1", "l-2", "l-3", "l-4", priority="low")
+    worker = await bench.worker()
+    got: list[str] = []
+    for _ in range(8):
+        await bench.fetch("UPDATE archive_budgets SET arrival = '-infinity'")
+        got += ids((await bench.queue.claim(worker, {"bot": bench.quota("bot", "1/minute")}, 10)).sessions)
+    assert [one[0] for one in got] == ["h", "h", "h", "l", "h", "l", "l", "l"]
+
+
+async def test_slots_that_a_priority_cannot_fill_go_to_the_others(bench: Bench) -> None:
+    await bench.add("h-1", priority="high")
+    await bench.add(*(f"n-{n}" for n in range(3)))
+    await bench.add(*(f"l-{n}" for n in range(20)), priority="low")
+    assert len(await bench.claim(await bench.worker(), 16)) == 16
 
 
 async def test_a_short_budget_goes_to_the_oldest_not_to_the_lowest_row(bench: Bench) -> None:
@@ -62,7 +99,7 @@ async def test_four_claimers_at_once_share_without_loss_or_double(bench: Bench) 
     assert all(shares), "each got some"
     for share in shares:
         for session in share:
-            await bench.queue.settle(Attempt(session), Archived())
+            await bench.settle(Attempt(session), Archived())
 
 
 async def test_nothing_is_claimed_before_its_time_and_the_claim_says_when(bench: Bench) -> None:
@@ -180,7 +217,7 @@ async def test_a_held_kind_is_probed_by_one_session_an_interval_whoever_asks(ben
         found = await asyncio.gather(*(bench.claim(worker, 5) for worker in workers))
         (probe,) = [session for share in found for session in share]
         assert probe.probe
-        await bench.queue.settle(Attempt(probe), HandedBack("credentials_rejected"))
+        await bench.settle(Attempt(probe), HandedBack("credentials_rejected"))
 
 
 async def test_two_kinds_to_probe_take_no_more_than_the_slots(bench: Bench) -> None:
@@ -213,7 +250,7 @@ async def test_a_claim_tells_which_files_are_stored_already(bench: Bench) -> Non
         SELECT bot, session_id, kind, n, n || '.wav', 'k/' || n, 1, repeat('0', 64), 'source', id
         FROM archive_queue, generate_series(1, 3) n"""
     )
-    await bench.queue.settle(Attempt(session), HandedBack("worker_stopped"))
+    await bench.settle(Attempt(session), HandedBack("worker_stopped"))
     (again,) = await bench.claim(session.worker_id)
     assert [(known.ordinal, known.store_key) for known in again.known] == [(1, "k/1"), (2, "k/2"), (3, "k/3")]
 
@@ -250,11 +287,11 @@ async def test_what_a_claim_took_whose_answer_was_lost_is_put_back(bench: Bench)
     (again,) = (await bench.queue.claim(worker, quota, 10)).sessions
     assert (again.id, again.epoch) == (lost[0]["id"], lost[0]["epoch"] + 2)
     assert await bench.history(again.session_id) == ["enqueued", "claimed", "handed_back", "claimed"]
-    await bench.queue.settle(Attempt(mine), Archived())
-    await bench.queue.settle(Attempt(again), Archived())
+    await bench.settle(Attempt(mine), Archived())
+    await bench.settle(Attempt(again), Archived())
     stale = Session(**{**vars(again), "epoch": lost[0]["epoch"]})
     with pytest.raises(LeaseLost):
-        await bench.queue.settle(Attempt(stale), Archived())
+        await bench.settle(Attempt(stale), Archived())
 
 
 @pytest.mark.parametrize("analyzed", [True, False])

@@ -97,14 +97,14 @@ async def test_a_worker_that_comes_back_from_the_dead_can_write_nothing(bench: B
     await bench.queue.rescue(actor="other")
     (taken,) = await bench.claim(await bench.worker())
     with pytest.raises(LeaseLost):
-        await bench.queue.settle(Attempt(session, [stored_file(1, "zombie")]), Archived())
-    await bench.queue.settle(Attempt(taken, [stored_file(1, "living")]), Archived())
+        await bench.settle(Attempt(session, [stored_file(1, "zombie")]), Archived())
+    await bench.settle(Attempt(taken, [stored_file(1, "living")]), Archived())
     assert await bench.value("SELECT array_agg(store_key) FROM archived_recordings") == ["living"]
 
 
 async def test_a_worker_that_left_in_order_is_gone_and_nothing_of_it_is_rescued(bench: Bench) -> None:
     session = await bench.claim_one()
-    await bench.queue.settle(Attempt(session), Archived())
+    await bench.settle(Attempt(session), Archived())
     await bench.queue.stop_worker(session.worker_id)
     assert await bench.value("SELECT count(*) FROM archive_workers") == 0
     assert await bench.queue.rescue(actor="other") == []

@@ -61,7 +61,7 @@ async def test_enqueue_leaves_a_claimed_and_a_finished_session_as_it_is(bench: B
     claimed = await bench.row("s-1")
     assert await enqueue(bench, "s-1", priority="high", user_id="u", metadata={"a": 1}) == (0, 0)
     assert await bench.row("s-1") == claimed
-    await bench.queue.settle(Attempt(session), Unavailable("media_unavailable"))
+    await bench.settle(Attempt(session), Unavailable("media_unavailable"))
     finished = await bench.row("s-1")
     assert await enqueue(bench, "s-1", priority="high") == (0, 0)
     assert await bench.row("s-1") == finished
@@ -121,7 +121,7 @@ async def test_cancel_takes_out_what_waits_and_what_is_claimed_and_says_who_and_
 
 async def test_cancel_leaves_what_has_ended(bench: Bench) -> None:
     session = await bench.claim_one()
-    await bench.queue.settle(Attempt(session), Archived())
+    await bench.settle(Attempt(session), Archived())
     assert await cancel(bench) == []
     assert (await bench.row("s-1"))["state"] == "archived"
 
@@ -154,7 +154,7 @@ async def test_claims_cancels_settles_and_rescues_at_once_never_lock_each_other_
             worker = await bench.worker()
             for number, session in enumerate(await bench.claim(worker, 10)):
                 if number % 3:
-                    ends = [bench.queue.settle(Attempt(session, calls=1), HandedBack("x"))]
+                    ends = [bench.settle(Attempt(session, calls=1), HandedBack("x"))]
                     await asyncio.gather(*ends, return_exceptions=True)
             await bench.expire(worker)
             await bench.queue.rescue(actor="me")
@@ -180,7 +180,7 @@ async def test_claims_cancels_settles_and_rescues_at_once_never_lock_each_other_
 async def test_retry_brings_back_with_fresh_counters_and_keeps_what_is_stored(bench: Bench) -> None:
     session = await bench.claim_one()
     await bench.fetch("UPDATE archive_queue SET checks = 5, crashes = 2, failures = 1")
-    await bench.queue.settle(Attempt(session, [stored_file(1, "kept")], calls=4), Failed("conflict"))
+    await bench.settle(Attempt(session, [stored_file(1, "kept")], calls=4), Failed("conflict"))
     assert await retry(bench, ids=["s-1"]) == ["s-1"]
     row = await bench.row("s-1")
     assert (row["state"], row["failures"], row["checks"], row["crashes"]) == ("pending", 0, 0, 0)
@@ -202,7 +202,7 @@ async def test_retry_is_found_by_the_reason_also_behind_partial(bench: Bench) ->
     }
     for session in await bench.claim(await bench.worker()):
         files = [stored_file()] if session.session_id == "s-1" else []
-        await bench.queue.settle(Attempt(session, files), outcomes[session.session_id])
+        await bench.settle(Attempt(session, files), outcomes[session.session_id])
     assert await retry(bench, reason="nonsense") == []
     assert await retry(bench, reason="conflict") == ["s-1"]
     assert await retry(bench, reason="platform_failed", states=[State.UNAVAILABLE]) == []
@@ -267,7 +267,7 @@ async def test_what_a_drain_waits_for_and_what_it_has_to_leave(bench: Bench) -> 
         {"bot": "paused", "kind": "recording", "sessions": 2, "because": "paused"},
     ]
     for session in await bench.claim(worker, 10, "here", "held"):
-        await bench.queue.settle(Attempt(session), Failed("x") if session.bot == "here" else Retry("x"))
+        await bench.settle(Attempt(session), Failed("x") if session.bot == "here" else Retry("x"))
     await bench.fetch("UPDATE archive_queue SET run_at = now() + interval '1 hour' WHERE session_id = 'voice'")
     backlog = await bench.queue.backlog(["here", "paused", "held"], since)
     assert (backlog.workable, backlog.claimed, backlog.failed) == (1, 0, 2)
@@ -302,7 +302,7 @@ async def test_very_many_unknown_bots_are_not_all_told(bench: Bench) -> None:
 async def test_status_counts_every_session_in_exactly_one_state(bench: Bench) -> None:
     await bench.add("s-1", "s-2", "s-3", "in valid")
     first, *_ = await bench.claim(await bench.worker(), 1)
-    await bench.queue.settle(Attempt(first, [stored_file()], calls=2), Archived())
+    await bench.settle(Attempt(first, [stored_file()], calls=2), Archived())
     rows = await bench.database.rows("status")
     assert {row["state"]: row["sessions"] for row in rows} == {"archived": 1, "failed": 1, "pending": 2}
     assert sum(row["calls"] for row in rows) == 2

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from archiver.errors import DatabaseError, LeaseLost
+from archiver.errors import DatabaseError
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
 from archiver.session import Attempt, Session, State
 from tests.queue.conftest import Bench, stored_file
@@ -37,7 +38,7 @@ async def test_every_outcome_writes_its_columns(
 ) -> None:
     session = await bench.claim_one()
     before = await bench.queue.clock()
-    assert await bench.queue.settle(Attempt(session, calls=1), outcome) == State(state)
+    assert await bench.settle(Attempt(session, calls=1), outcome) == State(state)
     after = await bench.queue.clock()
     row = await bench.row("s-1")
     assert (row["state"], row["reason"], row["detail"]) == (state, reason, getattr(outcome, "detail", {}))
@@ -61,7 +62,7 @@ async def test_delays_are_from_the_databases_clock(bench: Bench) -> None:
         for most in delays[name]:
             (session,) = await bench.claim(await bench.worker())
             before = await bench.queue.clock()
-            await bench.queue.settle(Attempt(session, calls=1), outcome)
+            await bench.settle(Attempt(session, calls=1), outcome)
             after = await bench.queue.clock()
             run_at = (await bench.row(name))["run_at"]
             least = most if name == "not_ready" else 0  # a retry has full jitter
@@ -76,7 +77,7 @@ async def test_the_last_attempt_ends_failed_with_the_reason_of_the_last(bench: B
     for attempt, state in enumerate(["pending", "pending", "failed"], start=1):
         (session,) = await bench.claim(worker)
         assert session.failures == attempt - 1
-        assert await bench.queue.settle(Attempt(session), Retry(f"reason-{attempt}")) == state
+        assert await bench.settle(Attempt(session), Retry(f"reason-{attempt}")) == state
         await bench.make_due()
     row = await bench.row("s-1")
     assert (row["failures"], row["reason"]) == (3, "reason-3")
@@ -88,27 +89,27 @@ async def test_waiting_costs_no_attempt_until_it_is_given_up(bench: Bench) -> No
     worker = await bench.worker()
     for _ in range(20):
         (session,) = await bench.claim(worker)
-        assert await bench.queue.settle(Attempt(session, calls=1), NotReady("call_in_progress")) == State.PENDING
+        assert await bench.settle(Attempt(session, calls=1), NotReady("call_in_progress")) == State.PENDING
         await bench.make_due()
     await bench.fetch("UPDATE archive_queue SET first_asked_at = now() - interval '23 hours 59 minutes'")
     (session,) = await bench.claim(worker)
-    assert await bench.queue.settle(Attempt(session, calls=1), NotReady("call_in_progress")) == State.PENDING
+    assert await bench.settle(Attempt(session, calls=1), NotReady("call_in_progress")) == State.PENDING
     await bench.make_due()
     await bench.fetch("UPDATE archive_queue SET first_asked_at = now() - interval '24 hours'")
     (session,) = await bench.claim(worker)
-    assert await bench.queue.settle(Attempt(session, calls=1), NotReady("call_in_progress")) == State.FAILED
+    assert await bench.settle(Attempt(session, calls=1), NotReady("call_in_progress")) == State.FAILED
     row = await bench.row("s-1")
     assert (row["reason"], row["checks"], row["failures"]) == ("not_ready", 22, 0)
 
 
 async def test_the_first_ask_is_the_first_call_not_the_first_claim(bench: Bench) -> None:
     session = await bench.claim_one()
-    await bench.queue.settle(Attempt(session, calls=0), HandedBack("worker_stopped"))
+    await bench.settle(Attempt(session, calls=0), HandedBack("worker_stopped"))
     assert (await bench.row("s-1"))["first_asked_at"] is None
     (second,) = await bench.claim(session.worker_id)
-    await bench.queue.settle(Attempt(second, calls=2), HandedBack("worker_stopped"))
+    await bench.settle(Attempt(second, calls=2), HandedBack("worker_stopped"))
     (third,) = await bench.claim(session.worker_id)
-    await bench.queue.settle(Attempt(third, calls=1), Archived())
+    await bench.settle(Attempt(third, calls=1), Archived())
     row = await bench.row("s-1")
     assert (row["first_asked_at"], row["calls"]) == (second.claimed_at, 3)
 
@@ -119,9 +120,9 @@ async def test_some_stored_and_one_that_cannot_be_is_partial(bench: Bench, outco
     session = await bench.claim_one()
     file = stored_file()
     if earlier:
-        await bench.queue.settle(Attempt(session, [file]), HandedBack("worker_stopped"))
+        await bench.settle(Attempt(session, [file]), HandedBack("worker_stopped"))
         (session,) = await bench.claim(session.worker_id)
-    assert await bench.queue.settle(Attempt(session, [] if earlier else [file]), outcome) == State.FAILED
+    assert await bench.settle(Attempt(session, [] if earlier else [file]), outcome) == State.FAILED
     row = await bench.row("s-1")
     assert (row["reason"], row["detail"]["reason"]) == ("partial", outcome.reason)  # type: ignore[union-attr]
     assert await bench.value("SELECT store_key FROM archived_recordings") == file.store_key
@@ -130,7 +131,7 @@ async def test_some_stored_and_one_that_cannot_be_is_partial(bench: Bench, outco
 async def test_a_file_is_recorded_as_it_was_stored(bench: Bench) -> None:
     session = await bench.claim_one()
     file = stored_file(3)
-    await bench.queue.settle(Attempt(session, [file]), Archived())
+    await bench.settle(Attempt(session, [file]), Archived())
     (row,) = await bench.fetch("SELECT * FROM archived_recordings")
     assert {**file.as_row(), "bot": "bot", "session_id": "s-1", "kind": "recording", "queue_id": session.id} == {
         name: value for name, value in row.items() if name != "archived_at"
@@ -139,9 +140,9 @@ async def test_a_file_is_recorded_as_it_was_stored(bench: Bench) -> None:
 
 async def test_a_file_that_is_recorded_already_is_recorded_once_and_breaks_nothing(bench: Bench) -> None:
     session = await bench.claim_one()
-    await bench.queue.settle(Attempt(session, [stored_file(1, "same")]), HandedBack("worker_stopped"))
+    await bench.settle(Attempt(session, [stored_file(1, "same")]), HandedBack("worker_stopped"))
     (again,) = await bench.claim(session.worker_id)
-    assert await bench.queue.settle(Attempt(again, [stored_file(2, "same"), stored_file(3)]), Archived()) == State.ARCHIVED
+    assert await bench.settle(Attempt(again, [stored_file(2, "same"), stored_file(3)]), Archived()) == State.ARCHIVED
     assert await bench.value("SELECT array_agg(ordinal ORDER BY ordinal) FROM archived_recordings") == [1, 3]
 
 
@@ -151,7 +152,7 @@ async def test_a_settle_that_fails_writes_nothing(bench: Bench) -> None:
     attempt.note("asked", status="success")
     await bench.fetch("ALTER TABLE archived_recordings ADD CHECK (ordinal > 0)")
     with pytest.raises(DatabaseError):
-        await bench.queue.settle(attempt, Archived())
+        await bench.settle(attempt, Archived())
     assert (await bench.row("s-1"))["state"] == "claimed"
     assert await bench.value("SELECT count(*) FROM archived_recordings") == 0
     assert await bench.history("s-1") == ["enqueued", "claimed"]
@@ -171,35 +172,77 @@ async def _rescue_and_claim(bench: Bench, session: Session) -> None:
     assert len(await bench.claim(await bench.worker())) == 1
 
 
-async def _settled(bench: Bench, session: Session) -> None:
-    await bench.queue.settle(Attempt(session), Archived())
-
-
 async def _settled_retried_and_claimed_again(bench: Bench, session: Session) -> None:
-    await bench.queue.settle(Attempt(session), HandedBack("worker_stopped"))
+    await bench.settle(Attempt(session), HandedBack("worker_stopped"))
     assert len(await bench.claim(session.worker_id)) == 1
 
 
-@pytest.mark.parametrize("taken", [_cancel, _rescue, _rescue_and_claim, _settled, _settled_retried_and_claimed_again])
+@pytest.mark.parametrize("taken", [_cancel, _rescue, _rescue_and_claim, _settled_retried_and_claimed_again])
 async def test_who_lost_the_session_writes_neither_state_nor_files_nor_history(bench: Bench, taken: Any) -> None:
     session = await bench.claim_one()
     await taken(bench, session)
     before = await bench.row("s-1"), await bench.history("s-1")
     zombie = Attempt(session, [stored_file()], calls=3)
     zombie.note("asked", status="success")
-    with pytest.raises(LeaseLost, match="no longer epoch 1's"):
-        await bench.queue.settle(zombie, Archived())
+    assert await bench.queue.settle([(zombie, Archived())]) == [None]
     assert (await bench.row("s-1"), await bench.history("s-1")) == before
     assert await bench.value("SELECT count(*) FROM archived_recordings") == 0
+
+
+async def test_what_is_told_again_because_the_answer_was_lost_is_written_once(bench: Bench) -> None:
+    session = await bench.claim_one()
+    attempt = Attempt(session, [stored_file()], calls=1)
+    assert await bench.queue.settle([(attempt, Retry("why"))]) == [State.PENDING]
+    before = await bench.row("s-1"), await bench.history("s-1")
+    assert await bench.queue.settle([(attempt, Retry("why"))]) == [State.PENDING]
+    assert (await bench.row("s-1"), await bench.history("s-1")) == before
+    assert await bench.value("SELECT count(*) FROM archived_recordings") == 1
 
 
 async def test_two_settles_of_one_claim_at_once_write_once(bench: Bench) -> None:
     session = await bench.claim_one()
     attempts = [Attempt(session, [stored_file()], calls=1) for _ in range(4)]
-    ends = await asyncio.gather(*(bench.queue.settle(one, Archived()) for one in attempts), return_exceptions=True)
-    assert sorted(type(end).__name__ for end in ends) == ["LeaseLost"] * 3 + ["State"]
+    ends = await asyncio.gather(*(bench.queue.settle([(one, Archived())]) for one in attempts))
+    assert [State.ARCHIVED] in ends
     assert await bench.value("SELECT count(*) FROM archived_recordings") == 1
     assert (await bench.row("s-1"))["calls"] == 1
+
+
+async def test_a_batch_is_written_as_each_would_be_by_itself(bench: Bench) -> None:
+    await bench.add(*(f"s-{n}" for n in range(6)))
+    sessions = await bench.claim(await bench.worker())
+    await bench.queue.cancel(ids=["s-2"], bot=None, kind=None, reason="why", actor="me")
+    attempts = [Attempt(session, calls=1) for session in sessions]
+    for number, attempt in enumerate(attempts):
+        attempt.note("asked", number=number)
+    attempts[0].stored += [stored_file(1, "one"), stored_file(2, "two")]
+    attempts[2].stored.append(stored_file(1, "never"))
+    attempts[4].stored.append(stored_file(1, "three"))
+    outcomes: list[Outcome] = [
+        Archived(), NotReady("media_in_progress"), Archived(), Unavailable("media_unavailable"), Failed("conflict"), Retry("r"),
+    ]  # fmt: skip
+    batch = list(zip(attempts, outcomes, strict=True))
+    random.shuffle(batch)
+    states = dict(zip((a.session.session_id for a, _ in batch), await bench.queue.settle(batch), strict=True))
+    assert [states[f"s-{n}"] for n in range(6)] == ["archived", "pending", None, "unavailable", "failed", "pending"]
+    assert [(await bench.row(f"s-{n}"))["reason"] for n in range(6)] == [
+        None, "media_in_progress", "why", "media_unavailable", "partial", "r",
+    ]  # fmt: skip
+    files = await bench.fetch("SELECT session_id, store_key FROM archived_recordings ORDER BY store_key")
+    assert [tuple(file.values()) for file in files] == [("s-0", "one"), ("s-4", "three"), ("s-0", "two")]
+    assert await bench.history("s-5") == ["enqueued", "claimed", "asked", "retry"]
+    assert await bench.history("s-2") == ["enqueued", "claimed", "cancelled"]
+
+
+async def test_two_claims_of_one_session_in_one_batch_are_told_apart(bench: Bench) -> None:
+    """A worker may hold the stale claim and the new one: cancelled and brought back while the first attempt still ran."""
+    stale = await bench.claim_one()
+    await bench.queue.cancel(ids=["s-1"], bot=None, kind=None, reason="why", actor="me")
+    await bench.fetch("UPDATE archive_queue SET state = 'pending', finished_at = NULL, epoch = epoch + 1")
+    (fresh,) = await bench.claim(stale.worker_id)
+    batch = [(Attempt(stale, [stored_file(1, "stale")]), Archived()), (Attempt(fresh, [stored_file(1, "fresh")]), Archived())]
+    assert await bench.queue.settle(batch) == [None, State.ARCHIVED]
+    assert await bench.value("SELECT array_agg(store_key) FROM archived_recordings") == ["fresh"]
 
 
 async def test_hostile_json_is_kept_as_far_as_the_database_can(bench: Bench) -> None:
@@ -209,7 +252,7 @@ async def test_hostile_json_is_kept_as_far_as_the_database_can(bench: Bench) -> 
     session = await bench.claim_one()
     attempt = Attempt(session, calls=1)
     attempt.note("asked", nul="a\0b", half="\ud800", nan=float("nan"), inf=[float("-inf")], deep=deep, **{"k\0\udfff": "v"})
-    await bench.queue.settle(attempt, Failed("platform_failed", {"text": "\0\ud83d", "emoji": "\U0001f600"}))
+    await bench.settle(attempt, Failed("platform_failed", {"text": "\0\ud83d", "emoji": "\U0001f600"}))
     (row,) = await bench.database.rows("show", "s-1", None, None)
     asked = row["events"][2]
     assert asked["event"] == "asked"
@@ -227,7 +270,7 @@ async def test_the_history_is_in_time_order_over_several_workers(bench: Bench) -
         attempt = Attempt(session, calls=1)
         attempt.note("asked", number=number)
         attempt.note("file_failed", number=number)
-        await bench.queue.settle(attempt, HandedBack("worker_stopped") if number < 2 else Archived())
+        await bench.settle(attempt, HandedBack("worker_stopped") if number < 2 else Archived())
     (row,) = await bench.database.rows("show", "s-1", None, None)
     names = [event["event"] for event in row["events"]]
     turn = ["claimed", "asked", "file_failed"]
@@ -242,7 +285,7 @@ async def test_sessions_of_one_id_in_two_bots_do_not_touch_each_other(bench: Ben
     await bench.add("s-1", bot="b")
     worker = await bench.worker("a", "b")
     first, second = await bench.claim(worker, 10, "a", "b")
-    await bench.queue.settle(Attempt(first, [stored_file(1, "same")]), Archived())
-    await bench.queue.settle(Attempt(second, [stored_file(1, "same")]), Failed("conflict"))
+    await bench.settle(Attempt(first, [stored_file(1, "same")]), Archived())
+    await bench.settle(Attempt(second, [stored_file(1, "same")]), Failed("conflict"))
     rows = await bench.fetch("SELECT state FROM archive_queue WHERE bot = $1", first.bot)
     assert [row["state"] for row in rows] == ["archived"]

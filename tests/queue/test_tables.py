@@ -24,7 +24,7 @@ async def test_the_statement_of_the_contract_enqueues_once_and_for_all(bench: Be
     statement = INSERT.replace("DO NOTHING", conflict)
     await bench.fetch(statement)
     (session,) = await bench.claim(worker, 5, "support-us")
-    await bench.queue.settle(Attempt(session), Archived())
+    await bench.settle(Attempt(session), Archived())
     before = await bench.row("65e7133a3242653c58d70001")
     await bench.fetch(statement)
     assert await bench.row("65e7133a3242653c58d70001") == before
@@ -160,7 +160,7 @@ async def test_a_strange_time_breaks_no_statement(bench: Bench, column: str, tim
     claimed = await bench.claim(worker)
     assert sorted(ids(claimed)) == (["s-2"] if sleeping else ["s-1", "s-2"])
     for session in claimed:
-        await bench.queue.settle(Attempt(session), Archived())
+        await bench.settle(Attempt(session), Archived())
     assert (await bench.queue.backlog(["bot"], start)).workable == sleeping
     assert await bench.claim(worker) == []
     for name in ("status", "reasons", "totals", "fleet", "ends"):
@@ -176,7 +176,7 @@ async def test_the_date_of_the_path_is_the_calls_start(bench: Bench) -> None:
 
 async def test_a_user_with_select_alone_reads_the_views_of_auditors(bench: Bench) -> None:
     session = await bench.claim_one()
-    await bench.queue.settle(Attempt(session, [stored_file()], calls=1), Archived())
+    await bench.settle(Attempt(session, [stored_file()], calls=1), Archived())
     async with _as_role(bench, "SELECT ON archive_sessions, archived_recordings") as connection:
         row = await connection.fetchrow(
             "SELECT bot, session_id, kind, state, reason, priority, enqueued_at, run_at, finished_at, failures, checks "

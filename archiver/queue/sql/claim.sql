@@ -1,32 +1,54 @@
--- Claim up to $4 due sessions of one kind of a bot, as many as its budget allows; one call is drawn for each. Of a held kind
--- one session, if it is time to try again; whoever gets it has the turn, and the next turn comes after $8.
+-- Claim up to $4 due sessions of one kind of a bot, as many as its budget allows; one call is drawn for each. While two
+-- priorities wait, the higher gets three turns of four. A session whose call ended too recently is put off, without a call. Of a
+-- held kind one session, if it is time to try again; whoever gets it has the turn, and the next turn comes after $8.
 -- $1 worker, $2 bot, $3 kind, $4 slots, $5 budget, $6 windows, $7 limits, $8 time between probes
 WITH hold AS MATERIALIZED (
     SELECT probe_at <= now() AS open FROM archive_holds WHERE bot = $2 AND kind = $3
-), slots AS MATERIALIZED (
-    SELECT CASE WHEN EXISTS (SELECT FROM hold WHERE NOT open) THEN 0
-                WHEN EXISTS (SELECT FROM hold) THEN least($4::integer, 1)
-                ELSE $4 END AS n
+), bot AS MATERIALIZED (
+    SELECT b.turn, b.first_ask, CASE WHEN EXISTS (SELECT FROM hold WHERE NOT open) THEN 0
+                                     WHEN EXISTS (SELECT FROM hold) THEN least($4::integer, 1)
+                                     ELSE $4 END AS slots
     FROM archive_workers w, archive_bots b
     WHERE w.id = $1 AND w.expires_at > clock_timestamp() AND b.name = $2 AND b.paused_at IS NULL
+), waiting AS MATERIALIZED (
+    SELECT array_agg(p.priority ORDER BY p.rank) AS priorities
+    FROM unnest('{high,normal,low}'::text[]) WITH ORDINALITY AS p (priority, rank)
+    WHERE EXISTS (SELECT FROM archive_queue q WHERE q.state = 'pending' AND q.bot = $2 AND q.kind = $3
+                                                AND q.priority = p.priority AND q.run_at <= now())
+), turns AS MATERIALIZED (
+    SELECT t, priorities[CASE WHEN cardinality(priorities) = 1 OR t % 4 > 0 THEN 1
+                              WHEN cardinality(priorities) = 2 OR t / 4 % 4 > 0 THEN 2
+                              ELSE 3 END] AS priority
+    FROM waiting, bot, generate_series(bot.turn + 1, bot.turn + bot.slots) t
 ), high AS MATERIALIZED (
-    SELECT id, run_at FROM archive_queue
+    SELECT id, priority, run_at, ended_at, enqueued_at, first_asked_at FROM archive_queue
     WHERE state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'high' AND run_at <= now()
-    ORDER BY run_at LIMIT coalesce((SELECT n FROM slots), 0)
+    ORDER BY run_at LIMIT (SELECT count(*) FROM turns WHERE priority = 'high')
     FOR UPDATE SKIP LOCKED
 ), normal AS MATERIALIZED (
-    SELECT id, run_at FROM archive_queue
+    SELECT id, priority, run_at, ended_at, enqueued_at, first_asked_at FROM archive_queue
     WHERE state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'normal' AND run_at <= now()
-    ORDER BY run_at LIMIT coalesce((SELECT n FROM slots), 0) - (SELECT count(*) FROM high)
+    ORDER BY run_at LIMIT (SELECT count(*) FROM turns WHERE priority <> 'low') - (SELECT count(*) FROM high)
     FOR UPDATE SKIP LOCKED
 ), low AS MATERIALIZED (
-    SELECT id, run_at FROM archive_queue
+    SELECT id, priority, run_at, ended_at, enqueued_at, first_asked_at FROM archive_queue
     WHERE state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'low' AND run_at <= now()
-    ORDER BY run_at LIMIT coalesce((SELECT n FROM slots), 0) - (SELECT count(*) FROM high) - (SELECT count(*) FROM normal)
+    ORDER BY run_at LIMIT (SELECT count(*) FROM turns) - (SELECT count(*) FROM high) - (SELECT count(*) FROM normal)
     FOR UPDATE SKIP LOCKED
+), due AS MATERIALIZED (
+    SELECT id, run_at, row_number() OVER (PARTITION BY priority ORDER BY run_at, id) AS place, priority,
+           CASE WHEN first_asked_at IS NULL THEN archive_first_ask(ended_at, enqueued_at, bot.first_ask) END AS first_ask
+    FROM (SELECT * FROM high UNION ALL SELECT * FROM normal UNION ALL SELECT * FROM low) p, bot
+), put_off AS (
+    UPDATE archive_queue q SET run_at = d.first_ask FROM due d WHERE q.id = d.id AND d.first_ask > now()
+    RETURNING q.id
 ), picked AS MATERIALIZED (
-    SELECT array_agg(id ORDER BY turn, run_at, id) AS ids
-    FROM (SELECT *, 1 AS turn FROM high UNION ALL SELECT *, 2 FROM normal UNION ALL SELECT *, 3 FROM low) p
+    -- In the order of their turns: a short budget cuts off the end.
+    SELECT array_agg(d.id ORDER BY turn.t, d.priority, d.run_at, d.id) AS ids
+    FROM due d
+    LEFT JOIN (SELECT t, priority, row_number() OVER (PARTITION BY priority ORDER BY t) AS place FROM turns) turn
+        USING (priority, place)
+    WHERE d.first_ask IS NULL OR d.first_ask <= now()
 ), drawn AS MATERIALIZED (
     SELECT d.wait, picked.ids[1 : d.granted] AS ids
     FROM picked, archive_draw($5, cardinality(picked.ids), $6::interval[], $7::integer[]) d
@@ -46,12 +68,14 @@ WITH hold AS MATERIALIZED (
            jsonb_build_object('failures', failures, 'checks', checks, 'crashes', crashes)
     FROM claimed
 ), served AS (
-    UPDATE archive_bots SET served_at = clock_timestamp() WHERE name = $2 AND EXISTS (SELECT FROM claimed)
+    UPDATE archive_bots SET served_at = clock_timestamp(), turn = turn + (SELECT count(*) FROM claimed)
+    WHERE name = $2 AND EXISTS (SELECT FROM claimed)
 )
-SELECT drawn.wait, c.id, c.epoch, c.bot, c.session_id, c.kind, c.user_id, c.archive_date, c.claimed_at,
+SELECT coalesce(drawn.wait, interval '0') AS wait, off.n > 0 AS put_off, c.id, c.epoch, c.bot, c.session_id, c.kind, c.user_id, c.archive_date, c.claimed_at,
        c.failures, c.checks, c.crashes, c.reason AS put_back_for, EXISTS (SELECT FROM hold) AS probe,
        ARRAY(SELECT jsonb_build_object('source_name', r.source_name, 'ordinal', r.ordinal, 'store_key', r.store_key,
                                        'file_name', r.file_name)
              FROM archived_recordings r WHERE r.queue_id = c.id ORDER BY r.ordinal, r.store_key) AS stored
-FROM drawn LEFT JOIN claimed c ON true
+FROM (SELECT count(*) AS n FROM put_off) off LEFT JOIN drawn ON true LEFT JOIN claimed c ON true
+WHERE off.n > 0 OR drawn.ids IS NOT NULL
 ORDER BY array_position(drawn.ids, c.id)

@@ -1,53 +1,86 @@
--- Write the outcome of one claimed session, if this epoch still owns it. No row: the lease was lost; nothing is written.
--- $1 id, $2 epoch, $3 outcome, $4 reason, $5 detail, $6 delay, $7 max_attempts, $8 not_ready_give_up,
--- $9 files stored, $10 events, $11 calls spent, $12 actor
-WITH mine AS MATERIALIZED (
-    SELECT q.*, jsonb_array_length($9::jsonb) > 0 OR EXISTS (SELECT FROM archived_recordings r WHERE r.queue_id = q.id) AS some
-    FROM archive_queue q
-    WHERE q.id = $1 AND q.epoch = $2 AND q.state = 'claimed'
-    FOR UPDATE OF q
+-- Write the outcomes of claimed sessions, each if its epoch still owns it. One row a session: the state that it is in now; null
+-- if the lease was lost: then nothing of it is written. Told twice (the first answer got lost), it is written once: whoever
+-- takes a session away raises its epoch, so one of this epoch that is no longer claimed was settled by us.
+-- Arrays of one length: $1 ids, $2 epochs, $3 outcomes, $4 reasons, $5 details, $6 delays, $7 calls spent, $8 files are stored.
+-- $9 files, $10 events: lists of objects; `n` is the place of their session in the arrays, from 1. $11 max_attempts, $12 not_ready_give_up
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::jsonb[], $6::interval[], $7::integer[], $8::boolean[])
+        WITH ORDINALITY AS g (id, epoch, outcome, reason, detail, delay, spent, stores, n)
+), mine AS MATERIALIZED (
+    SELECT g.*, q.bot, q.worker_id, q.failures, q.claimed_at, q.first_asked_at,
+           archive_first_ask(q.ended_at, q.enqueued_at, interval '0') AS ended_at
+    FROM given g JOIN archive_queue q ON q.id = g.id
+    WHERE q.epoch = g.epoch AND q.state = 'claimed'
+    ORDER BY q.id FOR UPDATE OF q
+), judged AS MATERIALIZED (
+    SELECT m.*, outcome <> 'archived' AND (stores OR EXISTS (SELECT FROM archived_recordings r WHERE r.queue_id = m.id)) AS some
+    FROM mine m
 ), owned AS MATERIALIZED (
-    SELECT q.*, CASE
-               WHEN $3 = 'unavailable' AND q.some THEN 'failed'
-               WHEN $3 IN ('archived', 'unavailable', 'failed') THEN $3
-               WHEN $3 = 'retry' AND q.failures + 1 >= $7::integer THEN 'failed'
-               WHEN $3 = 'not_ready' AND coalesce(q.first_asked_at, q.claimed_at) + $8::interval <= clock_timestamp() THEN 'failed'
+    SELECT j.*, CASE
+               WHEN outcome = 'unavailable' AND j.some THEN 'failed'
+               WHEN outcome IN ('archived', 'unavailable', 'failed') THEN outcome
+               WHEN outcome = 'retry' AND failures + 1 >= $11::integer THEN 'failed'
+               WHEN outcome = 'not_ready' AND coalesce(first_asked_at, claimed_at) + $12::interval <= clock_timestamp() THEN 'failed'
                ELSE 'pending' END AS next
-    FROM mine q
+    FROM judged j
 ), settled AS (
     UPDATE archive_queue q
     SET state = o.next,
         reason = CASE WHEN o.next = 'failed' AND o.some THEN 'partial'
-                      WHEN o.next = 'failed' AND $3 = 'not_ready' THEN 'not_ready'
-                      ELSE $4 END,
-        detail = CASE WHEN o.next = 'failed' AND o.some THEN $5::jsonb || jsonb_build_object('reason', $4::text)
-                      ELSE $5::jsonb END,
-        run_at = CASE WHEN o.next = 'pending' THEN clock_timestamp() + $6::interval ELSE q.run_at END,
+                      WHEN o.next = 'failed' AND o.outcome = 'not_ready' THEN 'not_ready'
+                      ELSE o.reason END,
+        detail = CASE WHEN o.next = 'failed' AND o.some THEN o.detail || jsonb_build_object('reason', o.reason) ELSE o.detail END,
+        run_at = CASE WHEN o.next = 'pending' THEN clock_timestamp() + o.delay ELSE q.run_at END,
         finished_at = CASE WHEN o.next = 'pending' THEN NULL ELSE clock_timestamp() END,
-        first_asked_at = CASE WHEN $11::integer > 0 THEN coalesce(q.first_asked_at, q.claimed_at) ELSE q.first_asked_at END,
+        first_asked_at = CASE WHEN o.spent > 0 THEN coalesce(q.first_asked_at, q.claimed_at) ELSE q.first_asked_at END,
         worker_id = NULL,
-        failures = q.failures + ($3 IN ('retry', 'failed'))::integer,
-        checks = q.checks + ($3 = 'not_ready')::integer,
-        calls = q.calls + $11::integer
+        failures = q.failures + (o.outcome IN ('retry', 'failed'))::integer,
+        checks = q.checks + (o.outcome = 'not_ready')::integer,
+        calls = q.calls + o.spent
     FROM owned o
     WHERE q.id = o.id
-    RETURNING q.id, q.epoch, q.bot, q.session_id, q.kind, q.state, q.reason, q.run_at, q.failures
+    RETURNING q.id, q.epoch, q.bot, q.session_id, q.kind, q.state, q.reason, q.run_at, q.failures, o.outcome, o.detail, o.worker_id, o.n
 ), stored AS (
     INSERT INTO archived_recordings (bot, session_id, kind, ordinal, file_name, store_key, bytes, sha256, media_type,
                                      source_name, flags, queue_id, archived_at)
     SELECT s.bot, s.session_id, s.kind, f.ordinal, f.file_name, f.store_key, f.bytes, f.sha256, f.media_type,
            f.source_name, f.flags, s.id, clock_timestamp()
-    FROM settled s, jsonb_to_recordset($9::jsonb) AS f (ordinal integer, file_name text, store_key text, bytes bigint,
-                                                        sha256 text, media_type text, source_name text, flags text[])
+    FROM jsonb_to_recordset($9::jsonb) AS f (n bigint, ordinal integer, file_name text, store_key text, bytes bigint,
+                                             sha256 text, media_type text, source_name text, flags text[])
+    JOIN settled s USING (n)
     ON CONFLICT (queue_id, store_key) DO NOTHING    -- the store holds one body a key, so it is the same one
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, at, data)
-    SELECT s.id, e.event, s.epoch, $12, e.at, e.data
-    FROM settled s, jsonb_to_recordset($10::jsonb) AS e (event text, at timestamptz, data jsonb)
+    SELECT s.id, e.event, s.epoch, 'worker ' || s.worker_id, e.at, e.data
+    FROM jsonb_to_recordset($10::jsonb) AS e (n bigint, event text, at timestamptz, data jsonb)
+    JOIN settled s USING (n)
     UNION ALL
-    SELECT s.id, CASE WHEN s.state = 'pending' THEN $3 ELSE s.state END, s.epoch, $12, clock_timestamp(),
-           jsonb_strip_nulls(jsonb_build_object('reason', s.reason, 'detail', nullif($5::jsonb, '{}'), 'failures', s.failures,
+    SELECT s.id, CASE WHEN s.state = 'pending' THEN s.outcome ELSE s.state END, s.epoch, 'worker ' || s.worker_id, clock_timestamp(),
+           jsonb_strip_nulls(jsonb_build_object('reason', s.reason, 'detail', nullif(s.detail, '{}'), 'failures', s.failures,
                              'run_at', CASE WHEN s.state = 'pending' THEN s.run_at END))
     FROM settled s
+), asked AS MATERIALIZED (
+    -- What first asks teach about when recordings are ready: of a call that ended within the hour, a recording in time, or one
+    -- asked for too early, though no earlier than is usual at present. One step up a batch: its asks were timed by one figure.
+    SELECT b.name,
+           bool_or(o.outcome = 'not_ready' AND o.claimed_at - o.ended_at >= b.first_ask) AS too_early,
+           count(*) FILTER (WHERE o.outcome = 'archived') AS in_time
+    FROM owned o JOIN archive_bots b ON b.name = o.bot
+    WHERE o.spent > 0 AND o.first_asked_at IS NULL AND o.claimed_at - o.ended_at <= interval '1 hour'
+      AND (o.outcome = 'archived' OR o.reason = 'media_in_progress')
+    GROUP BY b.name
+), taught AS MATERIALIZED (
+    SELECT b.name, a.too_early, a.in_time FROM archive_bots b JOIN asked a USING (name)
+    WHERE a.too_early OR a.in_time > 0 ORDER BY b.name FOR UPDATE OF b
+), learnt AS (
+    -- A weighted up-down staircase (Kaernbach 1991): where one ask in twenty comes too early, the steps cancel out.
+    UPDATE archive_bots b
+    SET first_ask = greatest(interval '1 second', least(interval '1 hour',
+                             b.first_ask * CASE WHEN t.too_early THEN 1.2 ELSE greatest(power(0.99, t.in_time), 0.9) END))
+    FROM taught t WHERE b.name = t.name
 )
-SELECT state, reason FROM settled
+SELECT coalesce(s.state, before.state) AS state
+FROM given g
+LEFT JOIN settled s ON s.n = g.n
+LEFT JOIN archive_queue before ON s.id IS NULL AND before.id = g.id AND before.epoch = g.epoch AND before.state <> 'claimed'
+ORDER BY g.n

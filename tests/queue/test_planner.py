@@ -1,0 +1,177 @@
+"""The poll planner: when a session whose call's end is known is first asked for, and what its answer teaches."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from archiver.outcome import Archived, NotReady, Outcome, Retry, Unavailable
+from archiver.session import Attempt
+from tests.queue.conftest import Bench, ids
+
+MINUTES = timedelta(minutes=1)
+SECONDS = timedelta(seconds=1)
+
+
+async def first_ask(bench: Bench, name: str = "bot") -> timedelta:
+    found = await bench.value("SELECT first_ask FROM archive_bots WHERE name = $1", name)
+    assert isinstance(found, timedelta)
+    return found
+
+
+async def ended(bench: Bench, age: timedelta, *ids: str, **columns: Any) -> None:
+    """Sessions whose call ended so long ago."""
+    now = await bench.value("SELECT now()")
+    await bench.add(*(ids or ["s-1"]), ended_at=now - age, **columns)
+
+
+async def due_in(bench: Bench, one: str = "s-1") -> timedelta:
+    found = await bench.value("SELECT run_at - enqueued_at FROM archive_queue WHERE session_id = $1", one)
+    assert isinstance(found, timedelta)
+    return found
+
+
+async def answer(bench: Bench, worker: int, age: timedelta, outcome: Outcome, count: int = 1) -> timedelta:
+    """What the bot's figure is after so many sessions, first asked at this age, were answered so. All in one batch."""
+    names = [f"s-{await bench.value('SELECT count(*) FROM archive_queue')}-{n}" for n in range(count)]
+    await bench.add(*names, ended_at=await bench.value("SELECT now()") - timedelta(days=30))
+    await bench.fetch("UPDATE archive_queue SET enqueued_at = '-infinity' WHERE session_id = ANY ($1)", names)
+    sessions = await bench.claim(worker, count)
+    assert sorted(ids(sessions)) == sorted(names)
+    await bench.fetch(
+        "UPDATE archive_queue SET enqueued_at = claimed_at, ended_at = claimed_at - $1::interval WHERE state = 'claimed'", age
+    )
+    await bench.queue.settle([(Attempt(session, calls=1), outcome) for session in sessions])
+    return await first_ask(bench)
+
+
+async def test_a_call_that_just_ended_waits_for_what_the_bot_has_lately_needed(bench: Bench) -> None:
+    await bench.worker()
+    await bench.fetch("UPDATE archive_bots SET first_ask = interval '5 minutes'")
+    await ended(bench, 1 * MINUTES)
+    assert timedelta(0) <= 4 * MINUTES - await due_in(bench) < SECONDS  # two statements, two clocks
+
+
+@pytest.mark.parametrize("age", [10 * MINUTES, timedelta(days=300)])
+async def test_a_call_that_ended_long_ago_is_due_at_once(bench: Bench, age: timedelta) -> None:
+    worker = await bench.worker()
+    await ended(bench, age)
+    assert await due_in(bench) == timedelta(0)
+    assert ids(await bench.claim(worker)) == ["s-1"]
+
+
+async def test_a_producer_whose_clock_is_ahead_does_not_put_its_sessions_off(bench: Bench) -> None:
+    await bench.worker()
+    await ended(bench, -6 * 60 * MINUTES)
+    assert await due_in(bench) == 2 * MINUTES
+
+
+@pytest.mark.parametrize("strange", ["infinity", "-infinity", "0001-01-01Z", "4713-01-01 BC", "294276-12-31Z"])
+async def test_a_strange_end_breaks_nothing(bench: Bench, strange: str) -> None:
+    worker = await bench.worker()
+    await bench.fetch(f"INSERT INTO archive_queue (bot, session_id, ended_at) VALUES ('bot', 's-1', '{strange}')")
+    await bench.make_due()
+    await bench.fetch("UPDATE archive_queue SET enqueued_at = enqueued_at - interval '1 hour'")
+    (session,) = await bench.claim(worker)
+    assert await bench.settle(Attempt(session, calls=1), NotReady("media_in_progress")) == "pending"
+
+
+async def test_a_later_run_at_of_the_producer_stands(bench: Bench) -> None:
+    await bench.worker()
+    later = datetime.now(UTC) + timedelta(days=1)
+    await ended(bench, 0 * MINUTES, run_at=later)
+    assert (await bench.row("s-1"))["run_at"] == later
+
+
+async def test_what_was_due_by_an_older_figure_is_put_off_without_a_call(bench: Bench) -> None:
+    worker = await bench.worker()
+    await ended(bench, 3 * MINUTES, "early-1", "early-2")
+    await bench.add("now-1")
+    await bench.fetch("UPDATE archive_bots SET first_ask = interval '10 minutes'")
+    claim = await bench.queue.claim(worker, {"bot": bench.quota("bot", "60/minute")}, 10)
+    assert ids(claim.sessions) == ["now-1"]
+    assert claim.again_in == timedelta(0)
+    assert timedelta(minutes=6) < await due_in(bench, "early-1") <= timedelta(minutes=7)
+    assert await bench.states() == {"pending": 2, "claimed": 1}
+    assert await bench.history("early-1") == ["enqueued"]
+    claim = await bench.queue.claim(worker, {"bot": bench.quota("bot", "60/minute")}, 10)
+    assert claim.sessions == []
+    assert claim.again_in is not None
+    assert claim.again_in > timedelta(minutes=6)
+
+
+async def test_only_first_asks_are_planned(bench: Bench) -> None:
+    worker = await bench.worker()
+    await ended(bench, 10 * MINUTES)
+    (session,) = await bench.claim(worker)
+    await bench.settle(Attempt(session, calls=1), NotReady("media_in_progress"))
+    await bench.fetch("UPDATE archive_bots SET first_ask = interval '1 hour'")
+    await bench.make_due()
+    assert ids(await bench.claim(worker)) == ["s-1"]
+
+
+async def test_an_ask_in_vain_raises_the_age_and_one_in_time_lowers_it(bench: Bench) -> None:
+    worker = await bench.worker()
+    assert await answer(bench, worker, 2 * MINUTES, NotReady("media_in_progress")) == 2 * MINUTES * 1.2
+    assert await answer(bench, worker, 5 * MINUTES, Archived()) == 2 * MINUTES * 1.2 * 0.99
+
+
+@pytest.mark.parametrize(
+    ("age", "outcome"),
+    [
+        (1 * MINUTES, NotReady("media_in_progress")),  # earlier than is usual: that was to be expected
+        (2 * 60 * MINUTES, NotReady("media_in_progress")),  # no use to anybody who asks within the hour
+        (2 * 60 * MINUTES, Archived()),  # a backfill
+        (5 * MINUTES, NotReady("call_in_progress")),  # then its end wasn't
+        (5 * MINUTES, Unavailable("media_unavailable")),
+        (5 * MINUTES, Retry("http_500")),
+    ],
+)
+async def test_other_answers_teach_nothing(bench: Bench, age: timedelta, outcome: Outcome) -> None:
+    assert await answer(bench, await bench.worker(), age, outcome) == 2 * MINUTES
+
+
+async def test_answers_of_one_batch_go_one_step(bench: Bench) -> None:
+    worker = await bench.worker()
+    assert await answer(bench, worker, 2 * MINUTES, NotReady("media_in_progress"), count=50) == 2 * MINUTES * 1.2
+    await bench.fetch("DELETE FROM archive_queue")
+    assert await answer(bench, worker, 2 * MINUTES, Archived(), count=50) == 2 * MINUTES * 1.2 * 0.9
+
+
+async def test_later_asks_teach_nothing(bench: Bench) -> None:
+    worker = await bench.worker()
+    await ended(bench, 3 * MINUTES)
+    for _ in range(4):
+        await bench.make_due()
+        (session,) = await bench.claim(worker)
+        await bench.settle(Attempt(session, calls=1), NotReady("media_in_progress"))
+    assert await first_ask(bench) == 2 * MINUTES * 1.2
+
+
+async def test_it_stays_between_a_second_and_an_hour(bench: Bench) -> None:
+    worker = await bench.worker()
+    await bench.fetch("UPDATE archive_bots SET first_ask = interval '59 minutes'")
+    assert await answer(bench, worker, 60 * MINUTES, NotReady("media_in_progress")) == 60 * MINUTES
+    await bench.fetch("UPDATE archive_bots SET first_ask = interval '1 second'")
+    assert await answer(bench, worker, 10 * SECONDS, Archived()) == SECONDS
+
+
+async def test_bots_learn_apart(bench: Bench) -> None:
+    worker = await bench.worker("bot", "other")
+    await answer(bench, worker, 2 * MINUTES, NotReady("media_in_progress"))
+    assert await first_ask(bench, "other") == 2 * MINUTES
+
+
+async def test_it_finds_the_age_at_which_one_ask_in_twenty_is_in_vain(bench: Bench) -> None:
+    worker = await bench.worker()
+    vain = 0
+    for number in range(400):
+        needed = timedelta(seconds=20 + 280 * (number * 0.618034 % 1))  # evenly over 20 to 300 s
+        age = await first_ask(bench)
+        vain += number >= 100 and age < needed
+        await answer(bench, worker, age, Archived() if age >= needed else NotReady("media_in_progress"))
+        await bench.fetch("DELETE FROM archived_recordings; ")
+        await bench.fetch("DELETE FROM archive_queue")
+    assert 0.02 < vain / 300 < 0.09
