@@ -120,6 +120,8 @@ class KoreClient:
         http_status, body = await self._exchange(URL(url, encoded=True), self.signer.token, pay, tell)
         if http_status in (401, 403):
             self.signer.reread_key()
+            known, ahead = self.signer.clock_offset, _ahead(asked[-1].date)
+            self.signer.clock_offset = ahead
             http_status, body = await self._exchange(URL(url, encoded=True), self.signer.renew, pay, tell)
             if http_status in (401, 403):
                 raise CredentialsRejected(
@@ -129,7 +131,11 @@ class KoreClient:
                     **({"enforces": "JWE"} if _demands_encryption(body) else {}),
                     **_skew(asked[-1].date),
                 )
-            self.signer.single_use = True
+            if ahead and not known:
+                # One machine whose clock is wrong must not hold the bot for all the others.
+                log.warning("clock_differs", bot=self.bot.name, seconds=round(ahead), hint="set this machine's clock (NTP)")
+            else:
+                self.signer.single_use = True
         return self._understand(http_status, body)
 
     async def _exchange_once(
@@ -233,10 +239,16 @@ def _status_of(body: bytes) -> str | None:
     return status[:200] if isinstance(status, str) else None
 
 
+def _ahead(theirs: datetime | None) -> float:
+    """Seconds that the platform's clock is ahead of ours, if that is more than a token bears; else 0."""
+    seconds = (theirs - datetime.now(UTC)).total_seconds() if theirs is not None else 0.0
+    return seconds if abs(seconds) > CLOCK_TOLERANCE else 0.0
+
+
 def _skew(theirs: datetime | None) -> dict[str, Any]:
     """What to say when a token may have been refused because our clock is wrong."""
-    seconds = abs((theirs - datetime.now(UTC)).total_seconds()) if theirs is not None else 0.0
-    if seconds <= CLOCK_TOLERANCE:
+    seconds = abs(_ahead(theirs))
+    if not seconds:
         return {}
     clock = f"this machine's clock differs from the platform's by {seconds:.0f} s"
     hint = f"{clock}, which alone may be why: set it (NTP); else {CredentialsRejected.hint}"

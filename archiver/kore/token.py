@@ -37,6 +37,8 @@ class TokenSigner:
 
     bot: BotSettings
     single_use: bool = False
+    clock_offset: float = 0.0
+    """Seconds that the platform's clock is ahead of ours: whoever was refused for that sets it."""
     _key: str = field(default="", repr=False)
     _token: str = field(default="", repr=False)
     _good_until: float = 0.0
@@ -54,7 +56,7 @@ class TokenSigner:
 
     def renew(self) -> str:
         """A token that nobody has used; one just renewed by another will not do, it may be single-use. Raises ConfigError."""
-        now = int(time.time())
+        now = int(time.time() + self.clock_offset)
         payload = {
             "sub": "kore-archiver",
             "appId": self.bot.client_id,

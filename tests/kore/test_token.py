@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jwt
 import pytest
@@ -12,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from archiver.errors import ConfigError, CredentialsRejected
+from archiver.kore import client as client_module
 from archiver.kore import token as token_module
 from archiver.kore.token import LIFETIME, RENEW_BEFORE, TokenSigner
 from archiver.simulator.platform import Simulator, SimulatorSettings
@@ -111,6 +115,29 @@ async def test_a_repeated_call_does_not_repeat_a_single_use_token(simulator: Sim
     simulator.script({"session_id": SESSION, "answers": [reset, reset, {"status": "media_unavailable"}]})
     assert (await asker.ask()).status == "media_unavailable"
     assert asker.draws == simulator.report()["api"]["calls"] == 4
+
+
+@pytest.mark.parametrize("wrong", [-3600, 3600])
+async def test_on_a_machine_whose_clock_is_wrong_tokens_go_by_the_platforms(
+    simulator: Simulator, asker: Asker, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(seconds=wrong)
+
+    monkeypatch.setattr(client_module, "datetime", Wrong)
+    monkeypatch.setattr(token_module, "time", SimpleNamespace(time=lambda: time.time() + wrong, monotonic=time.monotonic))
+    for _ in range(3):
+        assert (await asker.ask()).status == "media_unavailable"
+    report = simulator.report()["api"]
+    assert (report["calls"], report["unauthorized"]) == (4, 1)
+    assert not asker.client.signer.single_use
+    simulator.settings.enforce_jti = True
+    for _ in range(3):
+        await asker.ask()
+    report = simulator.report()["api"]
+    assert (report["calls"], report["unauthorized"]) == (8, 2)
 
 
 async def test_an_app_that_enforces_encryption_is_told_apart(simulator: Simulator, asker: Asker) -> None:
