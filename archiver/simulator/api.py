@@ -65,9 +65,18 @@ class Reply(NamedTuple):
 
 
 class Api:
-    """The API of all bots. Sessions are shared by the bots: any bot can ask for any session."""
+    """The API of all bots. Sessions are shared by the bots: any bot can ask for any session.
 
-    def __init__(self, settings: SimulatorSettings, media_url: Callable[[Recording], str], changed: Callable[[], None]) -> None:
+    `unscripted` is asked for a session that is not among `sessions`; None: the platform doesn't know it.
+    """
+
+    def __init__(
+        self,
+        settings: SimulatorSettings,
+        media_url: Callable[[Recording], str],
+        changed: Callable[[], None],
+        unscripted: Callable[[str], Session | None],
+    ) -> None:
         self.bots: dict[str, Bot] = {}
         self.sessions: dict[str, Session] = {}
         self.reject_credentials = False
@@ -75,6 +84,7 @@ class Api:
         self._settings = settings
         self._media_url = media_url
         self._changed = changed
+        self._unscripted = unscripted
         self._limit_messages = cycle((GENERAL_MESSAGE, PER_MINUTE_MESSAGE.format(count=60)))
 
     def app(self, control: Control) -> web.Application:
@@ -123,7 +133,7 @@ class Api:
         self.tally.by_session[session_id] += 1
         if user_id := request.query.get("userId"):
             self.tally.user_ids[session_id] = user_id
-        session = self.sessions.get(session_id)
+        session = self.sessions.get(session_id) or self._unscripted(session_id)
         if session is None:
             bot.windows.count()
             self.tally.unknown_sessions += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
@@ -14,7 +15,7 @@ from archiver.simulator.api import Api, Bot
 from archiver.simulator.audio import load_folder
 from archiver.simulator.checked import describe
 from archiver.simulator.media import MediaOrigin
-from archiver.simulator.script import SessionScript
+from archiver.simulator.script import EVERY_OTHER, SessionScript
 from archiver.simulator.sessions import Session
 from archiver.simulator.settings import ALTERABLE, SimulatorSettings
 from archiver.simulator.urls import UrlSigner
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Simulator", "SimulatorSettings"]
 
 SHUTDOWN_SECONDS = 1.0
+
+STAND_INS = 10_000
+"""So many sessions made from the script for every other one are remembered; then the oldest is forgotten, with its timeline."""
 
 
 class Simulator:
@@ -44,7 +48,10 @@ class Simulator:
         self._turns: dict[str, int] = {}
         self._waiters: set[asyncio.Future[None]] = set()
         self._media = MediaOrigin(self.settings, UrlSigner(), self._changed)
-        self._api = Api(self.settings, self._media.url, self._changed)
+        self._api = Api(self.settings, self._media.url, self._changed, self._stand_in)
+        self._every_other: tuple[SessionScript, float] | None = None
+        self._stand_ins: dict[str, None] = {}  # in the order in which they were made
+        self._stand_ins_made = 0
         self._api_url = ""
         self._exit = AsyncExitStack()
         self.add_bot(self.settings.bot_id, self.settings.client_id, self.settings.client_secret)
@@ -106,18 +113,23 @@ class Simulator:
             bot.client_id, bot.client_secret = client_id, client_secret
 
     def script(self, script: SessionScript | Mapping[str, Any]) -> None:
-        """Add a session, or replace one: its timeline and faults begin anew, its report goes on.
+        """Add a session, or replace one: its timeline and faults begin anew, its report goes on. Its times count from now.
 
         Raises ValueError that names what is wrong with the script.
         """
-        self._install(self._prepare(script))
+        self.script_all([script])
 
     def script_all(self, data: Any) -> int:
         """`script` for one JSON script or a list of them; how many. Raises ValueError, and then none was added."""
+        given = time.monotonic()
         scripts = data if isinstance(data, list) else [data]
-        sessions = [self._prepare(script) for script in scripts]
+        sessions = [self._prepare(script, given) for script in scripts]
         for session in sessions:
-            self._install(session)
+            if session.script.session_id == EVERY_OTHER:
+                self._forget_stand_ins(keep=0)
+                self._every_other = session.script, given
+            else:
+                self._install(session)
         return len(sessions)
 
     def alter(self, data: Any) -> dict[str, Any]:
@@ -182,18 +194,38 @@ class Simulator:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _prepare(self, script: SessionScript | Mapping[str, Any]) -> Session:
+    def _prepare(self, script: SessionScript | Mapping[str, Any], given: float) -> Session:
         if not isinstance(script, SessionScript):
             script = SessionScript.from_json(script)
         turn = self._turns.setdefault(script.session_id, len(self._turns))
-        return Session(script, turn=turn, bot_id=self.bot_id, folder=self._folder)
+        return Session(script, turn=turn, given=given, bot_id=self.bot_id, folder=self._folder)
+
+    def _stand_in(self, session_id: str) -> Session | None:
+        """A session after the script for every other, in bounded memory."""
+        if self._every_other is None:
+            return None
+        script, given = self._every_other
+        own = script.model_copy(update={"session_id": session_id})
+        session = Session(own, turn=self._stand_ins_made, given=given, bot_id=self.bot_id, folder=self._folder)
+        self._stand_ins_made += 1
+        self._forget_stand_ins(keep=STAND_INS - 1)
+        self._install(session)
+        self._stand_ins[session_id] = None
+        return session
+
+    def _forget_stand_ins(self, *, keep: int) -> None:
+        while len(self._stand_ins) > keep:
+            self._uninstall(next(iter(self._stand_ins)))
+
+    def _uninstall(self, session_id: str) -> None:
+        self._stand_ins.pop(session_id, None)
+        session = self._api.sessions.pop(session_id, None)
+        for recording in session.recordings if session is not None else ():
+            self._media.recordings.pop(recording.path, None)
+            self._media.recordings.pop(recording.redirect_path, None)
 
     def _install(self, session: Session) -> None:
-        old = self._api.sessions.get(session.script.session_id)
-        if old is not None:
-            for recording in old.recordings:
-                self._media.recordings.pop(recording.path, None)
-                self._media.recordings.pop(recording.redirect_path, None)
+        self._uninstall(session.script.session_id)
         self._api.sessions[session.script.session_id] = session
         for recording in session.recordings:
             self._media.recordings[recording.path] = recording

@@ -5,6 +5,15 @@
      "recordings": [{"file_name": "22d8-merged.wav", "audio": {"seconds": 3.5, "seed": 7},
                      "faults": [{"kind": "truncate", "at": 1000}]}]}
 
+A call that takes its time is scripted by the clock, whoever asks and how often:
+
+    {"session_id": "65e7133a3242653c58d70002", "call_ends_at": 40, "ready_at": 65.5}
+
+is `call_in_progress` for 40 seconds from when the script was given, then `media_in_progress`, and from 65.5 seconds on what
+`answers` says, by default `success`. Scripts given together, in one list, count from the same instant.
+
+The session ID "*" stands for every session that has no script of its own, so that 100,000 of them cost one script.
+
 Every field is explained at its model below.
 """
 
@@ -274,17 +283,32 @@ def _success() -> list[AnyAnswer]:
     return [StatusAnswer(status="success")]
 
 
+EVERY_OTHER = "*"
+
+
 class SessionScript(Checked):
     """What the platform knows about one session."""
 
     session_id: Annotated[str, Field(min_length=1)]
+    """With "*", each session that has no script has a timeline of its own; the last 10,000 of them are remembered."""
+    call_ends_at: Seconds | None = None
+    """Until then (in seconds since the script was given) the answer is `call_in_progress`, which uses up no step of `answers`."""
+    ready_at: Seconds | None = None
+    """Until then (in the same seconds), and once the call is over, it is `media_in_progress` in the same way."""
     answers: list[AnyAnswer] = Field(default_factory=_success, min_length=1)
+    """Step by step, from the first ask that the two times above let through."""
     recordings: list[RecordingScript] | None = Field(default_factory=lambda: [RecordingScript()])
     """The list that comes with `success`; null: the key `recording` is missing."""
     note: str = ""
     """What this session is about, for people."""
     expected: Literal["archived", "unavailable", "failed"] | None = None
     """What should become of it. The simulator does nothing with it."""
+
+    @model_validator(mode="after")
+    def _call_before_media(self) -> Self:
+        if self.call_ends_at is not None and self.ready_at is not None and self.ready_at < self.call_ends_at:
+            raise ValueError(f"ready_at ({self.ready_at:g}) is before call_ends_at ({self.call_ends_at:g})")
+        return self
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

@@ -19,7 +19,7 @@ from archiver.simulator.audio import (
     file_body,
     sha256_of,
 )
-from archiver.simulator.script import Audio, Expired, Redirect
+from archiver.simulator.script import Audio, Expired, Redirect, StatusAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,17 +33,30 @@ _IDS = uuid.UUID("6f2d3a0c-5a0e-4c58-9d0e-3d6f3f0a7c11")
 
 
 class Timeline:
-    """The steps of a session's answers. `ask` is one ask, and returns the step that answers it."""
+    """The steps of a session's answers. `ask` is one ask, and returns the step that answers it.
 
-    def __init__(self, steps: Sequence[AnyAnswer], clock: Callable[[], float] = time.monotonic) -> None:
+    `until` are statuses that come before the first step, each with the instant by `clock` at which it is over; None: never begun.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[AnyAnswer],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        until: Sequence[tuple[float | None, str]] = (),
+    ) -> None:
         self._steps = steps
         self._clock = clock
+        self._until = [(over, StatusAnswer(status=status)) for over, status in until if over is not None]
         self._at = 0
         self._asks = 0
         self._since = 0.0
 
     def ask(self) -> AnyAnswer:
         now = self._clock()
+        for over, answer in self._until:
+            if now < over:
+                return answer
         while self._at < len(self._steps) - 1 and self._is_over(now):
             self._at += 1
             self._asks = 0
@@ -108,11 +121,17 @@ class Recording:
 
 
 class Session:
-    """One scripted session. `turn` counts the sessions, so that those without explicit audio take the files in turn."""
+    """One scripted session. `turn` counts the sessions, so that those without explicit audio take the files in turn.
 
-    def __init__(self, script: SessionScript, *, turn: int, bot_id: str, folder: dict[str, Path]) -> None:
+    `given` is when its script was given, by the monotonic clock: what the script's times count from.
+    """
+
+    def __init__(self, script: SessionScript, *, turn: int, given: float, bot_id: str, folder: dict[str, Path]) -> None:
         self.script = script
-        self.timeline = Timeline(script.answers)
+        waits = (script.call_ends_at, "call_in_progress"), (script.ready_at, "media_in_progress")
+        self.timeline = Timeline(
+            script.answers, until=[(None if seconds is None else given + seconds, status) for seconds, status in waits]
+        )
         self.has_recording_key = script.recordings is not None
         self.recordings: list[Recording] = []
         for ordinal, recording in enumerate(script.recordings or ()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from email.utils import parsedate_to_datetime
@@ -10,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from archiver.simulator import platform
 from archiver.simulator.script import SessionScript, StatusAnswer
 from archiver.simulator.sessions import Timeline
 
@@ -59,6 +61,83 @@ def test_a_step_lasts_for_its_seconds_since_it_was_first_asked() -> None:
     assert ask().status == "success"
     now = 900.0
     assert ask().status == "success"
+
+
+def test_what_comes_before_the_steps_lasts_until_its_instant_and_uses_up_no_step() -> None:
+    now = 10.0
+    steps = [StatusAnswer(status="failed", times=1), StatusAnswer(status="success")]
+    until = [(12.0, "call_in_progress"), (None, "never"), (15.0, "media_in_progress")]
+    timeline = Timeline(steps, clock=lambda: now, until=until)
+
+    def ask(at: float) -> Any:
+        nonlocal now
+        now = at
+        answer = timeline.ask()
+        assert isinstance(answer, StatusAnswer)
+        return answer.status
+
+    asks = [10.0, 11.9, 12.0, 14.9, 15.0, 15.0]
+    assert [ask(at) for at in asks] == [*["call_in_progress"] * 2, *["media_in_progress"] * 2, "failed", "success"]
+
+
+async def test_a_call_scripted_by_the_clock_ends_and_then_its_media_are_ready(client: Client) -> None:
+    client.sim.settings.rate_limits = ()
+    began = time.monotonic()
+    client.sim.script({"session_id": SESSION, "call_ends_at": 0.2, "ready_at": 0.5})
+    seen: list[tuple[float, str]] = []
+    while not seen or seen[-1][1] != "success":
+        seen += [(time.monotonic() - began, status) for status in await statuses(client, 1)]
+        assert seen[-1][0] < 10
+    assert list(dict.fromkeys(status for _, status in seen)) == ["call_in_progress", "media_in_progress", "success"]
+    assert max(at for at, status in seen if status == "success") >= 0.5
+    assert min(at for at, status in seen if status == "media_in_progress") >= 0.2
+
+
+async def test_scripts_given_together_count_from_the_same_instant(client: Client) -> None:
+    client.sim.script_all([{"session_id": SESSION, "ready_at": 3600}, {"session_id": "other", "call_ends_at": 3600}])
+    assert (await client.ask()).json == {"status": "media_in_progress"}
+    assert (await client.ask("other")).json == {"status": "call_in_progress"}
+    client.sim.script({"session_id": SESSION, "ready_at": 0, "call_ends_at": 0})
+    assert await statuses(client, 1) == ["success"]
+
+
+async def test_media_cannot_be_ready_before_the_call_ends(client: Client) -> None:
+    with pytest.raises(ValueError, match=r"'x'.*ready_at \(1\) is before call_ends_at \(2\)"):
+        client.sim.script({"session_id": "x", "call_ends_at": 2, "ready_at": 1})
+
+
+async def test_one_script_can_stand_for_every_session_without_one(client: Client) -> None:
+    client.sim.script({"session_id": SESSION, "answers": [{"status": "failed"}]})
+    client.sim.script({"session_id": "*", "answers": [{"status": "media_in_progress"}, {"status": "success"}]})
+    assert (await client.ask()).json == {"status": "failed"}
+    for session_id in ("a", "b"):
+        assert (await client.ask(session_id)).json == {"status": "media_in_progress"}
+        (url,) = await client.urls(session_id)
+        body = (await client.fetch(url)).body
+        assert [hashlib.sha256(body).hexdigest()] == client.sim.sha256_of(session_id)
+    assert client.sim.sha256_of("a") != client.sim.sha256_of("b")
+    assert client.sim.report()["api"]["unknown_sessions"] == 0
+
+
+async def test_sessions_without_a_script_are_remembered_in_bounded_number(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "STAND_INS", 2)
+    client.sim.script({"session_id": "*", "answers": [{"status": "media_in_progress"}, {"status": "success"}]})
+    for session_id in ("a", "b", "a", "c", "d"):
+        await client.ask(session_id)
+    client.sim.script({"session_id": "c", "answers": [{"status": "failed"}]})
+    seen = [(await client.ask(session_id)).json["status"] for session_id in ("d", "a", "e", "c")]
+    assert seen == ["success", "media_in_progress", "media_in_progress", "failed"]
+    with pytest.raises(KeyError):
+        client.sim.sha256_of("b")
+
+
+async def test_another_script_for_every_other_session_begins_anew(client: Client) -> None:
+    client.sim.script({"session_id": "*", "answers": [{"status": "media_in_progress"}]})
+    assert (await client.ask("a")).json == {"status": "media_in_progress"}
+    client.sim.script({"session_id": "*", "answers": [{"status": "failed"}]})
+    assert (await client.ask("a")).json == {"status": "failed"}
 
 
 async def test_waiting_in_seconds_ends(client: Client) -> None:
