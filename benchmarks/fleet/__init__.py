@@ -1,0 +1,1 @@
+"""Proofs over a fleet of real worker processes against the simulated platform; see README.md beside this file."""
