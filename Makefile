@@ -12,11 +12,12 @@ export TMPDIR := $(CURDIR)/.tmp
 AUDIO ?=
 TESTS ?= tests
 
-.PHONY: help demo test test-all check lint types imports tests lock clean
+.PHONY: help demo test test-all check lint types imports tests bench-fleet lock clean
 help:
 	@echo "make demo      archive 300 simulated sessions into ./archiver-demo (AUDIO=DIR serves your own WAVs)"
 	@echo "make test      lint, types, import directions and every test, on one Python"
 	@echo "make test-all  the same, then the tests on every other Python from 3.11 up that this machine has"
+	@echo "make bench-fleet  prove budget, evening and nightly batch over real worker processes (half an hour)"
 	@echo "make lock      renew the lock files (needs uv)"
 
 $(VENV)/.ready: locks/dev.txt pyproject.toml
@@ -54,6 +55,12 @@ test-all: test
 		echo "== Python $$name"; \
 		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$$name tests types || exit 1; \
 	done
+
+bench-fleet: $(VENV)/.ready
+	@kept=0; for proof in budget evening nightly; do \
+		echo "== $$proof"; \
+		$(BIN)/python -m benchmarks.fleet.$$proof || kept=1; \
+	done; exit $$kept
 
 lock:
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade --all-extras --group dev pyproject.toml -o locks/dev.txt

@@ -18,8 +18,9 @@ import argparse
 import asyncio
 import math
 import random
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -61,12 +62,12 @@ class Arm:
 
     name: str
     planned: bool
-    delays: Sequence[float]
+    delays: tuple[float, ...]
 
 
 PLANNER = Arm("planner", True, OWN_DELAYS)
 OWN = Arm("own delays", False, OWN_DELAYS)
-FIXED = Arm("every 60 s", False, [60])
+FIXED = Arm("every 60 s", False, (60,))
 ARMS = (PLANNER, OWN, FIXED)
 
 
@@ -172,6 +173,7 @@ async def proof(verdict: Verdict, *, calls: int, factor: float, seeds: list[int]
                 evenings = [play(where, arm, seed, distribution, calls=calls, factor=factor, workers=workers) for arm in arms]
                 for arm, one in zip(arms, await asyncio.gather(*evenings), strict=True):
                     found.setdefault((distribution, arm), []).append(one)
+                    print(f"seed {seed}, {distribution}, {arm.name}: {one.calls_a_recording:.3f}", file=sys.stderr, flush=True)
     print(f"{calls} calls in an hour, {len(seeds)} seeds, {factor:g} times as fast, {workers} worker processes each")
     show(
         ["media ready after", "ask", "calls a recording", "least", "most", "delay: median", "p95", "refused"],

@@ -43,6 +43,20 @@ async def enqueue(database_url: str, count: int) -> None:
         await connection.close()
 
 
+async def most_claimed_within_six_seconds(database_url: str) -> int:
+    """A claim draws a call; six seconds are a tenth of the window."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        found = await connection.fetchval(
+            "SELECT max(n) FROM (SELECT count(*) OVER (ORDER BY at RANGE BETWEEN '6 s' PRECEDING AND CURRENT ROW) AS n "
+            "FROM archive_events WHERE event = 'claimed') c"
+        )
+    finally:
+        await connection.close()
+    assert isinstance(found, int)
+    return found
+
+
 async def test_processes_that_share_a_budget_are_never_refused(program: Program, database_url: str) -> None:
     async with Simulator(SimulatorSettings(rate_limits=("600/minute",))) as platform:
         configured(program, platform, database_url)
@@ -50,6 +64,7 @@ async def test_processes_that_share_a_budget_are_never_refused(program: Program,
         workers = [await program.start("worker", "--drain") for _ in range(WORKERS)]
         ends = await asyncio.gather(*(worker.ended(timeout=90) for worker in workers))
         assert [end.code for end in ends] == [0] * WORKERS
+        assert await most_claimed_within_six_seconds(database_url) < 90  # 64 by the arithmetic; a budget for each makes all 120
         report = platform.report()["api"]
     assert report["by_status"] == {"success": 120}
     assert len(report["by_session"]) == 120
