@@ -10,14 +10,16 @@ export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TMPDIR := $(CURDIR)/.tmp
 AUDIO ?=
+BENCH ?=
 TESTS ?= tests
 
-.PHONY: help demo test test-all check lint types imports tests bench-fleet lock clean
+.PHONY: help demo test test-all check lint types imports tests bench-queue bench-fleet lock clean
 help:
 	@echo "make demo      archive 300 simulated sessions into ./archiver-demo (AUDIO=DIR serves your own WAVs)"
 	@echo "make test      lint, types, import directions and every test, on one Python"
 	@echo "make test-all  the same, then the tests on every other Python from 3.11 up that this machine has"
 	@echo "make bench-fleet  prove budget, evening and nightly batch over real worker processes (half an hour)"
+	@echo "make bench-queue  the queue beside pgqueuer and procrastinate (BENCH='--rounds 3' passes options)"
 	@echo "make lock      renew the lock files (needs uv)"
 
 $(VENV)/.ready: locks/dev.txt pyproject.toml
@@ -62,10 +64,22 @@ bench-fleet: $(VENV)/.ready
 		$(BIN)/python -m benchmarks.fleet.$$proof || kept=1; \
 	done; exit $$kept
 
+.venv-bench/.ready: locks/bench.txt pyproject.toml
+	@mkdir -p .tmp
+	rm -rf .venv-bench
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --require-hashes --only-binary=:all: -r locks/bench.txt
+	.venv-bench/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+bench-queue: .venv-bench/.ready
+	.venv-bench/bin/python -m benchmarks.queue $(BENCH)
+
 lock:
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade --all-extras --group dev pyproject.toml -o locks/dev.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --group build -o locks/build.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt pyproject.toml -o locks/runtime.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --group bench pyproject.toml -o locks/bench.txt
 
 clean:
 	rm -rf .venv .venv-* .cache .tmp .hypothesis .mypy_cache .pytest_cache .ruff_cache archiver-demo dist
