@@ -82,7 +82,7 @@ class Found:
 
 def evening(seed: int, calls: int, media: str) -> list[Call]:
     """The evening of this seed, by the calls' ends."""
-    chance = random.Random(f"{seed} {media}")  # noqa: S311 - reproducible on purpose
+    chance = random.Random(f"{seed} {media}")
     ends = sorted(chance.uniform(0, HOUR) for _ in range(calls))
     return [Call(f"{at:08}", end, end + MEDIA[media](chance)) for at, end in enumerate(ends)]
 
