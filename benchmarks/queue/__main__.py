@@ -273,7 +273,7 @@ async def _keep_statements(server: Server, dsn: str) -> None:
 
 def _report_statements() -> None:
     for query, (calls, ms, wal) in sorted(_statements.items(), key=lambda item: -item[1][1])[:30]:
-        console.print(f"{ms:10,.0f} ms {calls:9,.0f} calls {wal / 1e6:8,.1f} MB WAL  {query}", markup=False, highlight=False)
+        click.echo(f"{ms:10,.0f} ms {calls:9,.0f} calls {wal / 1e6:8,.1f} MB WAL  {query}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Pgqueuer(Tool):
 
     name = "pgqueuer"
     versions = ("pgqueuer", "asyncpg", "uvloop")
-    best = {"batch_size": 200, "pool": 0, "uvloop": True, "batch": 5000}  # noqa: RUF012
+    best = {"batch_size": 500, "pool": 0, "uvloop": True, "batch": 5000}  # noqa: RUF012
     tables = ("pgqueuer", "pgqueuer_log")
 
     async def install(self, dsn: str) -> None:

@@ -18,7 +18,7 @@ class Procrastinate(Tool):
 
     name = "procrastinate"
     versions = ("procrastinate", "psycopg", "psycopg-binary", "psycopg-pool")
-    best = {"concurrency": 10, "pool": 4, "batch": 1000}  # noqa: RUF012
+    best = {"concurrency": 5, "pool": 4, "batch": 1000}  # noqa: RUF012
     tables = ("procrastinate_jobs", "procrastinate_events")
 
     def __init__(self, **tuning: Any) -> None:
