@@ -23,7 +23,6 @@ from archiver.errors import (
     BudgetSpent,
     CredentialsRejected,
     DatabaseError,
-    DatabaseUnreachable,
     LeaseLost,
     MediaHostRefused,
     RateLimited,
@@ -35,8 +34,7 @@ from archiver.observe.logs import logger
 from archiver.outcome import Archived, HandedBack, Outcome, Retry, classify, facts_of
 from archiver.queue.database import Database
 from archiver.queue.sessions import Backlog, Queue
-from archiver.queue.settling import Settling
-from archiver.redact import redact
+from archiver.queue.settling import Ended, Settling
 from archiver.session import Attempt, Session, State, part_name
 
 log = logger(__name__)
@@ -52,9 +50,6 @@ REFUSALS_TO_HOLD = 3
 
 STORE_PATIENCE = 5
 """A drain gives up when the store has failed so many times in a row, in pauses of 1, 2, 4 ... seconds."""
-
-SETTLE_PATIENCE = 3
-"""So often the database may refuse an outcome before a plainer one is written in its place."""
 
 FAREWELL_SECONDS = 5.0
 """What handing back and signing off may take after the grace, whatever hangs."""
@@ -89,6 +84,17 @@ class Drained:
         return not (self.failed or self.left_pending or self.store_unavailable or self.timed_out)
 
 
+def _naming(session: Session) -> dict[str, Any]:
+    """What every line of the log about a session says of it."""
+    return {
+        "session": session.session_id,
+        "bot": session.bot,
+        "kind": session.kind,
+        "attempt": session.failures + 1,
+        "epoch": session.epoch,
+    }
+
+
 class Worker:
     """One worker process. `run` may be called once; `stop` ends it in order."""
 
@@ -114,8 +120,7 @@ class Worker:
         self._lease_length = timedelta(seconds=settings.worker.lease_seconds)
         self._slots = asyncio.Semaphore(settings.worker.concurrency)
         self._running: dict[asyncio.Task[None], Session] = {}
-        self._closing: set[asyncio.Task[None]] = set()  # of those, the ones that left their slot: their outcome is being written
-        self._settling = Settling(queue, more=lambda: len(self._running) > len(self._closing))
+        self._settling = Settling(queue, more=lambda: bool(self._running), written=self._written)
         self._taken: set[tuple[int, int]] = set()  # (id, epoch) of what runs and is no longer ours
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -168,7 +173,7 @@ class Worker:
             idle = False
             try:
                 again_in = await self._claim_once()
-                if drain and not self._running and again_in > 0:
+                if drain and not self._running and not self._settling and again_in > 0:
                     backlog = await self._queue.backlog(list(self._bots), started)
                     ended = self._drained(backlog, max_wait, waited)
                     if ended is not None:
@@ -192,7 +197,7 @@ class Worker:
             self._compare_at = time.monotonic() + UPKEEP_SECONDS
             await self._compare_with_the_rows(lease)
         # A session leaves its slot before its outcome is written. While that takes long, no more of them gather than slots.
-        slots = self._settings.worker.concurrency - max(len(self._running) - len(self._closing), len(self._closing))
+        slots = self._settings.worker.concurrency - max(len(self._running), len(self._settling))
         if slots <= 0:
             return POLL_SECONDS
         if self._store_failures:
@@ -208,7 +213,8 @@ class Worker:
     async def _compare_with_the_rows(self, lease: Lease) -> None:
         """Put back rows that are ours and that nobody works on; stop working on rows that are no longer ours (cancelled)."""
         mine = {task: session for task, session in self._running.items() if session.worker_id == lease.worker_id}
-        await self._queue.disown(lease.worker_id, [session.id for session in mine.values()])
+        ours = [session.id for session in (*mine.values(), *self._settling.sessions)]
+        await self._queue.disown(lease.worker_id, ours)
         taken = await self._queue.taken_away(list(mine.values()))
         for task, session in mine.items():
             if session.id in taken and task in self._running:
@@ -226,7 +232,6 @@ class Worker:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
-        self._closing.discard(task)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("session_task_failed", error=repr(error), exc_info=error)
@@ -276,9 +281,7 @@ class Worker:
 
     async def _work(self, session: Session, lease: Lease) -> None:
         """One session, from its claim to its row. A cancellation ends the attempt; what came of it is written all the same."""
-        structlog.contextvars.bind_contextvars(
-            session=session.session_id, bot=session.bot, kind=session.kind, attempt=session.failures + 1, epoch=session.epoch
-        )
+        structlog.contextvars.bind_contextvars(**_naming(session))
         attempt = Attempt(session)
         try:
             async with self._slots:
@@ -292,11 +295,7 @@ class Worker:
                 self._lost(session)
                 return
             outcome = HandedBack("worker_stopped")
-        task = asyncio.current_task()
-        assert task is not None
-        self._closing.add(task)
-        self._wake.set()
-        await to_its_end(self._settle(attempt, outcome, lease))
+        self._settling.add(Ended(attempt, outcome, lease))
 
     async def _attempt(self, attempt: Attempt, lease: Lease) -> Outcome:
         session = attempt.session
@@ -357,30 +356,13 @@ class Worker:
         if await self._queue.hold(session.bot, session.kind, reason, detail):
             log.error("bot_held", reason=reason, **detail)
 
-    async def _settle(self, attempt: Attempt, outcome: Outcome, lease: Lease) -> None:
-        """Write the outcome, trying for as long as the lease holds: what is not written by then is done again by others."""
-        session = attempt.session
-        state: State | None = None
-        refused = 0
-        while state is None:
-            try:
-                state = await self._settling.settle(attempt, outcome)
-            except LeaseLost:
-                self._lost(session)
-                return
-            except Exception as error:  # noqa: BLE001  # a session whose task died would stay ours for as long as we live
-                if lease.lost:
-                    self._lost(session)
-                    return
-                log.warning("settle_delayed", error=redact(f"{type(error).__name__}: {error}"))
-                refused += not isinstance(error, DatabaseUnreachable)
-                if refused == SETTLE_PATIENCE:
-                    # It is not the connection but what we say: say less.
-                    attempt = Attempt(session, calls=attempt.calls)
-                    outcome = Retry(
-                        "internal_error", {"message": "the database refused the outcome; the archiver's log has more"}
-                    )
-                await asyncio.sleep(min(1.0, max(lease.remaining, 0.05)))
+    async def _written(self, ended: Ended, state: State | None) -> None:
+        """The outcome is in the database, or the session was lost to others."""
+        self._wake.set()
+        attempt, outcome, session = ended.attempt, ended.outcome, ended.attempt.session
+        if state is None:
+            self._lost(session)
+            return
         if attempt.calls and not isinstance(outcome, HandedBack | Retry):
             with suppress(DatabaseError):  # the next answer tells it again
                 await self._bots[session.bot].quota.answered()
@@ -392,7 +374,7 @@ class Worker:
         facts = {"files": len(attempt.stored), "bytes": sum(f.bytes for f in attempt.stored), "calls": attempt.calls}
         reason = getattr(outcome, "reason", None)
         tell = log.warning if state.value == "failed" else log.info
-        tell(f"session_{state.value}", **facts, **({"reason": reason} if reason else {}))
+        tell(f"session_{state.value}", **_naming(session), **facts, **({"reason": reason} if reason else {}))
 
     async def _release(self, attempt: Attempt, outcome: Outcome) -> None:
         """End a hold, if this probe proves that its reason is gone."""
@@ -403,7 +385,7 @@ class Worker:
         session = attempt.session
         try:
             if await self._queue.release(session.bot, session.kind, disproven):
-                log.info("bot_released")
+                log.info("bot_released", bot=session.bot, kind=session.kind)
         except DatabaseError as error:
             # It stays held until the next probe.
             log.warning("database_unavailable", **facts_of(error))
@@ -513,6 +495,7 @@ class Worker:
         self._lease.give_up()
         for task in self._running:
             task.cancel()
+        self._settling.cancel()
         await asyncio.wait([farewell, finished, work, *helpers, *self._running], timeout=1)
         log.info("worker_stopped", **self.tally.ended, files=self.tally.files, bytes=self.tally.bytes, lost=self.tally.lost)
 
@@ -521,6 +504,7 @@ class Worker:
         await asyncio.wait([work])
         while self._running:
             await asyncio.wait(list(self._running))
+        await self._settling.finished()
 
     async def _hand_back(self, work: asyncio.Task[Drained], finished: asyncio.Task[None]) -> None:
         await asyncio.wait([work])

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
-from archiver.errors import DatabaseUnreachable, LeaseLost
-from archiver.outcome import Outcome
+from archiver.errors import DatabaseUnreachable
+from archiver.lease import Lease
+from archiver.observe.logs import logger
+from archiver.outcome import Outcome, Retry
 from archiver.queue.sessions import Queue
-from archiver.session import Attempt, State
+from archiver.redact import redact
+from archiver.session import Attempt, Session, State
+
+log = logger(__name__)
 
 DELAY_SECONDS = 0.05
 """No outcome waits longer than this for others to join it."""
@@ -17,72 +22,115 @@ DELAY_SECONDS = 0.05
 BATCH = 200
 """So many are written at once, at most."""
 
+LATER_SECONDS = 1.0
+"""After so long a batch is tried again that could not be written."""
 
-@dataclass
-class _Ended:
+PATIENCE = 3
+"""So often the database may refuse an outcome before a plainer one is written in its place."""
+
+
+@dataclass(eq=False)
+class Ended:
+    """An attempt that is over and not written yet, with the lease under which it was made."""
+
     attempt: Attempt
     outcome: Outcome
-    written: asyncio.Future[State] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    def end(self, state: State | None) -> None:
-        session = self.attempt.session
-        if state is None:
-            self.fail(LeaseLost(f"session {session.session_id} of {session.bot} is no longer epoch {session.epoch}'s"))
-        elif not self.written.done():
-            self.written.set_result(state)
-
-    def fail(self, error: Exception) -> None:
-        if not self.written.done():  # else whoever waited was cancelled
-            self.written.set_exception(error)
+    lease: Lease
 
 
 class Settling:
-    """Gathers outcomes and writes them. Nothing is lost with it: what was not written when the process dies is still claimed,
-    so it is done again by others, and compared with what is stored.
+    """Gathers outcomes and writes them, trying for as long as their lease holds. What is not written by then, or when the process
+    dies, is still claimed: others do it again, and compare it with what is stored.
     """
 
-    def __init__(self, queue: Queue, *, more: Callable[[], bool]) -> None:
-        """`more`: whether others may come while an outcome waits."""
+    def __init__(
+        self, queue: Queue, *, more: Callable[[], bool], written: Callable[[Ended, State | None], Awaitable[None]]
+    ) -> None:
+        """`more`: whether others may come while an outcome waits. `written` is told of each the state that its session is in
+        now; None: the session was no longer this claim's.
+        """
         self._queue = queue
         self._more = more
-        self._waiting: list[_Ended] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._written = written
+        self._open: dict[Ended, None] = {}
+        self._waiting: list[Ended] = []
+        self._flush_at: asyncio.Handle | None = None
         self._writes: set[asyncio.Task[None]] = set()
 
-    async def settle(self, attempt: Attempt, outcome: Outcome) -> State:
-        """Returns the session's state when it is written. Raises LeaseLost where it was no longer this claim's, DatabaseError
-        where it may be tried again.
-        """
-        ended = _Ended(attempt, outcome)
-        self._waiting.append(ended)
-        if len(self._waiting) >= BATCH or not self._more():
-            self.flush()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(DELAY_SECONDS, self.flush)
-        return await ended.written
+    @property
+    def sessions(self) -> list[Session]:
+        """Those whose outcome is not written yet."""
+        return [ended.attempt.session for ended in self._open]
 
-    def flush(self) -> None:
-        """Write what waits, without waiting for more to join."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, ended: Ended) -> None:
+        """Have this outcome written, within DELAY_SECONDS if the database can."""
+        self._open[ended] = None
+        self._waiting.append(ended)
+        loop = asyncio.get_running_loop()
+        if len(self._waiting) >= BATCH:
+            self._flush()
+        elif not self._more():
+            # Not at once: what ends in this same turn of the loop shall join.
+            self._cancel_flush()
+            self._flush_at = loop.call_soon(self._flush)
+        elif self._flush_at is None:
+            self._flush_at = loop.call_later(DELAY_SECONDS, self._flush)
+
+    async def finished(self) -> None:
+        """Return when everything is written, or lost."""
+        while self._open:
+            self._flush()
+            await asyncio.wait(list(self._writes))
+
+    def cancel(self) -> None:
+        """Give up what isn't written yet."""
+        self._cancel_flush()
+        for write in self._writes:
+            write.cancel()
+
+    def _cancel_flush(self) -> None:
+        if self._flush_at is not None:
+            self._flush_at.cancel()
+            self._flush_at = None
+
+    def _flush(self) -> None:
+        self._cancel_flush()
         batch, self._waiting = self._waiting, []
         if batch:
             write = asyncio.create_task(self._write(batch), name=f"settle {len(batch)}")
             self._writes.add(write)
             write.add_done_callback(self._writes.discard)
 
-    async def _write(self, batch: list[_Ended]) -> None:
-        try:
-            states = await self._queue.settle([(ended.attempt, ended.outcome) for ended in batch])
-        except Exception as error:  # noqa: BLE001  # it goes to those who wait for it
-            if len(batch) > 1 and not isinstance(error, DatabaseUnreachable):
-                # One of them cannot be written: that is not the others' doing.
-                for ended in batch:
-                    await self._write([ended])
-            else:
-                for ended in batch:
-                    ended.fail(error)
+    async def _write(self, batch: list[Ended]) -> None:
+        refused = 0
+        while True:
+            states: list[State | None] = [None] * len(batch)
+            if not all(ended.lease.lost for ended in batch):
+                try:
+                    states = await self._queue.settle([(ended.attempt, ended.outcome) for ended in batch])
+                except Exception as error:  # noqa: BLE001  # a session that nobody settles would stay ours for as long as we live
+                    log.warning("settle_delayed", sessions=len(batch), error=redact(f"{type(error).__name__}: {error}"))
+                    if not isinstance(error, DatabaseUnreachable):
+                        if len(batch) > 1:
+                            # One of them cannot be written: that is not the others' doing.
+                            for ended in batch:
+                                await self._write([ended])
+                            return
+                        refused += 1
+                    if refused == PATIENCE:
+                        self._say_less(batch[0])
+                    await asyncio.sleep(min(LATER_SECONDS, max(batch[0].lease.remaining, 0.05)))
+                    continue
+            for ended, state in zip(batch, states, strict=True):
+                del self._open[ended]
+                await self._written(ended, state)
             return
-        for ended, state in zip(batch, states, strict=True):
-            ended.end(state)
+
+    @staticmethod
+    def _say_less(ended: Ended) -> None:
+        """It is not the connection but what we say that the database refuses."""
+        ended.attempt = Attempt(ended.attempt.session, calls=ended.attempt.calls)
+        ended.outcome = Retry("internal_error", {"message": "the database refused the outcome; the archiver's log has more"})

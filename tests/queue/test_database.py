@@ -120,7 +120,7 @@ async def test_behind_a_pooler_nothing_stays_prepared_and_listening_goes_elsewhe
             assert await connection.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") == 0
         wake = asyncio.Event()
         async with database.listening(wake):
-            await database.rows("enqueue", ["bot"], ["s-1"], ["recording"], ["normal"], [None], [None], [{}], "me")
+            await database.rows("enqueue", ["bot"], ["s-1"], ["recording"], ["normal"], [None], [None], [None], [{}], "me")
             await asyncio.wait_for(wake.wait(), 20)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from archiver.errors import DatabaseError, DatabaseUnreachable, LeaseLost
-from archiver.outcome import Archived, Failed
+from archiver.errors import DatabaseUnreachable
+from archiver.lease import Lease, steady_seconds
+from archiver.outcome import Archived, Outcome
 from archiver.queue import settling
 from archiver.queue.sessions import Queue
-from archiver.queue.settling import Settling
+from archiver.queue.settling import Ended, Settling
 from archiver.session import Attempt, Session, State
 from tests.queue.conftest import Bench, stored_file
 
@@ -31,78 +33,122 @@ class Counted(Queue):
         return await super().settle(ended)
 
 
+class Desk:
+    """Settling, with what it tells of."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.queue = Counted(bench)
+        self.more = True
+        self.told: dict[str, State | None] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        self.settling = Settling(self.queue, more=lambda: self.more, written=self._written)
+        self.lease = Lease(1, timedelta(minutes=5), steady_seconds())
+
+    async def _written(self, ended: Ended, state: State | None) -> None:
+        self.told[ended.attempt.session.session_id] = state
+        self.outcomes[ended.attempt.session.session_id] = ended.outcome
+
+    def add(self, *attempts: Attempt) -> None:
+        for attempt in attempts:
+            self.settling.add(Ended(attempt, Archived(), self.lease))
+
+
 @pytest.fixture
-def counted(bench: Bench) -> Counted:
-    return Counted(bench)
+def desk(bench: Bench) -> Desk:
+    return Desk(bench)
 
 
 async def claimed(bench: Bench, count: int) -> list[Session]:
-    await bench.fetch(
-        "INSERT INTO archive_queue (bot, session_id) SELECT 'bot', 's-' || n FROM generate_series(1, $1::int) n", count
-    )
+    await bench.add(*(f"s-{n}" for n in range(count)))
     return await bench.claim(await bench.worker(), count)
 
 
-async def test_outcomes_of_one_moment_are_written_together(bench: Bench, counted: Counted) -> None:
-    batches = Settling(counted, more=lambda: True)
-    sessions = await claimed(bench, 20)
-    assert await asyncio.gather(*(batches.settle(Attempt(one), Archived()) for one in sessions)) == [State.ARCHIVED] * 20
-    assert counted.batches == [20]
+async def test_outcomes_of_one_moment_are_written_together(bench: Bench, desk: Desk) -> None:
+    desk.add(*map(Attempt, await claimed(bench, 20)))
+    assert len(desk.settling) == len(desk.settling.sessions) == 20
+    await desk.settling.finished()
+    assert desk.queue.batches == [20]
+    assert list(desk.told.values()) == [State.ARCHIVED] * 20
     assert await bench.states() == {"archived": 20}
+    assert len(desk.settling) == 0
 
 
-async def test_no_batch_is_larger_than_its_bound(bench: Bench, counted: Counted) -> None:
-    batches = Settling(counted, more=lambda: True)
-    sessions = await claimed(bench, settling.BATCH * 2 + 10)
-    await asyncio.gather(*(batches.settle(Attempt(one), Archived()) for one in sessions))
-    assert sorted(counted.batches) == [10, settling.BATCH, settling.BATCH]
+async def test_nobody_need_ask_for_it(bench: Bench, desk: Desk) -> None:
+    desk.add(*map(Attempt, await claimed(bench, 2)))
+    async with asyncio.timeout(20):
+        while len(desk.settling):  # noqa: ASYNC110  # that it comes by itself is the point
+            await asyncio.sleep(0.01)
+    assert desk.queue.batches == [2]
 
 
-async def test_what_nobody_can_join_does_not_wait(bench: Bench, counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_batch_is_larger_than_its_bound(bench: Bench, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settling, "BATCH", 10)
+    desk.add(*map(Attempt, await claimed(bench, 24)))
+    await desk.settling.finished()
+    assert sorted(desk.queue.batches) == [4, 10, 10]
+
+
+async def test_what_nobody_can_join_does_not_wait(bench: Bench, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settling, "DELAY_SECONDS", 3600)
-    batches = Settling(counted, more=lambda: False)
-    for one in await claimed(bench, 2):
-        assert await asyncio.wait_for(batches.settle(Attempt(one), Archived()), 20) == State.ARCHIVED
-    assert counted.batches == [1, 1]
+    attempts = [Attempt(one) for one in await claimed(bench, 3)]
+    desk.add(attempts[0])
+    desk.more = False
+    desk.add(*attempts[1:])
+    async with asyncio.timeout(20):
+        while len(desk.settling):  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0.01)
+    assert desk.queue.batches == [3], "those of the same turn of the loop have joined"
 
 
-async def test_a_lost_session_is_lost_alone(bench: Bench, counted: Counted) -> None:
-    batches = Settling(counted, more=lambda: True)
+async def test_a_lost_session_is_lost_alone(bench: Bench, desk: Desk) -> None:
     sessions = await claimed(bench, 5)
-    await bench.queue.cancel(ids=[sessions[2].session_id], bot=None, kind=None, reason="why", actor="me")
-    ends = await asyncio.gather(*(batches.settle(Attempt(one), Archived()) for one in sessions), return_exceptions=True)
-    assert [type(end) for end in ends] == [State, State, LeaseLost, State, State]
-    assert counted.batches == [5]
+    await bench.queue.cancel(ids=["s-2"], bot=None, kind=None, reason="why", actor="me")
+    desk.add(*map(Attempt, sessions))
+    await desk.settling.finished()
+    assert {one for one, state in desk.told.items() if state is None} == {"s-2"}
+    assert desk.queue.batches == [5]
 
 
-async def test_one_that_the_database_refuses_does_not_take_the_others_along(bench: Bench, counted: Counted) -> None:
-    batches = Settling(counted, more=lambda: True)
-    sessions = await claimed(bench, 5)
-    attempts = [Attempt(one) for one in sessions]
+async def test_one_that_the_database_refuses_does_not_take_the_others_along(
+    bench: Bench, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "LATER_SECONDS", 0.01)
+    attempts = [Attempt(one) for one in await claimed(bench, 5)]
     attempts[3].stored.append(stored_file())
     attempts[3].stored[0].__dict__["bytes"] = -1  # the ledger's CHECK
-    ends = await asyncio.gather(*(batches.settle(one, Archived()) for one in attempts), return_exceptions=True)
-    assert [type(end) for end in ends] == [State, State, State, DatabaseError, State]
-    assert counted.batches == [5, 1, 1, 1, 1, 1]
-    assert await batches.settle(Attempt(sessions[3]), Failed("why")) == State.FAILED
+    desk.add(*attempts)
+    await desk.settling.finished()
+    assert desk.queue.batches == [5, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert [desk.told[f"s-{n}"] for n in range(5)] == ["archived", "archived", "archived", "pending", "archived"]
+    assert (await bench.row("s-3"))["reason"] == "internal_error", "after three refusals a plainer outcome is written"
 
 
-async def test_while_the_database_is_away_nothing_is_tried_one_by_one(bench: Bench, counted: Counted) -> None:
-    batches = Settling(counted, more=lambda: True)
-    sessions = await claimed(bench, 5)
-    counted.failures.append(DatabaseUnreachable("away"))
-    ends = await asyncio.gather(*(batches.settle(Attempt(one), Archived()) for one in sessions), return_exceptions=True)
-    assert [type(end) for end in ends] == [DatabaseUnreachable] * 5
-    assert counted.batches == [5]
-    assert await asyncio.gather(*(batches.settle(Attempt(one), Archived()) for one in sessions)) == [State.ARCHIVED] * 5
+async def test_while_the_database_is_away_it_is_tried_again_and_not_one_by_one(
+    bench: Bench, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "LATER_SECONDS", 0.01)
+    desk.queue.failures += [DatabaseUnreachable("away")] * 5
+    desk.add(*map(Attempt, await claimed(bench, 5)))
+    await desk.settling.finished()
+    assert desk.queue.batches == [5] * 6
+    assert set(desk.told.values()) == {State.ARCHIVED}
 
 
-async def test_one_whose_attempt_is_cancelled_meanwhile_is_written_all_the_same(bench: Bench, counted: Counted) -> None:
-    batches = Settling(counted, more=lambda: True)
-    first, second = await claimed(bench, 2)
-    impatient = asyncio.create_task(batches.settle(Attempt(first), Archived()))
-    patient = asyncio.create_task(batches.settle(Attempt(second), Archived()))
-    await asyncio.sleep(0)
-    impatient.cancel()
-    assert await patient == State.ARCHIVED
-    assert await bench.states() == {"archived": 2}
+async def test_nothing_is_written_under_a_lease_that_is_lost(bench: Bench, desk: Desk) -> None:
+    attempts = [Attempt(one) for one in await claimed(bench, 2)]
+    desk.lease.give_up()
+    desk.add(*attempts)
+    await desk.settling.finished()
+    assert desk.queue.batches == []
+    assert desk.told == {"s-0": None, "s-1": None}
+    assert await bench.states() == {"claimed": 2}
+
+
+async def test_it_stops_trying_when_the_lease_is_lost(bench: Bench, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settling, "LATER_SECONDS", 0.01)
+    desk.lease = Lease(1, timedelta(seconds=1), steady_seconds())
+    desk.queue.failures += [DatabaseUnreachable("away")] * 1_000_000
+    desk.add(*map(Attempt, await claimed(bench, 2)))
+    async with asyncio.timeout(30):
+        await desk.settling.finished()
+    assert desk.told == {"s-0": None, "s-1": None}

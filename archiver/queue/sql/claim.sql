@@ -20,35 +20,40 @@ WITH hold AS MATERIALIZED (
                               WHEN cardinality(priorities) = 2 OR t / 4 % 4 > 0 THEN 2
                               ELSE 3 END] AS priority
     FROM waiting, bot, generate_series(bot.turn + 1, bot.turn + bot.slots) t
+), share AS MATERIALIZED (
+    -- The turns of each priority, as arrays: a join of place with place would be a nested loop.
+    SELECT coalesce(array_agg(t ORDER BY t) FILTER (WHERE priority = 'high'), '{}') AS high,
+           coalesce(array_agg(t ORDER BY t) FILTER (WHERE priority = 'normal'), '{}') AS normal,
+           coalesce(array_agg(t ORDER BY t) FILTER (WHERE priority = 'low'), '{}') AS low
+    FROM turns
 ), high AS MATERIALIZED (
     SELECT id, priority, run_at, ended_at, enqueued_at, first_asked_at FROM archive_queue
     WHERE state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'high' AND run_at <= now()
-    ORDER BY run_at LIMIT (SELECT count(*) FROM turns WHERE priority = 'high')
+    ORDER BY run_at LIMIT (SELECT cardinality(high) FROM share)
     FOR UPDATE SKIP LOCKED
 ), normal AS MATERIALIZED (
     SELECT id, priority, run_at, ended_at, enqueued_at, first_asked_at FROM archive_queue
     WHERE state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'normal' AND run_at <= now()
-    ORDER BY run_at LIMIT (SELECT count(*) FROM turns WHERE priority <> 'low') - (SELECT count(*) FROM high)
+    ORDER BY run_at LIMIT (SELECT cardinality(high) + cardinality(normal) FROM share) - (SELECT count(*) FROM high)
     FOR UPDATE SKIP LOCKED
 ), low AS MATERIALIZED (
     SELECT id, priority, run_at, ended_at, enqueued_at, first_asked_at FROM archive_queue
     WHERE state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'low' AND run_at <= now()
-    ORDER BY run_at LIMIT (SELECT count(*) FROM turns) - (SELECT count(*) FROM high) - (SELECT count(*) FROM normal)
+    ORDER BY run_at LIMIT (SELECT cardinality(high) + cardinality(normal) + cardinality(low) FROM share)
+                          - (SELECT count(*) FROM high) - (SELECT count(*) FROM normal)
     FOR UPDATE SKIP LOCKED
 ), due AS MATERIALIZED (
     SELECT id, run_at, row_number() OVER (PARTITION BY priority ORDER BY run_at, id) AS place, priority,
            CASE WHEN first_asked_at IS NULL THEN archive_first_ask(ended_at, enqueued_at, bot.first_ask) END AS first_ask
     FROM (SELECT * FROM high UNION ALL SELECT * FROM normal UNION ALL SELECT * FROM low) p, bot
 ), put_off AS (
-    UPDATE archive_queue q SET run_at = d.first_ask FROM due d WHERE q.id = d.id AND d.first_ask > now()
-    RETURNING q.id
+    UPDATE archive_queue SET run_at = archive_first_ask(ended_at, enqueued_at, (SELECT first_ask FROM bot))
+    WHERE id = ANY (ARRAY(SELECT id FROM due WHERE first_ask > now()))
+    RETURNING id
 ), picked AS MATERIALIZED (
     -- In the order of their turns: a short budget cuts off the end.
-    SELECT array_agg(d.id ORDER BY turn.t, d.priority, d.run_at, d.id) AS ids
-    FROM due d
-    LEFT JOIN (SELECT t, priority, row_number() OVER (PARTITION BY priority ORDER BY t) AS place FROM turns) turn
-        USING (priority, place)
-    WHERE d.first_ask IS NULL OR d.first_ask <= now()
+    SELECT array_agg(id ORDER BY (CASE priority WHEN 'high' THEN high WHEN 'normal' THEN normal ELSE low END)[place], run_at, id) AS ids
+    FROM due, share WHERE first_ask IS NULL OR first_ask <= now()
 ), drawn AS MATERIALIZED (
     SELECT d.wait, picked.ids[1 : d.granted] AS ids
     FROM picked, archive_draw($5, cardinality(picked.ids), $6::interval[], $7::integer[]) d
@@ -65,7 +70,8 @@ WITH hold AS MATERIALIZED (
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, at, data)
     SELECT id, 'claimed', epoch, 'worker ' || worker_id, claimed_at,
-           jsonb_build_object('failures', failures, 'checks', checks, 'crashes', crashes)
+           CASE WHEN failures + checks + crashes = 0 THEN '{}'
+                ELSE jsonb_build_object('failures', failures, 'checks', checks, 'crashes', crashes) END
     FROM claimed
 ), served AS (
     UPDATE archive_bots SET served_at = clock_timestamp(), turn = turn + (SELECT count(*) FROM claimed)
@@ -73,9 +79,10 @@ WITH hold AS MATERIALIZED (
 )
 SELECT coalesce(drawn.wait, interval '0') AS wait, off.n > 0 AS put_off, c.id, c.epoch, c.bot, c.session_id, c.kind, c.user_id, c.archive_date, c.claimed_at,
        c.failures, c.checks, c.crashes, c.reason AS put_back_for, EXISTS (SELECT FROM hold) AS probe,
-       ARRAY(SELECT jsonb_build_object('source_name', r.source_name, 'ordinal', r.ordinal, 'store_key', r.store_key,
-                                       'file_name', r.file_name)
-             FROM archived_recordings r WHERE r.queue_id = c.id ORDER BY r.ordinal, r.store_key) AS stored
+       CASE WHEN c.epoch = 1 THEN '{}'     -- nobody has had it before
+            ELSE ARRAY(SELECT jsonb_build_object('source_name', r.source_name, 'ordinal', r.ordinal, 'store_key', r.store_key,
+                                                 'file_name', r.file_name)
+                       FROM archived_recordings r WHERE r.queue_id = c.id ORDER BY r.ordinal, r.store_key) END AS stored
 FROM (SELECT count(*) AS n FROM put_off) off LEFT JOIN drawn ON true LEFT JOIN claimed c ON true
 WHERE off.n > 0 OR drawn.ids IS NOT NULL
 ORDER BY array_position(drawn.ids, c.id)

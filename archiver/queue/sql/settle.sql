@@ -6,12 +6,13 @@
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::jsonb[], $6::interval[], $7::integer[], $8::boolean[])
         WITH ORDINALITY AS g (id, epoch, outcome, reason, detail, delay, spent, stores, n)
+), locked AS MATERIALIZED (
+    -- By id alone, and in its order: two batches can't lock each other out, and no plan reads all that is claimed for each row.
+    SELECT * FROM archive_queue WHERE id = ANY ($1::bigint[]) ORDER BY id FOR UPDATE
 ), mine AS MATERIALIZED (
     SELECT g.*, q.bot, q.worker_id, q.failures, q.claimed_at, q.first_asked_at,
            archive_first_ask(q.ended_at, q.enqueued_at, interval '0') AS ended_at
-    FROM given g JOIN archive_queue q ON q.id = g.id
-    WHERE q.epoch = g.epoch AND q.state = 'claimed'
-    ORDER BY q.id FOR UPDATE OF q
+    FROM given g JOIN locked q ON q.id = g.id AND q.epoch = g.epoch AND q.state = 'claimed'
 ), judged AS MATERIALIZED (
     SELECT m.*, outcome <> 'archived' AND (stores OR EXISTS (SELECT FROM archived_recordings r WHERE r.queue_id = m.id)) AS some
     FROM mine m
@@ -82,5 +83,5 @@ WITH given AS MATERIALIZED (
 SELECT coalesce(s.state, before.state) AS state
 FROM given g
 LEFT JOIN settled s ON s.n = g.n
-LEFT JOIN archive_queue before ON s.id IS NULL AND before.id = g.id AND before.epoch = g.epoch AND before.state <> 'claimed'
+LEFT JOIN locked before ON before.id = g.id AND before.epoch = g.epoch AND before.state <> 'claimed'
 ORDER BY g.n
