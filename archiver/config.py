@@ -99,6 +99,16 @@ File = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 """A path; an empty one is none, so that the environment can take one away."""
 
 
+def _retention(value: object) -> timedelta | None:
+    """How long something is kept; empty is for ever. A day at least: a slip of the unit must not empty a history."""
+    if value in (None, ""):
+        return None
+    duration = parse_duration(value)
+    if duration < timedelta(days=1):
+        raise ValueError('is at least "1d"; empty to keep it for ever')
+    return duration
+
+
 def _path_template(value: object) -> PathTemplate:
     return value if isinstance(value, PathTemplate) else PathTemplate(str(value))
 
@@ -145,6 +155,7 @@ class DatabaseSettings(_Section):
 
     url: SecretStr
     listen_url: SecretStr = SecretStr("")
+    keep_history: Annotated[timedelta | None, PlainValidator(_retention)] = None
 
     @field_validator("url", "listen_url")
     @classmethod
@@ -504,7 +515,9 @@ def _explain(item: Any, came_from: Mapping[tuple[str, ...], str]) -> str:
     if item["type"] == "tuple_type":
         return f"{key}{origin}: is a list" + (", each of its blocks headed [[bots]]" if key == "bots" else "")
     value = item["input"]
-    secret = location[-1] in ("client_secret", "secret_access_key") or location[0] == "database"
+    secret = location[-1] in ("client_secret", "secret_access_key") or (
+        location[0] == "database" and location[-1] != "keep_history"
+    )
     shown = "" if secret or isinstance(value, dict | list) else f" = {value!r:.{_SHOWN}}"
     return f"{key}{shown}{origin}: {message[0].lower()}{message[1:]}"
 

@@ -2,42 +2,77 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import click
 
-from archiver.cli.compose import TEXT, actor, check_bot_was_meant, given_ids, opened, run_async, settings_of
+from archiver.cli.compose import (
+    TEXT,
+    actor,
+    check_bot_was_meant,
+    check_times,
+    given_ids,
+    opened,
+    run_async,
+    settings_of,
+    time_options,
+)
 from archiver.cli.output import json_option, print_json, printable
 from archiver.config import Settings
+from archiver.queue.sessions import WAITING, Choice
+from archiver.session import State
 
 
 @click.command(short_help="Take sessions out of the queue.")
 @click.argument("ids", nargs=-1, type=TEXT, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="Every waiting or running session that the options choose.")
 @click.option("--reason", type=TEXT, required=True, help="Why; kept in the session's history with your name.")
+@click.option("--state", "states", type=click.Choice([state.value for state in WAITING]), multiple=True,
+              help="Only those that wait (pending) or run (claimed). Default: both.")  # fmt: skip
 @click.option("--bot", type=TEXT, help="Only this bot's.")
 @click.option("--kind", type=TEXT, help="Only this kind.")
+@click.option("--error", "errors", type=TEXT, multiple=True,
+              help="Only those last put back for this reason, such as api_unreachable; may be repeated.")  # fmt: skip
+@time_options("that were enqueued")
+@click.option("--dry-run", is_flag=True, help="Say how many it would be; change nothing.")
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context, ids: tuple[str, ...], everything: bool, reason: str, bot: str | None, kind: str | None, as_json: bool
+    ctx: click.Context,
+    ids: tuple[str, ...],
+    everything: bool,
+    reason: str,
+    states: tuple[str, ...],
+    bot: str | None,
+    kind: str | None,
+    errors: tuple[str, ...],
+    since: datetime | None,
+    until: datetime | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Take waiting or running sessions out of the queue. A worker that has one of them can record nothing of it any more, and
     stops within seconds.
 
     Exit codes: 0 done, were there any or none; 1 fatal; 2 usage or configuration.
     """
+    check_times(since, until)
     settings = settings_of(ctx)
     if not reason.strip():
         raise click.BadParameter("is empty", param_hint="--reason")
-    cancelled = run_async(_cancel(settings, given_ids(ids, everything), bot, kind, reason))
+    choice = Choice(ids=given_ids(ids, everything), bot=bot, kind=kind, states=[State(state) for state in states],
+                    errors=errors, since=since, until=until)  # fmt: skip
+    cancelled = run_async(_cancel(settings, choice, reason, dry_run))
     check_bot_was_meant(settings, bot, len(cancelled))
     if as_json:
-        print_json({"cancelled": len(cancelled), "session_ids": cancelled})
+        counts = {"cancelled": 0, "would_cancel": len(cancelled)} if dry_run else {"cancelled": len(cancelled)}
+        print_json({**counts, "session_ids": cancelled})
     else:
-        click.echo(f"{len(cancelled)} cancelled")
+        click.echo(f"{len(cancelled)} " + ("would be cancelled; nothing was changed" if dry_run else "cancelled"))
         for missed in sorted(set(ids) - set(cancelled)):
-            click.echo(f"not cancelled: {printable(missed)} (unknown, or ended already)", err=True)
+            click.echo(f"not cancelled: {printable(missed)} (unknown, ended already, or not chosen)", err=True)
 
 
-async def _cancel(settings: Settings, ids: list[str] | None, bot: str | None, kind: str | None, reason: str) -> list[str]:
+async def _cancel(settings: Settings, choice: Choice, reason: str, dry_run: bool) -> list[str]:
     async with opened(settings) as (_, queue):
-        return await queue.cancel(ids=ids, bot=bot, kind=kind, reason=reason, actor=actor())
+        return await queue.cancel(**choice, reason=reason, actor=actor(), dry_run=dry_run)

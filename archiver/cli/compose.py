@@ -10,13 +10,14 @@ import getpass
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
 
-from archiver.config import Settings, load
+from archiver.config import Settings, load, parse_duration
 from archiver.errors import UsageError
 from archiver.observe import logs
 from archiver.queue.database import Database, open_database
@@ -24,6 +25,7 @@ from archiver.queue.migrate import check_version, migrate
 from archiver.queue.sessions import Queue
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def settings_of(ctx: click.Context) -> Settings:
@@ -88,6 +90,60 @@ class Text(click.ParamType[str]):
 
 
 TEXT = Text()
+
+
+class _Duration(click.ParamType[timedelta]):
+    name = "DURATION"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+DURATION = _Duration()
+
+
+class _Moment(click.ParamType[datetime]):
+    """A moment, of no zone UTC; a date alone is its first moment."""
+
+    name = "TIME"
+
+    def convert(self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(value)
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{value!r} is not an ISO 8601 date or date-time; write it like 2026-03-31 or 2026-03-31T08:00:00+02:00 "
+                "(without an offset it is UTC)",
+                param,
+                ctx,
+            )
+
+
+def time_options(what: str) -> Callable[[F], F]:
+    """--since and --until, of `what`."""
+
+    def add(command: F) -> F:
+        until = click.option("--until", type=_Moment(), help=f"Only those {what} before this moment.")
+        help_ = f"Only those {what} at this moment or later: ISO 8601, UTC unless it has an offset."
+        since = click.option("--since", type=_Moment(), help=help_)
+        return since(until(command))
+
+    return add
+
+
+def check_times(since: datetime | None, until: datetime | None) -> None:
+    """A time span that nothing can lie in is a slip. Raises UsageError."""
+    if since is not None and until is not None and since >= until:
+        raise UsageError(
+            f"--until {until.isoformat()} is not after --since {since.isoformat()}",
+            hint="--until is the first moment that no longer counts: for a whole day, name the next day",
+        )
 
 
 def bot_option(settings: Settings, name: str | None) -> str | None:

@@ -177,7 +177,7 @@ async def _demo(folder: Path, sessions: int, audio: Path | None, seed: int, leve
         report = platform.report()
         worked = time.monotonic() - started
         verified = [found async for found in verify(database, open_store(settings.storage), bot=None)]
-        document = await status_document(database, [BOT])
+        document = await status_document(database, settings.bots)
         ends = {row["session_id"]: (row["state"], row["reason"]) for row in await database.rows("ends")}
     return _close(folder, document, verified, ends, told, report, worked)
 

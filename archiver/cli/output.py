@@ -6,6 +6,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -23,9 +24,9 @@ def console() -> Console:
     return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 2000)
 
 
-def print_json(document: Any) -> None:
-    """The document, and nothing else on standard output."""
-    click.echo(json.dumps(redact_value(document), indent=2, default=str))
+def print_json(document: Any, *, indent: int | None = 2) -> None:
+    """The document, and nothing else on standard output; without `indent` on one line."""
+    click.echo(json.dumps(redact_value(document), indent=indent, default=str))
 
 
 def table(*columns: str, title: str | None = None, right: Iterable[int] = ()) -> Table:
@@ -52,6 +53,11 @@ def _harmless(character: str) -> bool:
 def safe(value: object) -> str:
     """The same for rich: no markup either."""
     return escape(printable(value))
+
+
+def moment(text: str) -> str:
+    """A time of the database, to the millisecond, in UTC; it comes with whatever zone the server is in."""
+    return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 def size(count: float) -> str:

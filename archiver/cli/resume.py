@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from archiver.cli.compose import TEXT, bot_option, opened, run_async, settings_of
+from archiver.cli.compose import TEXT, actor, bot_option, opened, run_async, settings_of
 from archiver.config import Settings
 
 
@@ -26,4 +26,4 @@ def command(ctx: click.Context, bot: str | None) -> None:
 
 async def _resume(settings: Settings, bot: str | None) -> dict[str, int]:
     async with opened(settings) as (_, queue):
-        return await queue.resume([bot] if bot else None)
+        return await queue.resume([bot] if bot else None, actor=actor())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import click
 
-from archiver.cli.compose import TEXT, actor, check_bot_was_meant, opened, run_async, settings_of
+from archiver.cli.compose import TEXT, actor, check_bot_was_meant, check_times, opened, run_async, settings_of, time_options
 from archiver.cli.output import json_option, print_json, printable
 from archiver.config import Settings
+from archiver.queue.sessions import Choice
 from archiver.session import State
 
 ENDED = (State.FAILED, State.CANCELLED)
@@ -18,7 +21,10 @@ ENDED = (State.FAILED, State.CANCELLED)
               help="Which to bring back; may be repeated. Default: failed; for sessions named by ID, either.")  # fmt: skip
 @click.option("--bot", type=TEXT, help="Only this bot's.")
 @click.option("--kind", type=TEXT, help="Only this kind.")
-@click.option("--reason", type=TEXT, help="Only those that ended for this reason, such as media_host_refused.")
+@click.option("--reason", "--error", "errors", type=TEXT, multiple=True,
+              help="Only those that ended for this reason, such as media_host_refused; may be repeated.")  # fmt: skip
+@time_options("that ended")
+@click.option("--dry-run", is_flag=True, help="Say how many it would be; change nothing.")
 @json_option
 @click.pass_context
 def command(
@@ -27,7 +33,10 @@ def command(
     states: tuple[str, ...],
     bot: str | None,
     kind: str | None,
-    reason: str | None,
+    errors: tuple[str, ...],
+    since: datetime | None,
+    until: datetime | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Bring ended sessions back to the queue, with fresh counters. What is stored stays, and is not fetched again.
@@ -37,20 +46,21 @@ def command(
 
     Exit codes: 0 done, were there any or none; 1 fatal; 2 usage or configuration.
     """
+    check_times(since, until)
     settings = settings_of(ctx)
     chosen = [State(state) for state in states] or (list(ENDED) if ids else [State.FAILED])
-    revived = run_async(_retry(settings, list(ids) or None, bot, kind, chosen, reason))
+    choice = Choice(ids=list(ids) or None, bot=bot, kind=kind, states=chosen, errors=errors, since=since, until=until)
+    revived = run_async(_retry(settings, choice, dry_run))
     check_bot_was_meant(settings, bot, len(revived))
     if as_json:
-        print_json({"retried": len(revived), "session_ids": revived})
+        counts = {"retried": 0, "would_retry": len(revived)} if dry_run else {"retried": len(revived)}
+        print_json({**counts, "session_ids": revived})
     else:
-        click.echo(f"{len(revived)} brought back")
+        click.echo(f"{len(revived)} " + ("would be brought back; nothing was changed" if dry_run else "brought back"))
         for missed in sorted(set(ids) - set(revived)):
-            click.echo(f"not brought back: {printable(missed)} (unknown, not ended, or never valid)", err=True)
+            click.echo(f"not brought back: {printable(missed)} (unknown, not ended, never valid, or not chosen)", err=True)
 
 
-async def _retry(
-    settings: Settings, ids: list[str] | None, bot: str | None, kind: str | None, states: list[State], reason: str | None
-) -> list[str]:
+async def _retry(settings: Settings, choice: Choice, dry_run: bool) -> list[str]:
     async with opened(settings) as (_, queue):
-        return await queue.retry(ids=ids, bot=bot, kind=kind, states=states, reason=reason, actor=actor())
+        return await queue.retry(**choice, actor=actor(), dry_run=dry_run)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 from rich.markup import escape
 
 from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, settings_of
-from archiver.cli.output import console, json_option, print_json, printable, safe, size, table
+from archiver.cli.output import console, json_option, moment, print_json, printable, safe, size, table
 from archiver.config import Settings
 from archiver.errors import ArchiverError, UsageError
 
@@ -45,7 +44,7 @@ async def _show(settings: Settings, session_id: str, bot: str | None, kind: str 
         found = ", ".join(f"{row['session']['bot']}/{row['session']['kind']}" for row in rows)
         raise UsageError(f"{len(rows)} sessions have the ID {session_id}: {found}", hint="choose with --bot and --kind")
     row = rows[0]
-    return {**row["session"], "recordings": row["recordings"], "events": row["events"]}
+    return {**row["session"], "recordings": row["recordings"], "events": row["events"], "history_removed": row["history_removed"]}
 
 
 def _print(document: dict[str, Any]) -> None:
@@ -83,13 +82,10 @@ def _print(document: dict[str, Any]) -> None:
         out.print(f"\nrecording {row['ordinal']}: {size(row['bytes'])}{flags}", soft_wrap=True)
         out.print(f"  sha256     {row['sha256']}\n  store key  {safe(row['store_key'])}", soft_wrap=True)
     out.print("\nhistory (UTC)")
-    lines = [(_moment(event["at"]), printable(event["event"]), printable(event["actor"] or "")) for event in document["events"]]
+    if document["history_removed"]:
+        out.print("what happened longer ago was removed, as database.keep_history asks", soft_wrap=True)
+    lines = [(moment(event["at"]), printable(event["event"]), printable(event["actor"] or "")) for event in document["events"]]
     what_width, who_width = (max((len(line[column]) for line in lines), default=0) for column in (1, 2))
     for (when, what, who), event in zip(lines, document["events"], strict=True):
         shown = ", ".join(f"{key}={value}" for key, value in event["data"].items() if value not in (None, [], {}))
         out.print(escape(f"{when}  {what:{what_width}}  {who:{who_width}}  {printable(shown)}".rstrip()), soft_wrap=True)
-
-
-def _moment(text: str) -> str:
-    """A time of the database, to the millisecond; it comes with whatever zone the server is in."""
-    return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]

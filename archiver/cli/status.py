@@ -2,26 +2,55 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import click
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
 
-from archiver.cli.compose import opened, run_async, settings_of
-from archiver.cli.output import console, json_option, print_json, safe, size, table
-from archiver.config import Settings
+from archiver.cli.compose import DURATION, opened, run_async, settings_of
+from archiver.cli.output import console, json_option, moment, print_json, safe, size, table
+from archiver.cli.workers import workers_of
+from archiver.config import BotSettings, Settings
 from archiver.queue.database import Database
+from archiver.queue.pace import COUNTED, Pace, Paces, waiting_of
 from archiver.session import State
 
+STATES = [state.value for state in State]
 
-@click.command(short_help="Count sessions by state; show holds and workers.")
+SHORTEST_PAUSE = timedelta(milliseconds=100)
+
+GENTLE = 10
+"""A look at a large queue takes a while: the pause after it is so many times as long, whatever --every says."""
+
+
+@click.command(short_help="Count sessions by state; show rates, holds and workers.")
+@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option("--every", type=DURATION, help="With --watch: the pause between two looks. Default: 2s.")
 @json_option
 @click.pass_context
-def command(ctx: click.Context, as_json: bool) -> None:
-    """Count sessions by bot and state, say why some ended without a recording, and show holds, pauses and workers.
+def command(ctx: click.Context, watch: bool, every: timedelta | None, as_json: bool) -> None:
+    """Count sessions by bot and state, say why some ended without a recording, how fast it goes and how long what waits will
+    take, and show holds, pauses and workers.
 
-    Exit codes: 0; 1 the database cannot be used; 2 configuration.
+    With --watch a terminal is redrawn; elsewhere every look prints one line, with --json one JSON document in a line. The pause
+    between two looks is at least ten times what the last one took the database.
+
+    Exit codes: 0; 1 the database cannot be used; 2 usage or configuration; 130, 143 a watch that was stopped by a signal.
     """
+    if every is not None and not watch:
+        raise click.UsageError("--every goes with --watch")
+    if every is not None and every < SHORTEST_PAUSE:
+        raise click.BadParameter("is at least 100ms", param_hint="--every")
     settings = settings_of(ctx)
+    if watch:
+        run_async(_watch(settings, every or timedelta(seconds=2), as_json))
+        return
     document = run_async(_status(settings))
     if as_json:
         print_json(document)
@@ -31,70 +60,184 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 async def _status(settings: Settings) -> dict[str, Any]:
     async with opened(settings) as (database, _):
-        return await status_document(database, [bot.name for bot in settings.bots])
+        return await status_document(database, settings.bots)
 
 
-async def status_document(database: Database, bots: list[str]) -> dict[str, Any]:
+async def _watch(settings: Settings, every: timedelta, as_json: bool) -> None:
+    out = console()
+    async with opened(settings) as (database, _):
+        if as_json or not out.is_terminal:
+            while True:
+                document, pause = await _look(database, settings, every)
+                if as_json:
+                    print_json(document, indent=None)
+                else:
+                    click.echo(_line(document))
+                await asyncio.sleep(pause)
+        with Live(console=out, auto_refresh=False) as live:
+            while True:
+                document, pause = await _look(database, settings, every)
+                live.update(Group(*_blocks(document)), refresh=True)
+                await asyncio.sleep(pause)
+
+
+async def _look(database: Database, settings: Settings, every: timedelta) -> tuple[dict[str, Any], float]:
+    """The status, and the seconds to leave the database alone."""
+    began = time.monotonic()
+    document = await status_document(database, settings.bots)
+    return document, pause_after(time.monotonic() - began, every)
+
+
+def pause_after(took: float, every: timedelta) -> float:
+    """Seconds to wait after a look that took so long."""
+    return max(every.total_seconds(), GENTLE * took)
+
+
+async def status_document(database: Database, bots: Sequence[BotSettings]) -> dict[str, Any]:
     """What `status --json` prints: all six states, always, for the whole and for each bot."""
-    by_bot: dict[str, dict[str, Any]] = {name: _nothing() for name in bots}
-    whole = _nothing()
-    for row in await database.rows("status"):
-        for counts in (by_bot.setdefault(row["bot"], _nothing()), whole):
-            counts["sessions"][row["state"]] += row["sessions"]
-            counts["api_calls"] += row["calls"]
+    paces = await Paces.read(database, bots)
+    counts = await database.rows("status")
     totals = await database.row("totals")
     fleet = await database.row("fleet")
     reasons = await database.rows("reasons")
     assert totals is not None
     assert fleet is not None
+    workers = await workers_of(database, in_full=False)
+    forecast = paces.forecast(
+        waiting_of(counts),
+        paused={pause["bot"] for pause in fleet["pauses"]},
+        held={(hold["bot"], hold["kind"]) for hold in fleet["holds"]},
+        working=any(worker["alive"] for worker in workers),
+    )
+    by_bot = {name: _nothing() for name in forecast.bots}
+    whole = _nothing()
+    for row in counts:
+        for counted in (by_bot.setdefault(row["bot"], _nothing()), whole):
+            counted["sessions"][row["state"]] += row["sessions"]
+            counted["api_calls"] += row["calls"]
+    for name, counted in by_bot.items():
+        counted["rates"] = paces.bots.get(name, Pace()).as_document()
+        counted["time_left_seconds"] = forecast.bots.get(name, 0)
     return {
+        "at": fleet["at"].isoformat(),
         **whole,
+        "rates": paces.whole.as_document(),
+        "time_left_seconds": forecast.whole,
+        "time_left_without": forecast.left_out,
         "bots": by_bot,
         "recordings": totals["files"],
         "bytes": totals["bytes"],
         "reasons": [dict(row) for row in reasons],
         "holds": fleet["holds"],
-        "paused": fleet["paused"],
+        "paused": [pause["bot"] for pause in fleet["pauses"]],
+        "pauses": fleet["pauses"],
+        "bot_events": fleet["bot_events"],
         "blocked": fleet["blocked"],
-        "workers": fleet["workers"],
+        "workers": workers,
     }
 
 
 def _nothing() -> dict[str, Any]:
-    return {"sessions": dict.fromkeys((state.value for state in State), 0), "api_calls": 0}
+    return {"sessions": dict.fromkeys(STATES, 0), "api_calls": 0}
 
 
 def print_status(document: dict[str, Any]) -> None:
     """The same for people."""
     out = console()
-    states = [state.value for state in State]
-    sessions = table("bot", *states, "API calls", right=range(1, len(states) + 2))
-    for name, counts in document["bots"].items():
-        sessions.add_row(safe(name), *(f"{counts['sessions'][state]:,}" for state in states), f"{counts['api_calls']:,}")
-    if len(document["bots"]) != 1:
-        sessions.add_row("all", *(f"{document['sessions'][state]:,}" for state in states), f"{document['api_calls']:,}")
-    out.print(sessions)
-    out.print(f"{document['recordings']:,} recordings, {size(document['bytes'])}")
+    for block in _blocks(document):
+        # Lines are not folded: what is copied from a narrow terminal must not come in pieces.
+        out.print(block, soft_wrap=isinstance(block, str))
+
+
+def _blocks(document: dict[str, Any]) -> Iterator[Table | str]:
+    """What people see, from top to bottom."""
+    yield _counts(document)
+    yield f"{document['recordings']:,} recordings, {size(document['bytes'])}"
+    yield ""
+    yield _rates(document)
+    for left in document["time_left_without"]:
+        yield f"not counted in it: {left['sessions']:,} of {safe(left['bot'])} ({safe(left['kind'])}): {left['because']}"
     if document["reasons"]:
         reasons = table("state", "reason", "sessions", right=[2])
         for row in document["reasons"]:
             reasons.add_row(row["state"], safe(row["reason"]), f"{row['sessions']:,}")
-        out.print()
-        out.print(reasons)
+        yield ""
+        yield reasons
+    yield from _fleet(document)
+
+
+def _counts(document: dict[str, Any]) -> Table:
+    sessions = table("bot", *STATES, "API calls", right=range(1, len(STATES) + 2))
+    for name, counts in _by_bot(document):
+        sessions.add_row(name, *(f"{counts['sessions'][state]:,}" for state in STATES), f"{counts['api_calls']:,}")
+    return sessions
+
+
+def _rates(document: dict[str, Any]) -> Table:
+    rates = table("archived / unavailable / failed", "last minute", "last 10 minutes", "API calls a minute", "time left",
+                  right=range(1, 5))  # fmt: skip
+    for name, counts in _by_bot(document):
+        pace = counts["rates"]
+        calls = pace["api_calls_minute"]
+        rates.add_row(name, _ended(pace["minute"]), _ended(pace["ten_minutes"]), "" if calls is None else f"{calls:,}",
+                      lasting(counts["time_left_seconds"]))  # fmt: skip
+    return rates
+
+
+def _by_bot(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, counts in document["bots"].items():
+        yield safe(name), counts
+    if len(document["bots"]) != 1:
+        yield "all", document
+
+
+def _ended(counts: dict[str, int]) -> str:
+    return " / ".join(f"{counts[state]:,}" for state in COUNTED)
+
+
+def _fleet(document: dict[str, Any]) -> Iterator[str]:
     for hold in document["holds"]:
         message = hold["detail"].get("message", "")
-        out.print(
-            f"held: {safe(hold['bot'])} ({safe(hold['kind'])}) since {hold['since']}: {safe(hold['reason'])}: {safe(message)}",
-            soft_wrap=True,
-        )
+        yield f"held: {safe(hold['bot'])} ({safe(hold['kind'])}) since {hold['since']}: {safe(hold['reason'])}: {safe(message)}"
         if hold["detail"].get("hint"):
-            out.print(f"  next: {safe(hold['detail']['hint'])}", soft_wrap=True)
-    for name in document["paused"]:
-        out.print(f"paused: {safe(name)} (`archiver resume --bot {safe(name)}`)")
+            yield f"  next: {safe(hold['detail']['hint'])}"
+    for pause in document["pauses"]:
+        name = safe(pause["bot"])
+        yield f"paused: {name} since {moment(pause['since'])} UTC by {safe(pause['by'])} (`archiver resume --bot {name}`)"
     for blocked in document["blocked"]:
-        out.print(f"rate limit reached: {safe(blocked['budget'])} until {blocked['until']}")
+        yield f"rate limit reached: {safe(blocked['budget'])} until {blocked['until']}"
     for worker in document["workers"]:
         state = "alive" if worker["alive"] else "DEAD, its sessions are about to be taken over"
-        out.print(
-            f"worker {worker['id']} on {safe(worker['host'])}: {state}, holds {worker['claimed']}, since {worker['started_at']}"
-        )
+        host = f"on {safe(worker['host'])}" if worker["host"] is not None else "off the list"
+        since = f", since {worker['started_at']}" if worker["started_at"] is not None else ""
+        yield f"worker {worker['id']} {host}: {state}, holds {worker['claimed']}{since}"
+
+
+def _line(document: dict[str, Any]) -> str:
+    """All that matters, in one line."""
+    counts = ", ".join(f"{state} {document['sessions'][state]}" for state in STATES)
+    rates = _ended(document["rates"]["minute"])
+    alive = sum(worker["alive"] for worker in document["workers"])
+    dead = len(document["workers"]) - alive
+    return (
+        f"{moment(document['at'])} {counts}; archived / unavailable / failed in the last minute {rates}; "
+        f"time left {lasting(document['time_left_seconds'])}; workers {alive}"
+        + (f", dead {dead}" if dead else "")
+        + (f"; holds {len(document['holds'])}" if document["holds"] else "")
+        + (f"; paused {len(document['paused'])}" if document["paused"] else "")
+    )
+
+
+def lasting(seconds: float | None) -> str:
+    """A time to wait, for people: 45s, 12m, 3h 05m, 12d 4h."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 100:
+        return f"{seconds:.0f}s"
+    minutes = round(seconds / 60)
+    hours = minutes // 60
+    if hours < 1:
+        return f"{minutes}m"
+    if hours < 48:
+        return f"{hours}h {minutes % 60:02}m"
+    return f"{hours // 24}d {hours % 24}h"

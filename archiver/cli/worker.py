@@ -7,28 +7,18 @@ from datetime import timedelta
 import click
 
 from archiver.cli.app import Incomplete
-from archiver.cli.compose import opened, run_async, settings_of
+from archiver.cli.compose import DURATION, opened, run_async, settings_of
 from archiver.cli.serving import composed_worker, stop_on_signals
-from archiver.config import Settings, parse_duration
+from archiver.config import Settings
 from archiver.observe.logs import logger
 from archiver.worker import Drained, Tally
 
 log = logger(__name__)
 
 
-class _DurationType(click.ParamType[timedelta]):
-    name = "DURATION"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        try:
-            return parse_duration(value)
-        except ValueError as error:
-            self.fail(f"{value!r}: {error}", param, ctx)
-
-
 @click.command(short_help="Archive what is in the queue.")
 @click.option("--drain", is_flag=True, help="End when nothing is pending or claimed any more.")
-@click.option("--max-wait", type=_DurationType(), help="With --drain: wait at most so long for sessions that fall due later.")
+@click.option("--max-wait", type=DURATION, help="With --drain: wait at most so long for sessions that fall due later.")
 @click.pass_context
 def command(ctx: click.Context, drain: bool, max_wait: timedelta | None) -> None:
     """Archive what is in the queue, until stopped or, with --drain, until it is empty.

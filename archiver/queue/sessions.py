@@ -7,10 +7,12 @@ sent as delays: the database's clock alone decides when.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, assert_never
+from typing import Any, TypedDict, Unpack, assert_never
+
+import asyncpg
 
 from archiver.config import RetrySettings
 from archiver.errors import DatabaseError
@@ -24,6 +26,12 @@ PROBE_EVERY = timedelta(minutes=5)
 
 BATCH = 5000
 """How many rows one statement of an operator's command changes: a million would take longer than a statement may."""
+
+PRUNE_BATCH = 500
+"""Sessions whose old history one statement removes: some thousand rows."""
+
+WAITING = (State.PENDING, State.CLAIMED)
+"""What `cancel` takes out; the other states are what `retry` brings back."""
 
 MAX_CRASHES = 5
 """A session that was held by so many dying workers is given up: it would only take the next one down."""
@@ -41,6 +49,22 @@ class NewSession:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     metadata: Mapping[str, Any] | None = None
+
+
+class Choice(TypedDict, total=False):
+    """Which sessions an operator means. What is left out, None or empty chooses any.
+
+    `errors`: why they ended, or were last put back. `since` and `until` (exclusive): when they ended, or were enqueued if they
+    have not.
+    """
+
+    ids: Sequence[str] | None
+    bot: str | None
+    kind: str | None
+    states: Sequence[State]
+    errors: Sequence[str]
+    since: datetime | None
+    until: datetime | None
 
 
 @dataclass(frozen=True)
@@ -99,38 +123,51 @@ class Queue:
         assert row is not None
         return row["added"], row["raised"]
 
-    async def cancel(self, *, ids: Sequence[str] | None, bot: str | None, kind: str | None, reason: str, actor: str) -> list[str]:
-        """Take waiting and claimed sessions out; returns the IDs of those that were."""
-        return await self._in_batches("cancel", ids, bot, kind, reason, actor)
-
-    async def retry(
-        self,
-        *,
-        ids: Sequence[str] | None,
-        bot: str | None,
-        kind: str | None,
-        states: Sequence[State],
-        reason: str | None,
-        actor: str,
-    ) -> list[str]:
-        """Bring ended sessions back with fresh counters; returns the IDs of those that were."""
-        return await self._in_batches("retry", ids, bot, kind, list(states), reason, actor)
-
-    async def _in_batches(self, name: str, *args: Any) -> list[str]:
+    async def cancel(self, *, reason: str, actor: str, dry_run: bool = False, **choice: Unpack[Choice]) -> list[str]:
+        """Take waiting and claimed sessions out; returns the IDs of those that were (a dry run: would be)."""
+        states = [state for state in choice.get("states") or WAITING if state in WAITING]
         changed: list[str] = []
-        after = 0
-        while rows := await self._database.rows(name, *args, after, BATCH):
-            changed += [row["session_id"] for row in rows]
-            after = rows[-1]["id"]
+        async for rows in self._chosen(states, choice):
+            done = rows
+            if not dry_run:
+                done = await self._database.rows("cancel", [row["id"] for row in rows], states, reason, actor)
+            changed += [row["session_id"] for row in done]
         return changed
+
+    async def retry(self, *, actor: str, dry_run: bool = False, **choice: Unpack[Choice]) -> list[str]:
+        """Bring ended sessions back with fresh counters; returns the IDs of those that were (a dry run: would be)."""
+        states = [state for state in choice.get("states") or State if state not in WAITING]
+        changed: list[str] = []
+        async for rows in self._chosen(states, choice):
+            done = rows
+            if not dry_run:
+                done = await self._database.rows("retry", [row["id"] for row in rows], [row["epoch"] for row in rows], actor)
+            changed += [row["session_id"] for row in done]
+        return changed
+
+    async def _chosen(self, states: Sequence[State], choice: Choice) -> AsyncIterator[list[asyncpg.Record]]:
+        after = 0
+        terms = [choice.get("ids"), choice.get("bot"), choice.get("kind"), states, list(choice.get("errors", ())) or None]
+        while rows := await self._database.rows("chosen", *terms, choice.get("since"), choice.get("until"), after, BATCH):
+            yield rows
+            after = rows[-1]["id"]
 
     async def pause(self, bots: Sequence[str] | None, *, actor: str) -> list[str]:
         """Nothing of these bots (None: of all) is claimed any more. Returns the bots' names."""
         return [row["name"] for row in await self._database.rows("pause", bots, actor)]
 
-    async def resume(self, bots: Sequence[str] | None) -> dict[str, int]:
+    async def resume(self, bots: Sequence[str] | None, *, actor: str) -> dict[str, int]:
         """End pauses and holds. Returns how many holds ended, by bot."""
-        return {row["name"]: row["holds"] for row in await self._database.rows("resume", bots)}
+        return {row["name"]: row["holds"] for row in await self._database.rows("resume", bots, actor)}
+
+    async def prune(self, keep: timedelta) -> int:
+        """Remove the history of sessions that ended longer than `keep` ago, at most PRUNE_BATCH of them, the oldest first; their
+        rows and recordings stay. Returns of how many it is removed now: none means that none is due.
+        """
+        row = await self._database.row("prune", keep, PRUNE_BATCH)
+        assert row is not None
+        sessions: int = row["sessions"]
+        return sessions
 
     # --- a worker's claim
 

@@ -99,7 +99,7 @@ async def test_cancel_and_retry_keep_who_and_why(archiver: Program, simulator: S
 
     cancelled = await archiver("cancel", "a", "n[o]pe", "--reason", "legal [hold]")
     assert (cancelled.code, cancelled.stdout) == (0, "1 cancelled\n")
-    assert cancelled.stderr == "not cancelled: n[o]pe (unknown, or ended already)\n"
+    assert cancelled.stderr == "not cancelled: n[o]pe (unknown, ended already, or not chosen)\n"
     document = (await archiver("show", "a", "--json")).document
     last = document["events"][-1]
     assert (document["state"], last["event"]) == ("cancelled", "cancelled")
@@ -111,7 +111,7 @@ async def test_cancel_and_retry_keep_who_and_why(archiver: Program, simulator: S
     assert (await archiver("cancel", "--all", "--reason", "x", "--json")).document["cancelled"] == 2
     retried = await archiver("retry", "a", "x", "--json")
     assert retried.document == {"retried": 1, "session_ids": ["a"]}
-    assert (await archiver("retry", "x")).stderr == "not brought back: x (unknown, not ended, or never valid)\n"
+    assert (await archiver("retry", "x")).stderr == "not brought back: x (unknown, not ended, never valid, or not chosen)\n"
     last = (await archiver("show", "a", "--json")).document["events"][-1]
     assert (last["event"], last["actor"], last["data"]["was"]) == ("retried", who, "cancelled")
     await archived(archiver, simulator, "a")

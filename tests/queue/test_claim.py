@@ -131,7 +131,7 @@ async def test_a_paused_bot_is_left_alone_until_it_is_resumed(bench: Bench) -> N
     worker = await bench.worker("bot", "other")
     assert await bench.queue.pause(["bot"], actor="me") == ["bot"]
     assert ids(await bench.claim(worker, 10, "bot", "other")) == ["s-2"]
-    await bench.queue.resume(["bot"])
+    await bench.queue.resume(["bot"], actor="me")
     assert ids(await bench.claim(worker, 10, "bot", "other")) == ["s-1"]
 
 

@@ -23,7 +23,7 @@ async def enqueue(bench: Bench, *names: str, **terms: Any) -> tuple[int, int]:
 
 
 async def retry(bench: Bench, **terms: Any) -> list[str]:
-    chosen: dict[str, Any] = {"ids": None, "bot": None, "kind": None, "states": ENDED, "reason": None, **terms}
+    chosen: dict[str, Any] = {"ids": None, "bot": None, "kind": None, "states": ENDED, **terms}
     return await bench.queue.retry(**chosen, actor="me@here")
 
 
@@ -203,9 +203,9 @@ async def test_retry_is_found_by_the_reason_also_behind_partial(bench: Bench) ->
     for session in await bench.claim(await bench.worker()):
         files = [stored_file()] if session.session_id == "s-1" else []
         await bench.settle(Attempt(session, files), outcomes[session.session_id])
-    assert await retry(bench, reason="nonsense") == []
-    assert await retry(bench, reason="conflict") == ["s-1"]
-    assert await retry(bench, reason="platform_failed", states=[State.UNAVAILABLE]) == []
+    assert await retry(bench, errors=["nonsense"]) == []
+    assert await retry(bench, errors=["conflict"]) == ["s-1"]
+    assert await retry(bench, errors=["platform_failed"], states=[State.UNAVAILABLE]) == []
     assert await retry(bench, states=[State.UNAVAILABLE]) == ["s-3"]
 
 
@@ -218,14 +218,14 @@ async def test_retry_touches_nothing_that_waits_or_runs(bench: Bench) -> None:
 async def test_an_invalid_session_id_is_never_retried(bench: Bench) -> None:
     await bench.add("in valid")
     assert await retry(bench) == []
-    assert await retry(bench, ids=["in valid"], reason="invalid_session_id") == []
+    assert await retry(bench, ids=["in valid"], errors=["invalid_session_id"]) == []
 
 
 async def test_retry_and_resume_wake_the_workers(bench: Bench) -> None:
     await bench.add("s-1")
     await bench.queue.record_bots(["bot"], complete=True)
     await cancel(bench)
-    for act in (lambda: retry(bench), lambda: bench.queue.resume(None)):
+    for act in (lambda: retry(bench), lambda: bench.queue.resume(None, actor="me")):
         wake = asyncio.Event()
         async with bench.database.listening(wake):
             await act()
@@ -243,8 +243,8 @@ async def test_pause_and_resume_name_their_bots_and_release_holds(bench: Bench) 
     assert await bench.value("SELECT paused_by FROM archive_bots WHERE name = 'a'") == "me"
     await bench.queue.hold("a", "recording", "credentials_rejected", {})
     await bench.queue.hold("a", "voicemail", "credentials_rejected", {})
-    assert await bench.queue.resume(["a"]) == {"a": 2}
-    assert await bench.queue.resume(None) == {"a": 0, "b": 0}
+    assert await bench.queue.resume(["a"], actor="me") == {"a": 2}
+    assert await bench.queue.resume(None, actor="me") == {"a": 0, "b": 0}
     assert await bench.value("SELECT count(*) FROM archive_holds") == 0
 
 

@@ -143,7 +143,7 @@ async def test_a_kind_that_does_not_exist_ends_failed(bench: Bench, kind: str) -
     await bench.add("s-1", kind=kind)
     row = await bench.row("s-1")
     assert (row["state"], row["reason"]) == ("failed", "kind_not_supported")
-    assert await bench.queue.retry(ids=None, bot=None, kind=None, states=[State.FAILED], reason=None, actor="me") == []
+    assert await bench.queue.retry(ids=None, bot=None, kind=None, states=[State.FAILED], actor="me") == []
 
 
 @pytest.mark.parametrize("column", ["run_at", "started_at"])
@@ -163,8 +163,8 @@ async def test_a_strange_time_breaks_no_statement(bench: Bench, column: str, tim
         await bench.settle(Attempt(session), Archived())
     assert (await bench.queue.backlog(["bot"], start)).workable == sleeping
     assert await bench.claim(worker) == []
-    for name in ("status", "reasons", "totals", "fleet", "ends"):
-        assert await bench.database.rows(name) is not None
+    for name, *args in (("status",), ("reasons",), ("totals",), ("fleet",), ("ends",), ("rates",), ("workers", True)):
+        assert await bench.database.rows(name, *args) is not None
     assert await bench.history("s-1") == (["enqueued"] if sleeping else ["enqueued", "claimed", "archived"])
 
 

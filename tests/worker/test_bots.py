@@ -43,7 +43,7 @@ async def test_resume_releases_a_held_bot_while_a_worker_runs(plant: Plant) -> N
         await plant.eventually("SELECT 1 FROM archive_holds")
         await plant.eventually("SELECT 1 WHERE NOT EXISTS (SELECT FROM archive_sessions WHERE state = 'claimed')")
         plant.simulator.reject_credentials = False
-        await Queue(plant.database, plant.settings().retry).resume(["bot"])
+        await Queue(plant.database, plant.settings().retry).resume(["bot"], actor="me")
         await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived' HAVING count(*) = 5")
         await shift.stopped()
 

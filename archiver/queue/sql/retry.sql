@@ -1,13 +1,9 @@
--- Bring ended sessions back with fresh counters, a batch at a time; what is stored stays. Those that were refused when they
--- were inserted, for their session ID or kind, can never work.
--- $1 session IDs (null: all), $2 bot, $3 kind, $4 states, $5 reason (null: any), $6 who, $7 after this row, $8 batch
+-- Bring ended sessions back with fresh counters; what is stored stays. One that has moved since it was chosen is left alone.
+-- $1 rows, $2 their epochs, $3 who
 WITH chosen AS MATERIALIZED (
-    SELECT id, state, reason FROM archive_queue
-    WHERE state = ANY ($4::text[]) AND state NOT IN ('pending', 'claimed') AND id > $7
-      AND reason IS DISTINCT FROM 'invalid_session_id' AND kind IN ('recording', 'voicemail')
-      AND ($1::text[] IS NULL OR session_id = ANY ($1)) AND bot = coalesce($2, bot) AND kind = coalesce($3, kind)
-      AND ($5::text IS NULL OR reason = $5 OR detail ->> 'reason' = $5)
-    ORDER BY id LIMIT $8 FOR UPDATE
+    SELECT q.id, q.state, q.reason FROM archive_queue q JOIN unnest($1::bigint[], $2::bigint[]) AS c (id, epoch) USING (id, epoch)
+    WHERE q.state NOT IN ('pending', 'claimed')
+    ORDER BY q.id FOR UPDATE OF q
 ), revived AS (
     UPDATE archive_queue q
     SET state = 'pending', reason = NULL, detail = '{}', finished_at = NULL, run_at = clock_timestamp(), failures = 0, checks = 0,
@@ -16,8 +12,8 @@ WITH chosen AS MATERIALIZED (
     RETURNING q.id, q.epoch, q.session_id, c.state, c.reason
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, data)
-    SELECT id, 'retried', epoch, $6, jsonb_strip_nulls(jsonb_build_object('was', state, 'reason', reason)) FROM revived
+    SELECT id, 'retried', epoch, $3, jsonb_strip_nulls(jsonb_build_object('was', state, 'reason', reason)) FROM revived
 ), woken AS (
     SELECT pg_notify('archive_queue', '') WHERE EXISTS (SELECT FROM revived)
 )
-SELECT r.id, r.session_id FROM revived r LEFT JOIN woken ON true ORDER BY r.id
+SELECT r.session_id FROM revived r LEFT JOIN woken ON true ORDER BY r.id

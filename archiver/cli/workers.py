@@ -1,0 +1,60 @@
+"""`archiver workers`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from archiver.cli.compose import opened, run_async, settings_of
+from archiver.cli.output import console, json_option, moment, print_json, safe, table
+from archiver.config import Settings
+from archiver.queue.database import Database
+
+
+@click.command(short_help="Show who is at work, since when, and on what.")
+@json_option
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Show every worker: its host, process and version, since when it works, until when its lease holds, how many sessions it has
+    and which of them the longest; with --json each of them. A dead one is shown until another takes its sessions over.
+
+    Exit codes: 0, are there any or none; 1 the database cannot be used; 2 configuration.
+    """
+    found = run_async(_workers(settings_of(ctx)))
+    if as_json:
+        print_json({"workers": found})
+    else:
+        _print(found)
+
+
+async def _workers(settings: Settings) -> list[dict[str, Any]]:
+    async with opened(settings) as (database, _):
+        return await workers_of(database, in_full=True)
+
+
+async def workers_of(database: Database, *, in_full: bool) -> list[dict[str, Any]]:
+    """Every worker; `in_full` with all the sessions it has, else with the one it has had the longest."""
+    return [row["worker"] for row in await database.rows("workers", in_full)]
+
+
+def _print(workers: list[dict[str, Any]]) -> None:
+    out = console()
+    if not workers:
+        out.print("no worker is at work")
+        return
+    shown = table("worker", "host", "pid", "version", "since (UTC)", "renewed", "lease until", "state", "holds", "the oldest",
+                  right=[0, 2, 8])  # fmt: skip
+    for worker in workers:
+        times = (worker["started_at"], worker["renewed_at"], worker["lease_until"])
+        oldest = worker["sessions"][0] if worker["sessions"] else None
+        shown.add_row(
+            str(worker["id"]),
+            *("" if worker[key] is None else safe(worker[key]) for key in ("host", "pid", "version")),
+            *("" if time is None else moment(time) for time in times),
+            "alive" if worker["alive"] else "DEAD, its sessions are about to be taken over",
+            str(worker["claimed"]),
+            "" if oldest is None else f"{safe(oldest['session_id'])} ({safe(oldest['bot'])}, {safe(oldest['kind'])}) since "
+                                      f"{moment(oldest['since'])}",
+        )  # fmt: skip
+    out.print(shown)

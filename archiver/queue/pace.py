@@ -1,0 +1,150 @@
+"""How fast the queue moves, and how long what waits will take at that pace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+
+from archiver.config import BotSettings
+from archiver.queue.database import Database
+
+MINUTE = timedelta(minutes=1)
+
+SHORTEST, LONGEST = 60.0, 600.0
+"""Seconds that a pace is taken over: since the first end of the last ten minutes, but for no less than a minute."""
+
+COUNTED = ("archived", "unavailable", "failed")
+"""How work ends; what a person cancels does not tell how fast it goes."""
+
+
+def _none() -> dict[str, int]:
+    return dict.fromkeys(COUNTED, 0)
+
+
+@dataclass
+class Pace:
+    """What ended in the last minute and the last ten, and the calls of the last minute, if they are counted one by one."""
+
+    minute: dict[str, int] = field(default_factory=_none)
+    ten_minutes: dict[str, int] = field(default_factory=_none)
+    calls: int | None = None
+    seconds: float = 0.0
+    """Since the first of them."""
+
+    def add(self, state: str, minute: int, ten_minutes: int, seconds: float) -> None:
+        """Count these in."""
+        self.minute[state] += minute
+        self.ten_minutes[state] += ten_minutes
+        self.seconds = max(self.seconds, seconds)
+
+    @property
+    def per_second(self) -> float:
+        """Sessions that end in a second."""
+        return sum(self.ten_minutes.values()) / min(max(self.seconds, SHORTEST), LONGEST)
+
+    def as_document(self) -> dict[str, Any]:
+        """For `status --json`."""
+        return {"minute": self.minute, "ten_minutes": self.ten_minutes, "api_calls_minute": self.calls}
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Pending sessions of one kind of a bot."""
+
+    bot: str
+    kind: str
+    sessions: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds until nothing waits any more, by bot and for the whole; None: nothing moves, so nobody knows. `left_out`: what
+    waits for a person, and so is not counted.
+    """
+
+    bots: dict[str, int | None]
+    whole: int | None
+    left_out: list[dict[str, Any]]
+
+
+class Paces:
+    """The paces of all bots, and what is left of their budgets."""
+
+    def __init__(self, bots: Sequence[BotSettings]) -> None:
+        self._settings = {bot.name: bot for bot in bots}
+        self._calls: dict[tuple[str, timedelta], int] = {}
+        self.whole = Pace()
+        self.bots: dict[str, Pace] = {}
+
+    @classmethod
+    async def read(cls, database: Database, bots: Sequence[BotSettings]) -> Paces:
+        """As of now."""
+        made = cls(bots)
+        for row in await database.rows("rates"):
+            for pace in (made.whole, made.bots.setdefault(row["bot"], Pace())):
+                pace.add(row["state"], row["minute"], row["ten_minutes"], row["seconds"])
+        # With one window alone the budget is paced and not counted.
+        windows = {
+            (bot.budget_key, length)
+            for bot in bots
+            if len(bot.rate_limits) > 1
+            for length in (MINUTE, *(limit.window for limit in bot.rate_limits))
+        }
+        for row in await database.rows("calls", [key for key, _ in windows], [length for _, length in windows]):
+            made._calls[row["key"], row["length"]] = row["calls"]
+        counted = {key: calls for (key, length), calls in made._calls.items() if length == MINUTE}
+        for bot in bots:
+            made.bots.setdefault(bot.name, Pace()).calls = counted.get(bot.budget_key)
+        made.whole.calls = sum(counted.values()) if {bot.budget_key for bot in bots} == set(counted) else None
+        return made
+
+    def forecast(self, waiting: Sequence[Waiting], *, paused: Collection[str], held: Collection[tuple[str, str]],
+                 working: bool) -> Forecast:  # fmt: skip
+        """When what waits is done, if all goes on as it does. Bots don't wait for each other. `working`: somebody is alive."""
+        left_out: list[dict[str, Any]] = []
+        sessions: dict[str, int] = dict.fromkeys([*self._settings, *self.bots], 0)
+        for here in waiting:
+            because = (
+                "unknown_bot" if here.bot not in self._settings
+                else "paused" if here.bot in paused
+                else "held" if (here.bot, here.kind) in held
+                else ""
+            )  # fmt: skip
+            if because:
+                left_out.append({"bot": here.bot, "kind": here.kind, "sessions": here.sessions, "because": because})
+            sessions[here.bot] = sessions.get(here.bot, 0) + (0 if because else here.sessions)
+        budgets: dict[str, int] = {}
+        for name, bot in self._settings.items():
+            budgets[bot.budget_key] = budgets.get(bot.budget_key, 0) + sessions[name]
+        stuck = {left["bot"] for left in left_out}
+        left: dict[str, int | None] = {}
+        for name, count in sessions.items():
+            if not count:
+                left[name] = None if name in stuck else 0
+                continue
+            pace = self.bots[name].per_second
+            bot = self._settings[name]
+            left[name] = math.ceil(max(count / pace, self._at_best(bot, budgets[bot.budget_key]))) if pace and working else None
+        moving = [left[name] for name, count in sessions.items() if count]
+        known = [seconds for seconds in moving if seconds is not None]
+        whole = max(known, default=None if left_out else 0) if len(known) == len(moving) else None
+        return Forecast(left, whole, left_out)
+
+    def _at_best(self, bot: BotSettings, sessions: int) -> float:
+        """Seconds that the budget makes of so many sessions of a call each. A longer window is no bound while it has room."""
+        bounds = [0.0]
+        for position, limit in enumerate(bot.rate_limits):
+            spent = self._calls.get((bot.budget_key, limit.window), 0)
+            if position == 0 or spent + sessions > limit.calls:
+                bounds.append(sessions / limit.calls * limit.window.total_seconds())
+        return max(bounds)
+
+
+def waiting_of(counts: Iterable[asyncpg.Record]) -> list[Waiting]:
+    """The pending ones of the rows that the statement `status` returns."""
+    return [Waiting(row["bot"], row["kind"], row["sessions"]) for row in counts if row["state"] == "pending"]
