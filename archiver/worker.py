@@ -45,6 +45,9 @@ POLL_SECONDS = 1.0
 UPKEEP_SECONDS = 5.0
 """How often dead workers are looked for, and rows of this one that it does not know of."""
 
+PRUNE_PAUSE = 3600.0
+"""Seconds after which old history is looked for again, once none is left that is due."""
+
 REFUSALS_TO_HOLD = 3
 """So many sessions in a row refused for one public media host hold their bot: the list is short, not the sessions wrong."""
 
@@ -130,6 +133,7 @@ class Worker:
         self._refusals: dict[str, tuple[str, int]] = {}
         self._store_failures = 0
         self._store_retry_at = 0.0
+        self._prune_at = 0.0
         self._compare_at = time.monotonic() + UPKEEP_SECONDS
         self.tally = tally or Tally()
 
@@ -438,7 +442,7 @@ class Worker:
             await asyncio.sleep(2)
 
     async def _upkeep(self) -> None:
-        """Take over from dead workers, sweep what they left, warn of bots that nobody serves."""
+        """Take over from dead workers, sweep what they left, warn of bots that nobody serves, remove old history."""
         while True:
             try:
                 lease = self._lease
@@ -449,6 +453,7 @@ class Worker:
                     self._wake.set()
                 await self._sweep()
                 await self._warn_of_unknown_bots()
+                await self._prune()
             except DatabaseError as error:
                 log.warning("database_unavailable", **facts_of(error))
             await asyncio.sleep(min(UPKEEP_SECONDS, self._lease_length.total_seconds() / 3))
@@ -469,6 +474,15 @@ class Worker:
             await self._queue.leftover_gone(left["queue_id"], left["epoch"])
             if found:
                 log.info("leftover_swept", session=left["session_id"], bot=left["bot"], from_worker=left["worker_id"])
+
+    async def _prune(self) -> None:
+        keep = self._settings.database.keep_history
+        if keep is None or time.monotonic() < self._prune_at:
+            return
+        if sessions := await self._queue.prune(keep):
+            log.info("history_removed", sessions=sessions)
+        else:
+            self._prune_at = time.monotonic() + PRUNE_PAUSE
 
     async def _warn_of_unknown_bots(self) -> None:
         for name, count in (await self._queue.unknown_bots(list(self._bots))).items():
