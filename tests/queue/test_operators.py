@@ -209,6 +209,49 @@ async def test_retry_is_found_by_the_reason_also_behind_partial(bench: Bench) ->
     assert await retry(bench, states=[State.UNAVAILABLE]) == ["s-3"]
 
 
+async def test_a_session_that_moved_since_it_was_chosen_is_not_brought_back(bench: Bench) -> None:
+    await bench.add("s-1", "s-2")
+    await cancel(bench)
+    chosen = await bench.database.rows("chosen", None, None, None, ["cancelled"], None, None, None, 0, 10)
+    await retry(bench, ids=["s-1"])
+    await cancel(bench, ids=["s-1"])
+    rows = await bench.database.rows("retry", [row["id"] for row in chosen], [row["epoch"] for row in chosen], "me")
+    assert [row["session_id"] for row in rows] == ["s-2"]
+
+
+async def test_a_session_that_is_claimed_after_it_was_chosen_is_cancelled_all_the_same(bench: Bench) -> None:
+    await bench.add("s-1")
+    (row,) = await bench.database.rows("chosen", None, None, None, ["pending", "claimed"], None, None, None, 0, 10)
+    await bench.claim(await bench.worker())
+    for states, cancelled in ((["pending"], 0), (["pending", "claimed"], 1)):
+        assert len(await bench.database.rows("cancel", [row["id"]], states, "why", "me")) == cancelled
+
+
+async def test_a_dry_run_changes_nothing_and_names_what_would_be(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "BATCH", 7)
+    names = [f"s-{n}" for n in range(20)]
+    await bench.add(*names)
+    assert await cancel(bench, dry_run=True) == names
+    assert await bench.states() == {"pending": 20}
+    await cancel(bench)
+    before = await bench.fetch("SELECT * FROM archive_queue ORDER BY id")
+    assert await retry(bench, dry_run=True) == names
+    assert await bench.fetch("SELECT * FROM archive_queue ORDER BY id") == before
+    assert await bench.history("s-1") == ["enqueued", "cancelled"]
+
+
+async def test_time_is_that_of_the_end_and_of_a_waiting_one_that_of_its_enqueueing(bench: Bench) -> None:
+    await bench.add("old", "new")
+    await bench.fetch("UPDATE archive_queue SET enqueued_at = now() - interval '1 day' WHERE session_id = 'old'")
+    noon = await bench.queue.clock() - timedelta(hours=12)
+    assert await cancel(bench, since=noon, dry_run=True) == ["new"]
+    assert await cancel(bench, until=noon) == ["old"]
+    assert await retry(bench, until=noon) == []
+    end = (await bench.row("old"))["finished_at"]
+    assert await retry(bench, until=end) == []
+    assert await retry(bench, since=end) == ["old"]
+
+
 async def test_retry_touches_nothing_that_waits_or_runs(bench: Bench) -> None:
     await bench.claim_one("claimed")
     await bench.add("waiting")

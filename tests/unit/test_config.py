@@ -118,6 +118,13 @@ def test_without_any_configuration_there_is_an_embedded_database_and_a_local_arc
     assert settings.bots == ()
 
 
+def test_history_is_kept_for_ever_or_as_long_as_is_said(loaded: Load) -> None:
+    assert load(EXAMPLE, {}).database.keep_history is None
+    assert loaded(BOT).database.keep_history is None
+    assert loaded(BOT + "[database]\nkeep_history = '730d'").database.keep_history == timedelta(days=730)
+    assert loaded(BOT, ARCHIVER_DATABASE__KEEP_HISTORY="1d").database.keep_history == timedelta(days=1)
+
+
 # --- mistakes in the file
 
 
