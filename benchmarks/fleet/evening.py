@@ -73,10 +73,14 @@ ARMS = (PLANNER, OWN, FIXED)
 
 @dataclass(frozen=True)
 class Found:
-    """What one arm came to in one evening. `delays`: from when the media were ready until they were archived."""
+    """What one arm came to in one evening. `delays`: from when the media were ready until they were archived.
+
+    `behind`: how late sessions were inserted. A machine that is busy with something else delays asks too, and makes them fewer.
+    """
 
     calls_a_recording: float
     delays: list[float]
+    behind: list[float]
     refused: int
 
 
@@ -100,7 +104,7 @@ async def play(where: Server, arm: Arm, seed: int, media: str, *, calls: int, fa
         told = evening(seed, calls, media)
         began = time.time()
         it.simulator.script_all([_script(call, factor) for call in told])
-        await _enqueue_at_their_ends(it, told, began, factor, ended_at=arm.planned)
+        behind = await _enqueue_at_their_ends(it, told, began, factor, ended_at=arm.planned)
         await it.until(partial(_all_settled, it, calls), GIVE_UP / factor, "everything archived")
         ended = await it.sql.fetch(
             "SELECT session_id, state, extract(epoch FROM finished_at)::float8 AS at FROM archive_sessions"
@@ -110,7 +114,7 @@ async def play(where: Server, arm: Arm, seed: int, media: str, *, calls: int, fa
             raise Broken(f"{name}: {recordings} recordings of {calls} sessions")
         ready = {call.session_id: call.ready for call in told}
         delays = [(row["at"] - began) * factor - ready[row["session_id"]] for row in ended]
-        return Found(it.calls / recordings, delays, it.refused)
+        return Found(it.calls / recordings, delays, behind, it.refused)
 
 
 def _script(call: Call, factor: float) -> dict[str, object]:
@@ -122,8 +126,9 @@ def _script(call: Call, factor: float) -> dict[str, object]:
     }
 
 
-async def _enqueue_at_their_ends(it: Fleet, told: list[Call], began: float, factor: float, *, ended_at: bool) -> None:
-    """As another program would, which hears of each call when it ends."""
+async def _enqueue_at_their_ends(it: Fleet, told: list[Call], began: float, factor: float, *, ended_at: bool) -> list[float]:
+    """As another program would, which hears of each call when it ends. Returns how late it was done."""
+    behind = []
     plain = await it.sql.prepare("INSERT INTO archive_queue (bot, session_id) VALUES ($1, $2)")
     known = (
         await it.sql.prepare("INSERT INTO archive_queue (bot, session_id, ended_at) VALUES ($1, $2, $3)") if ended_at else None
@@ -135,7 +140,9 @@ async def _enqueue_at_their_ends(it: Fleet, told: list[Call], began: float, fact
             await plain.fetch(BOT, call.session_id)
         else:
             await known.fetch(BOT, call.session_id, datetime.fromtimestamp(at, UTC))
+        behind.append((time.time() - at) * factor)
         it.all_run()
+    return behind
 
 
 async def _scale_the_prior(it: Fleet, seconds: float) -> None:
@@ -176,7 +183,7 @@ async def proof(verdict: Verdict, *, calls: int, factor: float, seeds: list[int]
                     print(f"seed {seed}, {distribution}, {arm.name}: {one.calls_a_recording:.3f}", file=sys.stderr, flush=True)
     print(f"{calls} calls in an hour, {len(seeds)} seeds, {factor:g} times as fast, {workers} worker processes each")
     show(
-        ["media ready after", "ask", "calls a recording", "least", "most", "delay: median", "p95", "refused"],
+        ["media ready after", "ask", "calls a recording", "least", "most", "delay: median", "p95", "behind: p95", "refused"],
         [_row(distribution, arm, each) for (distribution, arm), each in found.items()],
     )
     verdict.check(planner, "the queue takes a call's end (archive_queue.ended_at)")
@@ -195,6 +202,10 @@ def _p95(each: list[Found]) -> float:
     return quantiles((delay for one in each for delay in one.delays), n=20)[-1]
 
 
+def _behind(each: list[Found]) -> float:
+    return quantiles((late for one in each for late in one.behind), n=20)[-1]
+
+
 def _row(distribution: str, arm: Arm, each: list[Found]) -> list[str]:
     costs = [one.calls_a_recording for one in each]
     return [
@@ -205,6 +216,7 @@ def _row(distribution: str, arm: Arm, each: list[Found]) -> list[str]:
         f"{max(costs):.3f}",
         f"{median(delay for one in each for delay in one.delays):.0f} s",
         f"{_p95(each):.0f} s",
+        f"{_behind(each):.1f} s",
         str(sum(one.refused for one in each)),
     ]
 
