@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import statistics
 import time
 from bisect import bisect_left
@@ -28,8 +29,8 @@ BOUND_SECONDS = LEASE_SECONDS + 7
 """How soon after a fault the fleet has to work as before. It takes a second or two where the machine is not busy otherwise."""
 
 BYTES = 2000
-PACE = 16_000
-"""Bytes a second of every download: there are always some under way, and it is they that limit the fleet, not the machine."""
+PACE = 24_000
+"""Bytes a second of every download: there are always some under way."""
 
 STALE = """
     WITH told AS (
@@ -165,6 +166,13 @@ class Fleet:
         for worker in survivors or self.workers:
             ended = await worker.ended(timeout=90)
             assert ended.code == 0, ended.stderr[-4000:]
+
+    async def dismissed(self) -> None:
+        """These workers end when told to."""
+        for worker in self.workers:
+            worker.send(signal.SIGTERM)
+        for worker in self.workers:
+            assert (await worker.ended()).code == 143
 
     # --- what is left
 

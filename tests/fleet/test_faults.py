@@ -56,10 +56,10 @@ async def test_a_worker_comes_back_whose_sessions_others_have_taken_over(fleet: 
     """
     # What is put back comes after all that waits already, except in a class of its own.
     await fleet.enqueue(0, 800)
-    await fleet.enqueue(800, SESSIONS, priority="low")
+    await fleet.enqueue(800, 1300, priority="low")
     async with Line(fleet.database_url) as line:
-        await fleet.start(1, environment={"ARCHIVER_DATABASE__URL": line.url})
-        await fleet.start(WORKERS - 1)
+        await fleet.start(1, "worker", environment={"ARCHIVER_DATABASE__URL": line.url})
+        await fleet.start(WORKERS - 1, "worker")
         dead = fleet.workers[0]
         await fleet.archived(500)
         fleet.hurt()
@@ -71,11 +71,14 @@ async def test_a_worker_comes_back_whose_sessions_others_have_taken_over(fleet: 
         await fleet.until(HELD + wanted, list(held), list(held.values()))
         finals = {key: path.stat() for key, path in fleet.files().items()}
         foreign = await _leave_parts(fleet, list(held))
+        await fleet.enqueue(1300, SESSIONS)
         fleet.over()
         line.flow()
         dead.send(signal.SIGCONT)
         await dead.printed("worker_lost_its_lease")
-        await fleet.drained()
+        await fleet.archived(SESSIONS)
+        await fleet.until("SELECT 1 WHERE NOT EXISTS (SELECT FROM archive_leftovers)")
+        await fleet.dismissed()
 
     for part in foreign:
         assert part.read_bytes() == b"somebody else's"
@@ -256,10 +259,7 @@ async def test_the_listening_connections_are_half_open(fleet: Fleet) -> None:
         await fleet.until(LISTENERS, old["pids"], WORKERS)
         await fleet.enqueue(1600, SESSIONS)
         await fleet.archived(SESSIONS)
-        for worker in fleet.workers:
-            worker.send(signal.SIGTERM)
-        for worker in fleet.workers:
-            assert (await worker.ended()).code == 143
+        await fleet.dismissed()
     await fleet.aftermath("listening connections half open")
 
 
