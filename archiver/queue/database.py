@@ -107,7 +107,13 @@ def _storable(value: Any, depth: int = 0) -> Any:
 
 
 def _to_json(value: Any) -> str:
-    return json.dumps(_storable(value))
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        return json.dumps(_storable(value))
+    # Nothing that may be wrong: by far the most are so.
+    plain = "\\u0000" not in text and "\\ud" not in text and text.count("[") + text.count("{") < MAX_DEPTH
+    return text if plain else json.dumps(_storable(value))
 
 
 async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -119,13 +125,20 @@ class Database:
     """A pool of connections. Every wait is bounded by STATEMENT_TIMEOUT; errors are ArchiverErrors.
 
     Behind a transaction-pooling pgbouncer (`listen_url` is set then) no statement is kept prepared.
+
+    `by_index`: for those whose statements all find their rows by an index, again and again. A plan that was made while the table
+    was small is kept, and would read the whole table when it has grown.
     """
 
-    def __init__(self, dsn: str, *, listen_dsn: str = "", pool_size: int = 8) -> None:
+    def __init__(self, dsn: str, *, listen_dsn: str = "", pool_size: int = 8, by_index: bool = False) -> None:
         self.dsn = dsn
         self.listen_dsn = listen_dsn or dsn
         self._cache_size = 0 if listen_dsn else 200
         self._pool_size = pool_size
+        # UTC: a rate limit's day has 24 hours, also where the server's own zone changes its clocks.
+        self._server_settings = {"application_name": "archiver", "timezone": "UTC"}
+        if by_index and self._cache_size:
+            self._server_settings["enable_seqscan"] = "off"
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     def __repr__(self) -> str:
@@ -141,8 +154,7 @@ class Database:
                 command_timeout=STATEMENT_TIMEOUT,
                 statement_cache_size=self._cache_size,
                 init=_prepare,
-                # UTC: a rate limit's day has 24 hours, also where the server's own zone changes its clocks.
-                server_settings={"application_name": "archiver", "timezone": "UTC"},
+                server_settings=self._server_settings,
             )
         return self
 
@@ -200,13 +212,16 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(settings: DatabaseSettings, *, pool_size: int = 8) -> AsyncIterator[Database]:
+async def open_database(settings: DatabaseSettings, *, pool_size: int = 8, by_index: bool = False) -> AsyncIterator[Database]:
     """The configured database, the embedded one started if need be. Does not look at its version."""
     listen = settings.listen_url.get_secret_value()
     if settings.embedded_path is not None:
-        async with embedded_postgres(settings.embedded_path) as dsn, Database(dsn, pool_size=pool_size) as database:
+        async with (
+            embedded_postgres(settings.embedded_path) as dsn,
+            Database(dsn, pool_size=pool_size, by_index=by_index) as database,
+        ):
             yield database
     else:
         dsn = settings.url.get_secret_value()
-        async with Database(dsn, listen_dsn=listen, pool_size=pool_size) as database:
+        async with Database(dsn, listen_dsn=listen, pool_size=pool_size, by_index=by_index) as database:
             yield database
