@@ -97,6 +97,16 @@ class Session:
         """The database's clock, carried on from the claim: this machine's own may be wrong."""
         return self.claimed_at + timedelta(seconds=time.monotonic() - self.claimed_tick)
 
+    def naming(self) -> dict[str, Any]:
+        """What a line of the log says of it."""
+        return {
+            "session": self.session_id,
+            "bot": self.bot,
+            "kind": self.kind,
+            "attempt": self.failures + 1,
+            "epoch": self.epoch,
+        }
+
     @property
     def part_name(self) -> str:
         """The one temporary file that this claim may have at a time."""

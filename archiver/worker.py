@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-import structlog
-
 from archiver.archive import Archive, BotAccess, archive_session
 from archiver.cancellation import to_its_end, within
 from archiver.config import Settings
@@ -30,7 +28,7 @@ from archiver.errors import (
     StoreUnavailable,
 )
 from archiver.lease import Lease, steady_seconds
-from archiver.observe.logs import logger
+from archiver.observe.logs import logger, speak_of
 from archiver.outcome import Archived, HandedBack, Outcome, Retry, classify, facts_of
 from archiver.queue.database import Database
 from archiver.queue.sessions import Backlog, Queue
@@ -87,17 +85,6 @@ class Drained:
         return not (self.failed or self.left_pending or self.store_unavailable or self.timed_out)
 
 
-def _naming(session: Session) -> dict[str, Any]:
-    """What every line of the log about a session says of it."""
-    return {
-        "session": session.session_id,
-        "bot": session.bot,
-        "kind": session.kind,
-        "attempt": session.failures + 1,
-        "epoch": session.epoch,
-    }
-
-
 class Worker:
     """One worker process. `run` may be called once; `stop` ends it in order."""
 
@@ -123,7 +110,7 @@ class Worker:
         self._lease_length = timedelta(seconds=settings.worker.lease_seconds)
         self._slots = asyncio.Semaphore(settings.worker.concurrency)
         self._running: dict[asyncio.Task[None], Session] = {}
-        self._settling = Settling(queue, more=lambda: bool(self._running), written=self._written)
+        self._settling = Settling(queue, written=self._written)
         self._taken: set[tuple[int, int]] = set()  # (id, epoch) of what runs and is no longer ours
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -201,7 +188,8 @@ class Worker:
             self._compare_at = time.monotonic() + UPKEEP_SECONDS
             await self._compare_with_the_rows(lease)
         # A session leaves its slot before its outcome is written. While that takes long, no more of them gather than slots.
-        slots = self._settings.worker.concurrency - max(len(self._running), len(self._settling))
+        concurrency, running = self._settings.worker.concurrency, len(self._running)
+        slots = min(concurrency - running, 2 * concurrency - running - len(self._settling))
         if slots <= 0:
             return POLL_SECONDS
         if self._store_failures:
@@ -236,6 +224,8 @@ class Worker:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
+        if not self._running:
+            self._settling.flush()
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("session_task_failed", error=repr(error), exc_info=error)
@@ -285,7 +275,7 @@ class Worker:
 
     async def _work(self, session: Session, lease: Lease) -> None:
         """One session, from its claim to its row. A cancellation ends the attempt; what came of it is written all the same."""
-        structlog.contextvars.bind_contextvars(**_naming(session))
+        speak_of(session.naming)
         attempt = Attempt(session)
         try:
             async with self._slots:
@@ -378,7 +368,7 @@ class Worker:
         facts = {"files": len(attempt.stored), "bytes": sum(f.bytes for f in attempt.stored), "calls": attempt.calls}
         reason = getattr(outcome, "reason", None)
         tell = log.warning if state.value == "failed" else log.info
-        tell(f"session_{state.value}", **_naming(session), **facts, **({"reason": reason} if reason else {}))
+        tell(f"session_{state.value}", **session.naming(), **facts, **({"reason": reason} if reason else {}))
 
     async def _release(self, attempt: Attempt, outcome: Outcome) -> None:
         """End a hold, if this probe proves that its reason is gone."""

@@ -127,7 +127,7 @@ def _default_bot(settings: Settings, name: str | None) -> str | None:
 
 async def _enqueue(settings: Settings, default: _Default, ids: tuple[str, ...], file: Path | None) -> Report:
     report = Report()
-    async with opened(settings, by_index=True) as (_, queue):
+    async with opened(settings) as (_, queue):
         with _source(file) as lines:
             records = _accepted(settings, default, ids, lines, report)
             # Off the loop: a producer that is silent must not keep a signal from being heard.

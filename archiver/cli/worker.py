@@ -44,7 +44,7 @@ async def _work(settings: Settings, drain: bool, max_wait: timedelta | None) -> 
     tally = Tally()
     # The database is left last: the worker's farewell is written to it.
     async with (
-        opened(settings, pool_size=pool_size, by_index=True) as (database, queue),
+        opened(settings, pool_size=pool_size) as (database, queue),
         composed_worker(settings, database, queue, tally) as worker,
     ):
         with stop_on_signals(worker) as received:

@@ -1,6 +1,6 @@
 """Structured logs on standard error: for people on a terminal, JSON lines elsewhere.
 
-One event name a happening, with session, bot and attempt on it (bound by the worker for the length of an attempt). The last
+One event name a happening, with session, bot and attempt on it (`speak_of`, for the length of an attempt). The last
 step before rendering redacts every string, whoever logged it: nothing secret passes.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 import structlog
@@ -18,6 +19,21 @@ from archiver.config import LogSettings
 from archiver.redact import redact, redact_value
 
 Logger = structlog.stdlib.BoundLogger
+
+
+_subject: ContextVar[Callable[[], dict[str, Any]]] = ContextVar("subject", default=dict)
+
+
+def speak_of(facts: Callable[[], dict[str, Any]]) -> None:
+    """What every line of this task is about. Asked only when a line is written: most sessions write one."""
+    _subject.set(facts)
+
+
+def add_subject(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add what `speak_of` said; what the line says itself goes first."""
+    for key, value in _subject.get()().items():
+        event.setdefault(key, value)
+    return event
 
 
 def _redact(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -48,7 +64,7 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
     foreign_extras = structlog.stdlib.ExtraAdder()
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
+        add_subject,
         structlog.stdlib.add_log_level,
         foreign_extras,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),

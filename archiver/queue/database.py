@@ -125,19 +125,18 @@ class Database:
     """A pool of connections. Every wait is bounded by STATEMENT_TIMEOUT; errors are ArchiverErrors.
 
     Behind a transaction-pooling pgbouncer (`listen_url` is set then) no statement is kept prepared.
-
-    `by_index`: for those whose statements all find their rows by an index, again and again. A plan that was made while the table
-    was small is kept, and would read the whole table when it has grown.
     """
 
-    def __init__(self, dsn: str, *, listen_dsn: str = "", pool_size: int = 8, by_index: bool = False) -> None:
+    def __init__(self, dsn: str, *, listen_dsn: str = "", pool_size: int = 8) -> None:
         self.dsn = dsn
         self.listen_dsn = listen_dsn or dsn
         self._cache_size = 0 if listen_dsn else 200
         self._pool_size = pool_size
         # UTC: a rate limit's day has 24 hours, also where the server's own zone changes its clocks.
         self._server_settings = {"application_name": "archiver", "timezone": "UTC"}
-        if by_index and self._cache_size:
+        if self._cache_size:
+            # What can be found by an index is to be found so: a plan that was made while a table was small is kept, and would
+            # read the whole table when it has grown. What needs all rows reads them all the same.
             self._server_settings["enable_seqscan"] = "off"
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
@@ -212,16 +211,16 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(settings: DatabaseSettings, *, pool_size: int = 8, by_index: bool = False) -> AsyncIterator[Database]:
+async def open_database(settings: DatabaseSettings, *, pool_size: int = 8) -> AsyncIterator[Database]:
     """The configured database, the embedded one started if need be. Does not look at its version."""
     listen = settings.listen_url.get_secret_value()
     if settings.embedded_path is not None:
         async with (
             embedded_postgres(settings.embedded_path) as dsn,
-            Database(dsn, pool_size=pool_size, by_index=by_index) as database,
+            Database(dsn, pool_size=pool_size) as database,
         ):
             yield database
     else:
         dsn = settings.url.get_secret_value()
-        async with Database(dsn, listen_dsn=listen, pool_size=pool_size, by_index=by_index) as database:
+        async with Database(dsn, listen_dsn=listen, pool_size=pool_size) as database:
             yield database

@@ -43,18 +43,13 @@ class Settling:
     dies, is still claimed: others do it again, and compare it with what is stored.
     """
 
-    def __init__(
-        self, queue: Queue, *, more: Callable[[], bool], written: Callable[[Ended, State | None], Awaitable[None]]
-    ) -> None:
-        """`more`: whether others may come while an outcome waits. `written` is told of each the state that its session is in
-        now; None: the session was no longer this claim's.
-        """
+    def __init__(self, queue: Queue, *, written: Callable[[Ended, State | None], Awaitable[None]]) -> None:
+        """`written` is told of each the state that its session is in now; None: the session was no longer this claim's."""
         self._queue = queue
-        self._more = more
         self._written = written
         self._open: dict[Ended, None] = {}
         self._waiting: list[Ended] = []
-        self._flush_at: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._writes: set[asyncio.Task[None]] = set()
 
     @property
@@ -69,40 +64,36 @@ class Settling:
         """Have this outcome written, within DELAY_SECONDS if the database can."""
         self._open[ended] = None
         self._waiting.append(ended)
-        loop = asyncio.get_running_loop()
         if len(self._waiting) >= BATCH:
-            self._flush()
-        elif not self._more():
-            # Not at once: what ends in this same turn of the loop shall join.
-            self._cancel_flush()
-            self._flush_at = loop.call_soon(self._flush)
-        elif self._flush_at is None:
-            self._flush_at = loop.call_later(DELAY_SECONDS, self._flush)
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(DELAY_SECONDS, self.flush)
 
-    async def finished(self) -> None:
-        """Return when everything is written, or lost."""
-        while self._open:
-            self._flush()
-            await asyncio.wait(list(self._writes))
-
-    def cancel(self) -> None:
-        """Give up what isn't written yet."""
-        self._cancel_flush()
-        for write in self._writes:
-            write.cancel()
-
-    def _cancel_flush(self) -> None:
-        if self._flush_at is not None:
-            self._flush_at.cancel()
-            self._flush_at = None
-
-    def _flush(self) -> None:
-        self._cancel_flush()
+    def flush(self) -> None:
+        """Write what waits, now: nothing else is going to join it."""
+        self._stop_timer()
         batch, self._waiting = self._waiting, []
         if batch:
             write = asyncio.create_task(self._write(batch), name=f"settle {len(batch)}")
             self._writes.add(write)
             write.add_done_callback(self._writes.discard)
+
+    async def finished(self) -> None:
+        """Return when everything is written, or lost."""
+        while self._open:
+            self.flush()
+            await asyncio.wait(list(self._writes))
+
+    def cancel(self) -> None:
+        """Give up what isn't written yet."""
+        self._stop_timer()
+        for write in self._writes:
+            write.cancel()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def _write(self, batch: list[Ended]) -> None:
         refused = 0

@@ -88,7 +88,7 @@ class Archiver(Tool):
     @asynccontextmanager
     async def producer(self, dsn: str) -> ProducerContext:
         """`Queue.enqueue`, as the archiver's own command does it."""
-        async with Database(dsn, pool_size=1, by_index=True) as database:
+        async with Database(dsn, pool_size=1) as database:
             queue = Queue(database, self._settings(dsn, Path.cwd()).retry)
 
             async def enqueue(ids: Sequence[str]) -> None:
@@ -104,7 +104,7 @@ class Archiver(Tool):
             settings = self._settings(dsn, Path(folder))
             pool_size = min(settings.worker.concurrency, 12) + 4  # as the command `archiver worker` has it
             bot = settings.bots[0]
-            async with Database(dsn, pool_size=pool_size, by_index=True) as database:
+            async with Database(dsn, pool_size=pool_size) as database:
                 queue = Queue(database, settings.retry)
                 client, media = NoPlatform(bot), MediaClient(MediaHosts.of(bot))
                 quota = Quota(database, bot, backoff_base=settings.retry.backoff_base)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -128,3 +128,10 @@ def stored_file(ordinal: int = 1, key: str = "") -> StoredFile:
 
 def ids(sessions: Sequence[Session]) -> list[str]:
     return [session.session_id for session in sessions]
+
+
+def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every node of a plan that EXPLAIN printed as JSON."""
+    yield plan
+    for below in plan.get("Plans", []):
+        yield from nodes_of(below)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from archiver.errors import DatabaseUnreachable, LeaseLost
 from archiver.outcome import Archived, HandedBack
-from archiver.queue.database import statement
 from archiver.queue.sessions import PROBE_EVERY
 from archiver.session import Attempt, Session
 from tests.queue.conftest import Bench, ids
@@ -292,46 +289,3 @@ async def test_what_a_claim_took_whose_answer_was_lost_is_put_back(bench: Bench)
     stale = Session(**{**vars(again), "epoch": lost[0]["epoch"]})
     with pytest.raises(LeaseLost):
         await bench.settle(Attempt(stale), Archived())
-
-
-@pytest.mark.parametrize("analyzed", [True, False])
-@pytest.mark.parametrize("plan", ["force_generic_plan", "force_custom_plan"])
-async def test_a_claim_costs_the_same_however_much_is_archived_asleep_or_held(bench: Bench, plan: str, analyzed: bool) -> None:
-    worker = await bench.worker()
-    async with bench.database.connection() as connection:
-        await connection.execute(
-            """ALTER TABLE archive_queue DISABLE TRIGGER USER;
-            INSERT INTO archive_queue (bot, session_id, state, finished_at)
-                SELECT 'bot', 'a-' || n, 'archived', now() FROM generate_series(1, 20000) n;
-            INSERT INTO archive_queue (bot, session_id, run_at)
-                SELECT 'bot', 's-' || n, now() + interval '1 hour' FROM generate_series(1, 20000) n;
-            INSERT INTO archive_queue (bot, session_id, kind)
-                SELECT 'bot', 'h-' || n, 'voicemail' FROM generate_series(1, 20000) n;
-            ALTER TABLE archive_queue ENABLE TRIGGER USER"""
-        )
-        if analyzed:
-            await connection.execute("ANALYZE archive_queue")
-    await bench.add(*(f"due-{n}" for n in range(10)))
-    await bench.queue.hold("bot", "voicemail", "credentials_rejected", {})
-    arguments: dict[str, list[object]] = {
-        "due": [["bot"]],
-        "claim": [worker, "bot", "recording", 5, "key", [timedelta(minutes=1)], [60000], PROBE_EVERY],
-        "unknown_bots": [["bot"]],
-        "rescue": [5, timedelta(seconds=1), "me"],
-    }
-    async with bench.database.connection() as connection:
-        await connection.execute(f"SET plan_cache_mode = {plan}")
-        for name, args in arguments.items():
-            explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement(name)}"
-            await connection.fetchval(explain, *args)  # what a connection reads once, of the catalogues
-            (found,) = await connection.fetchval(explain, *args)
-            nodes = [node for node in _nodes(found["Plan"]) if node["Actual Loops"]]
-            assert nodes[0]["Shared Hit Blocks"] + nodes[0]["Shared Read Blocks"] < 200, (name, found)
-            assert not [n for n in nodes if n["Node Type"] == "Seq Scan" and n["Relation Name"] == "archive_queue"], (name, found)
-    assert (await bench.states())["claimed"] == 10
-
-
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for below in plan.get("Plans", []):
-        yield from _nodes(below)

@@ -129,3 +129,9 @@ async def test_a_listen_url_that_is_none_names_its_own_key(database_url: str) ->
         with pytest.raises(ConfigError, match=r"database\.listen_url"):
             async with database.listening(asyncio.Event()):
                 pass
+
+
+async def test_a_value_that_cannot_be_sent_is_not_put_down_to_the_connection(database: Database) -> None:
+    with pytest.raises(DatabaseError, match="out of int64 range") as caught:
+        await database.rows("leftover_gone", 2**70, 1)
+    assert not isinstance(caught.value, DatabaseUnreachable)

@@ -9,8 +9,7 @@ import pytest
 from archiver.config import BotSettings
 from archiver.queue.database import statement
 from archiver.queue.pace import Pace, Paces, Waiting
-from tests.queue.conftest import Bench
-from tests.queue.test_claim import _nodes
+from tests.queue.conftest import Bench, nodes_of
 
 
 def bot(name: str = "bot", *limits: str, bot_id: str = "") -> BotSettings:
@@ -142,7 +141,7 @@ async def test_rates_and_failures_cost_the_same_however_much_has_ended(bench: Be
             explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement(name)}"
             await connection.fetchval(explain, *args)
             (found,) = await connection.fetchval(explain, *args)
-            nodes = [node for node in _nodes(found["Plan"]) if node["Actual Loops"]]
+            nodes = [node for node in nodes_of(found["Plan"]) if node["Actual Loops"]]
             assert nodes[0]["Shared Hit Blocks"] + nodes[0]["Shared Read Blocks"] < 200, (name, found)
             assert not [n for n in nodes if n["Node Type"] == "Seq Scan" and n["Relation Name"] == "archive_queue"], (name, found)
     paces = await Paces.read(bench.database, [])

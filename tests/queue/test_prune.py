@@ -11,8 +11,7 @@ from archiver.outcome import Archived
 from archiver.queue import sessions
 from archiver.queue.database import statement
 from archiver.session import Attempt
-from tests.queue.conftest import Bench, stored_file
-from tests.queue.test_claim import _nodes
+from tests.queue.conftest import Bench, nodes_of, stored_file
 
 YEAR = timedelta(days=365)
 
@@ -112,7 +111,7 @@ async def test_looking_for_what_is_due_costs_the_same_however_much_has_ended(ben
 
         async def touched(keep: timedelta, batch: int) -> int:
             (found,) = await connection.fetchval(explain, keep, batch)
-            nodes = [node for node in _nodes(found["Plan"]) if node["Actual Loops"]]
+            nodes = [node for node in nodes_of(found["Plan"]) if node["Actual Loops"]]
             large = ("archive_queue", "archive_events")
             assert not [n for n in nodes if n["Node Type"] == "Seq Scan" and n["Relation Name"] in large], found
             return int(nodes[0]["Shared Hit Blocks"] + nodes[0]["Shared Read Blocks"])

@@ -38,10 +38,9 @@ class Desk:
 
     def __init__(self, bench: Bench) -> None:
         self.queue = Counted(bench)
-        self.more = True
         self.told: dict[str, State | None] = {}
         self.outcomes: dict[str, Outcome] = {}
-        self.settling = Settling(self.queue, more=lambda: self.more, written=self._written)
+        self.settling = Settling(self.queue, written=self._written)
         self.lease = Lease(1, timedelta(minutes=5), steady_seconds())
 
     async def _written(self, ended: Ended, state: State | None) -> None:
@@ -88,16 +87,14 @@ async def test_no_batch_is_larger_than_its_bound(bench: Bench, desk: Desk, monke
     assert sorted(desk.queue.batches) == [4, 10, 10]
 
 
-async def test_what_nobody_can_join_does_not_wait(bench: Bench, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_nobody_can_join_need_not_wait(bench: Bench, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settling, "DELAY_SECONDS", 3600)
-    attempts = [Attempt(one) for one in await claimed(bench, 3)]
-    desk.add(attempts[0])
-    desk.more = False
-    desk.add(*attempts[1:])
+    desk.add(*map(Attempt, await claimed(bench, 3)))
+    desk.settling.flush()
     async with asyncio.timeout(20):
         while len(desk.settling):  # noqa: ASYNC110  # as above
             await asyncio.sleep(0.01)
-    assert desk.queue.batches == [3], "those of the same turn of the loop have joined"
+    assert desk.queue.batches == [3]
 
 
 async def test_a_lost_session_is_lost_alone(bench: Bench, desk: Desk) -> None:

@@ -19,6 +19,7 @@ import structlog
 from archiver import worker as worker_module
 from archiver.cli.serving import composed_worker
 from archiver.config import Settings
+from archiver.observe.logs import add_subject
 from archiver.queue.database import Database
 from archiver.queue.sessions import NewSession, Queue
 from archiver.simulator.platform import Simulator
@@ -212,7 +213,7 @@ class Logged:
 async def logged(monkeypatch: pytest.MonkeyPatch) -> Logged:
     """What the worker has logged, whatever this process has done with its logs before."""
     seen = Logged()
-    processors: list[structlog.typing.Processor] = [structlog.contextvars.merge_contextvars, seen]
+    processors: list[structlog.typing.Processor] = [add_subject, seen]
     monkeypatch.setattr(worker_module, "log", structlog.wrap_logger(None, processors, structlog.make_filtering_bound_logger(0)))
     return seen
 

@@ -5,9 +5,9 @@ WITH forgotten AS MATERIALIZED (
     WHERE state = 'claimed' AND worker_id = $1 AND id <> ALL ($2::bigint[])
     ORDER BY id FOR UPDATE
 ), put_back AS (
-    UPDATE archive_queue q SET state = 'pending', reason = 'claim_unanswered', worker_id = NULL, epoch = epoch + 1
-    FROM forgotten f WHERE q.id = f.id
-    RETURNING q.id, q.epoch, q.reason
+    UPDATE archive_queue SET state = 'pending', reason = 'claim_unanswered', worker_id = NULL, epoch = epoch + 1
+    WHERE id = ANY (ARRAY(SELECT id FROM forgotten))
+    RETURNING id, epoch, reason
 )
 INSERT INTO archive_events (queue_id, event, epoch, actor, data)
 SELECT id, 'handed_back', epoch, 'worker ' || $1::bigint, jsonb_build_object('reason', reason) FROM put_back

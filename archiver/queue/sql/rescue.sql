@@ -18,19 +18,20 @@ WITH dead AS MATERIALIZED (
         finished_at = CASE WHEN q.crashes + 1 >= $1::integer THEN clock_timestamp() END,
         run_at = clock_timestamp() + $2::interval * q.crashes,
         crashes = q.crashes + 1, epoch = q.epoch + 1, worker_id = NULL
-    FROM lost WHERE q.id = lost.id
-    RETURNING q.id, q.epoch, q.state, q.reason, q.bot, q.session_id, q.crashes, lost.worker_id AS lost_worker,
-              lost.epoch AS lost_epoch
+    WHERE q.id = ANY (ARRAY(SELECT id FROM lost))
+    RETURNING q.id, q.epoch, q.state, q.reason, q.bot, q.session_id, q.crashes
+), taken AS MATERIALIZED (
+    SELECT r.*, lost.worker_id AS lost_worker, lost.epoch AS lost_epoch FROM rescued r JOIN lost USING (id)
 ), leftovers AS (
     INSERT INTO archive_leftovers (queue_id, worker_id, epoch)
-    SELECT id, lost_worker, lost_epoch FROM rescued ON CONFLICT DO NOTHING
+    SELECT id, lost_worker, lost_epoch FROM taken ON CONFLICT DO NOTHING
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, data)
     SELECT id, CASE WHEN state = 'failed' THEN 'failed' ELSE 'rescued' END, epoch, $3,
            jsonb_build_object('reason', reason, 'from', 'worker ' || lost_worker, 'crashes', crashes)
-    FROM rescued
+    FROM taken
 ), buried AS (
     DELETE FROM archive_workers w
     WHERE w.id = ANY (ARRAY(SELECT id FROM dead)) AND w.expires_at <= clock_timestamp()
 )
-SELECT bot, session_id, state, reason, crashes, lost_worker FROM rescued
+SELECT bot, session_id, state, reason, crashes, lost_worker FROM taken

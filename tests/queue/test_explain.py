@@ -1,0 +1,197 @@
+"""What each statement of the hot path reads, with a million sessions archived and a million asleep.
+
+Measured are the plans that workers really have: prepared and run ten times while there was next to nothing, and kept while the
+tables grew, without any ANALYZE; then those of a new connection, before and after one. Shared buffers are counted, never time.
+EXPLAIN doesn't look into triggers and functions, so the transaction's own statistics say which tables were read as a whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from archiver.queue.database import Database, statement
+from archiver.queue.sessions import MAX_CRASHES, PROBE_EVERY
+from tests.queue.conftest import stored_file
+
+ROWS = int(os.environ.get("ARCHIVER_EXPLAIN_ROWS", "1000000"))
+"""So many archived ones, and as many asleep."""
+
+MOST = {
+    "claim": 2_000,
+    "due": 260,
+    "unknown_bots": 60,
+    "draw": 170,
+    "rescue": 15_000,
+    "rescue_nothing": 1_300,
+    "disown": 19_000,
+    "taken_away": 2_400,
+    "enqueue": 95_000,
+    "settle": 18_000,
+}
+"""Shared buffers that a statement may touch: three times what it does, of whatever size the tables are. A claim of 16; a thousand
+to enqueue, of which half are raised; 200 of all others. What a draw reads are the thousand calls of its window.
+"""
+
+LARGE = ("archive_queue", "archive_events", "archived_recordings", "archive_calls")
+HOUR = timedelta(hours=1)
+
+FILL = """
+INSERT INTO archive_queue (bot, session_id, state, finished_at, first_asked_at, calls)
+    SELECT 'bot-' || n % 3, 'a-' || lpad(n::text, 9, '0'), 'archived', now(), now(), 2
+    FROM generate_series({at} + 1, {at} + {rows}) n;
+INSERT INTO archive_queue (bot, session_id, kind, run_at)
+    SELECT 'bot-' || n * 3 / ({rows} + 1), 's-' || lpad(({at} + n)::text, 9, '0'),
+           CASE WHEN n % 10 > 0 THEN 'recording' ELSE 'voicemail' END,
+           now() + interval '1 ms' * n + interval '1 day' * CASE WHEN n % 10 > 0 THEN 1 ELSE -1 END
+    FROM generate_series(1, {rows}) n;
+INSERT INTO archive_queue (bot, session_id, state, worker_id, epoch, claimed_at)
+    SELECT 'bot-0', 'c-' || lpad(({at} + n)::text, 9, '0'), 'claimed', {worker}, 1, now() FROM generate_series(1, {few}) n;
+INSERT INTO archive_queue (bot, session_id, kind, priority, run_at)
+    SELECT bot, concat_ws('-', 'd', {at}, priority, kind, n), kind, priority, now() - interval '1 ms' * n
+    FROM unnest('{{bot-0,bot-1,bot-2}}'::text[]) bot, unnest('{{recording,voicemail}}'::text[]) kind,
+         unnest('{{high,normal,low}}'::text[]) priority, generate_series(1, {few}) n;
+INSERT INTO archived_recordings (bot, session_id, kind, ordinal, file_name, store_key, bytes, sha256, source_name, queue_id)
+    SELECT 'bot', 'a-' || lpad(n::text, 9, '0'), 'recording', 1, 'a.wav', 'k/' || n, 44, repeat('0', 64), 'a.wav', n
+    FROM generate_series({at} + 1, {at} + {rows} / 5) n;
+INSERT INTO archive_events (queue_id, event, epoch, actor)
+    SELECT n, 'enqueued', 0, 'x' FROM generate_series({at} + 1, {at} + {rows} / 2) n;
+INSERT INTO archive_calls (key, at) SELECT 'other', now() - interval '1 ms' * n FROM generate_series(1, {rows} / 10) n;
+INSERT INTO archive_calls (key, at) SELECT 'key', now() - interval '1 s' * n FROM generate_series(1, {few} * 5) n
+"""
+"""Archived, asleep or held, claimed by one worker, due; a history and recordings of some; calls of two budgets."""
+
+
+class Worker:
+    """A connection as a worker's pool has it, with every statement prepared."""
+
+    def __init__(self, connection: Any, worker_id: int) -> None:
+        self.connection = connection
+        self._worker_id = worker_id
+        self._types: dict[str, list[str]] = {}
+
+    async def fill(self, rows: int, few: int) -> None:
+        async with self.connection.transaction():
+            at = await self.connection.fetchval("SELECT coalesce(max(id), 0) FROM archive_queue")
+            await self.connection.execute("SET LOCAL session_replication_role = replica")  # no triggers
+            await self.connection.execute(FILL.format(at=at, rows=rows, few=few, worker=self._worker_id))
+
+    async def prepare(self) -> None:
+        for name in MOST:
+            await self.connection.execute(f"PREPARE {name} AS {statement(name.removesuffix('_nothing'))}")
+        rows = await self.connection.fetch("SELECT name, parameter_types::text[] AS types FROM pg_prepared_statements")
+        self._types = {row["name"]: row["types"] for row in rows}
+
+    async def arguments(self, few: int) -> dict[str, str]:
+        """What a worker says in each statement, as SQL."""
+        claimed = await self.connection.fetch("SELECT id, epoch FROM archive_queue WHERE state = 'claimed' LIMIT $1", few)
+        asleep = "SELECT bot, session_id, kind FROM archive_queue WHERE state = 'pending' AND session_id LIKE 's-%' LIMIT $1"
+        known = await self.connection.fetch(asleep, few * 5 // 2)
+        ids, epochs = [row["id"] for row in claimed], [row["epoch"] for row in claimed]
+        limits = ("key", [timedelta(minutes=1), HOUR], [60_000, 1_800_000])
+        said = {
+            "claim": (self._worker_id, "bot-1", "recording", 16, *limits, PROBE_EVERY),
+            "due": (["bot-0", "bot-1", "bot-2"],),
+            "unknown_bots": (["bot-0", "bot-1", "bot-2"],),
+            "draw": limits,
+            "rescue": (MAX_CRASHES, timedelta(seconds=2), "me"),
+            "rescue_nothing": (MAX_CRASHES, timedelta(seconds=2), "me"),
+            "disown": (self._worker_id, []),
+            "taken_away": (ids, epochs),
+            "enqueue": _enqueued(
+                [tuple(row) for row in known] + [("bot-0", f"new-{n}", "recording") for n in range(few * 5 // 2)]
+            ),
+            "settle": _settled(ids, epochs),
+        }
+        return {name: await self._literals(name, values) for name, values in said.items()}
+
+    async def _literals(self, name: str, values: Sequence[Any]) -> str:
+        texts = [
+            await self.connection.fetchval(f"SELECT quote_nullable($1::{type_}::text)", value)
+            for type_, value in zip(self._types[name], values, strict=True)
+        ]
+        return ", ".join(texts)
+
+    async def measure(self, name: str, arguments: str) -> tuple[int, list[str]]:
+        """How many buffers it touched, and which large tables were read as a whole. Nothing of what it writes stays."""
+        transaction = self.connection.transaction()
+        await transaction.start()
+        try:
+            if name == "rescue":
+                await self.connection.execute("UPDATE archive_workers SET expires_at = now() - interval '1 minute'")
+            scans = "SELECT relname, seq_scan FROM pg_stat_xact_user_tables WHERE relname = ANY ($1)"
+            before = dict(await self.connection.fetch(scans, LARGE))
+            (found,) = await self.connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {name} ({arguments})")
+            after = dict(await self.connection.fetch(scans, LARGE))
+        finally:
+            await transaction.rollback()
+        buffers = found["Plan"]["Shared Hit Blocks"] + found["Plan"]["Shared Read Blocks"]
+        return buffers, [table for table in LARGE if after[table] > before[table]]
+
+    async def too_much(self, when: str, few: int) -> list[str]:
+        """What reads more than it may, whichever way its plan is chosen."""
+        arguments = await self.arguments(few)
+        found = []
+        for mode in ("auto", "force_generic_plan", "force_custom_plan"):
+            await self.connection.execute(f"SET plan_cache_mode = {mode}")
+            for name, most in MOST.items():
+                await self.measure(name, arguments[name])  # what a connection reads once, of the catalogues
+                buffers, read = await self.measure(name, arguments[name])
+                print(f"{when:24} {mode:18} {name:14} {buffers:8} of {most:8} {' '.join(read)}")
+                if buffers > most or read:
+                    found.append(f"{when}, {mode}: {name} touches {buffers} buffers, {most} at most; reads all of {read}")
+        return found
+
+
+def _enqueued(rows: list[tuple[str, str, str]]) -> tuple[Any, ...]:
+    bots, ids, kinds = map(list, zip(*rows, strict=True))
+    none = [None] * len(rows)
+    return bots, ids, kinds, ["high"] * len(rows), none, none, none, [{}] * len(rows), "me"
+
+
+def _settled(ids: list[int], epochs: list[int]) -> tuple[Any, ...]:
+    places = range(1, len(ids) + 1)
+    outcomes = [("not_ready", "retry", "unavailable", "failed", "archived")[n % 5] for n in places]
+    files = [{"n": n, **stored_file().as_row()} for n in places if n % 5 == 4]
+    now = datetime.now(UTC).isoformat()
+    events = [{"n": n, "event": "asked", "at": now, "data": {}} for n in places]
+    reasons, details = ["why"] * len(ids), [{"answer": 1}] * len(ids)
+    stores = [n % 5 == 4 for n in places]
+    return ids, epochs, outcomes, reasons, details, [HOUR] * len(ids), [1] * len(ids), stores, files, events, 3, timedelta(days=1)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("analysed", "rows"), [(False, ROWS // 10), (True, ROWS)], ids=["new", "small and analysed"])
+async def test_what_a_statement_reads_does_not_grow_with_the_tables(database: Database, analysed: bool, rows: int) -> None:
+    async with database.connection() as one, database.connection() as other:
+        for table in ("archived_recordings", *LARGE[:2]):
+            await one.execute(f"ALTER TABLE {table} SET UNLOGGED")  # loads sooner
+        for table in LARGE:
+            await one.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+        await one.execute("INSERT INTO archive_bots (name) VALUES ('bot-0'), ('bot-1'), ('bot-2')")
+        held = (
+            "INSERT INTO archive_holds (bot, kind, reason, probe_at) SELECT name, 'voicemail', 'x', 'infinity' FROM archive_bots"
+        )
+        await one.execute(held)
+        lease = "INSERT INTO archive_workers (host, pid, version, expires_at) VALUES ('', 1, '', now() + interval '1 day')"
+        worker_id = await one.fetchval(f"{lease} RETURNING id")
+        old, new = Worker(one, worker_id), Worker(other, worker_id)
+        if analysed:
+            await new.fill(rows=20, few=2)
+            await other.execute("VACUUM ANALYZE")
+        await old.prepare()
+        arguments = await old.arguments(2)
+        for name in MOST:
+            for _ in range(10):
+                await old.measure(name, arguments[name])
+        await new.fill(rows, few=200)
+        found = await old.too_much("prepared before", 200)
+        await new.prepare()
+        found += await new.too_much("prepared after", 200)
+        await other.execute("ANALYZE")
+        found += await new.too_much("analysed", 200)
+        assert not found, "\n".join(found)
