@@ -121,6 +121,12 @@ async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
         await connection.set_type_codec(name, schema="pg_catalog", encoder=_to_json, decoder=json.loads)
 
 
+async def _leave_as_it_is(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """No statement of ours changes the session: asking the server to reset it would be a second trip for each of them. An open
+    transaction is rolled back all the same.
+    """
+
+
 class Database:
     """A pool of connections. Every wait is bounded by STATEMENT_TIMEOUT; errors are ArchiverErrors.
 
@@ -153,6 +159,7 @@ class Database:
                 command_timeout=STATEMENT_TIMEOUT,
                 statement_cache_size=self._cache_size,
                 init=_prepare,
+                reset=_leave_as_it_is,
                 server_settings=self._server_settings,
             )
         return self
