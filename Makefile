@@ -12,12 +12,14 @@ export TMPDIR := $(CURDIR)/.tmp
 AUDIO ?=
 BENCH ?=
 TESTS ?= tests
+PYTEST ?=
 
 .PHONY: help demo test test-all check lint types imports tests bench-queue bench-fleet lock clean
 help:
 	@echo "make demo      archive 300 simulated sessions into ./archiver-demo (AUDIO=DIR serves your own WAVs)"
 	@echo "make test      lint, types, import directions and every test, on one Python"
-	@echo "make test-all  the same, then the tests on every other Python from 3.11 up that this machine has"
+	@echo "make test-all  the same, then the tests on every other Python from 3.11 up that this machine has, but those that prove"
+	@echo "               the database or a whole fleet of processes, whatever the Python (the marker once)"
 	@echo "make bench-fleet  prove budget, evening and nightly batch over real worker processes (half an hour)"
 	@echo "make bench-queue  the queue beside pgqueuer and procrastinate (BENCH='--rounds 3' passes options)"
 	@echo "make lock      renew the lock files (needs uv)"
@@ -49,13 +51,13 @@ imports: $(VENV)/.ready
 	$(BIN)/lint-imports
 
 tests: $(VENV)/.ready
-	$(BIN)/python -m pytest -n 2 --basetemp=.tmp/pytest $(TESTS)
+	$(BIN)/python -m pytest -n 2 --basetemp=.tmp/pytest $(PYTEST) $(TESTS)
 
 test-all: test
 	@for python in $$(sh .ci/python --others); do \
 		name=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 		echo "== Python $$name"; \
-		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$$name tests types || exit 1; \
+		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$$name PYTEST='-m "not once"' tests types || exit 1; \
 	done
 
 bench-fleet: $(VENV)/.ready

@@ -21,7 +21,7 @@ from tests.worker.conftest import Line
 
 from .conftest import SESSIONS, WORKERS, Fleet, a_fleet
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.once, pytest.mark.timeout(240)]
 """More than usual: a machine that is busy otherwise takes its time for so many sessions."""
 
 

@@ -18,6 +18,8 @@ from archiver.queue.database import Database, statement
 from archiver.queue.sessions import MAX_CRASHES, PROBE_EVERY
 from tests.queue.conftest import stored_file
 
+pytestmark = pytest.mark.once
+
 ROWS = int(os.environ.get("ARCHIVER_EXPLAIN_ROWS", "1000000"))
 """So many archived ones, and as many asleep."""
 
