@@ -79,10 +79,11 @@ class Settling:
             write.add_done_callback(self._writes.discard)
 
     async def finished(self) -> None:
-        """Return when everything is written, or lost."""
-        while self._open:
-            self.flush()
+        """Return when everything is written, or lost, or given up."""
+        self.flush()
+        while self._writes:
             await asyncio.wait(list(self._writes))
+            self.flush()
 
     def cancel(self) -> None:
         """Give up what isn't written yet."""
@@ -117,7 +118,10 @@ class Settling:
                     continue
             for ended, state in zip(batch, states, strict=True):
                 del self._open[ended]
-                await self._written(ended, state)
+                try:
+                    await self._written(ended, state)
+                except Exception as error:  # the others of the batch are written too, and must be told so
+                    log.exception("telling_failed", error=repr(error))
             return
 
     @staticmethod

@@ -149,3 +149,17 @@ async def test_it_stops_trying_when_the_lease_is_lost(bench: Bench, desk: Desk, 
     async with asyncio.timeout(30):
         await desk.settling.finished()
     assert desk.told == {"s-0": None, "s-1": None}
+
+
+async def test_a_listener_that_fails_keeps_nothing_from_the_others(bench: Bench, desk: Desk) -> None:
+    told: list[str] = []
+
+    async def failing(ended: Ended, state: State | None) -> None:
+        told.append(ended.attempt.session.session_id)
+        raise RuntimeError("a defect")
+
+    desk.settling._written = failing
+    desk.add(*map(Attempt, await claimed(bench, 3)))
+    await desk.settling.finished()
+    assert sorted(told) == ["s-0", "s-1", "s-2"]
+    assert len(desk.settling) == 0
