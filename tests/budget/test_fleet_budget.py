@@ -13,6 +13,8 @@ from archiver.simulator.platform import Simulator, SimulatorSettings
 from tests.acceptance.conftest import Program
 from tests.conftest import settings_data
 
+pytestmark = pytest.mark.once
+
 WORKERS = 3
 
 
