@@ -223,12 +223,12 @@ class Worker:
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.pop(task, None)
+        session = self._running.pop(task, None)
         if not self._running:
             self._settling.flush()
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("session_task_failed", error=repr(error), exc_info=error)
+            log.error("session_task_failed", **(session.naming() if session else {}), error=repr(error), exc_info=error)
 
     async def _wait_for_wake(self, seconds: float) -> None:
         try:
@@ -351,8 +351,14 @@ class Worker:
             log.error("bot_held", reason=reason, **detail)
 
     async def _written(self, ended: Ended, state: State | None) -> None:
-        """The outcome is in the database, or the session was lost to others."""
-        self._wake.set()
+        """The outcome is in the database, or the session was lost to others. Wakes the claim loop when all is said."""
+        try:
+            await self._tell(ended, state)
+        finally:
+            # The last of its batch is still counted as open: looked at once this turn of the loop is over.
+            asyncio.get_running_loop().call_soon(self._wake.set)
+
+    async def _tell(self, ended: Ended, state: State | None) -> None:
         attempt, outcome, session = ended.attempt, ended.outcome, ended.attempt.session
         if state is None:
             self._lost(session)

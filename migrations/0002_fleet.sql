@@ -1,8 +1,6 @@
--- What a fleet needs: weighted priorities, and asks that are timed by what the platform has lately needed.
+-- What a fleet needs: asks that are timed by what the platform has lately needed.
 
 ALTER TABLE archive_bots
-    -- Claims so far: which priority has its turn.
-    ADD COLUMN turn bigint NOT NULL DEFAULT 0,
     -- How long after a call's end its recording is first asked for. Learnt from the platform's answers; see archive_learn.
     ADD COLUMN first_ask interval NOT NULL DEFAULT interval '2 minutes',
     ADD CONSTRAINT archive_bots_first_ask CHECK (first_ask BETWEEN interval '0' AND interval '1 hour');

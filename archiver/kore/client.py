@@ -117,10 +117,13 @@ class KoreClient:
                 await draw()
             paid[0] = False
 
+        signed_by = self.signer.clock_offset
         http_status, body = await self._exchange(URL(url, encoded=True), self.signer.token, pay, tell)
         if http_status in (401, 403):
             self.signer.reread_key()
-            known, ahead = self.signer.clock_offset, _ahead(asked[-1].date)
+            ahead = _ahead(asked[-1].date)
+            wrong = abs(ahead - signed_by) > CLOCK_TOLERANCE
+            told = abs(ahead - self.signer.clock_offset) <= CLOCK_TOLERANCE
             self.signer.clock_offset = ahead
             http_status, body = await self._exchange(URL(url, encoded=True), self.signer.renew, pay, tell)
             if http_status in (401, 403):
@@ -131,11 +134,11 @@ class KoreClient:
                     **({"enforces": "JWE"} if _demands_encryption(body) else {}),
                     **_skew(asked[-1].date),
                 )
-            if ahead and not known:
+            if not wrong:
+                self.signer.single_use = True
+            elif ahead and not told:
                 # One machine whose clock is wrong must not hold the bot for all the others.
                 log.warning("clock_differs", bot=self.bot.name, seconds=round(ahead), hint="set this machine's clock (NTP)")
-            else:
-                self.signer.single_use = True
         return self._understand(http_status, body)
 
     async def _exchange_once(

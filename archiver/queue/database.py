@@ -36,6 +36,10 @@ _UNREACHABLE = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    # Not what we say, but when: a server that takes no writes for a while, rows that others have locked.
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.TransactionRollbackError,
 )
 
 
@@ -140,10 +144,6 @@ class Database:
         self._pool_size = pool_size
         # UTC: a rate limit's day has 24 hours, also where the server's own zone changes its clocks.
         self._server_settings = {"application_name": "archiver", "timezone": "UTC"}
-        if self._cache_size:
-            # What can be found by an index is to be found so: a plan that was made while a table was small is kept, and would
-            # read the whole table when it has grown. What needs all rows reads them all the same.
-            self._server_settings["enable_seqscan"] = "off"
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     def __repr__(self) -> str:
@@ -158,11 +158,19 @@ class Database:
                 timeout=10,
                 command_timeout=STATEMENT_TIMEOUT,
                 statement_cache_size=self._cache_size,
-                init=_prepare,
+                init=self._prepare,
                 reset=_leave_as_it_is,
                 server_settings=self._server_settings,
             )
         return self
+
+    async def _prepare(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        await _prepare(connection)
+        if self._cache_size:
+            # What can be found by an index is to be found so: a plan that was made while a table was small is kept, and would
+            # read the whole table when it has grown. What needs all rows reads them all the same. Before Postgres 18 such a
+            # scan seems so dear that it would be compiled.
+            await connection.execute("SET enable_seqscan = off; SET jit = off")
 
     async def __aexit__(self, *_: object) -> None:
         if self._pool is None:

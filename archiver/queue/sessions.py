@@ -10,6 +10,7 @@ import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any, TypedDict, Unpack, assert_never
 
 import asyncpg
@@ -35,6 +36,15 @@ WAITING = (State.PENDING, State.CLAIMED)
 
 MAX_CRASHES = 5
 """A session that was held by so many dying workers is given up: it would only take the next one down."""
+
+
+class Busy(Enum):
+    """Another transaction has the row locked, for who knows how long: nobody waits for that with two hundred others in hand."""
+
+    ROW = "locked"
+
+
+BUSY = Busy.ROW
 
 
 @dataclass(frozen=True)
@@ -245,12 +255,15 @@ class Queue:
         rows = await self._database.rows("taken_away", [s.id for s in sessions], [s.epoch for s in sessions])
         return {row["id"] for row in rows}
 
-    async def settle(self, ended: Sequence[tuple[Attempt, Outcome]]) -> list[State | None]:
+    async def settle(self, ended: Sequence[tuple[Attempt, Outcome]]) -> list[State | Busy | None]:
         """Write how attempts ended, with the files they stored and their history, in one statement. Returns the state that each
-        session is in now; None where another claim, a rescue or a cancel came before: of that session nothing was written.
+        session is in now; None where another claim, a rescue or a cancel came before; BUSY where another transaction has the row
+        locked. Of these nothing was written.
 
         May be told again what it was told before, after an error: it is written once.
         """
+        if not ended:
+            return []
         sessions = [attempt.session for attempt, _ in ended]
         names, reasons, details, delays = zip(*(self._terms(attempt.session, outcome) for attempt, outcome in ended), strict=True)
         rows = await self._database.rows(
@@ -268,7 +281,7 @@ class Queue:
             self._retry.max_attempts,
             self._retry.not_ready_give_up,
         )
-        return [row["state"] and State(row["state"]) for row in rows]
+        return [BUSY if row["busy"] else row["state"] and State(row["state"]) for row in rows]
 
     def _terms(self, session: Session, outcome: Outcome) -> tuple[str, str | None, dict[str, Any], timedelta]:
         none = timedelta(0)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from dataclasses import dataclass
 
-from archiver.errors import DatabaseUnreachable
+from archiver.errors import DatabaseUnreachable, NotMigrated
 from archiver.lease import Lease
 from archiver.observe.logs import logger
 from archiver.outcome import Outcome, Retry
-from archiver.queue.sessions import Queue
+from archiver.queue.sessions import Busy, Queue
 from archiver.redact import redact
 from archiver.session import Attempt, Session, State
 
@@ -74,9 +75,7 @@ class Settling:
         self._stop_timer()
         batch, self._waiting = self._waiting, []
         if batch:
-            write = asyncio.create_task(self._write(batch), name=f"settle {len(batch)}")
-            self._writes.add(write)
-            write.add_done_callback(self._writes.discard)
+            self._begin(batch)
 
     async def finished(self) -> None:
         """Return when everything is written, or lost, or given up."""
@@ -96,33 +95,49 @@ class Settling:
             self._timer.cancel()
             self._timer = None
 
+    def _begin(self, batch: list[Ended]) -> None:
+        # In a context of its own: it is about all of them, not about the session that happened to come first.
+        write = asyncio.create_task(self._write(batch), name=f"settle {len(batch)}", context=Context())
+        self._writes.add(write)
+        write.add_done_callback(self._writes.discard)
+
     async def _write(self, batch: list[Ended]) -> None:
         refused = 0
         while True:
-            states: list[State | None] = [None] * len(batch)
+            states: list[State | Busy | None] = [None] * len(batch)
             if not all(ended.lease.lost for ended in batch):
                 try:
                     states = await self._queue.settle([(ended.attempt, ended.outcome) for ended in batch])
                 except Exception as error:  # noqa: BLE001  # a session that nobody settles would stay ours for as long as we live
                     log.warning("settle_delayed", sessions=len(batch), error=redact(f"{type(error).__name__}: {error}"))
-                    if not isinstance(error, DatabaseUnreachable):
+                    if not isinstance(error, DatabaseUnreachable | NotMigrated):
                         if len(batch) > 1:
                             # One of them cannot be written: that is not the others' doing.
                             for ended in batch:
-                                await self._write([ended])
+                                self._begin([ended])
                             return
                         refused += 1
                     if refused == PATIENCE:
                         self._say_less(batch[0])
                     await asyncio.sleep(min(LATER_SECONDS, max(batch[0].lease.remaining, 0.05)))
                     continue
+            busy = [ended for ended, state in zip(batch, states, strict=True) if isinstance(state, Busy)]
             for ended, state in zip(batch, states, strict=True):
-                del self._open[ended]
-                try:
-                    await self._written(ended, state)
-                except Exception as error:  # the others of the batch are written too, and must be told so
-                    log.exception("telling_failed", error=repr(error))
-            return
+                if not isinstance(state, Busy):
+                    await self._tell(ended, state)
+            if not busy:
+                return
+            batch = busy
+            await asyncio.sleep(min(LATER_SECONDS, max(batch[0].lease.remaining, 0.05)))
+
+    async def _tell(self, ended: Ended, state: State | None) -> None:
+        try:
+            await self._written(ended, state)
+        except Exception as error:  # the others of the batch are written too, and must be told so
+            log.exception("telling_failed", error=repr(error))
+        finally:
+            # Only now: while a hold is being released the drain must not think that everything is done.
+            del self._open[ended]
 
     @staticmethod
     def _say_less(ended: Ended) -> None:

@@ -22,7 +22,7 @@ async def test_a_claim_brings_no_more_than_its_slots(bench: Bench) -> None:
     assert await bench.states() == {"claimed": 10}
 
 
-async def test_by_priority_then_by_run_at(bench: Bench) -> None:
+async def test_within_a_priority_by_run_at(bench: Bench) -> None:
     await bench.add("l-1", priority="low")
     await bench.add("n-1", "n-2", "n-3")
     await bench.add("h-1", "h-2", priority="high")
@@ -31,20 +31,25 @@ async def test_by_priority_then_by_run_at(bench: Bench) -> None:
             "UPDATE archive_queue SET run_at = now() - make_interval(hours => $2) WHERE session_id = $1", one, 10 - age
         )
     worker = await bench.worker()
-    assert ids(await bench.claim(worker, 3)) == ["h-1", "h-2", "n-2"]
-    assert ids(await bench.claim(worker)) == ["l-1", "n-1", "n-3"]
+    claimed = ids(await bench.claim(worker, 2)) + ids(await bench.claim(worker))
+    assert [one for one in claimed if one[0] == "h"] == ["h-1", "h-2"]
+    assert [one for one in claimed if one[0] == "n"] == ["n-2", "n-1", "n-3"]
+    assert len(claimed) == 6
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8, 64])
 async def test_of_two_priorities_that_wait_the_higher_gets_three_turns_of_four(bench: Bench, batch: int) -> None:
-    await bench.add(*(f"h-{n}" for n in range(60)), priority="high")
-    await bench.add(*(f"l-{n}" for n in range(60)), priority="low")
+    await bench.add(*(f"h-{n}" for n in range(70)), priority="high")
+    await bench.add(*(f"l-{n}" for n in range(70)), priority="low")
     worker = await bench.worker()
     got: list[str] = []
     while len(got) < 64:
         got += ids(await bench.claim(worker, batch))
-    highs = [one.startswith("h") for one in got[:64]]
-    assert [sum(highs[start : start + 4]) for start in range(0, 64, 4)] == [3] * 16
+    lows = sum(one.startswith("l") for one in got[:64])
+    if batch % 4 == 0:
+        assert lows == 16
+    else:
+        assert 3 <= lows <= 33, "each batch begins at a turn at random: one in a hundred thousand is out of these"
 
 
 async def test_of_three_priorities_that_wait_the_two_lower_share_a_turn_of_four(bench: Bench) -> None:
@@ -54,15 +59,27 @@ async def test_of_three_priorities_that_wait_the_two_lower_share_a_turn_of_four(
     assert claimed == {"high": 48, "normal": 12, "low": 4}
 
 
-async def test_a_short_budget_goes_by_turns_too(bench: Bench) -> None:
-    await bench.add("h-1", "h-2", "h-3", "h-4", priority="high")
-    await bench.add("l-1", "l-2", "l-3", "l-4", priority="low")
+async def test_a_budget_of_one_call_at_a_time_goes_by_turns_too(bench: Bench) -> None:
+    await bench.add(*(f"h-{n}" for n in range(70)), priority="high")
+    await bench.add(*(f"l-{n}" for n in range(70)), priority="low")
     worker = await bench.worker()
     got: list[str] = []
-    for _ in range(8):
+    for _ in range(64):
         await bench.fetch("UPDATE archive_budgets SET arrival = '-infinity'")
         got += ids((await bench.queue.claim(worker, {"bot": bench.quota("bot", "1/minute")}, 10)).sessions)
-    assert [one[0] for one in got] == ["h", "h", "h", "l", "h", "l", "l", "l"]
+    assert len(got) == 64
+    assert 3 <= sum(one.startswith("l") for one in got) <= 33
+
+
+async def test_two_workers_in_step_starve_no_priority(bench: Bench) -> None:
+    await bench.add(*(f"h-{n}" for n in range(100)), priority="high")
+    await bench.add(*(f"l-{n}" for n in range(100)), priority="low")
+    workers = [await bench.worker() for _ in range(2)]
+    got: list[str] = []
+    for _ in range(40):
+        for sessions in await asyncio.gather(*(bench.claim(worker, 1) for worker in workers)):
+            got += ids(sessions)
+    assert 4 <= sum(one.startswith("l") for one in got) <= 40
 
 
 async def test_slots_that_a_priority_cannot_fill_go_to_the_others(bench: Bench) -> None:

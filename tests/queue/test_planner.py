@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from archiver.outcome import Archived, NotReady, Outcome, Retry, Unavailable
-from archiver.session import Attempt
+from archiver.session import Attempt, State
 from tests.queue.conftest import Bench, ids
 
 MINUTES = timedelta(minutes=1)
@@ -100,6 +100,15 @@ async def test_what_was_due_by_an_older_figure_is_put_off_without_a_call(bench: 
     assert claim.sessions == []
     assert claim.again_in is not None
     assert claim.again_in > timedelta(minutes=6)
+
+
+async def test_what_a_person_brings_back_is_not_put_off(bench: Bench) -> None:
+    worker = await bench.worker()
+    await ended(bench, 3 * MINUTES)
+    await bench.queue.cancel(ids=["s-1"], bot=None, kind=None, reason="why", actor="me")
+    await bench.fetch("UPDATE archive_bots SET first_ask = interval '1 hour'")
+    assert await bench.queue.retry(ids=["s-1"], bot=None, kind=None, states=[State.CANCELLED], actor="me") == ["s-1"]
+    assert ids(await bench.claim(worker)) == ["s-1"]
 
 
 async def test_only_first_asks_are_planned(bench: Bench) -> None:

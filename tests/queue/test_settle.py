@@ -12,6 +12,7 @@ import pytest
 
 from archiver.errors import DatabaseError
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
+from archiver.queue.sessions import BUSY
 from archiver.session import Attempt, Session, State
 from tests.queue.conftest import Bench, stored_file
 
@@ -202,8 +203,8 @@ async def test_what_is_told_again_because_the_answer_was_lost_is_written_once(be
 async def test_two_settles_of_one_claim_at_once_write_once(bench: Bench) -> None:
     session = await bench.claim_one()
     attempts = [Attempt(session, [stored_file()], calls=1) for _ in range(4)]
-    ends = await asyncio.gather(*(bench.queue.settle([(one, Archived())]) for one in attempts))
-    assert [State.ARCHIVED] in ends
+    ends = await asyncio.gather(*(bench.settle(one, Archived()) for one in attempts), return_exceptions=True)
+    assert State.ARCHIVED in ends
     assert await bench.value("SELECT count(*) FROM archived_recordings") == 1
     assert (await bench.row("s-1"))["calls"] == 1
 
@@ -232,6 +233,20 @@ async def test_a_batch_is_written_as_each_would_be_by_itself(bench: Bench) -> No
     assert [tuple(file.values()) for file in files] == [("s-0", "one"), ("s-4", "three"), ("s-0", "two")]
     assert await bench.history("s-5") == ["enqueued", "claimed", "asked", "retry"]
     assert await bench.history("s-2") == ["enqueued", "claimed", "cancelled"]
+
+
+async def test_a_row_that_somebody_has_locked_keeps_no_other_waiting(bench: Bench) -> None:
+    await bench.add("s-1", "s-2", "s-3")
+    attempts = [Attempt(session) for session in await bench.claim(await bench.worker())]
+    async with bench.locked("SELECT 1 FROM archive_queue WHERE session_id = 's-2' FOR UPDATE"):
+        states = await bench.queue.settle([(attempt, Archived()) for attempt in attempts])
+        assert states == [State.ARCHIVED, BUSY, State.ARCHIVED]
+        assert await bench.states() == {"archived": 2, "claimed": 1}
+    assert await bench.queue.settle([(attempts[1], Archived())]) == [State.ARCHIVED]
+
+
+async def test_nothing_to_settle_is_nothing(bench: Bench) -> None:
+    assert await bench.queue.settle([]) == []
 
 
 async def test_two_claims_of_one_session_in_one_batch_are_told_apart(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from archiver.errors import DatabaseUnreachable
 from archiver.lease import Lease, steady_seconds
 from archiver.outcome import Archived, Outcome
 from archiver.queue import settling
-from archiver.queue.sessions import Queue
+from archiver.queue.sessions import Busy, Queue
 from archiver.queue.settling import Ended, Settling
 from archiver.session import Attempt, Session, State
 from tests.queue.conftest import Bench, stored_file
@@ -26,7 +26,7 @@ class Counted(Queue):
         self.batches: list[int] = []
         self.failures: list[Exception] = []
 
-    async def settle(self, ended: Any) -> list[State | None]:
+    async def settle(self, ended: Any) -> list[State | Busy | None]:
         self.batches.append(len(ended))
         if self.failures:
             raise self.failures.pop()

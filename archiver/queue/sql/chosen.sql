@@ -5,6 +5,9 @@
 -- $8 after this row, $9 page
 SELECT id, epoch, session_id FROM archive_queue
 WHERE state = ANY ($4::text[]) AND id > $8
+  -- Said again for the planner: each of these folds to the condition of an index.
+  AND (finished_at IS NOT NULL OR $4::text[] && '{pending,claimed}')
+  AND (state = 'pending' OR state = 'claimed' OR NOT $4::text[] <@ '{pending,claimed}')
   AND reason IS DISTINCT FROM 'invalid_session_id' AND kind IN ('recording', 'voicemail')
   AND ($1::text[] IS NULL OR session_id = ANY ($1)) AND bot = coalesce($2, bot) AND kind = coalesce($3, kind)
   AND ($5::text[] IS NULL OR reason = ANY ($5) OR detail ->> 'reason' = ANY ($5))

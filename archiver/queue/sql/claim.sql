@@ -5,7 +5,8 @@
 WITH hold AS MATERIALIZED (
     SELECT probe_at <= now() AS open FROM archive_holds WHERE bot = $2 AND kind = $3
 ), bot AS MATERIALIZED (
-    SELECT b.turn, b.first_ask, CASE WHEN EXISTS (SELECT FROM hold WHERE NOT open) THEN 0
+    -- A turn at random: counted, two claims at once would take the same one, and two workers in step always the higher's.
+    SELECT floor(random() * 16)::integer AS turn, b.first_ask, CASE WHEN EXISTS (SELECT FROM hold WHERE NOT open) THEN 0
                                      WHEN EXISTS (SELECT FROM hold) THEN least($4::integer, 1)
                                      ELSE $4 END AS slots
     FROM archive_workers w, archive_bots b
@@ -28,24 +29,25 @@ WITH hold AS MATERIALIZED (
            coalesce(array_agg(t ORDER BY t) FILTER (WHERE priority = 'low'), '{}') AS low
     FROM turns
 ), high AS MATERIALIZED (
-    SELECT id, priority, run_at, ended_at, enqueued_at, first_asked_at FROM archive_queue
+    SELECT id, priority, run_at, ended_at, enqueued_at, epoch FROM archive_queue
     WHERE state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'high' AND run_at <= now()
     ORDER BY run_at LIMIT (SELECT cardinality(high) FROM share)
     FOR UPDATE SKIP LOCKED
 ), normal AS MATERIALIZED (
-    SELECT id, priority, run_at, ended_at, enqueued_at, first_asked_at FROM archive_queue
+    SELECT id, priority, run_at, ended_at, enqueued_at, epoch FROM archive_queue
     WHERE state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'normal' AND run_at <= now()
     ORDER BY run_at LIMIT (SELECT cardinality(high) + cardinality(normal) FROM share) - (SELECT count(*) FROM high)
     FOR UPDATE SKIP LOCKED
 ), low AS MATERIALIZED (
-    SELECT id, priority, run_at, ended_at, enqueued_at, first_asked_at FROM archive_queue
+    SELECT id, priority, run_at, ended_at, enqueued_at, epoch FROM archive_queue
     WHERE state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'low' AND run_at <= now()
     ORDER BY run_at LIMIT (SELECT cardinality(high) + cardinality(normal) + cardinality(low) FROM share)
                           - (SELECT count(*) FROM high) - (SELECT count(*) FROM normal)
     FOR UPDATE SKIP LOCKED
 ), due AS MATERIALIZED (
     SELECT id, run_at, row_number() OVER (PARTITION BY priority ORDER BY run_at, id) AS place, priority,
-           CASE WHEN first_asked_at IS NULL THEN archive_first_ask(ended_at, enqueued_at, bot.first_ask) END AS first_ask
+           -- What somebody has had before, or was brought back by a person, is not put off.
+           CASE WHEN epoch = 0 THEN archive_first_ask(ended_at, enqueued_at, bot.first_ask) END AS first_ask
     FROM (SELECT * FROM high UNION ALL SELECT * FROM normal UNION ALL SELECT * FROM low) p, bot
 ), put_off AS (
     UPDATE archive_queue SET run_at = archive_first_ask(ended_at, enqueued_at, (SELECT first_ask FROM bot))
@@ -75,8 +77,7 @@ WITH hold AS MATERIALIZED (
                 ELSE jsonb_build_object('failures', failures, 'checks', checks, 'crashes', crashes) END
     FROM claimed
 ), served AS (
-    UPDATE archive_bots SET served_at = clock_timestamp(), turn = turn + (SELECT count(*) FROM claimed)
-    WHERE name = $2 AND EXISTS (SELECT FROM claimed)
+    UPDATE archive_bots SET served_at = clock_timestamp() WHERE name = $2 AND EXISTS (SELECT FROM claimed)
 )
 SELECT coalesce(drawn.wait, interval '0') AS wait, off.n > 0 AS put_off, c.id, c.epoch, c.bot, c.session_id, c.kind, c.user_id, c.archive_date, c.claimed_at,
        c.failures, c.checks, c.crashes, c.reason AS put_back_for, EXISTS (SELECT FROM hold) AS probe,
