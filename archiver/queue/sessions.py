@@ -10,7 +10,6 @@ import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
 from typing import Any, TypedDict, Unpack, assert_never
 
 import asyncpg
@@ -36,15 +35,6 @@ WAITING = (State.PENDING, State.CLAIMED)
 
 MAX_CRASHES = 5
 """A session that was held by so many dying workers is given up: it would only take the next one down."""
-
-
-class Busy(Enum):
-    """Another transaction has the row locked, for who knows how long: nobody waits for that with two hundred others in hand."""
-
-    ROW = "locked"
-
-
-BUSY = Busy.ROW
 
 
 @dataclass(frozen=True)
@@ -255,10 +245,9 @@ class Queue:
         rows = await self._database.rows("taken_away", [s.id for s in sessions], [s.epoch for s in sessions])
         return {row["id"] for row in rows}
 
-    async def settle(self, ended: Sequence[tuple[Attempt, Outcome]]) -> list[State | Busy | None]:
+    async def settle(self, ended: Sequence[tuple[Attempt, Outcome]]) -> list[State | None]:
         """Write how attempts ended, with the files they stored and their history, in one statement. Returns the state that each
-        session is in now; None where another claim, a rescue or a cancel came before; BUSY where another transaction has the row
-        locked. Of these nothing was written.
+        session is in now; None where another claim, a rescue or a cancel came before. Of these nothing was written.
 
         May be told again what it was told before, after an error: it is written once.
         """
@@ -281,7 +270,7 @@ class Queue:
             self._retry.max_attempts,
             self._retry.not_ready_give_up,
         )
-        return [BUSY if row["busy"] else row["state"] and State(row["state"]) for row in rows]
+        return [row["state"] and State(row["state"]) for row in rows]
 
     def _terms(self, session: Session, outcome: Outcome) -> tuple[str, str | None, dict[str, Any], timedelta]:
         none = timedelta(0)

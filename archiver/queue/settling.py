@@ -11,7 +11,7 @@ from archiver.errors import DatabaseUnreachable, NotMigrated
 from archiver.lease import Lease
 from archiver.observe.logs import logger
 from archiver.outcome import Outcome, Retry
-from archiver.queue.sessions import Busy, Queue
+from archiver.queue.sessions import Queue
 from archiver.redact import redact
 from archiver.session import Attempt, Session, State
 
@@ -103,35 +103,26 @@ class Settling:
 
     async def _write(self, batch: list[Ended]) -> None:
         refused = 0
-        pause = 0.005
         while True:
-            states: list[State | Busy | None] = [None] * len(batch)
+            states: list[State | None] = [None] * len(batch)
             if not all(ended.lease.lost for ended in batch):
                 try:
                     states = await self._queue.settle([(ended.attempt, ended.outcome) for ended in batch])
                 except Exception as error:  # noqa: BLE001  # a session that nobody settles would stay ours for as long as we live
                     log.warning("settle_delayed", sessions=len(batch), error=redact(f"{type(error).__name__}: {error}"))
-                    if not isinstance(error, DatabaseUnreachable | NotMigrated):
-                        if len(batch) > 1:
-                            # One of them cannot be written: that is not the others' doing.
-                            for ended in batch:
-                                self._begin([ended])
-                            return
-                        refused += 1
+                    if len(batch) > 1:
+                        # One of them cannot be written, or somebody has its row locked: that is not the others' doing.
+                        for ended in batch:
+                            self._begin([ended])
+                        return
+                    refused += not isinstance(error, DatabaseUnreachable | NotMigrated)
                     if refused == PATIENCE:
                         self._say_less(batch[0])
                     await asyncio.sleep(min(LATER_SECONDS, max(batch[0].lease.remaining, 0.05)))
                     continue
-            busy = [ended for ended, state in zip(batch, states, strict=True) if isinstance(state, Busy)]
             for ended, state in zip(batch, states, strict=True):
-                if not isinstance(state, Busy):
-                    await self._tell(ended, state)
-            if not busy:
-                return
-            # Mostly a claim that looked at the row in passing, for milliseconds; else somebody who takes his time.
-            batch = busy
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LATER_SECONDS)
+                await self._tell(ended, state)
+            return
 
     async def _tell(self, ended: Ended, state: State | None) -> None:
         try:

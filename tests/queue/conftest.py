@@ -18,7 +18,7 @@ from archiver.errors import LeaseLost
 from archiver.outcome import Outcome
 from archiver.queue.database import Database
 from archiver.queue.quota import Quota
-from archiver.queue.sessions import BUSY, Busy, Queue
+from archiver.queue.sessions import Queue
 from archiver.session import Attempt, Session, State, StoredFile
 
 MINUTE = timedelta(minutes=1)
@@ -87,9 +87,7 @@ class Bench:
 
     async def settle(self, attempt: Attempt, outcome: Outcome) -> State:
         """One outcome by itself."""
-        while (state := (await self.queue.settle([(attempt, outcome)]))[0]) is BUSY:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)  # the lock's end is told to nobody
-        assert not isinstance(state, Busy)
+        (state,) = await self.queue.settle([(attempt, outcome)])
         if state is None:
             raise LeaseLost(attempt.session.session_id)
         return state

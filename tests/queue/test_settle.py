@@ -12,7 +12,6 @@ import pytest
 
 from archiver.errors import DatabaseError
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
-from archiver.queue.sessions import BUSY
 from archiver.session import Attempt, Session, State
 from tests.queue.conftest import Bench, stored_file
 
@@ -233,16 +232,6 @@ async def test_a_batch_is_written_as_each_would_be_by_itself(bench: Bench) -> No
     assert [tuple(file.values()) for file in files] == [("s-0", "one"), ("s-4", "three"), ("s-0", "two")]
     assert await bench.history("s-5") == ["enqueued", "claimed", "asked", "retry"]
     assert await bench.history("s-2") == ["enqueued", "claimed", "cancelled"]
-
-
-async def test_a_row_that_somebody_has_locked_keeps_no_other_waiting(bench: Bench) -> None:
-    await bench.add("s-1", "s-2", "s-3")
-    attempts = [Attempt(session) for session in await bench.claim(await bench.worker())]
-    async with bench.locked("SELECT 1 FROM archive_queue WHERE session_id = 's-2' FOR UPDATE"):
-        states = await bench.queue.settle([(attempt, Archived()) for attempt in attempts])
-        assert states == [State.ARCHIVED, BUSY, State.ARCHIVED]
-        assert await bench.states() == {"archived": 2, "claimed": 1}
-    assert await bench.queue.settle([(attempts[1], Archived())]) == [State.ARCHIVED]
 
 
 async def test_nothing_to_settle_is_nothing(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from archiver.errors import DatabaseUnreachable
 from archiver.lease import Lease, steady_seconds
 from archiver.outcome import Archived, Outcome
 from archiver.queue import settling
-from archiver.queue.sessions import Busy, Queue
+from archiver.queue.sessions import Queue
 from archiver.queue.settling import Ended, Settling
 from archiver.session import Attempt, Session, State
 from tests.queue.conftest import Bench, stored_file
@@ -26,7 +26,7 @@ class Counted(Queue):
         self.batches: list[int] = []
         self.failures: list[Exception] = []
 
-    async def settle(self, ended: Any) -> list[State | Busy | None]:
+    async def settle(self, ended: Any) -> list[State | None]:
         self.batches.append(len(ended))
         if self.failures:
             raise self.failures.pop()
@@ -120,14 +120,12 @@ async def test_one_that_the_database_refuses_does_not_take_the_others_along(
     assert (await bench.row("s-3"))["reason"] == "internal_error", "after three refusals a plainer outcome is written"
 
 
-async def test_while_the_database_is_away_it_is_tried_again_and_not_one_by_one(
-    bench: Bench, desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_while_the_database_is_away_it_is_tried_again(bench: Bench, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settling, "LATER_SECONDS", 0.01)
     desk.queue.failures += [DatabaseUnreachable("away")] * 5
     desk.add(*map(Attempt, await claimed(bench, 5)))
     await desk.settling.finished()
-    assert desk.queue.batches == [5] * 6
+    assert desk.queue.batches == [5] + [1] * 9
     assert set(desk.told.values()) == {State.ARCHIVED}
 
 
@@ -163,3 +161,17 @@ async def test_a_listener_that_fails_keeps_nothing_from_the_others(bench: Bench,
     await desk.settling.finished()
     assert sorted(told) == ["s-0", "s-1", "s-2"]
     assert len(desk.settling) == 0
+
+
+async def test_a_row_that_somebody_has_locked_keeps_only_itself_waiting(bench: Bench, desk: Desk) -> None:
+    desk.queue.failures.append(DatabaseUnreachable("TimeoutError"))  # what the wait for the lock ends with, after half a minute
+    attempts = [Attempt(one) for one in await claimed(bench, 3)]
+    async with bench.locked("SELECT 1 FROM archive_queue WHERE session_id = 's-1' FOR UPDATE"):
+        desk.add(*attempts)
+        desk.settling.flush()
+        async with asyncio.timeout(20):
+            while len(desk.told) < 2:  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0.01)
+        assert set(desk.told) == {"s-0", "s-2"}
+    await desk.settling.finished()
+    assert set(desk.told.values()) == {State.ARCHIVED}

@@ -1,5 +1,5 @@
 -- Write the outcomes of claimed sessions, each if its epoch still owns it. One row a session: the state that it is in now; null
--- if the lease was lost: then nothing of it is written. `busy`: another transaction has its row locked. Told twice (the first answer got lost), it is written once: whoever
+-- if the lease was lost: then nothing of it is written. Told twice (the first answer got lost), it is written once: whoever
 -- takes a session away raises its epoch, so one of this epoch that is no longer claimed was settled by us.
 -- Arrays of one length: $1 ids, $2 epochs, $3 outcomes, $4 reasons, $5 details, $6 delays, $7 calls spent, $8 files are stored.
 -- $9 files, $10 events: lists of objects; `n` is the place of their session in the arrays, from 1. $11 max_attempts, $12 not_ready_give_up
@@ -7,8 +7,8 @@ WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::jsonb[], $6::interval[], $7::integer[], $8::boolean[])
         WITH ORDINALITY AS g (id, epoch, outcome, reason, detail, delay, spent, stores, n)
 ), locked AS MATERIALIZED (
-    -- By id alone: no plan reads all that is claimed for each row.
-    SELECT * FROM archive_queue WHERE id = ANY ($1::bigint[]) ORDER BY id FOR UPDATE SKIP LOCKED
+    -- By id alone and in its order: two batches can't lock each other out, and no plan reads all that is claimed for each row.
+    SELECT * FROM archive_queue WHERE id = ANY ($1::bigint[]) ORDER BY id FOR UPDATE
 ), mine AS MATERIALIZED (
     SELECT g.*, q.bot, q.worker_id, q.failures, q.claimed_at, q.first_asked_at,
            archive_first_ask(q.ended_at, q.enqueued_at, interval '0') AS ended_at
@@ -80,9 +80,8 @@ WITH given AS MATERIALIZED (
                              b.first_ask * CASE WHEN t.too_early THEN 1.2 ELSE greatest(power(0.99, t.in_time), 0.9) END))
     FROM taught t WHERE b.name = t.name
 )
-SELECT coalesce(s.state, before.state) AS state, here.id IS NULL AND EXISTS (SELECT FROM archive_queue q WHERE q.id = g.id) AS busy
+SELECT coalesce(s.state, before.state) AS state
 FROM given g
 LEFT JOIN settled s ON s.n = g.n
-LEFT JOIN locked here ON here.id = g.id
 LEFT JOIN locked before ON before.id = g.id AND before.epoch = g.epoch AND before.state <> 'claimed'
 ORDER BY g.n
