@@ -63,6 +63,22 @@ def parse_duration(value: object) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+_SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def parse_size(value: object) -> int:
+    """`"256MiB"`, `"50MB"`, `"64KiB"`; a bare number is bytes. Never negative. Raises ValueError."""
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([KMG]i?B|B|)\s*", str(value))
+    if match is None or (isinstance(value, bool)):
+        raise ValueError("a size is a number and a unit, such as 64KiB, 50MB or 1GiB")
+    return int(float(match[1]) * _SIZES[match[2]])
+
+
+def _size_or_none(value: object) -> int | None:
+    """A size; empty or 0 is none."""
+    return None if value in (None, "") else parse_size(value) or None
+
+
 def _listed(value: object) -> object:
     """One string for a list of strings, as it comes from the environment."""
     if isinstance(value, str):
@@ -92,6 +108,10 @@ class RateLimit:
         return cls(window=timedelta(seconds=seconds), calls=int(match[1]))
 
 
+Size = Annotated[int, PlainValidator(parse_size)]
+"""Bytes."""
+
+SizeOrNone = Annotated[int | None, PlainValidator(_size_or_none)]
 RateLimits = Annotated[tuple[Annotated[RateLimit, PlainValidator(RateLimit.parse)], ...], BeforeValidator(_listed)]
 Durations = Annotated[tuple[Duration, ...], BeforeValidator(_listed)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(_listed)]
@@ -303,6 +323,39 @@ class WorkerSettings(_Section):
     max_files_per_session: Annotated[int, Field(ge=1, le=10000)] = 200
 
 
+class TransferSettings(_Section):
+    """How recordings are fetched: how much memory and bandwidth that may take, and when a body is given up. There is no limit on
+    the whole: a long recording may take its time.
+    """
+
+    max_buffer: Size = 256 * 2**20
+    max_bandwidth: SizeOrNone = None
+    connections_per_host: Annotated[int, Field(ge=0, le=1000)] = 0
+    stall_timeout: Duration = timedelta(seconds=60)
+    min_rate: SizeOrNone = 2**10
+
+    @field_validator("max_buffer")
+    @classmethod
+    def _enough(cls, value: int) -> int:
+        if value < 16 * 2**20:
+            raise ValueError('is at least "16MiB": what one part of a large upload takes, and a little')
+        return value
+
+    @field_validator("max_bandwidth")
+    @classmethod
+    def _some_bandwidth(cls, value: int | None) -> int | None:
+        if value is not None and value < 2**10:
+            raise ValueError('is bytes a second, at least "1KiB"; empty for no limit')
+        return value
+
+    @field_validator("stall_timeout")
+    @classmethod
+    def _some_patience(cls, value: timedelta) -> timedelta:
+        if value <= timedelta(0):
+            raise ValueError('is longer than 0, such as "60s"')
+        return value
+
+
 class RetrySettings(_Section):
     """When to ask again."""
 
@@ -340,6 +393,7 @@ class Settings(_Section):
     bots: tuple[BotSettings, ...] = ()
     storage: StorageSettings
     worker: WorkerSettings = WorkerSettings()
+    transfer: TransferSettings = TransferSettings()
     retry: RetrySettings = RetrySettings()
     log: LogSettings = LogSettings()
     source: Annotated[str, Field(exclude=True)] = "defaults"

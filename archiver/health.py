@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from archiver.archive import BotAccess
-from archiver.config import Settings, StorageSettings
+from archiver.buffers import Buffers
+from archiver.config import Settings
 from archiver.errors import ArchiverError, CredentialsRejected, KoreError, RateLimited
 from archiver.kore.client import Asked
 from archiver.queue.database import Database
@@ -77,12 +78,12 @@ async def check_database(database: Database) -> Finding:
         return of_error("database", error)
 
 
-async def check_store(settings: StorageSettings) -> Finding:
+async def check_store(settings: Settings) -> Finding:
     """A small object written, read back and deleted; and room for more."""
     try:
-        store = open_store(settings)
-        message = await store.check()
-        free = await store.free()
+        async with open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store:
+            message = await store.check()
+            free = await store.free()
     except ArchiverError as error:
         return of_error("store", error)
     if free is not None and free < LOW_DISK:

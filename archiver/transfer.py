@@ -10,9 +10,9 @@ import aiohttp
 
 from archiver.errors import KeyConflict, MediaUnreachable, RecordingRejected
 from archiver.kore.media import MediaClient
-from archiver.kore.transient import retry_transient
 from archiver.recording import HEAD_BYTES, Inspection, inspect
 from archiver.stores import Saved, Store
+from archiver.transient import retry_transient
 
 
 @dataclass(frozen=True)

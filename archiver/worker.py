@@ -461,7 +461,7 @@ class Worker:
             )
             part = part_name(left["queue_id"], left["worker_id"], left["epoch"])
             try:
-                found = await self._archive.store.discard(key, part=part)
+                found = await self._archive.store.discard(key, part=part, left_for=left["left_for"])
             except StoreUnavailable as error:
                 log.warning("sweep_failed", **facts_of(error))
                 return

@@ -23,6 +23,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from archiver.buffers import Buffers
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import opened, run_async
 from archiver.cli.output import console, safe, size, table
@@ -176,7 +177,8 @@ async def _demo(folder: Path, sessions: int, audio: Path | None, seed: int, leve
             raise click.exceptions.Exit(128 + received[0])
         report = platform.report()
         worked = time.monotonic() - started
-        verified = [found async for found in verify(database, open_store(settings.storage), bot=None)]
+        async with open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store:
+            verified = [found async for found in verify(database, store, bot=None)]
         document = await status_document(database, settings.bots)
         ends = {row["session_id"]: (row["state"], row["reason"]) for row in await database.rows("ends")}
     return _close(folder, document, verified, ends, told, report, worked)

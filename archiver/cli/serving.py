@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from archiver import __version__
 from archiver.archive import Archive, BotAccess
+from archiver.buffers import Buffers
 from archiver.config import Settings
 from archiver.errors import ConfigError
 from archiver.kore.client import KoreClient, api_session
@@ -51,9 +52,9 @@ async def composed_worker(settings: Settings, database: Database, queue: Queue, 
     """A worker that has everything, and whose store can be written. Raises StoreError, ConfigError."""
     if not settings.bots:
         raise ConfigError("no bot is configured: nothing can be archived", hint="add a [[bots]] block to the configuration")
-    store = open_store(settings.storage)
-    await store.check()
-    async with bot_access(settings, database) as bots:
+    buffers = Buffers(settings.transfer.max_buffer)
+    async with open_store(settings.storage, buffers) as store, bot_access(settings, database) as bots:
+        await store.check()
         for bot in bots.values():
             # A key that cannot sign is found here, not by every session in turn.
             bot.client.signer.token()

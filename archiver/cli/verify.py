@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
+from archiver.buffers import Buffers
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, settings_of
 from archiver.cli.output import console, json_option, print_json, safe, size
@@ -40,10 +41,9 @@ def command(ctx: click.Context, bot: str | None, as_json: bool) -> None:
 
 
 async def _verify(settings: Settings, bot: str | None, *, quiet: bool) -> dict[str, Any]:
-    store = open_store(settings.storage)
     findings: list[Verified] = []
     files = read = 0
-    async with opened(settings) as (database, _):
+    async with opened(settings) as (database, _), open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store:
         with _progress(quiet) as progress:
             task = progress.add_task("verifying", total=None, read="")
             async for verified in verify(database, store, bot=bot):

@@ -22,9 +22,9 @@ from yarl import URL
 from archiver.config import BotSettings
 from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, RateLimited
 from archiver.kore.token import TokenSigner
-from archiver.kore.transient import retry_transient
 from archiver.observe.logs import logger
 from archiver.redact import redact
+from archiver.transient import retry_transient
 
 log = logger(__name__)
 

@@ -4,8 +4,11 @@
 - Nothing is ever overwritten: an equal object that exists already counts as saved, an unequal one raises KeyConflict.
 - `save` returns only when the object is durable: a power cut an instant later does not take it back.
 - The hash is computed on the bytes as they pass; `save` returns it together with the size that the store confirmed.
-- The one temporary object of an upload has a name of its caller's choice, in the folder of its target, and is gone when the
-  upload is left, however it is left. Only a killed process leaves one; `discard` removes it.
+- What an upload keeps aside until it is saved (a temporary object with a name of its caller's choice in the folder of its target,
+  or parts that no reader sees) is gone when the upload is left, however it is left. Only a killed process leaves it; `discard`
+  removes it.
+- An upload takes no more memory than it has reserved from the `Buffers` that it was given, and a little; it reserves before it
+  begins, so that nothing has been opened yet while it waits.
 - Everything that fails is a StoreError that names the key.
 
 Keys are relative, with `/`, without scheme or prefix. Callers make them: a store checks only that they stay inside.
@@ -14,10 +17,12 @@ Keys are relative, with `/`, without scheme or prefix. Callers make them: a stor
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
+from archiver.buffers import Buffers
 from archiver.config import StorageSettings
 from archiver.errors import ConfigError
 
@@ -35,6 +40,9 @@ class Saved:
 class Upload(Protocol):
     """One object on its way in."""
 
+    def expect(self, length: int) -> None:
+        """So many bytes will come, as far as anybody knows: may be said before the first `write`, and spares memory."""
+
     async def write(self, data: bytes) -> None:
         """Take the next bytes."""
 
@@ -48,7 +56,9 @@ class Store(Protocol):
     """See the module."""
 
     def upload(self, key: str, *, part: str) -> AbstractAsyncContextManager[Upload]:
-        """Begin an object that will become `key`; `part` is the name of its temporary object, in the same folder."""
+        """Begin an object that will become `key`; `part` is the name of its temporary object, in the same folder, if the store
+        needs one. Waits for memory, and touches nothing before the first byte is written.
+        """
 
     def read(self, key: str) -> AsyncIterator[bytes]:
         """The object's bytes in order. Raises StoreError, with `missing` in its facts if there is none."""
@@ -56,8 +66,11 @@ class Store(Protocol):
     async def size(self, key: str) -> int | None:
         """The object's size in bytes; None if there is none."""
 
-    async def discard(self, key: str, *, part: str) -> bool:
-        """Remove the temporary object `part` from the folder of `key`. True if there was one. Never removes anything else."""
+    async def discard(self, key: str, *, part: str, left_for: timedelta) -> bool:
+        """Remove what a killed process left of an upload to the folder of `key`: the temporary object `part`, or parts of uploads
+        begun longer than `left_for` ago (a later claim of the same session may be at work there). True if there was something.
+        Never removes anything else.
+        """
 
     async def check(self) -> str:
         """Write, read back and delete a small object; returns a line about the store for `doctor`. Raises StoreError."""
@@ -66,10 +79,12 @@ class Store(Protocol):
         """Bytes that are free; None where nobody can know."""
 
 
-def open_store(settings: StorageSettings) -> Store:
-    """The store that `storage.url` names."""
+@asynccontextmanager
+async def open_store(settings: StorageSettings, buffers: Buffers) -> AsyncIterator[Store]:
+    """The store that `storage.url` names, for as long as it is needed. Raises ConfigError."""
     from archiver.stores.local import LocalStore
 
     if settings.url.startswith("file:"):
-        return LocalStore(settings.folder)
+        yield LocalStore(settings.folder, buffers)
+        return
     raise ConfigError(f"storage.url = {settings.url!r}: no store for this scheme", hint="use file:///a/folder")

@@ -15,6 +15,7 @@ import shutil
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ import aiofiles
 from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncFileIO
 
+from archiver.buffers import Buffers
 from archiver.cancellation import to_its_end
 from archiver.errors import KeyConflict, StoreError, StoreUnavailable
 from archiver.stores import Saved
@@ -92,6 +94,9 @@ class _LocalUpload:
         assert self._opened is not None
         return self._opened
 
+    def expect(self, length: int) -> None:
+        pass
+
     async def write(self, data: bytes) -> None:
         self._buffer += data
         if len(self._buffer) >= BLOCK:
@@ -146,8 +151,9 @@ class _LocalUpload:
 class LocalStore:
     """A `file://` store. See `archiver.stores` for what it guarantees."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, buffers: Buffers) -> None:
         self.root = root
+        self._buffers = buffers
         self._known_folders: set[Path] = set()
         self._stuck: set[Path] = set()
         self._seen = False
@@ -194,7 +200,7 @@ class LocalStore:
                 return None
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
-    async def discard(self, key: str, *, part: str) -> bool:
+    async def discard(self, key: str, *, part: str, left_for: timedelta) -> bool:
         path = self._part_path(key, part)
         with _translated(key):
             try:

@@ -14,6 +14,7 @@ import asyncpg
 
 from archiver import __version__
 from archiver.archive import Archive, BotAccess
+from archiver.buffers import Buffers
 from archiver.config import BotSettings, LogSettings, Settings
 from archiver.kore.client import Answer, Asked, KoreClient
 from archiver.kore.media import MediaClient, MediaHosts
@@ -104,11 +105,11 @@ class Archiver(Tool):
             settings = self._settings(dsn, Path(folder))
             pool_size = min(settings.worker.concurrency, 12) + 4  # as the command `archiver worker` has it
             bot = settings.bots[0]
-            async with Database(dsn, pool_size=pool_size) as database:
+            buffers = Buffers(settings.transfer.max_buffer)
+            async with Database(dsn, pool_size=pool_size) as database, open_store(settings.storage, buffers) as store:
                 queue = Queue(database, settings.retry)
                 client, media = NoPlatform(bot), MediaClient(MediaHosts.of(bot))
                 quota = Quota(database, bot, backoff_base=settings.retry.backoff_base)
-                store = open_store(settings.storage)
                 await store.check()
                 tally = Tally()
                 worker = Worker(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from archiver.archive import Archive, BotAccess, archive_session
+from archiver.buffers import Buffers
 from archiver.cli.serving import bot_access
 from archiver.config import Settings
 from archiver.outcome import Outcome, classify
@@ -116,6 +117,7 @@ class Trial:
 @pytest.fixture
 async def trial(simulator: Simulator, settings: Settings, database: Database, tmp_path: Path) -> AsyncIterator[Trial]:
     received: list[int] = []
-    async with bot_access(settings, database) as bots:
-        archive = Archive(open_store(settings.storage), settings.storage.path, settings.retry, on_bytes=received.append)
+    buffers = Buffers(settings.transfer.max_buffer)
+    async with bot_access(settings, database) as bots, open_store(settings.storage, buffers) as store:
+        archive = Archive(store, settings.storage.path, settings.retry, on_bytes=received.append)
         yield Trial(simulator, archive, bots["bot"], tmp_path / "store", received)

@@ -15,10 +15,10 @@ import pytest
 
 from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, KoreError, RateLimited
 from archiver.kore.client import KEPT_ANSWER, MAX_ANSWER, Asked, RemoteFile, _date
-from archiver.kore.transient import TRIES
 from archiver.redact import MASK
 from archiver.simulator.limits import GENERAL_MESSAGE, PER_MINUTE_MESSAGE
 from archiver.simulator.platform import Simulator
+from archiver.transient import TRIES
 
 from .conftest import SESSION, Asker, asking, bot_of, http_answer, raw_server
 

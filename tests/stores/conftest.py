@@ -7,8 +7,11 @@ from typing import Protocol
 
 import pytest
 
+from archiver.buffers import Buffers
 from archiver.stores import Store
 from archiver.stores.local import LocalStore
+
+BUFFER = 64 * 1024 * 1024
 
 
 class Bench(Protocol):
@@ -34,7 +37,7 @@ class LocalBench:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.store: Store = LocalStore(root)
+        self.store: Store = LocalStore(root, Buffers(BUFFER))
 
     def objects(self) -> set[str]:
         return {path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if not path.is_dir()}

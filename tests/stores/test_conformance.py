@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import tracemalloc
 from collections.abc import Callable, Coroutine, Generator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -185,7 +186,7 @@ async def test_a_key_that_could_lead_outside_is_refused(bench: Bench, key: str) 
     with pytest.raises(StoreError):
         await content(bench.store, key)
     with pytest.raises(StoreError):
-        await bench.store.discard(key, part=PART)
+        await bench.store.discard(key, part=PART, left_for=timedelta(0))
     await keep(bench.store, BODY)
     with pytest.raises(StoreError):
         async with bench.store.upload(KEY, part=".b.part") as upload:
@@ -196,7 +197,7 @@ async def test_a_key_that_could_lead_outside_is_refused(bench: Bench, key: str) 
 async def test_only_a_temporary_name_is_taken_for_one(bench: Bench, part: str) -> None:
     await keep(bench.store, BODY)
     with pytest.raises(StoreError):
-        await bench.store.discard(KEY, part=part)
+        await bench.store.discard(KEY, part=part, left_for=timedelta(0))
     with pytest.raises(StoreError):
         await keep(bench.store, BODY, KEY + "2", part=part)
     assert bench.objects() == {KEY}
@@ -207,9 +208,9 @@ async def test_discard_removes_the_leftover_beside_its_key_and_nothing_else(benc
     folder = KEY.rpartition("/")[0]
     bench.put(f"{folder}/{PART}", b"half")
     bench.put(f"{folder}/.another.part", b"half")
-    assert await bench.store.discard(KEY, part=PART) is True
-    assert await bench.store.discard(KEY, part=PART) is False
-    assert await bench.store.discard("no/such/folder/a.wav", part=PART) is False
+    assert await bench.store.discard(KEY, part=PART, left_for=timedelta(0)) is True
+    assert await bench.store.discard(KEY, part=PART, left_for=timedelta(0)) is False
+    assert await bench.store.discard("no/such/folder/a.wav", part=PART, left_for=timedelta(0)) is False
     assert bench.objects() == {KEY, f"{folder}/.another.part"}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from archiver.buffers import Buffers
 from archiver.errors import StoreError, StoreUnavailable
 from archiver.stores.local import LocalStore
 
@@ -51,7 +52,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_disk_that_fills_up_in_the_middle_of_a_file_leaves_no_part(small_disk: Path) -> None:
-    store = LocalStore(small_disk)
+    store = LocalStore(small_disk, Buffers(2**26))
     with pytest.raises(StoreUnavailable) as caught:
         await keep(store, bytes(4 * 1024 * 1024))
     assert caught.value.facts == {"store_key": KEY, "error": "ENOSPC"}
@@ -63,6 +64,7 @@ async def test_a_disk_that_fills_up_in_the_middle_of_a_file_leaves_no_part(small
 _UNDER_A_LIMIT = """
 import asyncio, resource, signal, sys
 from pathlib import Path
+from archiver.buffers import Buffers
 from archiver.errors import StoreError
 from archiver.stores.local import LocalStore
 
@@ -70,7 +72,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_500_000, 2_500_000))
 
 async def main():
-    async with LocalStore(Path(sys.argv[1])).upload("s1/a.wav", part=".s1.part") as upload:
+    async with LocalStore(Path(sys.argv[1]), Buffers(2**26)).upload("s1/a.wav", part=".s1.part") as upload:
         for _ in range(4):
             await upload.write(bytes(1024 * 1024))
         await upload.save()
@@ -93,7 +95,7 @@ def test_a_file_that_the_system_refuses_to_let_grow_leaves_no_part(tmp_path: Pat
 
 async def test_a_write_that_failed_makes_saving_impossible(tmp_path: Path) -> None:
     """Whoever goes on after a failed write must not get a file with a hole in it saved."""
-    store = LocalStore(tmp_path)
+    store = LocalStore(tmp_path, Buffers(2**26))
     async with store.upload(KEY, part=PART) as upload:
         await upload.write(b"first")
         descriptor = upload._raw.fileno()
@@ -114,7 +116,7 @@ async def test_a_write_that_failed_makes_saving_impossible(tmp_path: Path) -> No
 async def test_a_file_in_place_of_the_root_is_an_unavailable_store(tmp_path: Path) -> None:
     root = tmp_path / "store"
     root.write_bytes(b"not a folder")
-    store = LocalStore(root)
+    store = LocalStore(root, Buffers(2**26))
     with pytest.raises(StoreUnavailable) as caught:
         await keep(store)
     assert caught.value.facts["store_key"] == KEY
@@ -125,18 +127,19 @@ async def test_a_file_in_place_of_the_root_is_an_unavailable_store(tmp_path: Pat
 
 async def test_the_free_space_of_a_root_that_is_missing_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable):
-        await LocalStore(tmp_path / "missing").free()
+        await LocalStore(tmp_path / "missing", Buffers(2**26)).free()
 
 
 async def test_a_file_in_place_of_a_folder_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "s1").write_bytes(b"in the way")
     with pytest.raises(StoreUnavailable):
-        await keep(LocalStore(tmp_path))
+        await keep(LocalStore(tmp_path, Buffers(2**26)))
 
 
 _AS_NOBODY = """
 import asyncio, concurrent.futures.thread, os, sys  # all that is needed is loaded before others may not read it
 from pathlib import Path
+from archiver.buffers import Buffers
 from archiver.errors import StoreUnavailable
 from archiver.stores.local import LocalStore
 
@@ -146,7 +149,7 @@ if os.geteuid() == 0:  # whom modes don't bind
     os.setuid(65534)
 
 async def main():
-    async with LocalStore(Path("store")).upload("s1/a.wav", part=".s1.part") as upload:
+    async with LocalStore(Path("store"), Buffers(2**26)).upload("s1/a.wav", part=".s1.part") as upload:
         await upload.save()
 
 try:
@@ -166,7 +169,7 @@ def test_a_folder_without_permission_says_what_to_do(tmp_path: Path) -> None:
 
 
 async def test_a_read_only_file_system_says_so(small_disk: Path) -> None:
-    store = LocalStore(small_disk)
+    store = LocalStore(small_disk, Buffers(2**26))
     await keep(store)
     remount(small_disk, "ro")
     try:
@@ -180,13 +183,13 @@ async def test_a_read_only_file_system_says_so(small_disk: Path) -> None:
 
 async def test_a_name_too_long_is_not_blamed_on_the_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught:
-        await keep(LocalStore(tmp_path), key=f"{'n' * 300}/a.wav")
+        await keep(LocalStore(tmp_path, Buffers(2**26)), key=f"{'n' * 300}/a.wav")
     assert not isinstance(caught.value, StoreUnavailable)
     assert caught.value.facts["error"] == errno.errorcode[errno.ENAMETOOLONG]
 
 
 async def test_a_symbolic_link_under_the_key_is_neither_followed_nor_replaced(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path / "store")
+    store = LocalStore(tmp_path / "store", Buffers(2**26))
     elsewhere = tmp_path / "elsewhere"
     target = tmp_path / "store" / KEY
     target.parent.mkdir(parents=True)
@@ -200,7 +203,7 @@ async def test_a_symbolic_link_under_the_key_is_neither_followed_nor_replaced(tm
 
 
 async def test_a_symbolic_link_under_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path / "store")
+    store = LocalStore(tmp_path / "store", Buffers(2**26))
     elsewhere = tmp_path / "elsewhere"
     part = (tmp_path / "store" / KEY).with_name(PART)
     part.parent.mkdir(parents=True)
@@ -211,7 +214,7 @@ async def test_a_symbolic_link_under_the_temporary_name_is_not_followed(tmp_path
 
 
 async def test_a_folder_that_was_removed_meanwhile_is_made_again(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path / "store")
+    store = LocalStore(tmp_path / "store", Buffers(2**26))
     await keep(store)
     (tmp_path / "store" / KEY).unlink()
     for folder in ("s1/recording", "s1"):
@@ -221,12 +224,12 @@ async def test_a_folder_that_was_removed_meanwhile_is_made_again(tmp_path: Path)
 
 
 async def test_recordings_are_not_for_everybody_to_read(tmp_path: Path) -> None:
-    await keep(LocalStore(tmp_path))
+    await keep(LocalStore(tmp_path, Buffers(2**26)))
     assert (tmp_path / KEY).stat().st_mode & 0o007 == 0
 
 
 async def test_no_file_number_is_leaked(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path)
+    store = LocalStore(tmp_path, Buffers(2**26))
     before = open_files()
     for number in range(20):
         await keep(store, key=f"s{number}/a.wav")
@@ -243,7 +246,7 @@ async def test_no_file_number_is_leaked(tmp_path: Path) -> None:
 async def test_a_folder_that_vanishes_under_an_upload_is_cleaned_when_it_is_back(tmp_path: Path, in_its_place: str) -> None:
     """As when a network drive drops out and returns."""
     root = tmp_path / "store"
-    store = LocalStore(root)
+    store = LocalStore(root, Buffers(2**26))
 
     async def vanish() -> None:
         async with store.upload(KEY, part=PART) as upload:
@@ -265,7 +268,7 @@ async def test_a_folder_that_vanishes_under_an_upload_is_cleaned_when_it_is_back
 
 
 async def test_a_folder_that_was_removed_for_good_does_not_make_the_store_look_unwell(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path)
+    store = LocalStore(tmp_path, Buffers(2**26))
 
     async def removed_meanwhile() -> None:
         async with store.upload("deep/" + KEY, part=PART) as upload:
@@ -280,7 +283,7 @@ async def test_a_folder_that_was_removed_for_good_does_not_make_the_store_look_u
 async def test_a_root_that_vanished_is_not_made_again(tmp_path: Path) -> None:
     """What would be written there would hide what lies on the drive that dropped out, and be hidden by it when it is back."""
     root = tmp_path / "deep" / "store"
-    store = LocalStore(root)
+    store = LocalStore(root, Buffers(2**26))
     await keep(store)
     root.rename(tmp_path / "aside")
     for _ in range(2):

@@ -7,8 +7,8 @@ import asyncio
 import backoff
 import pytest
 
-from archiver.kore import transient
-from archiver.kore.transient import TRIES, retry_transient
+from archiver import transient
+from archiver.transient import TRIES, retry_transient
 
 
 class Fault(Exception):
