@@ -19,6 +19,7 @@
     │   └── CredentialsRejected      401 or 403, signed afresh and asked again
     ├── TransferError                one recording
     │   ├── MediaUnreachable         no connection, a broken one, a stall, 5xx
+    │   │   └── MediaNotResumable    broken, and the host cannot go on in the middle of this file
     │   ├── MediaUrlExpired          the signed URL is not accepted (any more)
     │   ├── MediaUrlRefused          not a URL that a recording may be fetched from
     │   ├── MediaHostRefused         a host outside `media_hosts`, or an address that is not public
@@ -182,6 +183,10 @@ class MediaUnreachable(TransferError):
     """No connection to the media host, a broken one, a stall, or 5xx."""
 
     reason = "media_unreachable"
+
+
+class MediaNotResumable(MediaUnreachable):
+    """A body broke, and its host cannot go on where it broke, or the file is another one by now: only the first byte is left."""
 
 
 class MediaUrlExpired(TransferError):

@@ -19,9 +19,11 @@ T = TypeVar("T")
 
 
 def retry_transient(
-    *exceptions: type[Exception], on_retry: Callable[[Exception, float], None] | None = None
+    *exceptions: type[Exception],
+    unless: type[Exception] | tuple[()] = (),
+    on_retry: Callable[[Exception, float], None] | None = None,
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
-    """Repeat the decorated coroutine function when it raises one of `exceptions`; the last one is raised.
+    """Repeat the decorated coroutine function when it raises one of `exceptions` that is not `unless`; the last one is raised.
 
     No try begins more than SECONDS (and one short wait) after the first did.
     """
@@ -39,7 +41,7 @@ def retry_transient(
                 backoff.expo,
                 exceptions,
                 max_tries=TRIES,
-                giveup=lambda _: time.monotonic() >= too_late,
+                giveup=lambda error: isinstance(error, unless) or time.monotonic() >= too_late,
                 jitter=backoff.full_jitter,
                 factor=0.5,
                 on_backoff=tell,

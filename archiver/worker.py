@@ -29,6 +29,7 @@ from archiver.errors import (
 )
 from archiver.lease import Lease, steady_seconds
 from archiver.observe.logs import logger, speak_of
+from archiver.observe.transfers import Transfers
 from archiver.outcome import Archived, HandedBack, Outcome, Retry, classify, facts_of
 from archiver.queue.database import Database
 from archiver.queue.sessions import Backlog, Queue
@@ -62,12 +63,8 @@ class Tally:
 
     ended: dict[str, int] = field(default_factory=dict)
     files: int = 0
-    bytes: int = 0
     lost: int = 0
-
-    def add_bytes(self, count: int) -> None:
-        """So many bytes of recordings came in."""
-        self.bytes += count
+    transfers: Transfers = field(default_factory=Transfers)
 
 
 @dataclass(frozen=True)
@@ -507,7 +504,8 @@ class Worker:
             task.cancel()
         self._settling.cancel()
         await asyncio.wait([farewell, finished, work, *helpers, *self._running], timeout=1)
-        log.info("worker_stopped", **self.tally.ended, files=self.tally.files, bytes=self.tally.bytes, lost=self.tally.lost)
+        done = self.tally
+        log.info("worker_stopped", **done.ended, files=done.files, bytes=done.transfers.bytes, lost=done.lost)
 
     async def _finish(self, work: asyncio.Task[Drained]) -> None:
         # The claim loop ends by itself: cancelled in the middle of a claim, it would leave rows claimed by nobody.

@@ -224,8 +224,8 @@ async def _show_progress(live: Live | None, database: Database, tally: Tally, to
         left = f"{(total - ended) * seconds / ended:.0f} s left" if ended else ""
         grid = Table.grid(padding=(0, 2))
         grid.add_row(*(f"{state} [bold]{count}[/bold]" for state, count in counts.items()))
-        rates = f"{size(tally.bytes / seconds)}/s, {ended / seconds:.0f} sessions/s"
-        line = f"{ended}/{total} sessions, {size(tally.bytes)}, {rates}, {left}"
+        rates = f"{size(tally.transfers.bytes / seconds)}/s, {ended / seconds:.0f} sessions/s"
+        line = f"{ended}/{total} sessions, {size(tally.transfers.bytes)}, {rates}, {left}"
         live.update(Group(ProgressBar(total=total, completed=ended, width=60), grid, line))
         await asyncio.sleep(0.2)
 

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from archiver import __version__
 from archiver.archive import Archive, BotAccess
+from archiver.bandwidth import Bandwidth
 from archiver.buffers import Buffers
 from archiver.config import Settings
 from archiver.errors import ConfigError
@@ -29,11 +30,13 @@ log = logger(__name__)
 @asynccontextmanager
 async def bot_access(settings: Settings, database: Database) -> AsyncIterator[dict[str, BotAccess]]:
     """What serves each bot. The API's connections and the media's never meet."""
+    limit = settings.transfer.max_bandwidth
+    bandwidth = Bandwidth(limit) if limit is not None else None
     async with AsyncExitStack() as stack:
         bots = {}
         for bot in settings.bots:
             http = await stack.enter_async_context(api_session())
-            media = MediaClient(MediaHosts.of(bot))
+            media = MediaClient(MediaHosts.of(bot), settings.transfer, bandwidth=bandwidth)
             stack.push_async_callback(media.close)
             client = KoreClient(bot, http, max_files=settings.worker.max_files_per_session, on_retry=_tell_of_retry(bot.name))
             bots[bot.name] = BotAccess(bot, client, media, Quota(database, bot, backoff_base=settings.retry.backoff_base))
@@ -58,7 +61,7 @@ async def composed_worker(settings: Settings, database: Database, queue: Queue, 
         for bot in bots.values():
             # A key that cannot sign is found here, not by every session in turn.
             bot.client.signer.token()
-        archive = Archive(store, settings.storage.path, settings.retry, on_bytes=tally.add_bytes)
+        archive = Archive(store, settings.storage.path, settings.retry, transfers=tally.transfers)
         yield Worker(
             settings,
             database,

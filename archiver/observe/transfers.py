@@ -28,7 +28,7 @@ class Transfers:
     def __init__(self) -> None:
         self.running: dict[Transfer, None] = {}
         self.bytes = 0
-        """Bytes that came in since the start, those of transfers that failed included."""
+        """Bytes that came in since the start, those of transfers that failed or began again included."""
 
     @contextmanager
     def running_one(self, bot: str, session_id: str, file_name: str) -> Iterator[Transfer]:

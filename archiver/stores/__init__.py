@@ -85,6 +85,10 @@ async def open_store(settings: StorageSettings, buffers: Buffers) -> AsyncIterat
     from archiver.stores.local import LocalStore
 
     if settings.url.startswith("file:"):
-        yield LocalStore(settings.folder, buffers)
+        local = LocalStore(settings.folder, buffers)
+        try:
+            yield local
+        finally:
+            local.close()
         return
     raise ConfigError(f"storage.url = {settings.url!r}: no store for this scheme", hint="use file:///a/folder")

@@ -117,7 +117,7 @@ class Archiver(Tool):
                     database,
                     queue,
                     {BOT: BotAccess(bot, client, media, quota)},
-                    Archive(store, settings.storage.path, settings.retry, on_bytes=tally.add_bytes),
+                    Archive(store, settings.storage.path, settings.retry, transfers=tally.transfers),
                     host=socket.gethostname(),
                     pid=os.getpid(),
                     version=__version__,

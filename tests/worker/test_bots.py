@@ -157,7 +157,8 @@ async def test_a_store_that_fails_in_the_middle_of_the_night_costs_nobody_an_att
 
 
 async def test_a_store_that_vanishes_and_returns_is_used_again_and_tidied(plant: Plant, logged: Logged) -> None:
-    await plant.scripted(12, faults=[{"kind": "slow", "bytes_per_second": 4000}])
+    # Long enough that something of each lies on the disk while it comes.
+    await plant.scripted(12, audio={"bytes": 3_000_000}, faults=[{"kind": "slow", "bytes_per_second": 1_500_000}])
     aside = plant.root.with_name("aside")
     async with plant.shift(plant.settings(worker={"concurrency": 4}), drain=True) as shift:
         await plant.parts_are(4)
