@@ -12,22 +12,26 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 from pydantic import ValidationError
 
-from archiver.config import BotSettings, LogSettings, RetrySettings, StorageSettings
-from archiver.errors import ArchiverError
+from archiver.buffers import Buffers
+from archiver.config import BotSettings, LogSettings, RetrySettings, StorageSettings, TransferSettings
+from archiver.errors import ArchiverError, MediaUrlExpired
 from archiver.kore.media import MediaClient, MediaHosts
 from archiver.observe.logs import configure
+from archiver.observe.transfers import Transfers
 from archiver.queue.database import Database
 from archiver.queue.migrate import migrate
 from archiver.queue.sessions import NewSession, Queue
 from archiver.stores import open_store
 from archiver.transfer import Target, transfer
-from archiver.worker import Tally
+
+BUFFER = TransferSettings().max_buffer
 
 BOT = "bench"
 BOT_ID = "st-bench"
@@ -59,8 +63,13 @@ def s3_storage(endpoint: str, bucket: str, prefix: str, access_key_id: str, secr
 
 def unavailable(storage: dict[str, Any]) -> str:
     """Why there is no such store; empty if there is one."""
+
+    async def try_it() -> None:
+        async with open_store(StorageSettings.model_validate(storage), Buffers(BUFFER)):
+            pass
+
     try:
-        open_store(StorageSettings.model_validate(storage))
+        asyncio.run(try_it())
     except ValidationError as error:
         return "; ".join(str(item["msg"]) for item in error.errors(include_url=False))
     except (ArchiverError, ImportError) as error:
@@ -73,33 +82,47 @@ def command(
 ) -> tuple[list[str], Path]:
     """The client process for files of (URL, session, name), and where it leaves its result."""
     order, result = scratch / "order.json", scratch / "result.json"
-    told = {"storage": storage, "files": files, "concurrency": concurrency, "loop": loop, "profile": profile}
+    told = {"storage": storage, "files": files, "concurrency": concurrency, "loop": loop, "profile": profile, "max_buffer": None}
     order.write_text(json.dumps(told))
     return [sys.executable, "-m", "benchmarks.transfer.ours", str(order), str(result)], result
 
 
+@dataclass(frozen=True)
+class _Known:
+    """A URL that does not expire."""
+
+    url: str
+
+    async def renew(self, refused: MediaUrlExpired) -> None:
+        raise refused
+
+    def refused_afresh(self) -> None:
+        raise AssertionError
+
+
 async def _transfer_all(told: dict[str, Any]) -> float:
     """The real transfer into the real store, so many at once. Returns the seconds from the first to the last."""
-    media = MediaClient(MediaHosts.of(BotSettings.model_validate(_BOT)))
-    store = open_store(StorageSettings.model_validate(told["storage"]))
-    await store.check()
-    tally = Tally()
+    transfers = Transfers()
     slots = asyncio.Semaphore(told["concurrency"])
+    async with open_store(StorageSettings.model_validate(told["storage"]), Buffers(told["max_buffer"] or BUFFER)) as store:
+        media = MediaClient(MediaHosts.of(BotSettings.model_validate(_BOT)))
+        await store.check()
 
-    async def one(url: str, session: str, name: str) -> None:
-        folder = f"{session}/recording"
-        to = Target(f"{folder}/{name}", name, f".{name}.part", f"quarantine/{folder}/", keep_rejected=False)
-        async with slots:
-            await transfer(url, to, media, store, lambda: None, tally.add_bytes)
+        async def one(url: str, session: str, name: str) -> None:
+            folder = f"{session}/recording"
+            to = Target(f"{folder}/{name}", name, f".{name}.part", f"quarantine/{folder}/", keep_rejected=False)
+            async with slots:
+                with transfers.running_one(BOT, session, name) as progress:
+                    await transfer(_Known(url), to, media, store, lambda: None, progress, transfers)
 
-    began = time.perf_counter()
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for file in told["files"]:
-                tasks.create_task(one(*file))
-        return time.perf_counter() - began
-    finally:
-        await media.close()
+        began = time.perf_counter()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for file in told["files"]:
+                    tasks.create_task(one(*file))
+            return time.perf_counter() - began
+        finally:
+            await media.close()
 
 
 def main() -> None:
