@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 import backoff
@@ -33,21 +34,26 @@ def retry_transient(
             on_retry(details["exception"], details["wait"])
 
     def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        # The library's max_time looks at the clock before a try, and so repeats one that took minutes to fail.
+        too_late: ContextVar[float] = ContextVar(f"{function.__qualname__} is too late")
+        repeat = backoff.on_exception(
+            backoff.expo,
+            exceptions,
+            max_tries=TRIES,
+            giveup=lambda error: isinstance(error, unless) or time.monotonic() >= too_late.get(),
+            jitter=backoff.full_jitter,
+            factor=0.5,
+            on_backoff=tell,
+            logger=None,
+        )(function)
+
         @functools.wraps(function)
         async def patiently(*args: P.args, **kwargs: P.kwargs) -> T:
-            # The library's max_time looks at the clock before a try, and so repeats one that took minutes to fail.
-            too_late = time.monotonic() + SECONDS
-            repeat = backoff.on_exception(
-                backoff.expo,
-                exceptions,
-                max_tries=TRIES,
-                giveup=lambda error: isinstance(error, unless) or time.monotonic() >= too_late,
-                jitter=backoff.full_jitter,
-                factor=0.5,
-                on_backoff=tell,
-                logger=None,
-            )
-            return await repeat(function)(*args, **kwargs)
+            before = too_late.set(time.monotonic() + SECONDS)
+            try:
+                return await repeat(*args, **kwargs)
+            finally:
+                too_late.reset(before)
 
         return patiently
 

@@ -11,7 +11,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urljoin
 
 import aiohttp
@@ -38,6 +38,8 @@ MAX_REDIRECTS = 5
 READ_BUFFER = 256 * 1024
 CONNECT_SECONDS = 15.0
 
+REMEMBERED_HOSTS = 1000
+
 # Narrower than any parser: what this takes, every one reads alike. No user, no escape in the host, no space, ASCII only.
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]*[a-z0-9][a-z0-9._-]*|\[[0-9a-f:.]+\])"
@@ -58,6 +60,8 @@ class MediaHosts:
 
     bot: str
     patterns: tuple[str, ...]
+    _passed: set[tuple[str, str]] = field(default_factory=set, compare=False, repr=False)
+    """Schemes and hosts that have been found in order: nearly all recordings come from one host."""
 
     @classmethod
     def of(cls, bot: BotSettings) -> MediaHosts:
@@ -84,6 +88,9 @@ class MediaHosts:
                 raise MediaUrlRefused(f"a recording's URL with scheme {scheme[0][:-1]!r}", url=_shown(url))
             raise MediaUrlRefused("the recording's URL is malformed", url=_shown(url))
         host = found["host"].strip("[]").lower().rstrip(".")
+        origin = (found["scheme"].lower(), host)
+        if origin in self._passed:
+            return
         if _address(host) is not None or is_loopback(host):
             self.check_address(host, host)
         if not self.allows(host):
@@ -93,8 +100,10 @@ class MediaHosts:
                 public=True,
                 hint=f"if recordings of {self.bot} come from there, add it to bots.{self.bot}.media_hosts",
             )
-        if found["scheme"].lower() == "http" and not is_loopback(host):
+        if origin[0] == "http" and not is_loopback(host):
             raise MediaUrlRefused(f"plain http:// from {host}: only loopback hosts may do that", url=_shown(url))
+        if len(self._passed) < REMEMBERED_HOSTS:
+            self._passed.add(origin)
 
     def check_address(self, host: str, address: str) -> None:
         """Raises MediaHostRefused if `host` resolved to an inner address and isn't named literally."""

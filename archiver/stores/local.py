@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
-import io
 import os
 import secrets
 import shutil
@@ -32,7 +31,7 @@ from aiofiles.threadpool.binary import AsyncFileIO
 from archiver.buffers import Buffers, Reservation
 from archiver.cancellation import to_its_end
 from archiver.errors import KeyConflict, StoreError, StoreUnavailable
-from archiver.stores import Saved
+from archiver.stores import Saved, check_key, check_part
 
 BLOCK = 1024 * 1024
 """Bytes collected before they go to the disk: a hop to a thread costs as much as writing many kilobytes."""
@@ -70,25 +69,44 @@ KNOWN_FOLDERS = 4096
 _Pieces = list[bytes]
 
 
-class _HashingFile(io.FileIO):
-    """Hashes what it writes, in the same hop to a thread."""
+class _Part:
+    """A temporary file that hashes what it writes, in the same hop to a thread."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640), "wb")
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         self.sha256 = hashlib.sha256()
         self.length = 0
+        """What was to be written."""
+        self.written = 0
 
-    def writelines(self, pieces: _Pieces, /) -> None:  # type: ignore[override]  # a list is all that comes here
+    def fileno(self) -> int:
+        """The file's number."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
+
+    def writelines(self, pieces: _Pieces) -> None:
+        """Append all of them."""
         # Counted before it is written: after a write that failed no later one makes the lengths agree, so that nothing is saved.
         size = sum(map(len, pieces))
         self.length += size
         for piece in pieces:
             self.sha256.update(piece)
-        written = os.writev(self.fileno(), pieces)
+        written = os.writev(self._descriptor, pieces)
+        self.written += written
         if written < size:
-            view = memoryview(b"".join(pieces))[written:]
-            while view:
-                view = view[self.write(view) or 0 :]
+            rest = memoryview(b"".join(pieces))[written:]
+            while rest:
+                written = os.write(self._descriptor, rest)
+                self.written += written
+                rest = rest[written:]
+
+
+@wrap.register
+def _(file: _Part, *, loop: asyncio.AbstractEventLoop | None = None, executor: ThreadPoolExecutor | None = None) -> AsyncFileIO:
+    return AsyncFileIO(file, loop=loop, executor=executor)  # type: ignore[arg-type]  # what it calls, a _Part has
 
 
 class _LocalUpload:
@@ -99,7 +117,7 @@ class _LocalUpload:
         self._reservation = reservation
         self._pieces: _Pieces = []
         self._held = 0
-        self._file: _HashingFile | None = None
+        self._file: _Part | None = None
         self._async_file: AsyncFileIO | None = None
         self._over = False
 
@@ -127,19 +145,19 @@ class _LocalUpload:
         self._async_file = wrap(file, executor=self.store.threads)
         file.writelines(pieces)
 
-    def create(self) -> _HashingFile:
+    def create(self) -> _Part:
         """The temporary file, made if need be; blocks."""
         if self._file is None:
             if self._over:
                 raise StoreError(f"{self._key} has been saved already", store_key=self._key)
             self.store.make_folder(os.path.dirname(self.part))
-            self._file = _HashingFile(self.part)
+            self._file = _Part(self.part)
             self.store.seen = True
         return self._file
 
     async def save(self, key: str | None = None, *, guard: Callable[[], None] | None = None) -> Saved:
         key = key or self._key
-        self.store.path(key)
+        self.store.name(key)
         ending = _Ending(self, key, guard, self._take())
         with _translated(key):
             if self._file is not None:
@@ -195,9 +213,8 @@ class _Ending:
             return
         file = self._upload.create()
         os.fsync(file.fileno())
-        written = os.fstat(file.fileno()).st_size
-        if written != file.length:
-            raise StoreUnavailable(f"{self._key}: wrote {file.length} bytes, the file has {written}", store_key=self._key)
+        if file.written != file.length:
+            raise StoreUnavailable(f"{self._key}: wrote {file.written} of {file.length} bytes", store_key=self._key)
         self._synced = True
 
     def write_and_sync(self) -> None:
@@ -208,7 +225,7 @@ class _Ending:
     def link(self) -> None:
         """Let the file appear under its key, unless something is there. Then nothing is `saved`, and `compare` is next."""
         store, file = self._upload.store, self._upload.create()
-        target = str(store.path(self._key))
+        target = store.name(self._key)
         store.make_folder(os.path.dirname(target))
         if self._guard is not None:
             self._guard()
@@ -225,7 +242,7 @@ class _Ending:
         """Hold the file against the one that has its key. Raises KeyConflict."""
         store, file = self._upload.store, self._upload.create()
         digest = file.sha256.hexdigest()
-        target = store.path(self._key)
+        target = Path(store.name(self._key))
         if target.is_symlink() or not target.is_file():
             raise StoreError(f"{self._key} exists and is not a plain file", hint="move it away", store_key=self._key)
         with target.open("rb") as there:
@@ -304,6 +321,7 @@ class LocalStore:
 
     def __init__(self, root: Path, buffers: Buffers) -> None:
         self.root = root
+        self._prefix = f"{str(root).rstrip('/')}/"
         self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
         self.finisher = _Finisher(self)
         self._buffers = buffers
@@ -319,21 +337,18 @@ class LocalStore:
         """Do `work` in a thread, to its end."""
         return await to_its_end(asyncio.get_running_loop().run_in_executor(self.threads, work, *args))
 
-    def path(self, key: str) -> Path:
+    def name(self, key: str) -> str:
         """The file of a key. Raises StoreError for a key that could leave the root."""
-        parts = key.split("/")
-        if any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts) or not _encodable(key):
-            raise StoreError(f"{key!r} is not a key of this store", store_key=key)
-        return self.root.joinpath(*parts)
+        check_key(key)
+        return f"{self._prefix}{key}"
 
-    def _part_path(self, key: str, part: str) -> Path:
-        if not (part.startswith(".") and part.endswith(".part")) or "/" in part or "\0" in part:
-            raise StoreError(f"{part!r} is not a temporary name", store_key=key)
-        return self.path(key).with_name(part)
+    def _part_name(self, key: str, part: str) -> str:
+        check_part(key, part)
+        return f"{os.path.dirname(self.name(key))}/{part}"
 
     @asynccontextmanager
     async def upload(self, key: str, *, part: str) -> AsyncIterator[_LocalUpload]:
-        path = str(self._part_path(key, part))
+        path = self._part_name(key, part)
         async with self._buffers.reserve(BLOCK) as reservation:
             upload = _LocalUpload(self, key, path, reservation)
             try:
@@ -342,7 +357,7 @@ class LocalStore:
                 await upload.leave()
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
-        path = self.path(key)
+        path = self.name(key)
         with _translated(key):
             try:
                 async with aiofiles.open(path, "rb", buffering=0, executor=self.threads) as file:
@@ -352,20 +367,20 @@ class LocalStore:
                 raise StoreError(f"{key} is missing", store_key=key, missing=True) from None
 
     async def size(self, key: str) -> int | None:
-        path = self.path(key)
+        path = self.name(key)
         with _translated(key):
             try:
-                found = await self.hop(path.stat)
+                found = await self.hop(os.stat, path)
             except (FileNotFoundError, NotADirectoryError):
                 return None
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     async def discard(self, key: str, *, part: str, left_for: timedelta) -> bool:
         # Its name tells whose it is, so that its age does not matter.
-        path = self._part_path(key, part)
+        path = self._part_name(key, part)
         with _translated(key):
             try:
-                await self.hop(path.unlink)
+                await self.hop(os.unlink, path)
             except (FileNotFoundError, NotADirectoryError):
                 return False
         return True
@@ -388,7 +403,7 @@ class LocalStore:
             found = b"".join([block async for block in self.read(probe)])
         finally:
             with _translated(probe):
-                await self.hop(partial(self.path(probe).unlink, missing_ok=True))
+                await self.hop(partial(Path(self.name(probe)).unlink, missing_ok=True))
         if found != payload:
             raise StoreUnavailable(f"{self.root}: what was written is not what is read back")
         return f"{self.root}, {await self.free() / 1e9:.1f} GB free"
@@ -444,13 +459,6 @@ class LocalStore:
         if len(self._known_folders) >= KNOWN_FOLDERS:
             self._known_folders.clear()
         self._known_folders.update(synced[:-1])
-
-
-def _encodable(key: str) -> bool:
-    try:
-        return bool(key.encode())
-    except UnicodeEncodeError:
-        return False
 
 
 def _sync_folder(folder: str) -> None:
