@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from archiver.config import BotSettings, DatabaseSettings, RateLimit, S3Settings, Settings, load, parse_duration
+from archiver.config import BotSettings, DatabaseSettings, RateLimit, S3Settings, Settings, load, parse_duration, parse_size
 from archiver.errors import ConfigError
 from archiver.naming import PathTemplate, path_part
 from archiver.redact import redact
@@ -155,6 +155,13 @@ def test_history_is_kept_for_ever_or_as_long_as_is_said(loaded: Load) -> None:
         (BOT + "client_secret_file = 'x'", "bots[0]: client_secret and client_secret_file exclude each other"),
         (BOT.replace(f'"{SECRET}"', "12345678"), "bots[0].client_secret: input should be a valid string"),
         ("[storage.s3]\nsecret_access_key = 12345678", "storage.s3.secret_access_key: input should be a valid string"),
+        ("[transfer]\nmax_buffer = 'plenty'", "transfer.max_buffer = 'plenty': a size is a number and a unit"),
+        ("[transfer]\nmax_buffer = '-1MiB'", "transfer.max_buffer = '-1MiB': a size is a number and a unit"),
+        ("[transfer]\nmax_buffer = true", "transfer.max_buffer = True: a size is a number and a unit"),
+        ("[transfer]\nmax_buffer = '1MiB'", "transfer.max_buffer = '1MiB': is at least"),
+        ("[transfer]\nmax_bandwidth = '10'", "transfer.max_bandwidth = '10': is bytes a second, at least"),
+        ("[transfer]\nstall_timeout = '0s'", "transfer.stall_timeout = '0s': is longer than 0"),
+        ("[transfer]\nconnections_per_host = -1", "transfer.connections_per_host = -1: input should be greater"),
         (BOT + "rate_limits = ['60 a minute']", "bots[0].rate_limits[0] = '60 a minute': a rate limit looks like"),
         (BOT + "rate_limits = ['0/minute']", "bots[0].rate_limits[0] = '0/minute': a rate limit looks like"),
         (BOT + "rate_limits = ['99999999999/minute']", "a rate limit looks like"),
@@ -252,6 +259,29 @@ def test_a_host_that_is_no_safe_origin_is_refused(loaded: Load, host: str) -> No
 )
 def test_an_origin_is_kept_without_its_last_slash(loaded: Load, host: str) -> None:
     assert loaded(BOT + f'host = "{host}"').bots[0].host == host.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("17", 17),
+        ("17B", 17),
+        ("2KB", 2000),
+        ("2KiB", 2048),
+        ("1.5MiB", 1572864),
+        (" 3 GB ", 3 * 10**9),
+        ("1GiB", 2**30),
+    ],
+)
+def test_a_size_is_a_number_and_a_unit(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+def test_limits_that_are_empty_or_zero_are_none(loaded: Load) -> None:
+    for none in ('""', "0", '"0MiB"'):
+        terms = loaded(f"[transfer]\nmax_bandwidth = {none}\nmin_rate = {none}").transfer
+        assert (terms.max_bandwidth, terms.min_rate) == (None, None)
 
 
 # --- secrets
