@@ -18,11 +18,12 @@ from archiver.errors import ConfigError
 from archiver.kore.client import KoreClient, api_session
 from archiver.kore.media import MediaClient, MediaHosts
 from archiver.observe.logs import logger
+from archiver.observe.tally import Tally
 from archiver.queue.database import Database
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import Queue
 from archiver.stores import open_store
-from archiver.worker import Tally, Worker
+from archiver.worker import Worker
 
 log = logger(__name__)
 
