@@ -219,7 +219,7 @@ def _transfers(document: dict[str, Any], width: int, most: int) -> Iterator[Tabl
     # Names give way, never the figures, and each transfer keeps to its line.
     room = max(24, width - 56)
     widths = {"bot": min(12, room // 4), "session_id": room * 3 // 8, "file_name": room * 3 // 8}
-    shown = table("bot", "session", "file on its way", "received", "", "a second", "time left", right=range(3, 7))
+    shown = table("bot", "session", "file", "received", "", "a second", "time left", right=range(3, 7))
     for column in shown.columns:
         column.no_wrap = True
     for one in every[:most]:
