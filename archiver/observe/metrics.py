@@ -44,7 +44,7 @@ def metrics(bots: Sequence[str], tally: Tally, now: Now) -> Iterator[Metric]:
     running = {bot: [transfer for transfer in transfers.running if transfer.bot == bot] for bot in bots}
 
     yield _by_bot(CounterMetricFamily, "archiver_received_bytes_total",
-        "Bytes of recordings that came in, those of transfers that failed included.",
+        "Bytes of recordings that came in, those of transfers that failed or began again included.",
         {bot: transfers.received[bot] for bot in bots})  # fmt: skip
     yield _by_bot(CounterMetricFamily, "archiver_files_total",
         "Recordings that are stored, confirmed and recorded.",
