@@ -33,11 +33,11 @@ from archiver.config import Settings, load
 from archiver.errors import UsageError
 from archiver.evidence.verify import Verified, verify
 from archiver.observe import logs
+from archiver.observe.tally import Tally
 from archiver.queue.database import Database
 from archiver.queue.sessions import NewSession
 from archiver.session import State
 from archiver.stores import open_store
-from archiver.worker import Tally
 
 MARK = ".archiver-demo"
 ELSEWHERE = "name another folder with --directory"

@@ -19,12 +19,13 @@ from archiver.config import BotSettings, LogSettings, Settings
 from archiver.kore.client import Answer, Asked, KoreClient
 from archiver.kore.media import MediaClient, MediaHosts
 from archiver.observe.logs import configure
+from archiver.observe.tally import Tally
 from archiver.queue.database import Database
 from archiver.queue.migrate import migrate
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import NewSession, Queue
 from archiver.stores import open_store
-from archiver.worker import Tally, Worker
+from archiver.worker import Worker
 from benchmarks.queue.tool import SESSION_ID, ProducerContext, Release, Settled, Tool
 
 BOT = "bench"

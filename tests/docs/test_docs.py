@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import Metric, generate_latest
+from prometheus_client.registry import Collector
 
 from archiver.cli.app import COMMANDS
+from archiver.observe.metrics import Now, metrics
+from archiver.observe.tally import Tally
 from archiver.queue.database import Database
 from archiver.session import State
 
@@ -53,6 +57,18 @@ def test_every_state_is_explained(state: State) -> None:
 def test_links_between_documents_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document):
         assert (ROOT / target).exists() or (ROOT / "docs" / target).exists(), target
+
+
+def test_every_metric_is_explained() -> None:
+    served = generate_latest(_Served()).decode()
+    names = re.findall(r"^# TYPE (\w+) ", served, re.MULTILINE)
+    assert len(names) > 10
+    assert not {name for name in names if f"`{name}`" not in OPERATIONS}
+
+
+class _Served(Collector):
+    def collect(self) -> Iterable[Metric]:
+        return metrics(["bot"], Tally(), Now(1, 1, 1.0))
 
 
 def test_the_changelog_has_an_unreleased_section() -> None:

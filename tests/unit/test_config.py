@@ -98,7 +98,7 @@ def test_the_example_shows_every_key_of_every_section_and_no_other() -> None:
 def test_the_example_shows_the_defaults() -> None:
     data = tomllib.loads(EXAMPLE.read_text(encoding="utf-8"))
     settings = load(EXAMPLE, {})
-    for name in ("worker", "retry", "log"):
+    for name in ("worker", "transfer", "retry", "log", "metrics"):
         assert getattr(settings, name) == type(getattr(settings, name))(), name
     assert settings.storage.s3 == S3Settings()
     assert settings.storage.path.text == PathTemplate(data["storage"]["path"]).text
@@ -190,12 +190,29 @@ def test_history_is_kept_for_ever_or_as_long_as_is_said(loaded: Load) -> None:
         ("[retry]\nnot_ready_delays = ['soon']", "retry.not_ready_delays[0] = 'soon': a duration"),
         ("[log]\nlevel = 'loud'", "log.level = 'loud': input should be 'debug'"),
         ("[log]\nlevel = 'a\\nb'".replace("'", '"'), r"log.level = 'a\nb'"),
+        ("[metrics]\nlisten = '9464'", "metrics.listen = '9464': is host:port, such as"),
+        ("[metrics]\nlisten = ':9464'", "is host:port, such as"),
+        ("[metrics]\nlisten = '127.0.0.1:65536'", "is host:port, such as"),
+        ("[metrics]\nlisten = 'http://127.0.0.1:9464'", "is host:port, such as"),
         ("x = ", "not valid TOML"),
         ("a = 1\na = 2", "not valid TOML"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_key_and_value(loaded: Load, text: str, told: str) -> None:
     assert told in refused(loaded, text)
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("", None),
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("[::1]:0", ("::1", 0)),
+        ("a.internal:80", ("a.internal", 80)),
+    ],
+)
+def test_metrics_are_served_where_it_says(loaded: Load, listen: str, address: tuple[str, int] | None) -> None:
+    assert loaded(f"[metrics]\nlisten = '{listen}'").metrics.address == address
 
 
 def test_every_mistake_is_told_at_once(loaded: Load) -> None:
