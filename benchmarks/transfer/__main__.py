@@ -82,7 +82,7 @@ def _numbers(_context: click.Context, _option: click.Parameter, value: str) -> l
 def main(json_file: Path | None, **options: Any) -> None:
     """Measure the transfers beside others; see the README beside this file."""
     # Everything is cleaned up on the way out, so a request to end is turned into an exception.
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(SystemExit(143)))
+    signal.signal(signal.SIGTERM, _end)
     adopt_orphans()
     install_missing(list(PACKAGES))
     facts = {"python": platform.python_version(), "processors": os.cpu_count(), "versions": versions(), **_plain(options)}
@@ -97,6 +97,10 @@ def main(json_file: Path | None, **options: Any) -> None:
             report(console, bench.samples)
             if json_file is not None:
                 json_file.write_text(json.dumps(as_json(facts, bench.samples), indent=1) + "\n")
+
+
+def _end(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from benchmarks.transfer.corpus import Corpus, NotTheSameWork, check_same, make_
 from benchmarks.transfer.downloads import PEERS, Download
 from benchmarks.transfer.figures import OURS
 from benchmarks.transfer.nginx import Nginx
-from benchmarks.transfer.process import Client, Cost, run
+from benchmarks.transfer.process import Client, Cost
 
 PEER = "curl"
 TWO = "archiver, 2 workers"
@@ -36,7 +36,7 @@ async def measure(bench: Bench, label: str, corpus: Corpus, concurrency: Sequenc
             case = Case("job", label, at_once, corpus, rounds)
             for number in range(rounds):
                 os.sync()
-                cost, used = await asyncio.to_thread(_curl, bench, case, http, origin)
+                cost, used = await _curl(bench, case, http, origin)
                 bench.record(case, PEER, PEER, number, cost, used, None)
                 for name, workers in ((OURS, 1), (TWO, 2)):
                     if workers == 1 or label == TWO_WORKERS:
@@ -44,14 +44,14 @@ async def measure(bench: Bench, label: str, corpus: Corpus, concurrency: Sequenc
                         bench.record(case, name, PEER, number, cost, used, inside)
 
 
-def _curl(bench: Bench, case: Case, http: Nginx, origin: str) -> tuple[Cost, float]:
+async def _curl(bench: Bench, case: Case, http: Nginx, origin: str) -> tuple[Cost, float]:
     with bench.fresh() as scratch:
         target = scratch / "target"
         make_folders(target, case.corpus.files)
         also = [(f"{http.url}{ours.API}{file.session}", target / file.session / "answer.json") for file in case.corpus.files]
         download = Download(case.corpus.files, origin, target, scratch, case.concurrency, None, also)
         before = http.cpu_seconds()
-        cost = run(PEER, PEERS[PEER].command(download), scratch / "log")
+        [cost] = await _run(PEER, PEERS[PEER].command(download), scratch, 1)
         used = http.cpu_seconds() - before
         check_same(PEER, target, case.corpus.files)
         return cost, used
@@ -66,7 +66,8 @@ async def _work(bench: Bench, case: Case, http: Nginx, server: Server, workers: 
         await server.administer("CHECKPOINT")
         os.sync()
         before = http.cpu_seconds() + server.cpu_seconds()
-        costs = await asyncio.to_thread(_workers, scratch, dsn, http, target, case, workers)
+        command = ours.worker_command(scratch, dsn, http.url, target, case.concurrency)
+        costs = await _run(OURS, command, scratch, workers)
         used = http.cpu_seconds() + server.cpu_seconds() - before
         check_same(OURS, target, case.corpus.files)
         try:
@@ -77,8 +78,8 @@ async def _work(bench: Bench, case: Case, http: Nginx, server: Server, workers: 
         return Cost(seconds, sum(cost.cpu_seconds for cost in costs), peak), used, inside
 
 
-def _workers(scratch: Path, dsn: str, http: Nginx, target: Path, case: Case, workers: int) -> list[Cost]:
-    command = ours.worker_command(scratch, dsn, http.url, target, case.concurrency)
+async def _run(name: str, command: Sequence[str], scratch: Path, clients: int) -> list[Cost]:
+    """So many clients at once; a cancellation kills them."""
     with ExitStack() as stack:
-        started = [stack.enter_context(Client(OURS, command, scratch / f"log-{number}")) for number in range(workers)]
-        return [client.wait() for client in started]
+        started = [stack.enter_context(Client(name, command, scratch / f"log-{number}")) for number in range(clients)]
+        return list(await asyncio.gather(*(asyncio.to_thread(client.wait) for client in started)))
