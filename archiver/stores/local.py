@@ -150,8 +150,7 @@ class _LocalUpload:
         if self._file is None:
             if self._over:
                 raise StoreError(f"{self._key} has been saved already", store_key=self._key)
-            self.store.make_folder(os.path.dirname(self.part))
-            self._file = _Part(self.part)
+            self._file = self.store.in_its_folder(self.part, _Part)
             self.store.seen = True
         return self._file
 
@@ -226,11 +225,14 @@ class _Ending:
         """Let the file appear under its key, unless something is there. Then nothing is `saved`, and `compare` is next."""
         store, file = self._upload.store, self._upload.create()
         target = store.name(self._key)
-        store.make_folder(os.path.dirname(target))
-        if self._guard is not None:
-            self._guard()
+
+        def link(to: str) -> None:
+            if self._guard is not None:
+                self._guard()
+            os.link(self._upload.part, to, follow_symlinks=False)
+
         try:
-            os.link(self._upload.part, target, follow_symlinks=False)
+            store.in_its_folder(target, link)
         except FileExistsError:
             return
         # The link is not durable until its folder is, nor that one until the folder above it.
@@ -426,22 +428,42 @@ class LocalStore:
         self._stuck.discard(part)
 
     def make_folder(self, folder: str) -> None:
-        """Make a folder and those above it; blocks. It is not durable before its `unsynced` ones are synced."""
+        """Make a folder and those above it, as far as they are not known; blocks. It is not durable before its `unsynced` ones
+        are synced.
+        """
+        for missing in reversed(self.unsynced(folder)[:-1]):
+            try:
+                os.mkdir(missing)
+            except FileExistsError:
+                continue
+            except FileNotFoundError:
+                # What was known has been removed, or there is no root yet.
+                self._make_from_root(missing)
+
+    def _make_from_root(self, folder: str) -> None:
+        self._known_folders.clear()
         root = str(self.root)
-        if folder == root and self.seen and not os.path.isdir(root):
+        if self.seen and not os.path.isdir(root):
             # It was there: a drive has dropped out. Made again, it would hide what lies on that drive.
             raise FileNotFoundError(errno.ENOENT, "the folder of storage.url is gone")
-        try:
-            os.mkdir(folder)
-        except FileExistsError:
-            return
-        except FileNotFoundError:
-            self.make_folder(os.path.dirname(folder))
+        above = [folder]
+        while not os.path.isdir(above[-1]):
+            above.append(os.path.dirname(above[-1]))
+        for missing in reversed(above[:-1]):
             with suppress(FileExistsError):
-                os.mkdir(folder)
-        self._known_folders.discard(folder)
-        if len(folder) <= len(root):
-            _sync_folder(os.path.dirname(folder))
+                os.mkdir(missing)
+            if len(missing) <= len(root):
+                _sync_folder(os.path.dirname(missing))
+
+    def in_its_folder(self, path: str, make: Callable[[str], T]) -> T:
+        """Make something in a folder, which is made first if need be, and again if it was removed meanwhile; blocks."""
+        folder = os.path.dirname(path)
+        self.make_folder(folder)
+        try:
+            return make(path)
+        except FileNotFoundError:
+            self._make_from_root(folder)
+            return make(path)
 
     def unsynced(self, folder: str) -> list[str]:
         """The folders to sync for what was put into `folder` to be durable: itself, and those above it as far as this process
