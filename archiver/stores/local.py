@@ -39,11 +39,8 @@ BLOCK = 1024 * 1024
 THREADS = 32
 """What waits for a disk waits side by side: on two cores, Python's own pool would have six of them."""
 
-FINISHING = 2
-"""So many batches of files are taken through their last steps at once: while one waits for the journal, the other one writes."""
-
-BATCH = 32
-"""Files of a batch, at most."""
+BATCH = 64
+"""So many files are taken through their last steps together, at most."""
 
 T = TypeVar("T")
 
@@ -260,12 +257,14 @@ class _Ending:
 
 
 class _Finisher:
-    """Takes files through their last steps, together those that come while others are at it."""
+    """Takes files through their last steps: one batch at a time, those that come meanwhile are the next. Several at once would
+    only part them: each waits for the same journal, and for the interpreter's lock with every call.
+    """
 
     def __init__(self, store: LocalStore) -> None:
         self._store = store
         self._waiting: list[_Ending] = []
-        self._running = 0
+        self._running = False
 
     def finish(self, ending: _Ending) -> asyncio.Future[Saved | None]:
         """What was saved, durable; None if there is something under the key."""
@@ -274,14 +273,14 @@ class _Finisher:
         return ending.done
 
     def _start(self) -> None:
-        while self._waiting and self._running < FINISHING:
+        if self._waiting and not self._running:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            self._running += 1
+            self._running = True
             job = asyncio.get_running_loop().run_in_executor(self._store.threads, self._finish_all, batch)
             job.add_done_callback(partial(self._tell, batch))
 
     def _tell(self, batch: list[_Ending], job: asyncio.Future[None]) -> None:
-        self._running -= 1
+        self._running = False
         failure = job.exception()
         for ending in batch:
             error = ending.error or failure

@@ -26,6 +26,7 @@ from benchmarks.transfer.nginx import make_certificate, nginx
 from benchmarks.transfer.process import adopt_orphans
 from benchmarks.transfer.programs import PACKAGES, install_missing, program, versions
 from benchmarks.transfer.uploads import PEERS as UPLOADS
+from benchmarks.transfer.volume import volume
 
 PARTS = ("disk", "https", "s3", "job")
 
@@ -76,7 +77,9 @@ def _numbers(_context: click.Context, _option: click.Parameter, value: str) -> l
     help=f"Only these: {', '.join(dict.fromkeys((*DOWNLOADS, *UPLOADS)))}.",
 )  # fmt: skip
 @click.option("--s3-server", type=click.Choice(["rclone", "nginx"]), default="rclone", show_default=True, help="See the README.")
-@click.option("--loop", type=click.Choice(["asyncio", "uvloop"]), default="asyncio", show_default=True, help="Ours runs on it.")
+@click.option("--disk", type=click.Choice(["here", "ext4"]), default="here", show_default=True,
+              help="Work in the temporary folder, or on a file system with a journal made there (for root).")  # fmt: skip
+@click.option("--loop", type=click.Choice(["asyncio", "uvloop"]), default="uvloop", show_default=True, help="Ours runs on it.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every figure to this file.")
 @click.option("--profiles", type=click.Path(path_type=Path), help="Keep cProfile's view of ours there; its times suffer.")
 def main(json_file: Path | None, **options: Any) -> None:
@@ -90,13 +93,14 @@ def main(json_file: Path | None, **options: Any) -> None:
     with tempfile.TemporaryDirectory(prefix="transfer-benchmark-") as folder:
         # Postgres, started by root, runs as another account, and has to get in.
         Path(folder).chmod(0o755)
-        bench = Bench(Path(folder), options["peers"], options["loop"], options["profiles"], console)
-        try:
-            _measure(bench, **options)
-        finally:
-            report(console, bench.samples)
-            if json_file is not None:
-                json_file.write_text(json.dumps(as_json(facts, bench.samples), indent=1) + "\n")
+        with volume(Path(folder), options["disk"]) as work:
+            bench = Bench(work, options["peers"], options["loop"], options["profiles"], console)
+            try:
+                _measure(bench, **options)
+            finally:
+                report(console, bench.samples)
+                if json_file is not None:
+                    json_file.write_text(json.dumps(as_json(facts, bench.samples), indent=1) + "\n")
 
 
 def _end(number: int, _frame: object) -> None:
