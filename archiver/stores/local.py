@@ -26,7 +26,7 @@ from aiofiles.threadpool.binary import AsyncFileIO
 from archiver.buffers import Buffers
 from archiver.cancellation import to_its_end
 from archiver.errors import KeyConflict, StoreError, StoreUnavailable
-from archiver.stores import Saved
+from archiver.stores import Advice, Saved
 
 BLOCK = 1024 * 1024
 """Bytes collected before they go to the disk: a hop to a thread costs as much as writing many kilobytes."""
@@ -171,7 +171,7 @@ class LocalStore:
         return self.path(key).with_name(part)
 
     @asynccontextmanager
-    async def upload(self, key: str, *, part: str) -> AsyncIterator[_LocalUpload]:
+    async def upload(self, key: str, *, part: str, movable: bool = False) -> AsyncIterator[_LocalUpload]:
         upload = _LocalUpload(self, key, self._part_path(key, part))
         try:
             with _translated(key):
@@ -235,6 +235,9 @@ class LocalStore:
     async def free(self) -> int:
         with _translated(str(self.root)):
             return (await asyncio.to_thread(shutil.disk_usage, self.root)).free
+
+    async def advice(self) -> list[Advice]:
+        return []
 
     def remove(self, part: Path) -> None:
         """Remove a temporary file of ours; blocks. One that cannot be, because its folder went away under it, is tried again by
