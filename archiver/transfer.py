@@ -46,7 +46,7 @@ async def transfer(
     `guard` is called before any final key appears, and raises LeaseLost. A body that is not the recording, or not all of it,
     raises TransferError; it may be the only copy, so the last one is kept. Raises StoreError besides.
     """
-    async with media.open(url) as response, store.upload(to.key, part=to.part) as upload:
+    async with media.open(url) as response, store.upload(to.key, part=to.part, movable=to.keep_rejected) as upload:
         head = bytearray()
         received = 0
         try:

@@ -35,6 +35,9 @@ READY_SECONDS = 60
 ACCESS_KEY = "archiver-test"
 SECRET_KEY = "Secret/of+the-tests=0123456789"
 BUCKET = "archiver-tests"
+DOMAIN = "s3.test"
+"""What SeaweedFS answers to by the names of buckets below it, for whoever finds it by that name."""
+
 LOCKED_BUCKET = "archiver-tests-locked"
 """With Object Lock: what is written there cannot be deleted for a day."""
 
@@ -140,7 +143,7 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
             f"-volume.port={volume}", f"-volume.port.grpc={volume_rpc}", "-volume.max=40", "-master.volumeSizeLimitMB=256",
             f"-filer.port={filer}", f"-filer.port.grpc={filer_rpc}", f"-filer.localSocket={folder}/f.sock",
             f"-s3.port={port}", f"-s3.port.grpc={s3_rpc}", f"-s3.localSocket={folder}/s.sock", "-s3.config=s3.json",
-            "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false",
+            "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.domainName={DOMAIN}", "-s3.autoCreateBucket=false",
         ]  # fmt: skip
 
     with _joined(folder, "seaweedfs", weed, command, {}) as server:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from urllib.parse import unquote_plus
 from xml.sax.saxutils import escape
 
 from archiver.stores.s3_refusals import Refused, text_of
@@ -44,24 +43,30 @@ class Multipart:
         self.key = key
         self._id = ""
         self._lost_begin = False
+        self._checksums = False
         self.parts: list[Part] = []
         self.asked_to_complete = False
-        self.over = False
+        self.completed = False
+        self._aborted = False
 
     @property
     def length(self) -> int:
         """Bytes in its parts."""
         return sum(part.length for part in self.parts)
 
-    async def begin(self, headers: Mapping[str, str]) -> None:
-        """Have it begun. Raises Refused."""
-
+    async def begin(self, headers: Mapping[str, str], *, checksums: bool = True) -> None:
+        """Have it begun; with `checksums` the server keeps those of its parts, and wants them all named. Raises Refused."""
+        self._checksums = checksums
         lost: list[bool] = []
         self._lost_begin = True
-        checksums = {"x-amz-checksum-algorithm": "SHA256", "x-amz-checksum-type": "COMPOSITE"}
-        answer = await self._wire.send(
-            "POST", self.key, query={"uploads": ""}, headers={**checksums, **headers}, on_lost=lambda: lost.append(True)
-        )
+        kept = {"x-amz-checksum-algorithm": "SHA256", "x-amz-checksum-type": "COMPOSITE"} if checksums else {}
+        try:
+            answer = await self._wire.send(
+                "POST", self.key, query={"uploads": ""}, headers={**kept, **headers}, on_lost=lambda: lost.append(True)
+            )
+        except Refused:
+            self._lost_begin = bool(lost)
+            raise
         self._id = text_of(answer.xml(), "UploadId")
         if not self._id:
             raise Refused(200, "NotXml", "the answer names no upload: is this an S3 server?")
@@ -92,8 +97,9 @@ class Multipart:
         """Make the object of its parts, unless the key is taken. Raises Refused."""
         self.parts.sort(key=lambda part: part.number)
         listed = "".join(
-            f"<Part><ChecksumSHA256>{base64_of(part.sha256)}</ChecksumSHA256><ETag>{escape(part.etag)}</ETag>"
-            f"<PartNumber>{part.number}</PartNumber></Part>"
+            f"<Part><ETag>{escape(part.etag)}</ETag><PartNumber>{part.number}</PartNumber>"
+            + (f"<ChecksumSHA256>{base64_of(part.sha256)}</ChecksumSHA256>" if self._checksums else "")
+            + "</Part>"
             for part in self.parts
         )
         document = f'<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{listed}</CompleteMultipartUpload>'
@@ -106,24 +112,23 @@ class Multipart:
             body=Body.of(document.encode()),
             before=before,
         )
-        self.over = True
+        self.completed = True
         return answer
 
     async def abort(self, *, interrupted: bool) -> None:
         """Take it back. `interrupted`: a part was under way, and may arrive after all. Raises Refused."""
-        if self.over:
-            return
-        if self._id:
+        if self._id and not (self.completed or self._aborted):
             await abort(self._wire, self.key, self._id)
             if interrupted and await self._still_there():
                 await abort(self._wire, self.key, self._id)
+            self._aborted = True
         if self._lost_begin:
             # An answer to its beginning was lost: there may be one more, whose ID nobody knows. The key is one file of one
             # session, and that is ours for now.
             async for left in uploads(self._wire, self.key):
                 if left.key == self.key:
                     await abort(self._wire, left.key, left.id)
-        self.over = True
+            self._lost_begin = False
 
     async def _still_there(self) -> bool:
         try:
@@ -149,20 +154,20 @@ class Begun:
 
 async def uploads(wire: S3Wire, prefix: str) -> AsyncIterator[Begun]:
     """The uploads to keys with this prefix that are neither completed nor aborted. Raises Refused."""
-    query = {"uploads": "", "prefix": prefix, "encoding-type": "url"}
+    # No encoding-type: some servers say that they encode keys, and don't. Ours have nothing that XML could not carry.
+    query = {"uploads": "", "prefix": prefix}
     while True:
         answer = await wire.send("GET", query=query)
         listed = answer.xml()
-        decode = unquote_plus if text_of(listed, "EncodingType") == "url" else str
         now = parsedate_to_datetime(answer.headers["Date"]) if "Date" in answer.headers else datetime.now(UTC)
         last = ("", "")
         for upload in listed.iter("Upload"):
-            last = (decode(text_of(upload, "Key")), text_of(upload, "UploadId"))
+            last = (upload.findtext("Key") or "", text_of(upload, "UploadId"))
             yield Begun(*last, now - datetime.fromisoformat(text_of(upload, "Initiated")))
         if text_of(listed, "IsTruncated") != "true" or not last[0]:
             return
         # Some servers leave the first marker out, where it is that of the last upload listed.
-        query["key-marker"] = decode(text_of(listed, "NextKeyMarker")) or last[0]
+        query["key-marker"] = listed.findtext("NextKeyMarker") or last[0]
         query["upload-id-marker"] = text_of(listed, "NextUploadIdMarker") or last[1]
 
 

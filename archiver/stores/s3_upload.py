@@ -182,10 +182,10 @@ class S3Upload:
     async def _begin(self) -> None:
         # Parts cannot be given another key later, nor be read. Where that may be needed they go to the temporary one: when the
         # caller says so, and when the key is taken, by an equal object most likely, which ends in nothing, or else in quarantine.
-        await self._store.tried()
+        tried = await self._store.tried()
         at = self._part_key if self._movable or await self._store.stored(self._key) else self._key
         self._multipart = Multipart(self._store.wire, self._store.prefix + at)
-        await settled(self._multipart.begin(self._store.description()))
+        await settled(self._multipart.begin(self._store.description(), checksums=tried.verifies))
 
     # --- saving
 
@@ -223,13 +223,23 @@ class S3Upload:
         # It lies aside, or is about to.
         if await store.stored(key):
             return await store.compare(key, multipart.length, sha256, composite(multipart.parts))
-        if not multipart.over:
+        if not multipart.completed:
             await settled(store.complete(multipart, self._part_key, sha256, None))
-        copy = Multipart(store.wire, store.prefix + key)
-        self._copies.append(copy)
-        await settled(copy.begin(store.description(sha256)))
-        await copy.copy(multipart, store.copy_source(self._part_key))
-        return await settled(store.complete(copy, key, sha256, guard))
+        return await settled(store.complete(await self._copy_of(multipart, key, sha256), key, sha256, guard))
+
+    async def _copy_of(self, multipart: Multipart, key: str, sha256: bytes) -> Multipart:
+        """A copy of what lies aside, in parts as well, to be completed. Some servers compute no checksums of what they copy: then
+        it is begun without them, and read back in the end.
+        """
+        store = self._store
+        for checksums in (True, False) if (await store.tried()).verifies else (False,):
+            copy = Multipart(store.wire, store.prefix + key)
+            self._copies.append(copy)
+            await settled(copy.begin(store.description(sha256), checksums=checksums))
+            await copy.copy(multipart, store.copy_source(self._part_key))
+            if all(part.confirmed for part in copy.parts):
+                break
+        return self._copies[-1]
 
     # --- leaving
 
