@@ -31,9 +31,9 @@ async def try_server(wire: S3Wire, prefix: str, description: Mapping[str, str]) 
     body = Body.of(secrets.token_bytes(64))
     multipart = Multipart(wire, name)
     deletes = True
+    once = {**description, **_checksum(body), "If-None-Match": "*"}
+    stored = await wire.send("PUT", name, headers=once, body=body)
     try:
-        once = {**description, **_checksum(body), "If-None-Match": "*"}
-        stored = await wire.send("PUT", name, headers=once, body=body)
         await _must_not_overwrite(wire, name, once, body, multipart, description)
         read = await wire.send("GET", name)
         if read.body != body.pieces[0]:
