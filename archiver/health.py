@@ -87,7 +87,7 @@ async def check_store(settings: Settings) -> list[Finding]:
             advice = await store.advice()
     except ArchiverError as error:
         return [of_error("store", error)]
-    found = [Finding("store", "warning", seen, mend) for seen, mend in advice]
+    found = [Finding("store: advice", "warning", seen, mend) for seen, mend in advice]
     if free is not None and free < LOW_DISK:
         return [Finding("store", "warning", message, "free disk space: this lasts for few recordings"), *found]
     return [Finding("store", "ok", message), *found]
