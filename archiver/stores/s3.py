@@ -162,9 +162,11 @@ class S3Store:
             if refused.status == 412 or (refused.status in (404, 409) and await self.stored(key)):
                 return await self.compare(key, multipart.length, sha256, composite(multipart.parts))
             raise
-        head = await self._head(key) or {}
+        head = await self._head(key)
+        if head is None:
+            return await self.compare(key, multipart.length, sha256)  # which says so
         theirs = head.get("x-amz-checksum-sha256") or text_of(answer.xml(), "ChecksumSHA256")
-        if int(head.get("Content-Length", -1)) != multipart.length or (theirs and theirs != composite(multipart.parts)):
+        if _length(head) != multipart.length or (theirs and theirs != composite(multipart.parts)):
             # Some servers look whether the key is taken, and then complete, which is not one act: somebody came in between.
             return await self.compare(key, multipart.length, sha256)
         # Where the server has no checksum of the whole, those of the parts, in an object of the right length, say as much.
@@ -197,7 +199,7 @@ class S3Store:
         head = await self._head(key)
         if head is None:
             raise StoreUnavailable(f"{key} was there a moment ago and is gone", hint="who deletes there?", store_key=key)
-        size, kept = int(head["Content-Length"]), head.get("x-amz-checksum-sha256", "")
+        size, kept = _length(head), head.get("x-amz-checksum-sha256", "")
         stored = b""
         if (await self.tried()).verifies:
             if kept and "-" not in kept:
@@ -263,7 +265,7 @@ class S3Store:
         self.check_key(key)
         with translated(key):
             head = await self._head(key)
-        return None if head is None else int(head["Content-Length"])
+            return None if head is None else _length(head)
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
         self.check_key(key)
@@ -332,6 +334,13 @@ class S3Store:
     async def advice(self) -> list[Advice]:
         with translated(f"s3://{self.wire.bucket}"):
             return await advise(self.wire, self.prefix, await self.tried())
+
+
+def _length(head: Mapping[str, str]) -> int:
+    try:
+        return int(head.get("Content-Length", ""))
+    except ValueError:
+        raise Refused(200, "NoLength", "the server does not say how long the object is") from None
 
 
 def _decoded(checksum: str) -> bytes:

@@ -134,9 +134,9 @@ class Multipart:
         try:
             await self._wire.send("GET", self.key, query=self._query())
         except Refused as refused:
-            if refused.status == 404:
-                return False
-            raise
+            if refused.status not in (403, 404):
+                raise
+            return refused.status == 403  # we may not know, and to abort it again does no harm
         return True
 
     def _query(self, number: int = 0) -> dict[str, str]:
@@ -163,12 +163,19 @@ async def uploads(wire: S3Wire, prefix: str) -> AsyncIterator[Begun]:
         last = ("", "")
         for upload in listed.iter("Upload"):
             last = (upload.findtext("Key") or "", text_of(upload, "UploadId"))
-            yield Begun(*last, now - datetime.fromisoformat(text_of(upload, "Initiated")))
+            yield Begun(*last, now - _instant(text_of(upload, "Initiated")))
         if text_of(listed, "IsTruncated") != "true" or not last[0]:
             return
         # Some servers leave the first marker out, where it is that of the last upload listed.
         query["key-marker"] = listed.findtext("NextKeyMarker") or last[0]
         query["upload-id-marker"] = text_of(listed, "NextUploadIdMarker") or last[1]
+
+
+def _instant(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise Refused(200, "NotXml", f"{text!r} is no instant: is this an S3 server?") from None
 
 
 async def sweep(wire: S3Wire, like: str, left_for: timedelta) -> bool:

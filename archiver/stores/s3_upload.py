@@ -65,12 +65,12 @@ class _Block:
         """Take a piece that fits."""
         self.length += len(piece)
         last = self.pieces[-1] if self.pieces else None
-        if isinstance(last, bytearray) and len(last) < SMALL:
-            last += piece
-        elif len(piece) < SMALL:
-            self.pieces.append(bytearray(piece))
-        else:
+        if len(piece) >= SMALL:
             self.pieces.append(piece)
+        elif isinstance(last, bytearray) and len(last) < SMALL:
+            last += piece
+        else:
+            self.pieces.append(bytearray(piece))
 
 
 class S3Upload:
