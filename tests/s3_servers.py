@@ -141,8 +141,8 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
             str(weed), "-logtostderr", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
             f"-master.port={master}", f"-master.port.grpc={master_rpc}", "-master.telemetry=false",
             f"-volume.port={volume}", f"-volume.port.grpc={volume_rpc}", "-volume.max=40", "-master.volumeSizeLimitMB=256",
-            f"-filer.port={filer}", f"-filer.port.grpc={filer_rpc}", f"-filer.localSocket={folder}/f.sock",
-            f"-s3.port={port}", f"-s3.port.grpc={s3_rpc}", f"-s3.localSocket={folder}/s.sock", "-s3.config=s3.json",
+            f"-filer.port={filer}", f"-filer.port.grpc={filer_rpc}", "-filer.localSocket=f.sock",
+            f"-s3.port={port}", f"-s3.port.grpc={s3_rpc}", "-s3.localSocket=s.sock", "-s3.config=s3.json",
             "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.domainName={DOMAIN}", "-s3.autoCreateBucket=false",
         ]  # fmt: skip
 

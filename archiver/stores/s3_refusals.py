@@ -110,7 +110,9 @@ class Refused(Exception):
                 pass  # an HTML page of some proxy: its status says enough
             else:
                 code, message, region = text_of(root, "Code"), text_of(root, "Message")[:300], text_of(root, "Region") or region
-        code = code or _BY_STATUS.get(status, f"HTTP {status}")
+        if not code:
+            # A HEAD to the wrong region is answered so, with nothing but this header.
+            code = "PermanentRedirect" if status == 400 and region else _BY_STATUS.get(status, f"HTTP {status}")
         passing = code in _PASSING or status in _PASSING_STATUS
         return (Passing if passing else Refused)(
             status, code, message, region=region, request_id=headers.get("x-amz-request-id", "")

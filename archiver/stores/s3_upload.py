@@ -245,7 +245,7 @@ class S3Upload:
 
     async def drop(self) -> None:
         """Take back what is not saved; not to be cancelled. What fails of it is logged, and tried again by `check`."""
-        interrupted = bool(self._in_flight)
+        interrupted = self._broken or bool(self._in_flight)
         for task in self._in_flight:
             task.cancel()
         if self._in_flight:

@@ -13,7 +13,7 @@ import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 from xml.etree.ElementTree import Element
 
@@ -117,7 +117,6 @@ class S3Wire:
     site: Site
     bucket: str
     path_style: bool
-    headers: Mapping[str, str] = field(default_factory=dict)
 
     def url(self, key: str = "", query: Mapping[str, str] | None = None) -> str:
         """The URL of a key, or of the bucket, escaped as signatures want it. An empty value in `query` is a name alone."""
@@ -180,9 +179,7 @@ class S3Wire:
     ) -> aiohttp.ClientResponse:
         """One try, up to the head of a 2xx. Raises Refused for whatever else comes, Passing if it may be tried again."""
         url = self.url(key, query)
-        signed = await self.signer.sign(
-            method, url, {**self.headers, **headers}, region=self.site.region, body_sha256=body.sha256.hex()
-        )
+        signed = await self.signer.sign(method, url, headers, region=self.site.region, body_sha256=body.sha256.hex())
         if method in ("PUT", "POST"):
             signed["Content-Length"] = str(body.length)
         if before is not None:

@@ -181,9 +181,12 @@ class Proxy:
         writer.write_eof()
 
     def _matching(self, operation: str) -> list[Fault]:
-        found = [fault for fault in self.faults if re.fullmatch(fault.operation, operation) and fault.times]
-        for fault in found:
-            fault.times -= 1
+        found: list[Fault] = []
+        for fault in self.faults:
+            answered = any(other.answer is not None for other in found)
+            if fault.times and re.fullmatch(fault.operation, operation) and not (answered and fault.answer is not None):
+                fault.times -= 1
+                found.append(fault)
         return found
 
 

@@ -508,6 +508,7 @@ async def test_a_refusal_says_what_to_do(seaweedfs: S3Server, status: int, code:
     [
         error(301, "PermanentRedirect", headers="x-amz-bucket-region: eu-north-1\r\nLocation: http://127.0.0.1:1/\r\n"),
         error(400, "AuthorizationHeaderMalformed", inside="<Region>eu-north-1</Region>"),
+        b"HTTP/1.1 400 X\r\nx-amz-bucket-region: eu-north-1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     ],
 )
 async def test_the_wrong_region_is_told_with_the_right_one_and_no_redirect_is_followed(
@@ -545,6 +546,15 @@ async def test_no_secret_is_in_an_error_a_log_or_a_representation(seaweedfs: S3S
         told += [record.getMessage() for record in caplog.records]
         assert not [text for text in told if secret in text or SECRET_KEY in text]
     assert bench.objects() == set()
+
+
+@pytest.mark.parametrize("length", [20_000, 4 * MEGABYTE])
+async def test_a_server_that_refuses_before_it_has_read_the_body_is_heard(seaweedfs: S3Server, length: int) -> None:
+    async with s3_bench(seaweedfs, secret_access_key="Wrong-secret/of+another=kind") as bench:
+        body = Body.of(bytes(length))
+        with pytest.raises(Refused) as caught:
+            await bench.s3.wire.send("PUT", bench.prefix + KEY, body=body, patient=False)
+        assert caught.value.code == "SignatureDoesNotMatch"
 
 
 # --- servers that fall short
@@ -672,6 +682,36 @@ async def test_uploads_of_a_dead_worker_are_swept_and_no_others(bench: S3Bench) 
     assert await discard(timedelta(seconds=-5)) is False
     assert sorted(bench.uploads()) == sorted(others)
     assert bench.get(f"{folder}/kept.wav") == SMALL
+
+
+@pytest.mark.parametrize("marker", ["<NextKeyMarker>{}</NextKeyMarker><NextUploadIdMarker>id-1</NextUploadIdMarker>", ""])
+async def test_a_long_list_of_uploads_is_read_to_its_end(seaweedfs: S3Server, marker: str) -> None:
+    """Where a server names no marker, the last upload of the page is it."""
+    async with behind(seaweedfs) as (bench, proxy):
+        at = bench.prefix + "s1/"
+        two = _listed(at + "a.wav", 0) + _listed(at + "b.wav", 1)
+        first = f"<R><IsTruncated>true</IsTruncated>{marker.format(at + 'b.wav')}{two}</R>"
+        last = f"<R><IsTruncated>false</IsTruncated>{_listed(at + 'c.wav', 2)}</R>"
+        for page in (first, last):
+            proxy.add(Fault("GET .*uploads", answer=_page(page)))
+        assert await bench.store.discard("s1/_", part=PART, left_for=timedelta(hours=1))
+        assert [request.query["uploadId"] for request in proxy.requests if request.operation == "Abort"] == [
+            "id-0",
+            "id-1",
+            "id-2",
+        ]
+        second = proxy.requests[-2]
+        assert (second.query["key-marker"], second.query["upload-id-marker"]) == (at + "b.wav", "id-1")
+
+
+def _listed(key: str, number: int) -> str:
+    return f"<Upload><Key>{key}</Key><UploadId>id-{number}</UploadId><Initiated>2026-01-02T03:04:05.678Z</Initiated></Upload>"
+
+
+def _page(document: str) -> bytes:
+    body = document.encode()
+    head = b"HTTP/1.1 200 OK\r\nDate: Fri, 02 Jan 2026 05:00:00 GMT\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+    return head % len(body) + body
 
 
 async def test_where_sessions_share_a_folder_only_uploads_of_the_same_one_are_swept(bench: S3Bench) -> None:
