@@ -16,7 +16,7 @@ PYTEST ?= -m "not thorough"
 # Whose S3 the tests meet: see tests/s3_servers.py.
 SERVERS ?= .venv-seaweedfs/.ready
 
-.PHONY: help demo test test-all check lint types imports tests bench-queue bench-fleet lock clean
+.PHONY: help demo test test-all check lint types imports tests bench-queue bench-transfer bench-fleet lock clean
 help:
 	@echo "make demo      archive 300 simulated sessions into ./archiver-demo (AUDIO=DIR serves your own WAVs)"
 	@echo "make test      lint, types, import directions and every test, on one Python"
@@ -24,6 +24,7 @@ help:
 	@echo "               3.11 up that this machine has, but those that prove a server or a whole fleet, whatever the Python (once)"
 	@echo "make bench-fleet  prove budget, evening and nightly batch over real worker processes (half an hour)"
 	@echo "make bench-queue  the queue beside pgqueuer and procrastinate (BENCH='--rounds 3' passes options)"
+	@echo "make bench-transfer  downloads, uploads and the whole job beside curl, aria2, rclone and others (BENCH='--only disk')"
 	@echo "make lock      renew the lock files (needs uv)"
 
 $(VENV)/.ready: locks/dev.txt pyproject.toml
@@ -89,13 +90,25 @@ bench-fleet: $(VENV)/.ready
 bench-queue: .venv-bench/.ready
 	.venv-bench/bin/python -m benchmarks.queue $(BENCH)
 
+.venv-bench-transfer/.ready: locks/bench-transfer.txt pyproject.toml
+	@mkdir -p .tmp
+	rm -rf .venv-bench-transfer
+	$(PYTHON) -m venv .venv-bench-transfer
+	.venv-bench-transfer/bin/python -m pip install --quiet --require-hashes --only-binary=:all: -r locks/bench-transfer.txt
+	.venv-bench-transfer/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+bench-transfer: .venv-bench-transfer/.ready
+	.venv-bench-transfer/bin/python -m benchmarks.transfer $(BENCH)
+
 lock:
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade --all-extras --group dev pyproject.toml -o locks/dev.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --group build -o locks/build.txt
-	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --extra s3 pyproject.toml -o locks/runtime.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --extra fast --extra metrics --extra s3 pyproject.toml -o locks/runtime.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade --group seaweedfs -o locks/seaweedfs.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade --no-emit-package tailer --group localstack -o locks/localstack.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --group bench pyproject.toml -o locks/bench.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --group bench-transfer pyproject.toml -o locks/bench-transfer.txt
 
 clean:
 	rm -rf .venv .venv-* .cache .tmp .hypothesis .mypy_cache .pytest_cache .ruff_cache archiver-demo dist

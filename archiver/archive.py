@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from archiver.config import BotSettings, RetrySettings
 from archiver.errors import ApiDefect, ArchiverError, MediaUrlExpired, StoreError, StoreUnavailable, TransferError
 from archiver.kore.client import Answer, Asked, KoreClient, RemoteFile
 from archiver.kore.media import MediaClient
 from archiver.naming import PathTemplate, clean_file_name
+from archiver.observe.transfers import Transfers
 from archiver.outcome import Archived, Failed, NotReady, Outcome, Retry, Unavailable, classify, facts_of
 from archiver.queue.quota import Quota
 from archiver.session import Attempt, Session, StoredFile
 from archiver.stores import Store
-from archiver.transfer import Target, Transferred, transfer
+from archiver.transfer import Target, transfer
 
 _FileId = tuple[int, str]  # place and name in the platform's answer
 
@@ -35,12 +35,12 @@ class BotAccess:
 
 @dataclass(frozen=True)
 class Archive:
-    """Where recordings go and under which terms. `on_bytes` is told of every byte that arrives."""
+    """Where recordings go and under which terms. `transfers` is told of all that arrives."""
 
     store: Store
     path: PathTemplate
     retry: RetrySettings
-    on_bytes: Callable[[int], None] = lambda count: None
+    transfers: Transfers = field(default_factory=Transfers)
 
     def target(self, session: Session, file_name: str) -> Target:
         """Where one file of a session goes. A rejected body is kept when nothing else will come."""
@@ -76,19 +76,20 @@ async def archive_session(attempt: Attempt, bot: BotAccess, archive: Archive, gu
             return Failed("platform_failed", _evidence(answer))
         case _:
             return Retry("api_status_unknown", _evidence(answer) | {"status": answer.status})
-    source = _Source(attempt, bot, _urls(answer))
+    urls = _Urls(attempt, bot, answer)
     problems: list[ArchiverError] = []
     for file, name in _missing(session, answer):
-        fetch = partial(
-            transfer,
-            to=archive.target(session, name),
-            media=bot.media,
-            store=archive.store,
-            guard=guard,
-            on_bytes=archive.on_bytes,
-        )
         try:
-            done = await source.fetch(file, fetch)
+            with archive.transfers.running_one(session.bot, session.session_id, name) as progress:
+                done = await transfer(
+                    _Source(urls, file),
+                    to=archive.target(session, name),
+                    media=bot.media,
+                    store=archive.store,
+                    guard=guard,
+                    progress=progress,
+                    transfers=archive.transfers,
+                )
         except StoreUnavailable:
             raise
         except (TransferError, StoreError) as error:
@@ -107,7 +108,8 @@ async def archive_session(attempt: Attempt, bot: BotAccess, archive: Archive, gu
             flags=done.inspection.flags,
         )
         attempt.stored.append(stored)
-        attempt.note("stored", existed=done.saved.existed, **stored.as_row())
+        breaks = {"breaks": done.breaks} if done.breaks else {}
+        attempt.note("stored", existed=done.saved.existed, **breaks, **stored.as_row())
     if problems:
         # As long as one of them may still come, the session is not given up.
         raise min(problems, key=lambda error: isinstance(classify(error), Failed))
@@ -139,41 +141,50 @@ def _missing(session: Session, answer: Answer) -> list[tuple[RemoteFile, str]]:
     return missing
 
 
-class _Source:
+class _Urls:
     """The signed URLs of one answer. They expire within minutes: when one is refused, all are asked for afresh. Where a fresh one
     is refused too, asking on for the other files would only spend the budget.
     """
 
-    def __init__(self, attempt: Attempt, bot: BotAccess, urls: dict[_FileId, str]) -> None:
+    def __init__(self, attempt: Attempt, bot: BotAccess, answer: Answer) -> None:
         self._attempt = attempt
         self._bot = bot
-        self._urls = urls
-        self._fresh_refused = False
+        self.newest = _by_file(answer)
+        self.refused_afresh = False
 
-    async def fetch(self, file: RemoteFile, transfer_from: Callable[[str], Awaitable[Transferred]]) -> Transferred:
-        """`transfer_from` the file's URL, or from a fresh one if that has expired."""
-        which = (file.ordinal, file.name)
-        try:
-            return await transfer_from(self._urls[which])
-        except MediaUrlExpired as expired:
-            if self._fresh_refused:
-                raise
-            self._attempt.note("url_expired", ordinal=file.ordinal, http_status=expired.facts.get("http_status"))
+    async def renew(self, file: RemoteFile, refused: MediaUrlExpired) -> None:
+        """Ask for all URLs again."""
+        if self.refused_afresh:
+            raise refused
+        self._attempt.note("url_expired", ordinal=file.ordinal, http_status=refused.facts.get("http_status"))
         answer = await _ask(self._attempt, self._bot, drawn=False)
-        fresh = _urls(answer)
-        if which not in fresh:
+        fresh = _by_file(answer)
+        if (file.ordinal, file.name) not in fresh:
             raise ApiDefect(
                 f"a second answer no longer lists file {file.ordinal}", reason="api_answer_changed", answer=answer.raw
             )
-        self._urls.update(fresh)
-        try:
-            return await transfer_from(self._urls[which])
-        except MediaUrlExpired:
-            self._fresh_refused = True
-            raise
+        self.newest.update(fresh)
 
 
-def _urls(answer: Answer) -> dict[_FileId, str]:
+@dataclass(frozen=True)
+class _Source:
+    """One file's URL among them, as `Download` wants it."""
+
+    urls: _Urls
+    file: RemoteFile
+
+    @property
+    def url(self) -> str:
+        return self.urls.newest[self.file.ordinal, self.file.name]
+
+    async def renew(self, refused: MediaUrlExpired) -> None:
+        await self.urls.renew(self.file, refused)
+
+    def refused_afresh(self) -> None:
+        self.urls.refused_afresh = True
+
+
+def _by_file(answer: Answer) -> dict[_FileId, str]:
     return {(file.ordinal, file.name): file.url for file in answer.files}
 
 

@@ -511,6 +511,28 @@ class LogSettings(_Section):
     format: Literal["auto", "console", "json"] = "auto"
 
 
+_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
+
+
+class MetricsSettings(_Section):
+    """Where a worker serves its metrics. Empty: nowhere."""
+
+    listen: str = ""
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and ((found := _ADDRESS.fullmatch(value)) is None or int(found["port"]) > 65535):
+            raise ValueError('is host:port, such as "127.0.0.1:9464"; empty for no metrics')
+        return value
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port to listen at, if any; port 0 is a free one."""
+        host, _, port = self.listen.rpartition(":")
+        return (host.strip("[]"), int(port)) if self.listen else None
+
+
 class Settings(_Section):
     """The whole configuration."""
 
@@ -521,6 +543,7 @@ class Settings(_Section):
     transfer: TransferSettings = TransferSettings()
     retry: RetrySettings = RetrySettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
     source: Annotated[str, Field(exclude=True)] = "defaults"
     """Where the settings came from, for people; not a key."""
 

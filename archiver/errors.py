@@ -19,10 +19,12 @@
     │   └── CredentialsRejected      401 or 403, signed afresh and asked again
     ├── TransferError                one recording
     │   ├── MediaUnreachable         no connection, a broken one, a stall, 5xx
+    │   │   └── MediaNotResumable    broken, and the host cannot go on in the middle of this file
     │   ├── MediaUrlExpired          the signed URL is not accepted (any more)
     │   ├── MediaUrlRefused          not a URL that a recording may be fetched from
     │   ├── MediaHostRefused         a host outside `media_hosts`, or an address that is not public
     │   └── RecordingRejected        what came is not the recording; the body is kept under quarantine at the end
+    ├── MetricsUnavailable           1: nothing can be served at the address for the metrics
     └── LeaseLost                    another worker may own the session now: discard, touch nothing
 
 An error names what is wrong (`message`), what was seen (`facts`), and what to do (`hint`). No text in it carries a secret:
@@ -66,6 +68,12 @@ class ConfigError(ArchiverError):
     """A setting is missing, misspelt or wrong. The message names the key, the value and its source."""
 
     exit_code = 2
+
+
+class MetricsUnavailable(ArchiverError):
+    """The metrics cannot be served where `metrics.listen` says."""
+
+    hint = "each worker of a host needs a port of its own: change metrics.listen, or empty it for no metrics"
 
 
 class DatabaseError(ArchiverError):
@@ -182,6 +190,10 @@ class MediaUnreachable(TransferError):
     """No connection to the media host, a broken one, a stall, or 5xx."""
 
     reason = "media_unreachable"
+
+
+class MediaNotResumable(MediaUnreachable):
+    """A body broke, and its host cannot go on where it broke, or the file is another one by now: only the first byte is left."""
 
 
 class MediaUrlExpired(TransferError):

@@ -107,7 +107,8 @@ def clean_file_name(given: str, taken: Iterable[str]) -> str:
     name = re.split(r"[/\\]", given)[-1]
     name = "".join("_" if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c for c in name)
     name = unicodedata.normalize("NFC", name)
-    name = name.lstrip(" .~").rstrip(" .") or "recording"
+    # Space of every kind: a name of nothing else before its suffix is none to Windows.
+    name = re.sub(r"\A[\s.~]+|[\s.]+\Z", "", name) or "recording"
     stem, dot, suffix = name.rpartition(".")
     if not dot or len(suffix) > 10:
         stem, dot, suffix = name, "", ""

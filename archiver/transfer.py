@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-import aiohttp
-
-from archiver.errors import KeyConflict, MediaUnreachable, RecordingRejected
+from archiver.download import Download, Source
+from archiver.errors import KeyConflict, MediaNotResumable, MediaUnreachable, RecordingRejected
 from archiver.kore.media import MediaClient
-from archiver.recording import HEAD_BYTES, Inspection, inspect
+from archiver.observe.transfers import Transfer, Transfers
+from archiver.recording import Inspection, inspect
 from archiver.stores import Saved, Store
 from archiver.transient import retry_transient
 
 
 @dataclass(frozen=True)
 class Transferred:
-    """A recording that the store has confirmed, and what it turned out to be."""
+    """A recording that the store has confirmed, and what it turned out to be. `breaks`: so often it went on in its middle."""
 
     saved: Saved
     inspection: Inspection
+    breaks: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,66 +37,46 @@ class Target:
     keep_rejected: bool
 
 
-@retry_transient(MediaUnreachable)
+@retry_transient(MediaNotResumable)
 async def transfer(
-    url: str, to: Target, media: MediaClient, store: Store, guard: Callable[[], None], on_bytes: Callable[[int], None]
+    source: Source,
+    to: Target,
+    media: MediaClient,
+    store: Store,
+    guard: Callable[[], None],
+    progress: Transfer,
+    transfers: Transfers,
 ) -> Transferred:
-    """Fetch `url` into `to.key` of the store. Memory is constant whatever the length.
+    """Fetch a recording from `source` into `to.key` of the store. Memory is constant whatever the length.
 
     A short break of the media host is waited out here: to come again through the queue would cost a call to the platform.
     `guard` is called before any final key appears, and raises LeaseLost. A body that is not the recording, or not all of it,
-    raises TransferError; it may be the only copy, so the last one is kept. Raises StoreError besides.
+    raises TransferError; it may be the only copy, so the last one is kept. Raises StoreError, and what `source` does, besides.
     """
-    async with media.open(url) as response, store.upload(to.key, part=to.part, movable=to.keep_rejected) as upload:
-        head = bytearray()
-        received = 0
+    # Memory first: while it is waited for, no connection is open that could run out of patience, and no URL has been used.
+    async with (
+        store.upload(to.key, part=to.part, movable=to.keep_rejected) as upload,
+        Download(media, source, progress, transfers) as body,
+    ):
+        if body.expected is not None:
+            upload.expect(body.expected)
         try:
-            try:
-                async for chunk in _body(response):
-                    if len(head) < HEAD_BYTES:
-                        head += chunk[: HEAD_BYTES - len(head)]
-                    received += len(chunk)
-                    on_bytes(len(chunk))
-                    await upload.write(chunk)
-            except (aiohttp.ClientError, TimeoutError) as error:
-                raise _broken(error, response.content_length, received, bytes(head)) from None
-            _check_length(response, received)
-            inspection = inspect(
-                name=to.name, head=bytes(head), length=received, content_type=response.headers.get("Content-Type")
-            )
-            return Transferred(await upload.save(guard=guard), inspection)
+            async for piece in body.pieces():
+                await upload.write(piece)
+            _check_length(body)
+            inspection = inspect(name=to.name, head=bytes(body.head), length=body.received, content_type=body.content_type)
+            return Transferred(await upload.save(guard=guard), inspection, body.breaks)
         except (MediaUnreachable, RecordingRejected, KeyConflict) as error:
-            if received and (to.keep_rejected or isinstance(error, KeyConflict)):
+            if body.received and (to.keep_rejected or isinstance(error, KeyConflict)):
                 # An earlier try of this same attempt may have left another body of this length there: then that one stays.
                 with suppress(KeyConflict):
-                    error.facts["quarantined"] = (await upload.save(f"{to.quarantine}{received}-{to.name}", guard=guard)).key
+                    saved = await upload.save(f"{to.quarantine}{body.received}-{to.name}", guard=guard)
+                    error.facts["quarantined"] = saved.key
             raise
 
 
-async def _body(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The body as it comes. When the connection breaks, what had arrived by then comes first: aiohttp would throw it away."""
-    try:
-        async for chunk in response.content.iter_any():
-            yield chunk
-    except (aiohttp.ClientError, TimeoutError):
-        if left := response.content._read_nowait(-1):
-            yield left
-        raise
-
-
-def _broken(error: Exception, promised: int | None, received: int, head: bytes) -> MediaUnreachable:
-    return MediaUnreachable(
-        f"the connection broke after {received} bytes" + (f" of {promised}" if promised is not None else ""),
-        reason="recording_stalled" if isinstance(error, TimeoutError) else "recording_truncated",
-        expected=promised,
-        received=received,
-        first_bytes=repr(head[:64])[2:-1],
-        error=type(error).__name__,
-    )
-
-
-def _check_length(response: aiohttp.ClientResponse, received: int) -> None:
-    promised = response.content_length
+def _check_length(body: Download) -> None:
+    promised, received = body.expected, body.received
     if promised is not None and promised != received:
         raise RecordingRejected(
             f"{received} bytes came, {promised} were promised", reason="recording_truncated", expected=promised, received=received

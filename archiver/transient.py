@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 import backoff
@@ -19,9 +20,11 @@ T = TypeVar("T")
 
 
 def retry_transient(
-    *exceptions: type[Exception], on_retry: Callable[[Exception, float], None] | None = None
+    *exceptions: type[Exception],
+    unless: type[Exception] | tuple[()] = (),
+    on_retry: Callable[[Exception, float], None] | None = None,
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
-    """Repeat the decorated coroutine function when it raises one of `exceptions`; the last one is raised.
+    """Repeat the decorated coroutine function when it raises one of `exceptions` that is not `unless`; the last one is raised.
 
     No try begins more than SECONDS (and one short wait) after the first did.
     """
@@ -31,21 +34,26 @@ def retry_transient(
             on_retry(details["exception"], details["wait"])
 
     def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        # The library's max_time looks at the clock before a try, and so repeats one that took minutes to fail.
+        too_late: ContextVar[float] = ContextVar(f"{function.__qualname__} is too late")
+        repeat = backoff.on_exception(
+            backoff.expo,
+            exceptions,
+            max_tries=TRIES,
+            giveup=lambda error: isinstance(error, unless) or time.monotonic() >= too_late.get(),
+            jitter=backoff.full_jitter,
+            factor=0.5,
+            on_backoff=tell,
+            logger=None,
+        )(function)
+
         @functools.wraps(function)
         async def patiently(*args: P.args, **kwargs: P.kwargs) -> T:
-            # The library's max_time looks at the clock before a try, and so repeats one that took minutes to fail.
-            too_late = time.monotonic() + SECONDS
-            repeat = backoff.on_exception(
-                backoff.expo,
-                exceptions,
-                max_tries=TRIES,
-                giveup=lambda _: time.monotonic() >= too_late,
-                jitter=backoff.full_jitter,
-                factor=0.5,
-                on_backoff=tell,
-                logger=None,
-            )
-            return await repeat(function)(*args, **kwargs)
+            before = too_late.set(time.monotonic() + SECONDS)
+            try:
+                return await repeat(*args, **kwargs)
+            finally:
+                too_late.reset(before)
 
         return patiently
 

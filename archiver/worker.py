@@ -29,7 +29,9 @@ from archiver.errors import (
 )
 from archiver.lease import Lease, steady_seconds
 from archiver.observe.logs import logger, speak_of
+from archiver.observe.tally import Tally
 from archiver.outcome import Archived, HandedBack, Outcome, Retry, classify, facts_of
+from archiver.progress import read_and_tell, write_down
 from archiver.queue.database import Database
 from archiver.queue.sessions import Backlog, Queue
 from archiver.queue.settling import Ended, Settling
@@ -54,20 +56,6 @@ STORE_PATIENCE = 5
 
 FAREWELL_SECONDS = 5.0
 """What handing back and signing off may take after the grace, whatever hangs."""
-
-
-@dataclass
-class Tally:
-    """What this worker has done since it started; for progress and for the closing line."""
-
-    ended: dict[str, int] = field(default_factory=dict)
-    files: int = 0
-    bytes: int = 0
-    lost: int = 0
-
-    def add_bytes(self, count: int) -> None:
-        """So many bytes of recordings came in."""
-        self.bytes += count
 
 
 @dataclass(frozen=True)
@@ -122,7 +110,17 @@ class Worker:
         self._store_retry_at = 0.0
         self._prune_at = 0.0
         self._compare_at = time.monotonic() + UPKEEP_SECONDS
-        self.tally = tally or Tally()
+        self.tally = tally or Tally(archive.transfers)
+
+    @property
+    def running(self) -> int:
+        """Sessions that it has in hand."""
+        return len(self._running)
+
+    @property
+    def lease_remaining(self) -> float:
+        """Seconds that it may still act, unless it renews its lease before."""
+        return 0.0 if self._lease is None else self._lease.remaining
 
     def stop(self) -> None:
         """Claim nothing more, finish or hand back what runs, end. Callable from a signal handler."""
@@ -142,6 +140,8 @@ class Worker:
             asyncio.create_task(self._keep_lease(), name="lease"),
             asyncio.create_task(self._listen(), name="listen"),
             asyncio.create_task(self._upkeep(), name="upkeep"),
+            asyncio.create_task(read_and_tell(self.tally.transfers), name="readings"),
+            asyncio.create_task(write_down(self.tally.transfers, self._queue, lambda: self._lease), name="progress"),
         ]
         work = asyncio.create_task(self._claim_until_done(drain, max_wait, started), name="claim")
         told_to_stop = asyncio.create_task(self._stopping.wait(), name="stop")
@@ -367,12 +367,14 @@ class Worker:
             with suppress(DatabaseError):  # the next answer tells it again
                 await self._bots[session.bot].quota.answered()
         name = state.value if state.value != "pending" else type(outcome).__name__.lower()
-        self.tally.ended[name] = self.tally.ended.get(name, 0) + 1
-        self.tally.files += len(attempt.stored)
-        if session.probe:
-            await self._release(attempt, outcome)
         facts = {"files": len(attempt.stored), "bytes": sum(f.bytes for f in attempt.stored), "calls": attempt.calls}
         reason = getattr(outcome, "reason", None)
+        self.tally.ended[name] = self.tally.ended.get(name, 0) + 1
+        self.tally.attempts[session.bot, state.value, str(reason or getattr(outcome, "status", ""))] += 1
+        self.tally.stored[session.bot] += facts["files"]
+        self.tally.stored_bytes[session.bot] += facts["bytes"]
+        if session.probe:
+            await self._release(attempt, outcome)
         tell = log.warning if state.value == "failed" else log.info
         tell(f"session_{state.value}", **session.naming(), **facts, **({"reason": reason} if reason else {}))
 
@@ -507,7 +509,8 @@ class Worker:
             task.cancel()
         self._settling.cancel()
         await asyncio.wait([farewell, finished, work, *helpers, *self._running], timeout=1)
-        log.info("worker_stopped", **self.tally.ended, files=self.tally.files, bytes=self.tally.bytes, lost=self.tally.lost)
+        done = self.tally
+        log.info("worker_stopped", **done.ended, files=done.files, bytes=done.transfers.bytes, lost=done.lost)
 
     async def _finish(self, work: asyncio.Task[Drained]) -> None:
         # The claim loop ends by itself: cancelled in the middle of a claim, it would leave rows claimed by nobody.

@@ -33,11 +33,11 @@ from archiver.config import Settings, load
 from archiver.errors import UsageError
 from archiver.evidence.verify import Verified, verify
 from archiver.observe import logs
+from archiver.observe.tally import Tally
 from archiver.queue.database import Database
 from archiver.queue.sessions import NewSession
 from archiver.session import State
 from archiver.stores import open_store
-from archiver.worker import Tally
 
 MARK = ".archiver-demo"
 ELSEWHERE = "name another folder with --directory"
@@ -224,8 +224,8 @@ async def _show_progress(live: Live | None, database: Database, tally: Tally, to
         left = f"{(total - ended) * seconds / ended:.0f} s left" if ended else ""
         grid = Table.grid(padding=(0, 2))
         grid.add_row(*(f"{state} [bold]{count}[/bold]" for state, count in counts.items()))
-        rates = f"{size(tally.bytes / seconds)}/s, {ended / seconds:.0f} sessions/s"
-        line = f"{ended}/{total} sessions, {size(tally.bytes)}, {rates}, {left}"
+        rates = f"{size(tally.transfers.bytes / seconds)}/s, {ended / seconds:.0f} sessions/s"
+        line = f"{ended}/{total} sessions, {size(tally.transfers.bytes)}, {rates}, {left}"
         live.update(Group(ProgressBar(total=total, completed=ended, width=60), grid, line))
         await asyncio.sleep(0.2)
 

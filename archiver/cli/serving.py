@@ -11,17 +11,19 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from archiver import __version__
 from archiver.archive import Archive, BotAccess
+from archiver.bandwidth import Bandwidth
 from archiver.buffers import Buffers
 from archiver.config import Settings
 from archiver.errors import ConfigError
 from archiver.kore.client import KoreClient, api_session
 from archiver.kore.media import MediaClient, MediaHosts
 from archiver.observe.logs import logger
+from archiver.observe.tally import Tally
 from archiver.queue.database import Database
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import Queue
 from archiver.stores import open_store
-from archiver.worker import Tally, Worker
+from archiver.worker import Worker
 
 log = logger(__name__)
 
@@ -29,11 +31,13 @@ log = logger(__name__)
 @asynccontextmanager
 async def bot_access(settings: Settings, database: Database) -> AsyncIterator[dict[str, BotAccess]]:
     """What serves each bot. The API's connections and the media's never meet."""
+    limit = settings.transfer.max_bandwidth
+    bandwidth = Bandwidth(limit) if limit is not None else None
     async with AsyncExitStack() as stack:
         bots = {}
         for bot in settings.bots:
             http = await stack.enter_async_context(api_session())
-            media = MediaClient(MediaHosts.of(bot))
+            media = MediaClient(MediaHosts.of(bot), settings.transfer, bandwidth=bandwidth)
             stack.push_async_callback(media.close)
             client = KoreClient(bot, http, max_files=settings.worker.max_files_per_session, on_retry=_tell_of_retry(bot.name))
             bots[bot.name] = BotAccess(bot, client, media, Quota(database, bot, backoff_base=settings.retry.backoff_base))
@@ -49,7 +53,10 @@ def _tell_of_retry(bot: str) -> Callable[[Exception, float], None]:
 
 @asynccontextmanager
 async def composed_worker(settings: Settings, database: Database, queue: Queue, tally: Tally) -> AsyncIterator[Worker]:
-    """A worker that has everything, and whose store can be written. Raises StoreError, ConfigError."""
+    """A worker that has everything, whose store can be written, and whose metrics are served if that is wanted.
+
+    Raises StoreError, ConfigError, MetricsUnavailable.
+    """
     if not settings.bots:
         raise ConfigError("no bot is configured: nothing can be archived", hint="add a [[bots]] block to the configuration")
     buffers = Buffers(settings.transfer.max_buffer)
@@ -58,8 +65,8 @@ async def composed_worker(settings: Settings, database: Database, queue: Queue, 
         for bot in bots.values():
             # A key that cannot sign is found here, not by every session in turn.
             bot.client.signer.token()
-        archive = Archive(store, settings.storage.path, settings.retry, on_bytes=tally.add_bytes)
-        yield Worker(
+        archive = Archive(store, settings.storage.path, settings.retry, transfers=tally.transfers)
+        worker = Worker(
             settings,
             database,
             queue,
@@ -70,6 +77,31 @@ async def composed_worker(settings: Settings, database: Database, queue: Queue, 
             version=__version__,
             tally=tally,
         )
+        async with _metrics(settings, worker):
+            yield worker
+
+
+@asynccontextmanager
+async def _metrics(settings: Settings, worker: Worker) -> AsyncIterator[None]:
+    """Serve this worker's metrics, if that is wanted. Raises ConfigError, MetricsUnavailable."""
+    if not settings.metrics.listen:
+        yield
+        return
+    try:
+        from archiver.observe.metrics import Now, metrics, served
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "prometheus_client":
+            raise
+        raise ConfigError(
+            f"metrics.listen = {settings.metrics.listen!r} needs a library that is not installed",
+            hint="pip install 'kore-archiver[metrics]', or empty the key",
+        ) from None
+    bots = [bot.name for bot in settings.bots]
+    async with served(
+        settings.metrics,
+        lambda: metrics(bots, worker.tally, Now(settings.worker.concurrency, worker.running, worker.lease_remaining)),
+    ):
+        yield
 
 
 @contextmanager

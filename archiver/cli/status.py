@@ -9,12 +9,13 @@ from datetime import timedelta
 from typing import Any
 
 import click
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from archiver.cli.compose import DURATION, opened, run_async, settings_of
-from archiver.cli.output import console, json_option, moment, print_json, safe, size, table
+from archiver.cli.output import console, json_option, moment, print_json, printable, safe, size, table
 from archiver.cli.workers import workers_of
 from archiver.config import BotSettings, Settings
 from archiver.queue.database import Database
@@ -29,6 +30,13 @@ GENTLE = 10
 """A look at a large queue takes a while: the pause after it is so many times as long, whatever --every says."""
 
 
+LISTED = 20
+"""So many transfers are shown to people where the height of a terminal sets no bound."""
+
+FEWEST = 3
+"""So many transfers are shown however low the terminal is."""
+
+
 @click.command(short_help="Count sessions by state; show rates, holds and workers.")
 @click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
 @click.option("--every", type=DURATION, help="With --watch: the pause between two looks. Default: 2s.")
@@ -36,7 +44,7 @@ GENTLE = 10
 @click.pass_context
 def command(ctx: click.Context, watch: bool, every: timedelta | None, as_json: bool) -> None:
     """Count sessions by bot and state, say why some ended without a recording, how fast it goes and how long what waits will
-    take, and show holds, pauses and workers.
+    take, and show holds, pauses, workers, and how far each recording is that takes longer than two seconds.
 
     With --watch a terminal is redrawn; elsewhere every look prints one line, with --json one JSON document in a line. The pause
     between two looks is at least ten times what the last one took the database.
@@ -77,7 +85,7 @@ async def _watch(settings: Settings, every: timedelta, as_json: bool) -> None:
         with Live(console=out, auto_refresh=False) as live:
             while True:
                 document, pause = await _look(database, settings, every)
-                live.update(Group(*_blocks(document)), refresh=True)
+                live.update(Group(*_blocks(document, out.width, _room(out, document))), refresh=True)
                 await asyncio.sleep(pause)
 
 
@@ -133,7 +141,19 @@ async def status_document(database: Database, bots: Sequence[BotSettings]) -> di
         "pauses": fleet["pauses"],
         "bot_events": fleet["bot_events"],
         "blocked": fleet["blocked"],
+        "transfers": _on_their_way(workers),
         "workers": workers,
+    }
+
+
+def _on_their_way(workers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The large transfers of all workers together. `total` is None if one of them does not say how long it is."""
+    each = [worker["progress"] for worker in workers]
+    return {
+        "running": sum(progress["running"] for progress in each),
+        "bytes": sum(progress["bytes"] for progress in each),
+        "total": None if any(progress["total"] is None for progress in each) else sum(progress["total"] for progress in each),
+        "bytes_per_second": sum(progress["bytes_per_second"] for progress in each),
     }
 
 
@@ -144,19 +164,28 @@ def _nothing() -> dict[str, Any]:
 def print_status(document: dict[str, Any]) -> None:
     """The same for people."""
     out = console()
-    for block in _blocks(document):
+    for block in _blocks(document, out.width, LISTED):
         # Lines are not folded: what is copied from a narrow terminal must not come in pieces.
         out.print(block, soft_wrap=isinstance(block, str))
 
 
-def _blocks(document: dict[str, Any]) -> Iterator[Table | str]:
-    """What people see, from top to bottom."""
+def _room(out: Console, document: dict[str, Any]) -> int:
+    """How many transfers fit on the terminal beside all that is shown anyway; a few, even if they don't."""
+    others = sum(len(out.render_lines(block)) for block in _blocks(document, out.width, 0))
+    return max(FEWEST, out.height - others - 4)  # an empty line, the heading, how many are left out, the cursor
+
+
+def _blocks(document: dict[str, Any], width: int, transfers: int) -> Iterator[Table | str]:
+    """What people see, from top to bottom, with so many transfers at most."""
     yield _counts(document)
     yield f"{document['recordings']:,} recordings, {size(document['bytes'])}"
     yield ""
     yield _rates(document)
     for left in document["time_left_without"]:
         yield f"not counted in it: {left['sessions']:,} of {safe(left['bot'])} ({safe(left['kind'])}): {left['because']}"
+    if document["transfers"]["running"] and transfers:
+        yield ""
+        yield from _transfers(document, width, transfers)
     if document["reasons"]:
         reasons = table("state", "reason", "sessions", right=[2])
         for row in document["reasons"]:
@@ -182,6 +211,37 @@ def _rates(document: dict[str, Any]) -> Table:
         rates.add_row(name, _ended(pace["minute"]), _ended(pace["ten_minutes"]), "" if calls is None else f"{calls:,}",
                       lasting(counts["time_left_seconds"]))  # fmt: skip
     return rates
+
+
+def _transfers(document: dict[str, Any], width: int, most: int) -> Iterator[Table | str]:
+    """The large transfers of all workers, those that have been on their way longest first."""
+    every = sorted((one for worker in document["workers"] for one in worker["transfers"]), key=lambda one: -one["seconds"])
+    # Names give way, never the figures, and each transfer keeps to its line.
+    room = max(24, width - 56)
+    widths = {"bot": min(12, room // 4), "session_id": room * 3 // 8, "file_name": room * 3 // 8}
+    shown = table("bot", "session", "file", "received", "", "a second", "time left", right=range(3, 7))
+    for column in shown.columns:
+        column.no_wrap = True
+    for one in every[:most]:
+        of = "" if one["total"] is None else f" of {size(one['total'])}"
+        shown.add_row(*(_cut(one[key], cells) for key, cells in widths.items()), f"{size(one['bytes'])}{of}",
+                      "" if one["percent"] is None else f"{one['percent']:.0f} %", size(one["bytes_per_second"]),
+                      lasting(one["time_left_seconds"]))  # fmt: skip
+    yield shown
+    if left_out := document["transfers"]["running"] - len(every[:most]):
+        yield f"and {left_out:,} more; all together {_sum(document['transfers'])}"
+
+
+def _cut(name: str, cells: int) -> Text:
+    text = Text(printable(name))
+    text.truncate(cells, overflow="ellipsis")
+    return text
+
+
+def _sum(transfers: dict[str, Any]) -> str:
+    """412.0 MB of 600.0 MB, 38.1 MB/s."""
+    of = "" if transfers["total"] is None else f" of {size(transfers['total'])}"
+    return f"{size(transfers['bytes'])}{of}, {size(transfers['bytes_per_second'])}/s"
 
 
 def _by_bot(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -219,10 +279,12 @@ def _line(document: dict[str, Any]) -> str:
     rates = _ended(document["rates"]["minute"])
     alive = sum(worker["alive"] for worker in document["workers"])
     dead = len(document["workers"]) - alive
+    running = document["transfers"]["running"]
     return (
         f"{moment(document['at'])} {counts}; archived / unavailable / failed in the last minute {rates}; "
         f"time left {lasting(document['time_left_seconds'])}; workers {alive}"
         + (f", dead {dead}" if dead else "")
+        + (f"; transfers {running}, {_sum(document['transfers'])}" if running else "")
         + (f"; holds {len(document['holds'])}" if document["holds"] else "")
         + (f"; paused {len(document['paused'])}" if document["paused"] else "")
     )

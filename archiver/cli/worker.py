@@ -11,7 +11,8 @@ from archiver.cli.compose import DURATION, opened, run_async, settings_of
 from archiver.cli.serving import composed_worker, stop_on_signals
 from archiver.config import Settings
 from archiver.observe.logs import logger
-from archiver.worker import Drained, Tally
+from archiver.observe.tally import Tally
+from archiver.worker import Drained
 
 log = logger(__name__)
 

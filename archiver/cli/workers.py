@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -34,8 +35,33 @@ async def _workers(settings: Settings) -> list[dict[str, Any]]:
 
 
 async def workers_of(database: Database, *, in_full: bool) -> list[dict[str, Any]]:
-    """Every worker; `in_full` with all the sessions it has, else with the one it has had the longest."""
-    return [row["worker"] for row in await database.rows("workers", in_full)]
+    """Every worker, and what it has on its way; `in_full` with all the sessions it has, else with the one it has had longest."""
+    rows = [dict(row) for row in await database.rows("workers", in_full)]
+    return [{**row["worker"], "progress": _progress(row), "transfers": _transfers(row["progress"])} for row in rows]
+
+
+def _progress(row: Mapping[str, Any]) -> dict[str, Any]:
+    """All of a worker's large transfers together, when it last wrote of them; `transfers` has no more than a hundred of them."""
+    said = row["progress"]
+    return {
+        "at": row["progress_at"] and row["progress_at"].isoformat(),
+        "running": said.get("running", 0),
+        "bytes": said.get("bytes", 0),
+        "total": said.get("total", 0),
+        "bytes_per_second": said.get("bytes_per_second", 0),
+        "received_bytes": said.get("received_bytes", 0),
+    }
+
+
+def _transfers(said: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One by one, the longest first, with how far each is and how long it will take, where that can be known."""
+    found = []
+    for one in said.get("transfers", ()):
+        received, total, rate = one["bytes"], one["total"], one["bytes_per_second"]
+        percent = None if not total else round(min(100.0, 100 * received / total), 1)
+        left = None if total is None or not rate else round(max(0, total - received) / rate)
+        found.append({**one, "percent": percent, "time_left_seconds": left})
+    return found
 
 
 def _print(workers: list[dict[str, Any]]) -> None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from urllib.parse import urljoin
 
 import aiohttp
@@ -20,8 +19,16 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from archiver.config import BotSettings, is_loopback
-from archiver.errors import MediaHostRefused, MediaUnreachable, MediaUrlExpired, MediaUrlRefused, RecordingRejected
+from archiver.bandwidth import Bandwidth
+from archiver.config import BotSettings, TransferSettings, is_loopback
+from archiver.errors import (
+    MediaHostRefused,
+    MediaNotResumable,
+    MediaUnreachable,
+    MediaUrlExpired,
+    MediaUrlRefused,
+    RecordingRejected,
+)
 from archiver.observe.logs import logger
 from archiver.redact import redact
 
@@ -29,10 +36,9 @@ log = logger(__name__)
 
 MAX_REDIRECTS = 5
 READ_BUFFER = 256 * 1024
-STALL_SECONDS = 60.0
-"""A body that brings nothing for so long is given up. There is no total timeout: a long recording may take its time."""
-
 CONNECT_SECONDS = 15.0
+
+REMEMBERED_HOSTS = 1000
 
 # Narrower than any parser: what this takes, every one reads alike. No user, no escape in the host, no space, ASCII only.
 _URL = re.compile(
@@ -54,6 +60,8 @@ class MediaHosts:
 
     bot: str
     patterns: tuple[str, ...]
+    _passed: set[tuple[str, str]] = field(default_factory=set, compare=False, repr=False)
+    """Schemes and hosts that have been found in order: nearly all recordings come from one host."""
 
     @classmethod
     def of(cls, bot: BotSettings) -> MediaHosts:
@@ -80,6 +88,9 @@ class MediaHosts:
                 raise MediaUrlRefused(f"a recording's URL with scheme {scheme[0][:-1]!r}", url=_shown(url))
             raise MediaUrlRefused("the recording's URL is malformed", url=_shown(url))
         host = found["host"].strip("[]").lower().rstrip(".")
+        origin = (found["scheme"].lower(), host)
+        if origin in self._passed:
+            return
         if _address(host) is not None or is_loopback(host):
             self.check_address(host, host)
         if not self.allows(host):
@@ -89,8 +100,10 @@ class MediaHosts:
                 public=True,
                 hint=f"if recordings of {self.bot} come from there, add it to bots.{self.bot}.media_hosts",
             )
-        if found["scheme"].lower() == "http" and not is_loopback(host):
+        if origin[0] == "http" and not is_loopback(host):
             raise MediaUrlRefused(f"plain http:// from {host}: only loopback hosts may do that", url=_shown(url))
+        if len(self._passed) < REMEMBERED_HOSTS:
+            self._passed.add(origin)
 
     def check_address(self, host: str, address: str) -> None:
         """Raises MediaHostRefused if `host` resolved to an inner address and isn't named literally."""
@@ -147,20 +160,45 @@ class _CheckedResolver(AbstractResolver):
         await self._inner.close()
 
 
-class MediaClient:
-    """Opens signed URLs for one bot. `resolver` is asked for addresses in place of the system; what it says is checked."""
+@dataclass(frozen=True)
+class Rest:
+    """What is still to come of a body: from byte `start` to the end of `total`, if it is what `validator` names still."""
 
-    def __init__(self, hosts: MediaHosts, *, resolver: AbstractResolver | None = None, stall: float = STALL_SECONDS) -> None:
+    start: int
+    total: int
+    validator: str
+
+
+class MediaClient:
+    """Opens signed URLs for one bot. A body that brings nothing for `terms.stall_timeout` breaks; there is no limit on the whole,
+    as a long recording may take its time. `bandwidth` is shared with the other bots. `resolver` is asked for addresses in place
+    of the system; what it says is checked.
+    """
+
+    def __init__(
+        self,
+        hosts: MediaHosts,
+        terms: TransferSettings | None = None,
+        *,
+        bandwidth: Bandwidth | None = None,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        terms = terms or TransferSettings()
         self.hosts = hosts
+        self.bandwidth = bandwidth
+        self.stall = terms.stall_timeout.total_seconds()
+        self.min_rate = terms.min_rate or 0
         checked = _CheckedResolver(hosts, resolver or ThreadedResolver())
         self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, resolver=checked, ttl_dns_cache=60),
+            connector=aiohttp.TCPConnector(
+                limit=0, limit_per_host=terms.connections_per_host, resolver=checked, ttl_dns_cache=60
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
             requote_redirect_url=False,
             read_bufsize=READ_BUFFER,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=stall),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=self.stall),
             headers={"Accept-Encoding": "identity", "User-Agent": "kore-archiver"},
         )
 
@@ -168,27 +206,29 @@ class MediaClient:
         """Close every connection."""
         await self._http.close()
 
-    @asynccontextmanager
-    async def open(self, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer to a signed URL, its body still to be read, status 2xx, redirects followed and checked.
+    async def open(self, url: str, rest: Rest | None = None) -> aiohttp.ClientResponse:
+        """The answer to a signed URL, its body still to be read and the answer to be closed by the caller: status 2xx, redirects
+        followed and checked. With `rest` its body is just that.
 
         Raises MediaUrlRefused, MediaHostRefused, MediaUrlExpired (401, 403, 404, 410), MediaUnreachable (everything that may
-        pass by itself), RecordingRejected. What goes wrong while the caller reads the body is translated too.
+        pass by itself), MediaNotResumable, RecordingRejected.
         """
-        response = await self._follow(url)
+        response = await self._follow(url, _range(rest))
         try:
-            _check_status(response)
-            yield response
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _unreachable(error) from None
-        finally:
+            if rest is None:
+                _check_status(response)
+            else:
+                _check_rest(response, rest)
+        except BaseException:
             response.close()
+            raise
+        return response
 
-    async def _follow(self, url: str) -> aiohttp.ClientResponse:
+    async def _follow(self, url: str, headers: Mapping[str, str] | None) -> aiohttp.ClientResponse:
         for _ in range(MAX_REDIRECTS + 1):
             self.hosts.check_url(url)
             try:
-                response = await self._http.get(URL(url, encoded=True), allow_redirects=False)
+                response = await self._http.get(URL(url, encoded=True), headers=headers, allow_redirects=False)
             except (aiohttp.InvalidURL, UnicodeError) as error:
                 # Among them a number that passes for a host, which a resolver might take for an inner address.
                 raise MediaUrlRefused(
@@ -206,6 +246,23 @@ class MediaClient:
         raise MediaUnreachable(f"more than {MAX_REDIRECTS} redirects", reason="media_redirects")
 
 
+def _range(rest: Rest | None) -> Mapping[str, str] | None:
+    return None if rest is None else {"Range": f"bytes={rest.start}-", "If-Range": rest.validator}
+
+
+def _check_rest(response: aiohttp.ClientResponse, rest: Rest) -> None:
+    status, headers = response.status, response.headers
+    if status in (200, 412, 416):
+        raise MediaNotResumable(f"the media host answered HTTP {status} to a request for the rest", http_status=status)
+    if status != 206:
+        _check_status(response)
+    given, expected = headers.get("Content-Range", ""), f"bytes {rest.start}-{rest.total - 1}/{rest.total}"
+    # A host that knows no If-Range says by its ETag that the file is another one.
+    if given != expected or (rest.validator.startswith('"') and headers.get("ETag", rest.validator) != rest.validator):
+        raise MediaNotResumable("the media host sent another part than was asked for", content_range=redact(given[:100]))
+    _check_encoding(response)
+
+
 def _check_status(response: aiohttp.ClientResponse) -> None:
     status = response.status
     if status in (401, 403, 404, 410):
@@ -214,6 +271,10 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
         raise MediaUnreachable(f"the media host answered HTTP {status}", reason=f"media_http_{status}", http_status=status)
     if not 200 <= status < 300 or status in (204, 205, 206):
         raise RecordingRejected(f"the media host answered HTTP {status}", reason=f"media_http_{status}", http_status=status)
+    _check_encoding(response)
+
+
+def _check_encoding(response: aiohttp.ClientResponse) -> None:
     encodings: Iterable[str] = response.headers.getall("Content-Encoding", [])
     if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
         raise RecordingRejected("the media host encoded the body, unasked", reason="media_encoded", encodings=list(encodings))

@@ -1,11 +1,18 @@
-"""What is on its way into the store at this moment, and how much has come in all."""
+"""What is on its way into the store at this moment, how fast, and how much has come in all."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+READINGS = 5
+"""A rate is made of so many readings: taken once a second, it is that of the last five seconds."""
+
+BUCKETS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+"""Seconds up to which the transfers that ended well are counted; a last bucket takes the longer ones."""
 
 
 @dataclass(eq=False)
@@ -20,6 +27,24 @@ class Transfer:
     total: int | None = None
     received: int = 0
     began: float = field(default_factory=time.monotonic)
+    _readings: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=READINGS + 1), repr=False)
+
+    def __post_init__(self) -> None:
+        self._readings.append((self.began, self.received))
+
+    def read(self, now: float) -> None:
+        """Take a reading, for the rate. `now`: `time.monotonic`, as everywhere here."""
+        self._readings.append((now, self.received))
+
+    def rate(self, now: float) -> float:
+        """Bytes a second since the oldest of the last readings: what stalls is at 0 within seconds."""
+        at, received = self._readings[0]
+        # A body that began anew has fewer bytes than before.
+        return max(0, self.received - received) / max(now - at, 0.001)
+
+    def seconds(self, now: float) -> float:
+        """How long it has been on its way."""
+        return now - self.began
 
 
 class Transfers:
@@ -27,8 +52,16 @@ class Transfers:
 
     def __init__(self) -> None:
         self.running: dict[Transfer, None] = {}
-        self.bytes = 0
-        """Bytes that came in since the start, those of transfers that failed included."""
+        """Those on their way, the longest first."""
+        self.received: Counter[str] = Counter()
+        """Bytes that came in since the start, by bot, those of transfers that failed or began again included."""
+        self.lasted: dict[str, Lasted] = {}
+        """How long the transfers took that ended well, by bot."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that came in since the start, those of transfers that failed or began again included."""
+        return self.received.total()
 
     @contextmanager
     def running_one(self, bot: str, session_id: str, file_name: str) -> Iterator[Transfer]:
@@ -37,10 +70,33 @@ class Transfers:
         self.running[transfer] = None
         try:
             yield transfer
+            self.lasted.setdefault(bot, Lasted()).add(transfer.seconds(time.monotonic()))
         finally:
             del self.running[transfer]
 
     def count(self, transfer: Transfer, size: int) -> None:
         """So many bytes of a transfer came in."""
         transfer.received += size
-        self.bytes += size
+        self.received[transfer.bot] += size
+
+    def read(self, now: float) -> None:
+        """Take a reading of each, for the rates; to be called once a second."""
+        for transfer in self.running:
+            transfer.read(now)
+
+    def lasting(self, seconds: float, now: float) -> list[Transfer]:
+        """Those that have been on their way for at least so long, the longest first."""
+        return [transfer for transfer in self.running if transfer.seconds(now) >= seconds]
+
+
+class Lasted:
+    """How long things took: counted by BUCKETS, and in all."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS) + 1)
+        self.seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        """One more."""
+        self.counts[next((place for place, bound in enumerate(BUCKETS) if seconds <= bound), len(BUCKETS))] += 1
+        self.seconds += seconds

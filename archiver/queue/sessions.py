@@ -311,6 +311,10 @@ class Queue:
         """Prolong a worker's lease. False: it has run out, its sessions may be with others."""
         return await self._database.row("worker_renew", worker_id, lease) is not None
 
+    async def note_progress(self, worker_id: int, progress: Mapping[str, Any]) -> bool:
+        """What a worker has on its way. False: its lease has run out, and nothing was written."""
+        return await self._database.row("worker_progress", worker_id, dict(progress)) is not None
+
     async def stop_worker(self, worker_id: int) -> None:
         """Take a worker off the list; if it still held something, its lease runs out instead."""
         await self._database.rows("worker_stop", worker_id)

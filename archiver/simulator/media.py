@@ -103,7 +103,9 @@ class MediaOrigin:
 
     async def _recording(self, request: web.BaseRequest, recording: Recording, fault: AnyFault | None) -> web.StreamResponse:
         body = recording.body
-        part = _part(request, body)
+        etag = body.etag if recording.resumable == "yes" else f'"{secrets.token_hex(8)}"'
+        whole = Part(200, 0, body.size)
+        part = whole if recording.resumable == "no" else _part(request, body, etag)
         if part is None:
             unsatisfied = {"Content-Range": f"bytes */{body.size}"}
             return await self._error(request, 416, "InvalidRange", "The range is not satisfiable", unsatisfied)
@@ -113,8 +115,9 @@ class MediaOrigin:
             stop = min(stop, part.start + fault.at)
 
         response = web.StreamResponse(status=part.status, headers=self._headers(recording.content_type))
-        response.headers["ETag"] = body.etag
-        response.headers["Accept-Ranges"] = "bytes"
+        if recording.resumable != "no":
+            response.headers["ETag"] = etag
+            response.headers["Accept-Ranges"] = "bytes"
         if part.status == 206:
             response.headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{body.size}"
         if not isinstance(fault, NoLength):
@@ -184,14 +187,14 @@ class MediaOrigin:
         return {"Content-Type": content_type, "Date": http_date(self._settings.clock_skew)}
 
 
-def _part(request: web.BaseRequest, body: Body) -> Part | None:
+def _part(request: web.BaseRequest, body: Body, etag: str) -> Part | None:
     """What a request's Range and If-Range ask for; None if it cannot be had.
 
     A range that is malformed, multiple, or of another edition of the body is as good as none (RFC 9110, 13.1.5 and 14.2).
     """
     whole = Part(200, 0, body.size)
     found = _RANGE.fullmatch(request.headers.get("Range", ""))
-    if found is None or request.headers.get("If-Range", body.etag) != body.etag:
+    if found is None or request.headers.get("If-Range", etag) != etag:
         return whole
     first, last = found.groups()
     if not first and not last:

@@ -267,6 +267,9 @@ class RecordingScript(Checked):
     """The sizes in the WAV's header: "zero" or "ffffffff" as in a WAV written as a stream; "wrong": incoherent."""
     url: str | None = None
     """Served as `fileUrl`, verbatim, in place of a signed one."""
+    resumable: Literal["yes", "no", "replaced"] = "yes"
+    """Whether the rest of it can be asked for; "no": the host knows neither ranges nor ETags; "replaced": every answer has an
+    ETag of its own, as if the file had been replaced."""
     faults: list[AnyFault] = Field(default_factory=list)
 
     @model_validator(mode="after")

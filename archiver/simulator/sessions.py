@@ -99,6 +99,7 @@ class Recording:
         identity = f"{session_id}/{ordinal}"
         self.body = _body(script, identity, turn, folder)
         self.content_type = script.content_type
+        self.resumable = script.resumable
         self.url = script.url
         self.file_name = script.file_name
         if self.file_name is None:

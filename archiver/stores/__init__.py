@@ -24,7 +24,7 @@ from typing import NamedTuple, Protocol
 
 from archiver.buffers import Buffers
 from archiver.config import StorageSettings
-from archiver.errors import ConfigError
+from archiver.errors import ConfigError, StoreError
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,26 @@ class Store(Protocol):
         """What is well enough to work with and yet should be different, for `doctor`, after a `check`. Raises StoreError."""
 
 
+def check_key(key: str) -> None:
+    """Raises StoreError for a key that could lead outside of a store, or that no store can hold."""
+    safe = key and "\0" not in key and "\\" not in key and not f"/{key}/".count("//")
+    if not safe or not {".", ".."}.isdisjoint(key.split("/")) or not _encodable(key):
+        raise StoreError(f"{key!r} is not a key of this store", store_key=key)
+
+
+def check_part(key: str, part: str) -> None:
+    """Raises StoreError for what is not the name of a temporary object."""
+    if not (part.startswith(".") and part.endswith(".part")) or "/" in part or "\0" in part:
+        raise StoreError(f"{part!r} is not a temporary name", store_key=key)
+
+
+def _encodable(key: str) -> bool:
+    try:
+        return bool(key.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 @asynccontextmanager
 async def open_store(settings: StorageSettings, buffers: Buffers) -> AsyncIterator[Store]:
     """The store that `storage.url` names, for as long as it is needed. Raises ConfigError."""
@@ -109,4 +129,8 @@ async def open_store(settings: StorageSettings, buffers: Buffers) -> AsyncIterat
         return
     from archiver.stores.local import LocalStore
 
-    yield LocalStore(settings.folder, buffers)
+    local = LocalStore(settings.folder, buffers)
+    try:
+        yield local
+    finally:
+        local.close()

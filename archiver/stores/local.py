@@ -1,6 +1,10 @@
 """Recordings in a folder: temporary file in the target's folder -> write and hash -> fsync -> link -> fsync the folder.
 
 The last step is `link`, not `rename`: a rename overwrites, a link does not.
+
+The loop does none of it. A large file goes to a thread a block at a time, where it is hashed and written in one hop; a small one
+goes there once, whole. What is durable costs a commit of the file system's journal, and one commit serves all that wait for it:
+files that end within the same moment are taken through their last steps together (`_Finisher`).
 """
 
 from __future__ import annotations
@@ -8,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
-import io
 import os
 import secrets
 import shutil
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,13 +28,22 @@ import aiofiles
 from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncFileIO
 
-from archiver.buffers import Buffers
+from archiver.buffers import Buffers, Reservation
 from archiver.cancellation import to_its_end
 from archiver.errors import KeyConflict, StoreError, StoreUnavailable
-from archiver.stores import Advice, Saved
+from archiver.stores import Advice, Saved, check_key, check_part
 
 BLOCK = 1024 * 1024
 """Bytes collected before they go to the disk: a hop to a thread costs as much as writing many kilobytes."""
+
+THREADS = 32
+"""What waits for a disk waits side by side: on two cores, Python's own pool would have six of them."""
+
+FINISHING = 2
+"""So many batches of files are taken through their last steps at once: while one waits for the journal, the other one writes."""
+
+BATCH = 32
+"""Files of a batch, at most."""
 
 T = TypeVar("T")
 
@@ -47,105 +61,261 @@ _HINTS = {
 _OF_ONE_KEY = frozenset({errno.ENAMETOOLONG, errno.EFBIG, errno.EILSEQ, errno.EINVAL})
 """What one key or one object alone is to blame for: the store itself is well."""
 
+MOST_PIECES = 1000
+"""So many pieces are written at once, at most: the system takes 1,024."""
+
 KNOWN_FOLDERS = 4096
 
+_Pieces = list[bytes]
 
-class _HashingFile(io.FileIO):
-    """Hashes what it writes, in the same hop to a thread."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640), "wb")
+class _Part:
+    """A temporary file that hashes what it writes, in the same hop to a thread."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         self.sha256 = hashlib.sha256()
         self.length = 0
+        """What was to be written."""
+        self.written = 0
 
-    def write(self, data: bytes | bytearray, /) -> int:  # type: ignore[override]  # bytes are all that comes here
+    def fileno(self) -> int:
+        """The file's number."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
+
+    def writelines(self, pieces: _Pieces) -> None:
+        """Append all of them."""
         # Counted before it is written: after a write that failed no later one makes the lengths agree, so that nothing is saved.
-        self.length += len(data)
-        self.sha256.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[super().write(view) or 0 :]
-        return len(data)
+        size = sum(map(len, pieces))
+        self.length += size
+        for piece in pieces:
+            self.sha256.update(piece)
+        written = os.writev(self._descriptor, pieces)
+        self.written += written
+        if written < size:
+            rest = memoryview(b"".join(pieces))[written:]
+            while rest:
+                written = os.write(self._descriptor, rest)
+                self.written += written
+                rest = rest[written:]
+
+
+@wrap.register
+def _(file: _Part, *, loop: asyncio.AbstractEventLoop | None = None, executor: ThreadPoolExecutor | None = None) -> AsyncFileIO:
+    return AsyncFileIO(file, loop=loop, executor=executor)  # type: ignore[arg-type]  # what it calls, a _Part has
 
 
 class _LocalUpload:
-    def __init__(self, store: LocalStore, key: str, part: Path) -> None:
-        self._store = store
+    def __init__(self, store: LocalStore, key: str, part: str, reservation: Reservation) -> None:
+        self.store = store
+        self.part = part
         self._key = key
-        self._part = part
-        self._buffer = bytearray()
-        self._opened: _HashingFile | None = None
-
-    def create(self) -> None:
-        """Make the temporary file; blocks."""
-        self._store.make_folder(self._part.parent)
-        self._opened = _HashingFile(self._part)
-
-    def drop(self) -> None:
-        """Remove the temporary file, if this upload made it; blocks."""
-        if self._opened is None:
-            return
-        with suppress(OSError):
-            self._opened.close()
-        self._store.remove(self._part)
-
-    @property
-    def _raw(self) -> _HashingFile:
-        assert self._opened is not None
-        return self._opened
+        self._reservation = reservation
+        self._pieces: _Pieces = []
+        self._held = 0
+        self._file: _Part | None = None
+        self._async_file: AsyncFileIO | None = None
+        self._over = False
 
     def expect(self, length: int) -> None:
-        pass
+        self._reservation.shrink(min(length, BLOCK))
 
     async def write(self, data: bytes) -> None:
-        self._buffer += data
-        if len(self._buffer) >= BLOCK:
-            await self._flush()
-
-    async def _flush(self) -> None:
-        if self._buffer:
-            block, self._buffer = self._buffer, bytearray()
-            file: AsyncFileIO = wrap(self._raw)
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held >= BLOCK or len(self._pieces) >= MOST_PIECES:
+            pieces = self._take()
             with _translated(self._key):
-                # To its end: a file must not be closed under a running write, since its number may by then be another file's.
-                await to_its_end(file.write(block))
+                if self._async_file is None:
+                    await self.store.hop(self._begin_with, pieces)
+                else:
+                    # To its end: a file must not be closed under a running write, its number may by then be another file's.
+                    await to_its_end(self._async_file.writelines(pieces))
+
+    def _take(self) -> _Pieces:
+        pieces, self._pieces, self._held = self._pieces, [], 0
+        return pieces
+
+    def _begin_with(self, pieces: _Pieces) -> None:
+        file = self.create()
+        self._async_file = wrap(file, executor=self.store.threads)
+        file.writelines(pieces)
+
+    def create(self) -> _Part:
+        """The temporary file, made if need be; blocks."""
+        if self._file is None:
+            if self._over:
+                raise StoreError(f"{self._key} has been saved already", store_key=self._key)
+            self._file = self.store.in_its_folder(self.part, _Part)
+            self.store.seen = True
+        return self._file
 
     async def save(self, key: str | None = None, *, guard: Callable[[], None] | None = None) -> Saved:
         key = key or self._key
-        await self._flush()
+        self.store.name(key)
+        ending = _Ending(self, key, guard, self._take())
         with _translated(key):
-            return await to_its_end(asyncio.to_thread(self._commit, key, guard))
+            if self._file is not None:
+                # What was written so far may take the disk a while, and no other file is to wait for that.
+                await self.store.hop(ending.write_and_sync)
+            saved = await to_its_end(self.store.finisher.finish(ending))
+            return saved if saved is not None else await self.store.hop(ending.compare)
 
-    def _commit(self, key: str, guard: Callable[[], None] | None) -> Saved:
-        target = self._store.path(key)
-        digest = self._raw.sha256.hexdigest()
-        os.fsync(self._raw.fileno())
-        written = os.fstat(self._raw.fileno()).st_size
-        if written != self._raw.length:
-            raise StoreUnavailable(f"{key}: wrote {self._raw.length} bytes, the file has {written}", store_key=key)
-        self._store.make_folder(target.parent)
-        if guard is not None:
-            guard()
+    async def leave(self) -> None:
+        """Remove the temporary file, if there is one (still)."""
+        if self._file is not None:
+            with _translated(self._key):
+                await self.store.hop(self.drop)
+
+    def drop(self) -> None:
+        """The same; blocks."""
+        assert self._file is not None
+        file, self._file, self._over = self._file, None, True
+        with suppress(OSError):
+            file.close()
+        self.store.remove(self.part)
+
+
+class _Ending:
+    """The last steps of one file, each of which blocks. One that fails is the end of this file; the others of its batch go on."""
+
+    def __init__(self, upload: _LocalUpload, key: str, guard: Callable[[], None] | None, pieces: _Pieces) -> None:
+        self.done: asyncio.Future[Saved | None] = asyncio.get_running_loop().create_future()
+        self.saved: Saved | None = None
+        self.error: BaseException | None = None
+        self.folders: list[str] = []
+        self._upload = upload
+        self._key = key
+        self._guard = guard
+        self._pieces = pieces
+        self._synced = False
+
+    def write(self) -> None:
+        """Write what the loop still held."""
+        file = self._upload.create()
+        if self._pieces:
+            file.writelines(self._pieces)
+            self._pieces = []
+
+    def start_sync(self) -> None:
+        """Have the disk begin: by the time that the first file of a batch is durable, the others are on their way."""
+        if not self._synced:
+            os.posix_fadvise(self._upload.create().fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def sync(self) -> None:
+        """Make the file durable, whole."""
+        if self._synced:
+            return
+        file = self._upload.create()
+        os.fsync(file.fileno())
+        if file.written != file.length:
+            raise StoreUnavailable(f"{self._key}: wrote {file.written} of {file.length} bytes", store_key=self._key)
+        self._synced = True
+
+    def write_and_sync(self) -> None:
+        """Both at once, for a file that is too large to be waited for by others."""
+        self.write()
+        self.sync()
+
+    def link(self) -> None:
+        """Let the file appear under its key, unless something is there. Then nothing is `saved`, and `compare` is next."""
+        store, file = self._upload.store, self._upload.create()
+        target = store.name(self._key)
+
+        def link(to: str) -> None:
+            if self._guard is not None:
+                self._guard()
+            os.link(self._upload.part, to, follow_symlinks=False)
+
         try:
-            target.hardlink_to(self._part)
+            store.in_its_folder(target, link)
         except FileExistsError:
-            return self._compare(key, target, digest)
-        # The link is not durable until its folder is.
-        _sync_folder(target.parent)
-        return Saved(key, written, digest)
+            return
+        # The link is not durable until its folder is, nor that one until the folder above it.
+        self.folders = store.unsynced(os.path.dirname(target))
+        self.saved = Saved(self._key, file.length, file.sha256.hexdigest())
+        self._upload.drop()
 
-    def _compare(self, key: str, target: Path, digest: str) -> Saved:
+    def compare(self) -> Saved:
+        """Hold the file against the one that has its key. Raises KeyConflict."""
+        store, file = self._upload.store, self._upload.create()
+        digest = file.sha256.hexdigest()
+        target = Path(store.name(self._key))
         if target.is_symlink() or not target.is_file():
-            raise StoreError(f"{key} exists and is not a plain file", hint="move it away", store_key=key)
-        with target.open("rb") as file:
-            stored = hashlib.file_digest(file, "sha256").hexdigest()
-            size = os.fstat(file.fileno()).st_size
-            os.fsync(file.fileno())
+            raise StoreError(f"{self._key} exists and is not a plain file", hint="move it away", store_key=self._key)
+        with target.open("rb") as there:
+            stored = hashlib.file_digest(there, "sha256").hexdigest()
+            size = os.fstat(there.fileno()).st_size
+            os.fsync(there.fileno())
         if stored != digest:
-            raise KeyConflict(key, stored_sha256=stored, stored_bytes=size, sha256=digest, size=self._raw.length)
+            raise KeyConflict(self._key, stored_sha256=stored, stored_bytes=size, sha256=digest, size=file.length)
         # It may have been linked by a worker that died before this.
-        _sync_folder(target.parent)
-        return Saved(key, size, digest, existed=True)
+        for folder in store.unsynced(os.path.dirname(str(target))):
+            _sync_folder(folder)
+        return Saved(self._key, size, digest, existed=True)
+
+
+class _Finisher:
+    """Takes files through their last steps, together those that come while others are at it."""
+
+    def __init__(self, store: LocalStore) -> None:
+        self._store = store
+        self._waiting: list[_Ending] = []
+        self._running = 0
+
+    def finish(self, ending: _Ending) -> asyncio.Future[Saved | None]:
+        """What was saved, durable; None if there is something under the key."""
+        self._waiting.append(ending)
+        self._start()
+        return ending.done
+
+    def _start(self) -> None:
+        while self._waiting and self._running < FINISHING:
+            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            self._running += 1
+            job = asyncio.get_running_loop().run_in_executor(self._store.threads, self._finish_all, batch)
+            job.add_done_callback(partial(self._tell, batch))
+
+    def _tell(self, batch: list[_Ending], job: asyncio.Future[None]) -> None:
+        self._running -= 1
+        failure = job.exception()
+        for ending in batch:
+            error = ending.error or failure
+            if error is not None:
+                ending.done.set_exception(error)
+            else:
+                ending.done.set_result(ending.saved)
+        self._start()
+
+    def _finish_all(self, batch: list[_Ending]) -> None:
+        """In the order that spares the disk most: everything is written before the first file is waited for. Blocks."""
+        for step in (_Ending.write, _Ending.start_sync, _Ending.sync, _Ending.link):
+            for ending in batch:
+                if ending.error is None:
+                    try:
+                        step(ending)
+                    except Exception as error:  # noqa: BLE001  # it is told to whom it concerns, and to nobody else
+                        ending.error = error
+        synced: dict[str, OSError | None] = {}
+        for ending in batch:
+            for folder in ending.folders:
+                if folder not in synced:
+                    synced[folder] = self._sync(folder)
+                ending.error = ending.error or synced[folder]
+            if ending.error is None:
+                self._store.know(ending.folders)
+
+    @staticmethod
+    def _sync(folder: str) -> OSError | None:
+        try:
+            _sync_folder(folder)
+        except OSError as error:
+            return error
+        return None
 
 
 class LocalStore:
@@ -153,58 +323,66 @@ class LocalStore:
 
     def __init__(self, root: Path, buffers: Buffers) -> None:
         self.root = root
+        self._prefix = f"{str(root).rstrip('/')}/"
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
+        self.finisher = _Finisher(self)
         self._buffers = buffers
-        self._known_folders: set[Path] = set()
-        self._stuck: set[Path] = set()
-        self._seen = False
+        self._known_folders: set[str] = set()
+        self._stuck: set[str] = set()
+        self.seen = False
 
-    def path(self, key: str) -> Path:
+    def close(self) -> None:
+        """End the threads. Every upload and read is over by now."""
+        self.threads.shutdown()
+
+    async def hop(self, work: Callable[..., T], *args: object) -> T:
+        """Do `work` in a thread, to its end."""
+        return await to_its_end(asyncio.get_running_loop().run_in_executor(self.threads, work, *args))
+
+    def name(self, key: str) -> str:
         """The file of a key. Raises StoreError for a key that could leave the root."""
-        parts = key.split("/")
-        if any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts) or not _encodable(key):
-            raise StoreError(f"{key!r} is not a key of this store", store_key=key)
-        return self.root.joinpath(*parts)
+        check_key(key)
+        return f"{self._prefix}{key}"
 
-    def _part_path(self, key: str, part: str) -> Path:
-        if not (part.startswith(".") and part.endswith(".part")) or "/" in part or "\0" in part:
-            raise StoreError(f"{part!r} is not a temporary name", store_key=key)
-        return self.path(key).with_name(part)
+    def _part_name(self, key: str, part: str) -> str:
+        check_part(key, part)
+        return f"{os.path.dirname(self.name(key))}/{part}"
 
     @asynccontextmanager
     async def upload(self, key: str, *, part: str, movable: bool = False) -> AsyncIterator[_LocalUpload]:
-        upload = _LocalUpload(self, key, self._part_path(key, part))
-        try:
-            with _translated(key):
-                await to_its_end(asyncio.to_thread(upload.create))
-            yield upload
-        finally:
-            with _translated(key):
-                await to_its_end(asyncio.to_thread(upload.drop))
+        path = self._part_name(key, part)
+        async with self._buffers.reserve(BLOCK) as reservation:
+            upload = _LocalUpload(self, key, path, reservation)
+            try:
+                yield upload
+            finally:
+                await upload.leave()
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
-        path = self.path(key)
+        path = self.name(key)
         with _translated(key):
             try:
-                async with aiofiles.open(path, "rb", buffering=0) as file:
+                async with aiofiles.open(path, "rb", buffering=0, executor=self.threads) as file:
                     while block := await to_its_end(file.read(BLOCK)):
                         yield block
             except (FileNotFoundError, NotADirectoryError):
                 raise StoreError(f"{key} is missing", store_key=key, missing=True) from None
 
     async def size(self, key: str) -> int | None:
-        path = self.path(key)
+        path = self.name(key)
         with _translated(key):
             try:
-                found = await asyncio.to_thread(path.stat)
+                found = await self.hop(os.stat, path)
             except (FileNotFoundError, NotADirectoryError):
                 return None
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     async def discard(self, key: str, *, part: str, left_for: timedelta) -> bool:
-        path = self._part_path(key, part)
+        # Its name tells whose it is, so that its age does not matter.
+        path = self._part_name(key, part)
         with _translated(key):
             try:
-                await asyncio.to_thread(path.unlink)
+                await self.hop(os.unlink, path)
             except (FileNotFoundError, NotADirectoryError):
                 return False
         return True
@@ -215,7 +393,7 @@ class LocalStore:
         for path in list(self._stuck):
             # Whether the store works, the probe alone decides: the folder of such a part may be gone for good.
             with suppress(OSError):
-                await asyncio.to_thread(self.remove, path)
+                await self.hop(self.remove, path)
         try:
             try:
                 async with self.upload(probe, part=f"{probe}.part") as upload:
@@ -227,57 +405,88 @@ class LocalStore:
             found = b"".join([block async for block in self.read(probe)])
         finally:
             with _translated(probe):
-                await to_its_end(asyncio.to_thread(self.path(probe).unlink, missing_ok=True))
+                await self.hop(partial(Path(self.name(probe)).unlink, missing_ok=True))
         if found != payload:
             raise StoreUnavailable(f"{self.root}: what was written is not what is read back")
         return f"{self.root}, {await self.free() / 1e9:.1f} GB free"
 
     async def free(self) -> int:
         with _translated(str(self.root)):
-            return (await asyncio.to_thread(shutil.disk_usage, self.root)).free
+            return (await self.hop(shutil.disk_usage, self.root)).free
 
     async def advice(self) -> list[Advice]:
         return []
 
-    def remove(self, part: Path) -> None:
+    def remove(self, part: str) -> None:
         """Remove a temporary file of ours; blocks. One that cannot be, because its folder went away under it, is tried again by
         the next `check`.
         """
         try:
-            part.unlink()
+            os.unlink(part)
         except OSError as error:
             # Gone alone: another worker swept it, having seen this one's lease run out.
-            if not (isinstance(error, FileNotFoundError) and part.parent.is_dir()):
+            if not (isinstance(error, FileNotFoundError) and os.path.isdir(os.path.dirname(part))):
                 self._stuck.add(part)
                 raise
         self._stuck.discard(part)
 
-    def make_folder(self, folder: Path) -> None:
-        """Make a folder and its parents durable; blocks. A folder is not until the one above it is synced: one that this process
-        does not know yet may have been made a moment ago, by another, which has not come to that.
+    def make_folder(self, folder: str) -> None:
+        """Make a folder and those above it, as far as they are not known; blocks. It is not durable before its `unsynced` ones
+        are synced.
         """
-        if self._seen and not self.root.is_dir():
+        for missing in reversed(self.unsynced(folder)[:-1]):
+            try:
+                os.mkdir(missing)
+            except FileExistsError:
+                continue
+            except FileNotFoundError:
+                # What was known has been removed, or there is no root yet.
+                self._make_from_root(missing)
+
+    def _make_from_root(self, folder: str) -> None:
+        self._known_folders.clear()
+        root = str(self.root)
+        if self.seen and not os.path.isdir(root):
             # It was there: a drive has dropped out. Made again, it would hide what lies on that drive.
             raise FileNotFoundError(errno.ENOENT, "the folder of storage.url is gone")
-        for path in (*reversed(folder.parents), folder):
-            if path.is_dir() and (path in self._known_folders or self.root not in path.parents):
-                continue
-            path.mkdir(exist_ok=True)
-            _sync_folder(path.parent)
-            if len(self._known_folders) >= KNOWN_FOLDERS:
-                self._known_folders.clear()
-            self._known_folders.add(path)
-        self._seen = True
+        above = [folder]
+        while not os.path.isdir(above[-1]):
+            above.append(os.path.dirname(above[-1]))
+        for missing in reversed(above[:-1]):
+            with suppress(FileExistsError):
+                os.mkdir(missing)
+            if len(missing) <= len(root):
+                _sync_folder(os.path.dirname(missing))
+
+    def in_its_folder(self, path: str, make: Callable[[str], T]) -> T:
+        """Make something in a folder, which is made first if need be, and again if it was removed meanwhile; blocks."""
+        folder = os.path.dirname(path)
+        self.make_folder(folder)
+        try:
+            return make(path)
+        except FileNotFoundError:
+            self._make_from_root(folder)
+            return make(path)
+
+    def unsynced(self, folder: str) -> list[str]:
+        """The folders to sync for what was put into `folder` to be durable: itself, and those above it as far as this process
+        does not know that they are. One that it does not know may have been made a moment ago, by another, which has not come
+        to that.
+        """
+        found = [folder]
+        while folder not in self._known_folders and folder != str(self.root):
+            folder = os.path.dirname(folder)
+            found.append(folder)
+        return found
+
+    def know(self, synced: list[str]) -> None:
+        """What `unsynced` named is synced: all but the last one of them are durable with all that is above."""
+        if len(self._known_folders) >= KNOWN_FOLDERS:
+            self._known_folders.clear()
+        self._known_folders.update(synced[:-1])
 
 
-def _encodable(key: str) -> bool:
-    try:
-        return bool(key.encode())
-    except UnicodeEncodeError:
-        return False
-
-
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: str) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -24,7 +24,7 @@ from archiver.cancellation import to_its_end
 from archiver.config import S3Settings, StorageSettings
 from archiver.errors import KeyConflict, StoreError, StoreUnavailable
 from archiver.observe.logs import logger
-from archiver.stores import Advice, Saved
+from archiver.stores import Advice, Saved, check_key, check_part
 from archiver.stores.s3_advice import advise
 from archiver.stores.s3_parts import Multipart, composite, sweep
 from archiver.stores.s3_refusals import Refused, text_of, translated
@@ -61,22 +61,15 @@ class S3Store:
 
     # --- keys and headers
 
-    def check_key(self, key: str) -> str:
-        """The key in the bucket. Raises StoreError for one that could leave the prefix, or that S3 does not take."""
-        try:
-            encoded = (self.prefix + key).encode()
-        except UnicodeEncodeError:
-            encoded = b""
-        if not encoded or any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in key.split("/")):
-            raise StoreError(f"{key!r} is not a key of this store", store_key=key)
-        if len(encoded) > LONGEST_KEY:
+    def check_key(self, key: str) -> None:
+        """Raises StoreError for a key that could leave the prefix, or that S3 does not take."""
+        check_key(key)
+        if len((self.prefix + key).encode()) > LONGEST_KEY:
             raise StoreError(f"{key} cannot be kept: longer than {LONGEST_KEY} bytes", hint="shorten storage.path", store_key=key)
-        return self.prefix + key
 
     def _part_key(self, key: str, part: str) -> str:
         self.check_key(key)
-        if not (part.startswith(".") and part.endswith(".part")) or "/" in part or "\0" in part:
-            raise StoreError(f"{part!r} is not a temporary name", store_key=key)
+        check_part(key, part)
         return "/".join((*key.split("/")[:-1], part))
 
     def description(self, sha256: bytes | None = None) -> dict[str, str]:

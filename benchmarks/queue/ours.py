@@ -19,12 +19,13 @@ from archiver.config import BotSettings, LogSettings, Settings
 from archiver.kore.client import Answer, Asked, KoreClient
 from archiver.kore.media import MediaClient, MediaHosts
 from archiver.observe.logs import configure
+from archiver.observe.tally import Tally
 from archiver.queue.database import Database
 from archiver.queue.migrate import migrate
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import NewSession, Queue
 from archiver.stores import open_store
-from archiver.worker import Tally, Worker
+from archiver.worker import Worker
 from benchmarks.queue.tool import SESSION_ID, ProducerContext, Release, Settled, Tool
 
 BOT = "bench"
@@ -117,7 +118,7 @@ class Archiver(Tool):
                     database,
                     queue,
                     {BOT: BotAccess(bot, client, media, quota)},
-                    Archive(store, settings.storage.path, settings.retry, on_bytes=tally.add_bytes),
+                    Archive(store, settings.storage.path, settings.retry, transfers=tally.transfers),
                     host=socket.gethostname(),
                     pid=os.getpid(),
                     version=__version__,

@@ -148,7 +148,7 @@ async def test_a_body_that_is_no_recording_is_kept_under_quarantine_however_long
     archiver: Program, simulator: Simulator, bucket: Prefix
 ) -> None:
     """On its last attempt: parts cannot be given another key, so that it is gathered aside and copied."""
-    truncated = {**LONG, "faults": [{"kind": "truncate", "at": 9_000_000, "times": None}]}
+    truncated = {**LONG, "resumable": "no", "faults": [{"kind": "truncate", "at": 9_000_000, "times": None}]}
     simulator.script({"session_id": "s1", "recordings": [truncated]})
     await archiver("enqueue", "s1")
     assert (await archiver("worker", "--drain", environment={"ARCHIVER_RETRY__MAX_ATTEMPTS": "1"})).code == 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from archiver.archive import Archive, BotAccess, archive_session
 from archiver.buffers import Buffers
 from archiver.cli.serving import bot_access
 from archiver.config import Settings
+from archiver.observe.transfers import Transfers
 from archiver.outcome import Outcome, classify
 from archiver.queue.database import Database
 from archiver.session import Attempt, KnownFile, Session, StoredFile
@@ -63,7 +64,7 @@ class Trial:
     archive: Archive
     bot: BotAccess
     root: Path
-    received: list[int] = field(default_factory=list)
+    transfers: Transfers
 
     def script(self, *recordings: dict[str, Any], **fields: Any) -> None:
         """What the platform has of the session."""
@@ -116,8 +117,8 @@ class Trial:
 
 @pytest.fixture
 async def trial(simulator: Simulator, settings: Settings, database: Database, tmp_path: Path) -> AsyncIterator[Trial]:
-    received: list[int] = []
+    transfers = Transfers()
     buffers = Buffers(settings.transfer.max_buffer)
     async with bot_access(settings, database) as bots, open_store(settings.storage, buffers) as store:
-        archive = Archive(store, settings.storage.path, settings.retry, on_bytes=received.append)
-        yield Trial(simulator, archive, bots["bot"], tmp_path / "store", received)
+        archive = Archive(store, settings.storage.path, settings.retry, transfers=transfers)
+        yield Trial(simulator, archive, bots["bot"], tmp_path / "store", transfers)

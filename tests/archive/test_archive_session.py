@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from archiver.config import TransferSettings
 from archiver.errors import ApiDefect, LeaseLost
 from archiver.kore.media import MediaClient, MediaHosts
 from archiver.outcome import Archived, Failed, NotReady, Retry, Unavailable
@@ -24,8 +26,8 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def faulty(**fault: Any) -> dict[str, Any]:
-    return {**A, "faults": [fault]}
+def faulty(*, resumable: str = "yes", **fault: Any) -> dict[str, Any]:
+    return {**A, "resumable": resumable, "faults": [fault]}
 
 
 async def test_a_recording_is_stored_as_the_platform_serves_it(trial: Trial) -> None:
@@ -40,7 +42,8 @@ async def test_a_recording_is_stored_as_the_platform_serves_it(trial: Trial) -> 
     assert (stored.bytes, stored.ordinal, stored.source_name, stored.media_type, stored.flags) == (
         len(body), 1, "a.wav", "audio/wav", ()
     )  # fmt: skip
-    assert sum(trial.received) == len(body)
+    assert trial.transfers.bytes == len(body)
+    assert not trial.transfers.running
     assert [event["event"] for event in way.attempt.events] == ["asked", "stored"]
     assert way.attempt.calls == 1
 
@@ -171,7 +174,7 @@ REJECTED: dict[str, tuple[dict[str, Any], str, dict[str, Any], bytes | None]] = 
 async def test_what_is_not_the_recording_is_told_with_its_facts_and_kept_at_the_end(
     trial: Trial, fault: dict[str, Any], reason: str, facts: dict[str, Any], body: bytes | None, last: bool
 ) -> None:
-    trial.script(faulty(**fault, **ALWAYS))
+    trial.script(faulty(resumable="no", **fault, **ALWAYS))
     way = await trial.go(failures=LAST if last else 0, epoch=5)
     assert (type(way.outcome), way.reason) == (Retry, reason)
     assert way.facts.items() >= facts.items()
@@ -191,7 +194,7 @@ async def test_what_is_not_the_recording_is_told_with_its_facts_and_kept_at_the_
 async def test_every_body_of_the_last_attempt_is_kept_under_its_length(trial: Trial) -> None:
     """The platform cuts off ever earlier: what is kept must include the longest."""
     faults = [{"kind": "truncate", "at": at} for at in (100, 3000, 200)]
-    trial.script({**A, "faults": faults})
+    trial.script({**A, "resumable": "no", "faults": faults})
     way = await trial.go(failures=LAST)
     assert way.facts["received"] == 200
     assert way.facts["quarantined"] == f"quarantine/{FOLDER}/1-200-a.wav"
@@ -199,9 +202,9 @@ async def test_every_body_of_the_last_attempt_is_kept_under_its_length(trial: Tr
 
 
 async def test_a_body_that_stalls_is_given_up(trial: Trial) -> None:
-    impatient = MediaClient(MediaHosts.of(trial.bot.settings), stall=0.2)
+    impatient = MediaClient(MediaHosts.of(trial.bot.settings), TransferSettings(stall_timeout=timedelta(seconds=0.2)))
     trial.bot = dataclasses.replace(trial.bot, media=impatient)
-    trial.script(faulty(kind="stall", at=1000, **ALWAYS))
+    trial.script(faulty(resumable="no", kind="stall", at=1000, **ALWAYS))
     try:
         way = await trial.go(failures=LAST)
     finally:

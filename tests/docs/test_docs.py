@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import Metric, generate_latest
+from prometheus_client.registry import Collector
 
 from archiver.cli.app import COMMANDS
+from archiver.observe.metrics import Now, metrics
+from archiver.observe.tally import Tally
 from archiver.queue.database import Database
 from archiver.session import State
 
@@ -67,6 +71,18 @@ def test_the_policy_for_a_bucket_is_one_and_lets_no_recording_be_deleted() -> No
     ]
     assert deletable
     assert all(resource.endswith(("/.check-*", "/.*.part")) for resource in deletable)
+
+
+def test_every_metric_is_explained() -> None:
+    served = generate_latest(_Served()).decode()
+    names = re.findall(r"^# TYPE (\w+) ", served, re.MULTILINE)
+    assert len(names) > 10
+    assert not {name for name in names if f"`{name}`" not in OPERATIONS}
+
+
+class _Served(Collector):
+    def collect(self) -> Iterable[Metric]:
+        return metrics(["bot"], Tally(), Now(1, 1, 1.0))
 
 
 def test_the_changelog_has_an_unreleased_section() -> None:

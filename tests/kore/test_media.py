@@ -7,10 +7,13 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from archiver.config import TransferSettings
+from archiver.download import Download
 from archiver.errors import (
     ArchiverError,
     MediaHostRefused,
@@ -21,6 +24,7 @@ from archiver.errors import (
     TransferError,
 )
 from archiver.kore.media import MAX_REDIRECTS, MediaClient, MediaHosts
+from archiver.observe.transfers import Transfer, Transfers
 from archiver.simulator.platform import Simulator
 
 from .conftest import SESSION, Asker, http_answer, raw_server
@@ -51,13 +55,27 @@ class Names(AbstractResolver):
         pass
 
 
+class Fixed:
+    """One URL, of which there is no fresh one."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def renew(self, refused: MediaUrlExpired) -> None:
+        raise refused
+
+    def refused_afresh(self) -> None:
+        raise AssertionError
+
+
 def hosts(*patterns: str) -> MediaHosts:
     return MediaHosts("bot", patterns)
 
 
 @asynccontextmanager
 async def media(*patterns: str, resolver: AbstractResolver | None = None, stall: float = 60.0) -> AsyncIterator[MediaClient]:
-    client = MediaClient(hosts(*(patterns or ("127.0.0.1",))), resolver=resolver, stall=stall)
+    terms = TransferSettings(stall_timeout=timedelta(seconds=stall))
+    client = MediaClient(hosts(*(patterns or ("127.0.0.1",))), terms, resolver=resolver)
     try:
         yield client
     finally:
@@ -65,8 +83,8 @@ async def media(*patterns: str, resolver: AbstractResolver | None = None, stall:
 
 
 async def fetched(client: MediaClient, url: str) -> bytes:
-    async with client.open(url) as response:
-        return await response.read()
+    async with Download(client, Fixed(url), Transfer("bot", "s", "f"), Transfers()) as body:
+        return b"".join([piece async for piece in body.pieces()])
 
 
 def refusal(allowed: MediaHosts, url: str) -> TransferError:
@@ -329,7 +347,7 @@ async def test_a_redirect_is_checked_like_the_url_itself(location: str, error: t
 async def test_redirects_come_to_an_end() -> None:
     async with raw_server(lambda head: http_answer(b"", "302 Found", Location="/again")) as raw, media() as client:
         with pytest.raises(MediaUnreachable) as caught:
-            await fetched(client, f"{raw.url}/a")
+            await client.open(f"{raw.url}/a")
     assert caught.value.reason == "media_redirects"
     assert len(raw.heads) == MAX_REDIRECTS + 1
 
@@ -396,8 +414,8 @@ async def test_identity_is_no_encoding() -> None:
         ({"kind": "reset"}, "media_unreachable"),
         ({"kind": "reset", "at": 1000}, "recording_truncated"),
         ({"kind": "truncate", "at": 1000}, "recording_truncated"),
-        ({"kind": "stall", "at": 1000}, "media_unreachable"),
-        ({"kind": "stall"}, "media_unreachable"),
+        ({"kind": "stall", "at": 1000}, "recording_stalled"),
+        ({"kind": "stall"}, "recording_stalled"),
     ],
 )
 async def test_a_broken_connection_is_translated(
@@ -455,8 +473,8 @@ async def test_a_reader_that_stops_early_or_is_cancelled_leaves_no_connection(si
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with client.open(file.url) as response:
-            assert await response.content.readexactly(4) == b"RIFF"
+        async with Download(client, Fixed(file.url), Transfer("bot", "s", "f"), Transfers()) as body:
+            assert await anext(body.pieces())
         connector = client._http.connector
         assert connector is not None
         assert not connector._acquired
@@ -466,5 +484,5 @@ async def test_a_reader_that_stops_early_or_is_cancelled_leaves_no_connection(si
 async def test_an_error_of_the_caller_passes_untranslated() -> None:
     async with raw_server(lambda head: http_answer(b"x")) as raw, media() as client:
         with pytest.raises(ZeroDivisionError):
-            async with client.open(f"{raw.url}/a"):
+            async with Download(client, Fixed(f"{raw.url}/a"), Transfer("bot", "s", "f"), Transfers()):
                 raise ZeroDivisionError

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from archiver.buffers import Buffers
 from archiver.errors import KeyConflict, StoreError
-from archiver.stores import Advice, Saved
+from archiver.stores import Advice, Saved, check_key, check_part
 
 
 class _MemoryUpload:
@@ -27,7 +27,8 @@ class _MemoryUpload:
         await asyncio.sleep(0)  # a moment in which it can be cancelled, as there is in every store
 
     async def save(self, key: str | None = None, *, guard: Callable[[], None] | None = None) -> Saved:
-        key = _checked(key or self._key)
+        key = key or self._key
+        check_key(key)
         data = bytes(self._data)
         await asyncio.sleep(0)
         if guard is not None:
@@ -49,23 +50,25 @@ class MemoryStore:
 
     @asynccontextmanager
     async def upload(self, key: str, *, part: str, movable: bool = False) -> AsyncIterator[_MemoryUpload]:
-        _checked(key)
-        _checked_part(key, part)
+        check_key(key)
+        check_part(key, part)
         async with self._buffers.reserve(1024 * 1024):
             yield _MemoryUpload(self, key)
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
-        if _checked(key) not in self.objects:
+        check_key(key)
+        if key not in self.objects:
             raise StoreError(f"{key} is missing", store_key=key, missing=True)
         yield self.objects[key]
 
     async def size(self, key: str) -> int | None:
-        found = self.objects.get(_checked(key))
+        check_key(key)
+        found = self.objects.get(key)
         return None if found is None else len(found)
 
     async def discard(self, key: str, *, part: str, left_for: timedelta) -> bool:
-        _checked(key)
-        _checked_part(key, part)
+        check_key(key)
+        check_part(key, part)
         return self.objects.pop("/".join((*key.split("/")[:-1], part)), None) is not None
 
     async def check(self) -> str:
@@ -76,17 +79,3 @@ class MemoryStore:
 
     async def advice(self) -> list[Advice]:
         return [Advice("it is forgotten with the process", "for tests only")]
-
-
-def _checked(key: str) -> str:
-    if (
-        any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in key.split("/"))
-        or "\ud800" <= max(key) <= "\udfff"
-    ):
-        raise StoreError(f"{key!r} is not a key of this store", store_key=key)
-    return key
-
-
-def _checked_part(key: str, part: str) -> None:
-    if not (part.startswith(".") and part.endswith(".part")) or "/" in part or "\0" in part:
-        raise StoreError(f"{part!r} is not a temporary name", store_key=key)

@@ -15,7 +15,7 @@ import pytest
 
 from archiver.buffers import Buffers
 from archiver.errors import StoreError, StoreUnavailable
-from archiver.stores.local import LocalStore
+from archiver.stores.local import BLOCK, LocalStore
 
 KEY = "s1/recording/a.wav"
 PART = ".session-1.worker-2.epoch-3.part"
@@ -98,7 +98,7 @@ async def test_a_write_that_failed_makes_saving_impossible(tmp_path: Path) -> No
     store = LocalStore(tmp_path, Buffers(2**26))
     async with store.upload(KEY, part=PART) as upload:
         await upload.write(b"first")
-        descriptor = upload._raw.fileno()
+        descriptor = upload.create().fileno()
         saved = os.dup(descriptor)
         full = os.open("/dev/full", os.O_WRONLY)
         os.dup2(full, descriptor)
@@ -250,7 +250,7 @@ async def test_a_folder_that_vanishes_under_an_upload_is_cleaned_when_it_is_back
 
     async def vanish() -> None:
         async with store.upload(KEY, part=PART) as upload:
-            await upload.write(b"data")
+            await upload.write(bytes(BLOCK))
             root.rename(tmp_path / "aside")
             if in_its_place == "a file":
                 root.write_bytes(b"?")
@@ -272,7 +272,7 @@ async def test_a_folder_that_was_removed_for_good_does_not_make_the_store_look_u
 
     async def removed_meanwhile() -> None:
         async with store.upload("deep/" + KEY, part=PART) as upload:
-            await upload.write(b"data")
+            await upload.write(bytes(BLOCK))
             shutil.rmtree(tmp_path / "deep")
 
     with pytest.raises(StoreUnavailable):

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from archiver.config import BotSettings, DatabaseSettings, RateLimit, S3Settings, Settings, load, parse_duration
+from archiver.config import BotSettings, DatabaseSettings, RateLimit, S3Settings, Settings, load, parse_duration, parse_size
 from archiver.errors import ConfigError
 from archiver.naming import PathTemplate, path_part
 from archiver.redact import redact
@@ -98,7 +98,7 @@ def test_the_example_shows_every_key_of_every_section_and_no_other() -> None:
 def test_the_example_shows_the_defaults() -> None:
     data = tomllib.loads(EXAMPLE.read_text(encoding="utf-8"))
     settings = load(EXAMPLE, {})
-    for name in ("worker", "retry", "log"):
+    for name in ("worker", "transfer", "retry", "log", "metrics"):
         assert getattr(settings, name) == type(getattr(settings, name))(), name
     assert settings.storage.s3 == S3Settings()
     assert settings.storage.path.text == PathTemplate(data["storage"]["path"]).text
@@ -155,6 +155,13 @@ def test_history_is_kept_for_ever_or_as_long_as_is_said(loaded: Load) -> None:
         (BOT + "client_secret_file = 'x'", "bots[0]: client_secret and client_secret_file exclude each other"),
         (BOT.replace(f'"{SECRET}"', "12345678"), "bots[0].client_secret: input should be a valid string"),
         ("[storage.s3]\nsecret_access_key = 12345678", "storage.s3.secret_access_key: input should be a valid string"),
+        ("[transfer]\nmax_buffer = 'plenty'", "transfer.max_buffer = 'plenty': a size is a number and a unit"),
+        ("[transfer]\nmax_buffer = '-1MiB'", "transfer.max_buffer = '-1MiB': a size is a number and a unit"),
+        ("[transfer]\nmax_buffer = true", "transfer.max_buffer = True: a size is a number and a unit"),
+        ("[transfer]\nmax_buffer = '1MiB'", "transfer.max_buffer = '1MiB': is at least"),
+        ("[transfer]\nmax_bandwidth = '10'", "transfer.max_bandwidth = '10': is bytes a second, at least"),
+        ("[transfer]\nstall_timeout = '0s'", "transfer.stall_timeout = '0s': is longer than 0"),
+        ("[transfer]\nconnections_per_host = -1", "transfer.connections_per_host = -1: input should be greater"),
         (BOT + "rate_limits = ['60 a minute']", "bots[0].rate_limits[0] = '60 a minute': a rate limit looks like"),
         (BOT + "rate_limits = ['0/minute']", "bots[0].rate_limits[0] = '0/minute': a rate limit looks like"),
         (BOT + "rate_limits = ['99999999999/minute']", "a rate limit looks like"),
@@ -244,12 +251,29 @@ def test_history_is_kept_for_ever_or_as_long_as_is_said(loaded: Load) -> None:
         ("[retry]\nnot_ready_delays = ['soon']", "retry.not_ready_delays[0] = 'soon': a duration"),
         ("[log]\nlevel = 'loud'", "log.level = 'loud': input should be 'debug'"),
         ("[log]\nlevel = 'a\\nb'".replace("'", '"'), r"log.level = 'a\nb'"),
+        ("[metrics]\nlisten = '9464'", "metrics.listen = '9464': is host:port, such as"),
+        ("[metrics]\nlisten = ':9464'", "is host:port, such as"),
+        ("[metrics]\nlisten = '127.0.0.1:65536'", "is host:port, such as"),
+        ("[metrics]\nlisten = 'http://127.0.0.1:9464'", "is host:port, such as"),
         ("x = ", "not valid TOML"),
         ("a = 1\na = 2", "not valid TOML"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_key_and_value(loaded: Load, text: str, told: str) -> None:
     assert told in refused(loaded, text)
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("", None),
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("[::1]:0", ("::1", 0)),
+        ("a.internal:80", ("a.internal", 80)),
+    ],
+)
+def test_metrics_are_served_where_it_says(loaded: Load, listen: str, address: tuple[str, int] | None) -> None:
+    assert loaded(f"[metrics]\nlisten = '{listen}'").metrics.address == address
 
 
 def test_every_mistake_is_told_at_once(loaded: Load) -> None:
@@ -313,6 +337,29 @@ def test_a_host_that_is_no_safe_origin_is_refused(loaded: Load, host: str) -> No
 )
 def test_an_origin_is_kept_without_its_last_slash(loaded: Load, host: str) -> None:
     assert loaded(BOT + f'host = "{host}"').bots[0].host == host.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("17", 17),
+        ("17B", 17),
+        ("2KB", 2000),
+        ("2KiB", 2048),
+        ("1.5MiB", 1572864),
+        (" 3 GB ", 3 * 10**9),
+        ("1GiB", 2**30),
+    ],
+)
+def test_a_size_is_a_number_and_a_unit(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+def test_limits_that_are_empty_or_zero_are_none(loaded: Load) -> None:
+    for none in ('""', "0", '"0MiB"'):
+        terms = loaded(f"[transfer]\nmax_bandwidth = {none}\nmin_rate = {none}").transfer
+        assert (terms.max_bandwidth, terms.min_rate) == (None, None)
 
 
 # --- secrets

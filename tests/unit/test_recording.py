@@ -280,6 +280,7 @@ NAMES = ODD | st.builds(
 @given(st.lists(NAMES, min_size=1, max_size=6))
 @example(["con", "_con", ".CON", "nul.tar.gz", "conin$.wav"])
 @example(["\ud800", "\udfff"])
+@example(["\xa0.0", "\u2003.wav"])
 def test_every_name_is_safe_and_unlike_the_others(names: list[str]) -> None:
     taken: list[str] = []
     for name in names:

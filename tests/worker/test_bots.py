@@ -157,7 +157,8 @@ async def test_a_store_that_fails_in_the_middle_of_the_night_costs_nobody_an_att
 
 
 async def test_a_store_that_vanishes_and_returns_is_used_again_and_tidied(plant: Plant, logged: Logged) -> None:
-    await plant.scripted(12, faults=[{"kind": "slow", "bytes_per_second": 4000}])
+    # Long enough that something of each lies on the disk while it comes.
+    await plant.scripted(12, audio={"bytes": 3_000_000}, faults=[{"kind": "slow", "bytes_per_second": 1_500_000}])
     aside = plant.root.with_name("aside")
     async with plant.shift(plant.settings(worker={"concurrency": 4}), drain=True) as shift:
         await plant.parts_are(4)
@@ -174,16 +175,16 @@ async def test_a_store_that_vanishes_and_returns_is_used_again_and_tidied(plant:
 
 async def test_a_store_that_refuses_single_keys_is_used_again(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     failing = True
-    usual = LocalStore.path
+    usual = LocalStore.name
 
-    def path(self: LocalStore, key: str) -> object:
+    def name(self: LocalStore, key: str) -> object:
         if failing and not key.startswith(".check"):
             raise StoreUnavailable(f"{key} cannot be kept", store_key=key)
         return usual(self, key)
 
     await plant.scripted(6)
     async with plant.shift(drain=True) as shift:
-        monkeypatch.setattr(LocalStore, "path", path)
+        monkeypatch.setattr(LocalStore, "name", name)
         await plant.eventually("SELECT 1 FROM archive_sessions WHERE reason = 'store_unavailable'")
         failing = False
         ended = await shift.ended()
@@ -195,16 +196,16 @@ async def test_a_store_that_refuses_single_keys_is_used_again(plant: Plant, monk
 async def test_one_recording_that_the_store_never_takes_fails_in_the_end_and_the_others_go_on(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usual = LocalStore.path
+    usual = LocalStore.name
     too_large = session_id(0)
 
-    def path(self: LocalStore, key: str) -> object:
+    def name(self: LocalStore, key: str) -> object:
         if too_large in key:
             raise StoreUnavailable(f"{key} cannot be kept: no space left on device", store_key=key)
         return usual(self, key)
 
     await plant.scripted(6)
-    monkeypatch.setattr(LocalStore, "path", path)
+    monkeypatch.setattr(LocalStore, "name", name)
     assert (await plant.drained()).failed == 1
     sessions = await plant.sessions()
     assert (sessions[too_large]["state"], sessions[too_large]["reason"]) == ("failed", "store_unavailable")

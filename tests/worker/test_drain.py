@@ -53,7 +53,7 @@ async def test_never_more_sessions_at_once_than_configured(plant: Plant) -> None
     most = 0
     async with plant.shift(plant.settings(worker={"concurrency": 3}), drain=True) as shift:
         while not shift.run.done():
-            most = max(most, len(plant.parts()))
+            most = max(most, len(shift.worker.tally.transfers.running))
             await asyncio.sleep(0.01)
     assert most == 3
     assert await plant.states() == {"archived": 12}

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,9 @@ from .conftest import Line, Logged, Plant
 
 ONE_STALL = {"kind": "stall", "at": 1000, "times": 1}
 
+LONG_STALL: dict[str, Any] = {"audio": {"bytes": 2_000_000}, "faults": [{"kind": "stall", "at": 1_500_000, "times": 1}]}
+"""Stalls when something of it lies on the disk: what is shorter than a block stays in memory until it is whole."""
+
 
 async def test_a_lease_is_renewed_while_a_download_takes_longer_than_it(plant: Plant, logged: Logged) -> None:
     (one,) = await plant.scripted(1, faults=[{"kind": "slow", "bytes_per_second": 800}])
@@ -30,7 +34,7 @@ async def test_a_lease_is_renewed_while_a_download_takes_longer_than_it(plant: P
 
 
 async def test_a_worker_that_lost_its_lease_drops_what_it_did_and_goes_on_as_a_new_one(plant: Plant, logged: Logged) -> None:
-    ids = await plant.scripted(3, faults=[ONE_STALL])
+    ids = await plant.scripted(3, **LONG_STALL)
     async with plant.shift(plant.settings(worker={"lease_seconds": 1.5}), drain=True) as shift:
         await plant.downloading(3)
         (old,) = await plant.rows("SELECT id FROM archive_workers")
@@ -131,7 +135,7 @@ def test_a_lost_lease_stays_lost_whatever_answer_still_comes() -> None:
 
 
 async def test_what_a_killed_worker_left_is_taken_over_and_swept(plant: Plant, logged: Logged) -> None:
-    ids = await plant.scripted(4, faults=[ONE_STALL])
+    ids = await plant.scripted(4, **LONG_STALL)
     config = plant.config_file(lease_seconds=1)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "archiver", "--config", str(config), "worker", "--drain",

@@ -1,5 +1,6 @@
--- Workers, and what they hold; one that is off the list and holds something still (its sessions are about to be taken over)
--- is known by its ID alone. $1 whether each session is wanted, the longest held first, or the first alone
+-- Workers, what they hold and what they have on its way; one that is off the list and holds something still (its sessions are
+-- about to be taken over) is known by its ID alone. What a dead one said is no longer so.
+-- $1 whether each session is wanted, the longest held first, or the first alone
 WITH held AS (
     SELECT q.worker_id, count(*) AS claimed,
            jsonb_agg(jsonb_build_object('bot', q.bot, 'session_id', q.session_id, 'kind', q.kind, 'since', q.claimed_at)
@@ -11,6 +12,7 @@ SELECT jsonb_build_object(
            'renewed_at', w.renewed_at, 'lease_until', w.expires_at, 'alive', coalesce(w.expires_at > clock_timestamp(), false),
            'claimed', coalesce(h.claimed, 0),
            'sessions', CASE WHEN $1 THEN coalesce(h.sessions, '[]') ELSE coalesce(jsonb_path_query_array(h.sessions, '$[0]'), '[]') END
-       ) AS worker
+       ) AS worker,
+       CASE WHEN w.expires_at > clock_timestamp() THEN w.progress ELSE '{}' END AS progress, w.progress_at
 FROM archive_workers w FULL JOIN held h ON h.worker_id = w.id
 ORDER BY coalesce(w.id, h.worker_id)

@@ -1,0 +1,202 @@
+"""The body of one recording, whole and in order, however often its connection breaks.
+
+Where the media host can, a body goes on at the byte at which it broke, and only if it is the same file still: `If-Range` names
+what the first answer was known by. A signed URL that has expired meanwhile is asked for afresh. Where the host cannot, the
+transfer begins again at the first byte.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+import aiohttp
+
+from archiver.errors import MediaNotResumable, MediaUnreachable, MediaUrlExpired
+from archiver.kore.media import MediaClient, Rest
+from archiver.observe.logs import logger
+from archiver.observe.transfers import Transfer, Transfers
+from archiver.recording import HEAD_BYTES
+from archiver.transient import TRIES, retry_transient
+
+log = logger(__name__)
+
+BYTES_A_BREAK = 256 * 1024
+"""A body may break a few times, and once more for every so many bytes that came: a long one on a bad line comes through, one that
+brings next to nothing each time does not go on for ever.
+"""
+
+
+class Source(Protocol):
+    """Where one recording is to be had."""
+
+    @property
+    def url(self) -> str:
+        """The newest signed URL."""
+
+    async def renew(self, refused: MediaUrlExpired) -> None:
+        """Ask the platform for a fresh `url`. Raises `refused` if that would be in vain, else what asking can raise."""
+
+    def refused_afresh(self) -> None:
+        """A URL that has just been asked for was refused too."""
+
+
+class TooSlow(TimeoutError):
+    """So little came in so long that the connection is given up."""
+
+
+class Download:
+    """An open body. Entered, its answer is there; `pieces` are its bytes. Errors are those of `MediaClient.open` and of `source`;
+    a body that broke for good is MediaUnreachable, or MediaNotResumable if it may be begun again.
+    """
+
+    def __init__(self, media: MediaClient, source: Source, progress: Transfer, transfers: Transfers) -> None:
+        self._media = media
+        self._source = source
+        self._progress = progress
+        self._transfers = transfers
+        self._response: aiohttp.ClientResponse | None = None
+        self._ahead = b""
+        self._validator: str | None = None
+        self.expected: int | None = None
+        """Bytes that were promised, if any were."""
+        self.content_type: str | None = None
+        self.head = bytearray()
+        """The first HEAD_BYTES that came."""
+        self.received = 0
+        self.breaks = 0
+
+    async def __aenter__(self) -> Self:
+        self._progress.received = 0
+        response = await self._connect(None)
+        self.expected = self._progress.total = response.content_length
+        self.content_type = response.headers.get("Content-Type")
+        self._validator = _validator(response)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._close()
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The bytes, as they come."""
+        whole = False
+        while not whole:
+            try:
+                async for piece in self._arriving():
+                    self.received += len(piece)
+                    self._transfers.count(self._progress, len(piece))
+                    if len(self.head) < HEAD_BYTES:
+                        self.head += piece[: HEAD_BYTES - len(self.head)]
+                    yield piece
+                whole = True
+            except (aiohttp.ClientError, TimeoutError) as error:
+                self._close()
+                await self._go_on(self._broken(error))
+
+    async def _arriving(self) -> AsyncIterator[bytes]:
+        """What comes over this connection. When it breaks, what had arrived by then comes first: aiohttp would throw it away."""
+        assert self._response is not None
+        content, media = self._response.content, self._media
+        waited, came = 0.0, 0
+        if self._ahead:
+            piece, self._ahead = self._ahead, b""
+            yield piece
+        try:
+            while True:
+                began = time.monotonic()
+                piece = await content.readany()
+                waited += time.monotonic() - began
+                if not piece:
+                    return
+                yield piece
+                came += len(piece)
+                if media.bandwidth is not None:
+                    await media.bandwidth.take(len(piece))
+                # Only what was spent on waiting for the host counts: our own disk and pace are no fault of its.
+                if waited >= media.stall:
+                    if came < media.min_rate * waited:
+                        raise TooSlow(f"{came} bytes in {waited:.0f} s")
+                    waited, came = 0.0, 0
+        except (aiohttp.ClientError, TimeoutError):
+            if left := content._read_nowait(-1):
+                yield left
+            raise
+
+    async def _go_on(self, broken: MediaUnreachable) -> None:
+        """Continue behind the last byte. Raises `broken` where that does not help, MediaNotResumable where it cannot be."""
+        if self._validator is None or self.expected is None or not self.received:
+            raise MediaNotResumable(broken.message, reason=broken.reason, **broken.facts)
+        self.breaks += 1
+        if self.breaks > TRIES + self.received // BYTES_A_BREAK:
+            raise broken
+        log.info("transfer_resumed", at=self.received, of=self.expected, because=broken.reason, breaks=self.breaks)
+        try:
+            await self._connect(Rest(self.received, self.expected, self._validator))
+        except MediaNotResumable as error:
+            raise MediaNotResumable(broken.message, reason=broken.reason, resumption=error.message, **broken.facts) from None
+        except MediaUnreachable as error:
+            broken.facts["resumption"] = error.message
+            raise broken from None
+
+    @retry_transient(MediaUnreachable, unless=MediaNotResumable)
+    async def _connect(self, rest: Rest | None) -> aiohttp.ClientResponse:
+        """Open the body, or the rest of it. Of a rest the first bytes have to come too: an answer alone is no progress."""
+        try:
+            response = await self._media.open(self._source.url, rest)
+        except MediaUrlExpired as expired:
+            await self._source.renew(expired)
+            try:
+                response = await self._media.open(self._source.url, rest)
+            except MediaUrlExpired:
+                self._source.refused_afresh()
+                raise
+        self._response = response
+        if rest is not None:
+            try:
+                self._ahead = await response.content.readany()
+            except (aiohttp.ClientError, TimeoutError) as error:
+                self._close()
+                raise self._broken(error) from None
+        return response
+
+    def _close(self) -> None:
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+
+    def _broken(self, error: Exception) -> MediaUnreachable:
+        match error:
+            case TooSlow():
+                reason = "recording_slow"
+            case TimeoutError():
+                reason = "recording_stalled"
+            case _:
+                reason = "recording_truncated"
+        promised = self.expected
+        return MediaUnreachable(
+            f"the connection broke after {self.received} bytes" + (f" of {promised}" if promised is not None else ""),
+            reason=reason,
+            expected=promised,
+            received=self.received,
+            first_bytes=repr(bytes(self.head[:64]))[2:-1],
+            error=type(error).__name__,
+        )
+
+
+def _validator(response: aiohttp.ClientResponse) -> str | None:
+    """What `If-Range` may name (RFC 9110, 13.1.5): a strong ETag, or a date that is too old for a second change within it."""
+    headers = response.headers
+    if response.status != 200 or headers.get("Accept-Ranges", "").strip().lower() == "none":
+        return None
+    if re.fullmatch(r'"[\x21\x23-\x7e]{1,500}"', headers.get("ETag", "")):
+        return headers["ETag"]
+    try:
+        modified, sent = headers["Last-Modified"], headers["Date"]
+        settled = (parsedate_to_datetime(sent) - parsedate_to_datetime(modified)).total_seconds() >= 60
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None
+    return modified if settled else None

@@ -1,0 +1,146 @@
+"""Every metric of a worker, in one list, and how Prometheus gets them. Needs the extra `metrics`.
+
+They are read from what the worker counts anyway, when somebody asks: nothing of this is on a recording's way. A label has one of
+few values, all of them the configuration's names, states or reasons of ours: no session ID, no file name, nothing from outside.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from archiver.config import MetricsSettings
+from archiver.errors import MetricsUnavailable
+from archiver.observe.logs import logger
+from archiver.observe.tally import Tally
+from archiver.observe.transfers import BUCKETS, Lasted
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True)
+class Now:
+    """How the worker is at this moment."""
+
+    slots: int
+    slots_in_use: int
+    lease_remaining_seconds: float
+
+
+def metrics(bots: Sequence[str], tally: Tally, now: Now) -> Iterator[Metric]:
+    """Every metric there is. What is counted by bot alone is there from the start, at 0: a rate must see it rise."""
+    transfers = tally.transfers
+    running = {bot: [transfer for transfer in transfers.running if transfer.bot == bot] for bot in bots}
+
+    yield _by_bot(CounterMetricFamily, "archiver_received_bytes_total",
+        "Bytes of recordings that came in, those of transfers that failed or began again included.",
+        {bot: transfers.received[bot] for bot in bots})  # fmt: skip
+    yield _by_bot(CounterMetricFamily, "archiver_files_total",
+        "Recordings that are stored, confirmed and recorded.",
+        {bot: tally.stored[bot] for bot in bots})  # fmt: skip
+    yield _by_bot(CounterMetricFamily, "archiver_bytes_stored_total",
+        "Bytes of these recordings.",
+        {bot: tally.stored_bytes[bot] for bot in bots})  # fmt: skip
+    yield _sessions(
+        "archiver_sessions_total",
+        "Attempts that ended, by the state that the session is in then (pending: it was put back), and why.",
+        tally.attempts)  # fmt: skip
+    yield _by_bot(GaugeMetricFamily, "archiver_transfers_running",
+        "Recordings on their way.",
+        {bot: len(of) for bot, of in running.items()})  # fmt: skip
+    yield _by_bot(GaugeMetricFamily, "archiver_transfer_bytes_in_flight",
+        "Bytes that have come of the recordings on their way.",
+        {bot: sum(transfer.received for transfer in of) for bot, of in running.items()})  # fmt: skip
+    yield _by_bot(GaugeMetricFamily, "archiver_transfer_bytes_expected",
+        "Bytes that the recordings on their way have; of one whose length is not known, those that have come.",
+        {bot: sum(transfer.total or transfer.received for transfer in of) for bot, of in running.items()})  # fmt: skip
+    yield _histogram("archiver_transfer_seconds",
+        "How long recordings took to come and be stored; those that failed are not in it.",
+        {bot: transfers.lasted.get(bot, Lasted()) for bot in bots})  # fmt: skip
+    yield GaugeMetricFamily("archiver_slots", "Sessions that this worker may have in hand at once.", now.slots)
+    yield GaugeMetricFamily("archiver_slots_in_use", "Sessions that this worker has in hand.", now.slots_in_use)
+    yield GaugeMetricFamily("archiver_lease_remaining_seconds",
+        "How long this worker may still act unless it renews its lease; 0: it has lost it.",
+        now.lease_remaining_seconds)  # fmt: skip
+
+
+def _by_bot(
+    kind: type[CounterMetricFamily] | type[GaugeMetricFamily], name: str, says: str, values: Mapping[str, float]
+) -> Metric:
+    family = kind(name, says, labels=["bot"])
+    for bot, value in values.items():
+        family.add_metric([bot], value)
+    return family
+
+
+def _sessions(name: str, says: str, attempts: Mapping[tuple[str, str, str], int]) -> Metric:
+    family = CounterMetricFamily(name, says, labels=["bot", "state", "reason"])
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for (bot, state, reason), count in attempts.items():
+        counts[bot, state, _one_of_few(reason)] += count
+    for labels, value in counts.items():
+        family.add_metric(labels, value)
+    return family
+
+
+def _one_of_few(reason: str) -> str:
+    """A reason as a label: one for all HTTP statuses that begin alike, as a host can think of a thousand."""
+    reason = re.sub(r"_http_(\d)\d*$", r"_http_\1xx", reason)
+    return reason if re.fullmatch(r"[a-z_]{0,60}(\dxx)?", reason) else "other"
+
+
+def _histogram(name: str, says: str, values: Mapping[str, Lasted]) -> Metric:
+    family = HistogramMetricFamily(name, says, labels=["bot"])
+    for bot, lasted in values.items():
+        upto = itertools.accumulate(lasted.counts)
+        family.add_metric([bot], list(zip([*map(str, BUCKETS), "+Inf"], upto, strict=True)), lasted.seconds)
+    return family
+
+
+class _Worker(Collector):
+    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        return self._read()
+
+
+@asynccontextmanager
+async def served(settings: MetricsSettings, read: Callable[[], Iterable[Metric]]) -> AsyncIterator[None]:
+    """Serve what `read` gives at /metrics. Raises MetricsUnavailable, such as for a port that is taken."""
+    registry = CollectorRegistry()
+    registry.register(_Worker(read))
+
+    async def answer(request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+
+    app = web.Application()
+    app.router.add_get("/metrics", answer)
+    # Whoever keeps a connection open does not keep the worker from ending.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        address = settings.address
+        assert address is not None
+        try:
+            await web.TCPSite(runner, *address).start()
+        except (OSError, UnicodeError) as error:
+            number = getattr(error, "errno", None) or 0
+            why = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or "not a host's name"
+            raise MetricsUnavailable(f"metrics.listen = {settings.listen!r}: {why}") from None
+        log.info("metrics_served", host=address[0], port=runner.addresses[0][1], path="/metrics")
+        yield
+    finally:
+        await runner.cleanup()

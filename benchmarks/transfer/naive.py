@@ -1,0 +1,31 @@
+"""`python -m benchmarks.transfer.naive ORDER`: aiohttp and aiofiles as many examples put them together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiofiles
+import aiohttp
+
+
+async def _main(told: dict[str, Any]) -> None:
+    target = Path(told["target"])
+    slots = asyncio.Semaphore(told["concurrency"])
+    async with aiohttp.ClientSession() as http:
+
+        async def fetch(url: str, session: str, name: str) -> None:
+            async with slots, http.get(url) as response:
+                response.raise_for_status()
+                async with aiofiles.open(target / session / "recording" / name, "wb") as file:
+                    async for chunk in response.content.iter_chunked(65536):
+                        await file.write(chunk)
+
+        await asyncio.gather(*(fetch(*one) for one in told["files"]))
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(json.loads(Path(sys.argv[1]).read_text())))

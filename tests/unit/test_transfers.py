@@ -1,0 +1,73 @@
+"""What is known of recordings on their way: their pace, how long they have been at it, and what of it is written down."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+
+from archiver.observe.transfers import BUCKETS, Lasted, Transfer, Transfers
+from archiver.progress import LISTED, progress_of
+
+
+def test_a_rate_is_that_of_the_last_seconds_not_since_the_start() -> None:
+    transfer = Transfer("bot", "s", "a.wav", began=100.0)
+    assert transfer.rate(100.0) == 0
+    for second in range(1, 11):
+        transfer.received += 1000
+        transfer.read(100.0 + second)
+    assert transfer.rate(110.0) == pytest.approx(1000)
+    for second in range(11, 16):
+        transfer.received += 50
+        transfer.read(100.0 + second)
+    assert transfer.rate(115.0) == pytest.approx(50)
+
+
+def test_what_stalls_has_a_rate_of_nothing_within_seconds() -> None:
+    transfer = Transfer("bot", "s", "a.wav", received=10**9, began=100.0)
+    for second in range(1, 7):
+        transfer.read(100.0 + second)
+    assert transfer.rate(106.0) == 0
+
+
+def test_a_body_that_begins_anew_has_no_negative_rate() -> None:
+    transfer = Transfer("bot", "s", "a.wav", began=100.0)
+    transfer.received = 5000
+    transfer.read(101.0)
+    transfer.received = 0
+    transfer.read(102.0)
+    assert transfer.rate(102.0) == 0
+
+
+def test_a_transfer_is_listed_while_it_runs_and_counted_once_it_ended_well() -> None:
+    transfers = Transfers()
+    with transfers.running_one("bot", "s", "a.wav") as first, transfers.running_one("other", "t", "b.wav") as second:
+        transfers.count(first, 3)
+        transfers.count(second, 4)
+        assert transfers.lasting(0, second.began) == [first, second], "the longest first"
+        assert transfers.lasting(1, first.began + 0.5) == []
+    with suppress(RuntimeError), transfers.running_one("bot", "s", "a.wav") as failed:
+        transfers.count(failed, 5)
+        raise RuntimeError
+    assert not transfers.running
+    assert (transfers.bytes, transfers.received) == (12, {"bot": 8, "other": 4})
+    assert {bot: sum(lasted.counts) for bot, lasted in transfers.lasted.items()} == {"bot": 1, "other": 1}
+
+
+@pytest.mark.parametrize("seconds", [0.0, *BUCKETS, 1e6])
+def test_how_long_it_took_is_counted_up_to_the_bound(seconds: float) -> None:
+    lasted = Lasted()
+    lasted.add(seconds)
+    place = lasted.counts.index(1)
+    assert place == len(BUCKETS) or seconds <= BUCKETS[place]
+    assert place == 0 or seconds > BUCKETS[place - 1]
+    assert lasted.seconds == seconds
+
+
+def test_what_is_written_down_is_bounded_and_counts_the_rest() -> None:
+    large = [Transfer("bot", f"s{number}", "a.wav", total=100, received=10, began=float(number)) for number in range(LISTED + 50)]
+    progress = progress_of(large, 12345, now=1000.0)
+    assert [one["session_id"] for one in progress["transfers"]] == [f"s{number}" for number in range(LISTED)]
+    assert (progress["running"], progress["bytes"], progress["total"]) == (LISTED + 50, 10 * len(large), 100 * len(large))
+    large[-1].total = None
+    assert progress_of(large, 0, now=1000.0)["total"] is None, "what one will bring is not known"
