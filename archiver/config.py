@@ -15,6 +15,7 @@ import ipaddress
 import os
 import re
 import tomllib
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -274,15 +275,105 @@ class BotSettings(_Section):
         return f"{self.host.lower()}|{self.bot_id}"
 
 
+_TAG = re.compile(r"[\w \t.:/=+@-]*")
+
+
+def _tags(value: object) -> tuple[tuple[str, str], ...]:
+    """A table of tags, or `"k=v,k=v"`. Raises ValueError."""
+    if isinstance(value, str):
+        pairs = [part.partition("=")[::2] for part in value.split(",") if part.strip()]
+    elif isinstance(value, Mapping):
+        pairs = [(key, str(item)) for key, item in value.items()]
+    else:
+        pairs = list(value) if isinstance(value, tuple) else [("", "")]
+    tags = tuple((key.strip(), item.strip()) for key, item in pairs)
+    for key, item in tags:
+        if not 1 <= len(key) <= 128 or len(item) > 256 or not _TAG.fullmatch(key + item):
+            raise ValueError(
+                'are names and values of letters, digits, spaces and + - = . _ : / @, such as "team=audit,kind=call"'
+            )
+        if key.startswith("aws:") or key == "archiver-sha256":
+            raise ValueError(f"{key!r} is a name that S3 or the archiver keeps for itself")
+    if len({key for key, _ in tags}) != len(tags):
+        raise ValueError("have one name twice")
+    if len(tags) > MOST_TAGS:
+        raise ValueError(f"are at most {MOST_TAGS}: S3 allows ten, and one is the archiver's")
+    return tags
+
+
+MOST_TAGS = 9
+
+Tags = Annotated[tuple[tuple[str, str], ...], PlainValidator(_tags)]
+
+
 class S3Settings(_Section):
     """An S3-compatible endpoint; what is left out comes from the usual AWS chain."""
 
     endpoint: str = ""
-    region: str = ""
-    access_key_id: str = ""
+    region: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$")] = ""
+    access_key_id: Annotated[str, Field(pattern=r"^[!-~]*$")] = ""
     secret_access_key: SecretStr = SecretStr("")
     secret_access_key_file: File = None
+    session_token: SecretStr = SecretStr("")
+    profile: str = ""
     path_style: bool = False
+    sse: Literal["", "AES256", "aws:kms"] = ""
+    kms_key_id: Annotated[str, Field(pattern=r"^[!-~]*$")] = ""
+    storage_class: Annotated[str, Field(pattern=r"^[A-Z0-9_]*$")] = ""
+    tags: Tags = ()
+    part_size: Size = 8 * 2**20
+    parts_in_flight: Annotated[int, Field(ge=1, le=64)] = 4
+
+    @field_validator("endpoint")
+    @classmethod
+    def _origin(cls, value: str) -> str:
+        found = _ORIGIN.fullmatch(value) if value else None
+        if value and (found is None or int(found["port"] or 443) not in range(1, 65536)):
+            raise ValueError('is the server\'s URL, such as "http://127.0.0.1:9000"; the bucket stands in storage.url')
+        return value.rstrip("/")
+
+    @field_validator("storage_class")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        if value in ("GLACIER", "DEEP_ARCHIVE"):
+            raise ValueError(
+                "keeps objects that nobody can read again without restoring them first, so that neither the archiver nor "
+                "`verify` could; use GLACIER_IR, or a lifecycle rule that moves what is old"
+            )
+        return value
+
+    @field_validator("part_size")
+    @classmethod
+    def _allowed_size(cls, value: int) -> int:
+        if not 5 * 2**20 <= value <= 5 * 2**30:
+            raise ValueError('is "5MiB" to "5GiB": S3 takes no other parts')
+        return value
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        secret = self.secret_access_key.get_secret_value()
+        for value in (secret, self.session_token.get_secret_value()):
+            remember_secret(value)
+        if secret and self.secret_access_key_file:
+            raise ValueError("secret_access_key and secret_access_key_file exclude each other; empty the one not meant")
+        if bool(self.access_key_id) != bool(secret or self.secret_access_key_file):
+            raise ValueError("access_key_id and secret_access_key (or secret_access_key_file) go together")
+        if self.session_token.get_secret_value() and not self.access_key_id:
+            raise ValueError("session_token belongs to an access_key_id, which is missing")
+        if self.profile and self.access_key_id:
+            raise ValueError("profile and access_key_id exclude each other; empty the one not meant")
+        if self.kms_key_id and self.sse != "aws:kms":
+            raise ValueError('kms_key_id needs sse = "aws:kms"')
+        return self
+
+    def secret_key(self) -> str:
+        """The secret access key, read from its file now; empty where the AWS chain is to find one. Raises ConfigError."""
+        if self.secret_access_key_file is not None:
+            return _read_secret("storage.s3.secret_access_key_file", self.secret_access_key_file)
+        return self.secret_access_key.get_secret_value()
+
+
+_BUCKET = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 class StorageSettings(_Section):
@@ -297,21 +388,55 @@ class StorageSettings(_Section):
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme in ("s3", "gs", "az"):
-            raise ValueError(f"{parts.scheme}:// is not supported by this version; use file:///a/folder")
-        if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-            raise ValueError('is a URL such as "file:///var/lib/archiver" (three slashes, an absolute path)')
-        if parts.query or parts.fragment:
-            raise ValueError("has a '?' or '#'; write %3F or %23 for these in a folder's name")
-        if "\0" in unquote(parts.path):
-            raise ValueError("has a NUL in it")
-        return value
+        scheme = value.partition(":")[0]
+        if scheme in ("gs", "az"):
+            raise ValueError(f"{scheme}:// is not supported by this version; use file:///a/folder or s3://bucket/prefix")
+        return _s3_url(value) if scheme == "s3" else _file_url(value)
+
+    @model_validator(mode="after")
+    def _meant(self) -> Self:
+        set_keys = sorted(key for key in S3Settings.model_fields if getattr(self.s3, key) != S3Settings.model_fields[key].default)
+        if set_keys and not self.url.startswith("s3:"):
+            raise ValueError(f"s3.{set_keys[0]} is set, but url is not s3://; empty the one not meant")
+        return self
 
     @property
     def folder(self) -> Path:
         """The root of a `file://` store."""
         return Path(unquote(urlsplit(self.url).path))
+
+    @property
+    def bucket(self) -> str:
+        """The bucket of an `s3://` store."""
+        return self.url.removeprefix("s3://").partition("/")[0]
+
+    @property
+    def prefix(self) -> str:
+        """What the keys of an `s3://` store begin with in its bucket: empty, or with a '/' at its end."""
+        prefix = self.url.removeprefix("s3://").partition("/")[2]
+        return f"{prefix.rstrip('/')}/" if prefix else ""
+
+
+def _file_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+        raise ValueError('is a URL such as "file:///var/lib/archiver" (three slashes, an absolute path) or "s3://bucket/prefix"')
+    if parts.query or parts.fragment:
+        raise ValueError("has a '?' or '#'; write %3F or %23 for these in a folder's name")
+    if "\0" in unquote(parts.path):
+        raise ValueError("has a NUL in it")
+    return value
+
+
+def _s3_url(value: str) -> str:
+    bucket, _, prefix = value.removeprefix("s3:").removeprefix("//").partition("/")
+    if not value.startswith("s3://") or not _BUCKET.fullmatch(bucket):
+        raise ValueError("names no bucket: s3://BUCKET/PREFIX, the bucket of 3 to 63 characters a-z 0-9 . -")
+    if "?" in prefix or "#" in prefix or any(unicodedata.category(character)[0] == "C" for character in prefix):
+        raise ValueError("has a '?', a '#' or a control character in its prefix")
+    if any(part in ("", ".", "..") or "\\" in part for part in prefix.removesuffix("/").split("/")) and prefix:
+        raise ValueError("has a prefix with an empty part, '.', '..' or '\\'")
+    return value
 
 
 class WorkerSettings(_Section):
@@ -429,6 +554,8 @@ class Settings(_Section):
             raise ValueError(f"bots: two bots are called {name!r}; names must differ, also on disks that ignore case")
         if len(self.bots) > 1 and "{bot}" not in self.storage.path.text:
             raise ValueError("storage.path: with several bots {bot} is needed, or two files could meet in one key")
+        if self.storage.url.startswith("s3:") and self.storage.s3.part_size > self.transfer.max_buffer:
+            raise ValueError("storage.s3.part_size is more than transfer.max_buffer, in which a part must fit")
         return self
 
     def bot(self, name: str) -> BotSettings:
@@ -485,6 +612,7 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
         ) from None
     for bot in settings.bots:
         bot.signing_key()
+    settings.storage.s3.secret_key()
     return settings
 
 
@@ -592,7 +720,7 @@ def _explain(item: Any, came_from: Mapping[tuple[str, ...], str]) -> str:
     if item["type"] == "tuple_type":
         return f"{key}{origin}: is a list" + (", each of its blocks headed [[bots]]" if key == "bots" else "")
     value = item["input"]
-    secret = location[-1] in ("client_secret", "secret_access_key") or (
+    secret = location[-1] in ("client_secret", "secret_access_key", "session_token") or (
         location[0] == "database" and location[-1] != "keep_history"
     )
     shown = "" if secret or isinstance(value, dict | list) else f" = {value!r:.{_SHOWN}}"

@@ -78,17 +78,19 @@ async def check_database(database: Database) -> Finding:
         return of_error("database", error)
 
 
-async def check_store(settings: Settings) -> Finding:
-    """A small object written, read back and deleted; and room for more."""
+async def check_store(settings: Settings) -> list[Finding]:
+    """A small object written, read back and deleted; room for more; and what the store itself advises."""
     try:
         async with open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store:
             message = await store.check()
             free = await store.free()
+            advice = await store.advice()
     except ArchiverError as error:
-        return of_error("store", error)
+        return [of_error("store", error)]
+    found = [Finding("store: advice", "warning", seen, mend) for seen, mend in advice]
     if free is not None and free < LOW_DISK:
-        return Finding("store", "warning", message, "free disk space: this lasts for few recordings")
-    return Finding("store", "ok", message)
+        return [Finding("store", "warning", message, "free disk space: this lasts for few recordings"), *found]
+    return [Finding("store", "ok", message), *found]
 
 
 async def check_bot(bot: BotAccess, *, budget: bool) -> list[Finding]:

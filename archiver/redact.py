@@ -33,11 +33,19 @@ _known: list[str] = []
 def remember_secret(value: str) -> None:
     """Have `value` masked in every later text, as it is and as URLs and JSON spell it. Shorter than 6 characters: no secret."""
     if len(value) >= 6 and value not in MASK:
-        escaped = json.dumps(value)[1:-1]
-        spellings = {value, quote(value), quote(value, safe=""), quote_plus(value), escaped, escaped.replace("/", "\\/")}
-        spellings |= {re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), spelling) for spelling in spellings}
         # The longest first: a secret that begins like another one would leave its end behind.
-        _known[:] = sorted(spellings.union(_known), key=lambda known: (-len(known), known))
+        _known[:] = sorted(_spellings(value).union(_known), key=lambda known: (-len(known), known))
+
+
+def forget_secret(value: str) -> None:
+    """Mask `value` no longer: it was good for hours and has been replaced, and every one remembered costs every text a look."""
+    _known[:] = [known for known in _known if known not in _spellings(value)]
+
+
+def _spellings(value: str) -> set[str]:
+    escaped = json.dumps(value)[1:-1]
+    spellings = {value, quote(value), quote(value, safe=""), quote_plus(value), escaped, escaped.replace("/", "\\/")}
+    return spellings | {re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), spelling) for spelling in spellings}
 
 
 def redact(text: str) -> str:

@@ -54,7 +54,10 @@ async def transfer(
     raises TransferError; it may be the only copy, so the last one is kept. Raises StoreError, and what `source` does, besides.
     """
     # Memory first: while it is waited for, no connection is open that could run out of patience, and no URL has been used.
-    async with store.upload(to.key, part=to.part) as upload, Download(media, source, progress, transfers) as body:
+    async with (
+        store.upload(to.key, part=to.part, movable=to.keep_rejected) as upload,
+        Download(media, source, progress, transfers) as body,
+    ):
         if body.expected is not None:
             upload.expect(body.expected)
         try:

@@ -18,6 +18,8 @@ from archiver.queue.embedded import embedded_postgres
 from archiver.queue.migrate import migrate
 from archiver.queue.sessions import Queue
 from archiver.simulator.platform import Simulator, SimulatorSettings
+from tests import s3_servers
+from tests.s3_servers import S3Server
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a script, this run ignores Ctrl-C, and so would every command that a test ends by it.
@@ -36,8 +38,7 @@ RETRY = RetrySettings(
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
     """The URL of one Postgres for the whole run: every process of the run joins it, the last stops it."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base if worker_id == "master" else base.parent
+    shared = _shared(tmp_path_factory, worker_id)
     with asyncio.Runner() as runner:
         context = embedded_postgres(shared / "postgres")
         url = runner.run(context.__aenter__())
@@ -45,6 +46,26 @@ def postgres(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterat
             yield url
         finally:
             runner.run(context.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[S3Server]:
+    """One S3 server for the whole run."""
+    with s3_servers.seaweedfs(_shared(tmp_path_factory, worker_id) / "weed") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def localstack(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[S3Server]:
+    """Another one, likewise."""
+    with s3_servers.localstack(_shared(tmp_path_factory, worker_id) / "localstack") as server:
+        yield server
+
+
+def _shared(factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all processes of the run see."""
+    base = factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
 
 
 @pytest.fixture(scope="session")

@@ -47,11 +47,11 @@ async def _doctor(settings: Settings) -> list[Finding]:
         async with open_database(settings.database, pool_size=2) as database:
             found = await check_database(database)
             findings.append(found)
-            findings.append(await check_store(settings))
+            findings += await check_store(settings)
             findings += await _bots(settings, database, budget=found.verdict == "ok")
     except ArchiverError as error:
         findings.append(of_error("database", error))
-        findings.append(await check_store(settings))
+        findings += await check_store(settings)
         # Without the database nobody knows the budget: one call a bot is asked all the same.
         findings += await _bots(settings, Database(""), budget=False)
     return findings

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from archiver.buffers import Buffers
 from archiver.config import StorageSettings
@@ -52,12 +52,22 @@ class Upload(Protocol):
         """
 
 
+class Advice(NamedTuple):
+    """What was seen, and what to do about it."""
+
+    seen: str
+    mend: str
+
+
 class Store(Protocol):
     """See the module."""
 
-    def upload(self, key: str, *, part: str) -> AbstractAsyncContextManager[Upload]:
+    def upload(self, key: str, *, part: str, movable: bool = False) -> AbstractAsyncContextManager[Upload]:
         """Begin an object that will become `key`; `part` is the name of its temporary object, in the same folder, if the store
         needs one. Waits for memory, and touches nothing before the first byte is written.
+
+        After a KeyConflict it can be saved under another key. Otherwise, however long it is, only if it is `movable`: a bucket
+        takes that for a reason to store it aside first, and to copy it.
         """
 
     def read(self, key: str) -> AsyncIterator[bytes]:
@@ -67,9 +77,9 @@ class Store(Protocol):
         """The object's size in bytes; None if there is none."""
 
     async def discard(self, key: str, *, part: str, left_for: timedelta) -> bool:
-        """Remove what a killed process left of an upload to the folder of `key`: the temporary object `part`, or parts of uploads
-        begun longer than `left_for` ago (a later claim of the same session may be at work there). True if there was something.
-        Never removes anything else.
+        """Remove what a killed process left of uploads to `key`, or to keys that have another file name in place of its last `_`:
+        the temporary object `part`, in its folder, or parts of uploads begun longer than `left_for` ago (a later claim of the
+        same session may be at work there). True if there was something. Never removes anything else.
         """
 
     async def check(self) -> str:
@@ -77,6 +87,9 @@ class Store(Protocol):
 
     async def free(self) -> int | None:
         """Bytes that are free; None where nobody can know."""
+
+    async def advice(self) -> list[Advice]:
+        """What is well enough to work with and yet should be different, for `doctor`, after a `check`. Raises StoreError."""
 
 
 def check_key(key: str) -> None:
@@ -102,13 +115,22 @@ def _encodable(key: str) -> bool:
 @asynccontextmanager
 async def open_store(settings: StorageSettings, buffers: Buffers) -> AsyncIterator[Store]:
     """The store that `storage.url` names, for as long as it is needed. Raises ConfigError."""
+    if settings.url.startswith("s3:"):
+        try:
+            from archiver.stores.s3 import open_s3
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "botocore":
+                raise
+            raise ConfigError(
+                f"storage.url = {settings.url!r} needs an extra that is not installed", hint="pip install 'kore-archiver[s3]'"
+            ) from None
+        async with open_s3(settings, buffers) as store:
+            yield store
+        return
     from archiver.stores.local import LocalStore
 
-    if settings.url.startswith("file:"):
-        local = LocalStore(settings.folder, buffers)
-        try:
-            yield local
-        finally:
-            local.close()
-        return
-    raise ConfigError(f"storage.url = {settings.url!r}: no store for this scheme", hint="use file:///a/folder")
+    local = LocalStore(settings.folder, buffers)
+    try:
+        yield local
+    finally:
+        local.close()

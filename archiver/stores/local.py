@@ -31,7 +31,7 @@ from aiofiles.threadpool.binary import AsyncFileIO
 from archiver.buffers import Buffers, Reservation
 from archiver.cancellation import to_its_end
 from archiver.errors import KeyConflict, StoreError, StoreUnavailable
-from archiver.stores import Saved, check_key, check_part
+from archiver.stores import Advice, Saved, check_key, check_part
 
 BLOCK = 1024 * 1024
 """Bytes collected before they go to the disk: a hop to a thread costs as much as writing many kilobytes."""
@@ -348,7 +348,7 @@ class LocalStore:
         return f"{os.path.dirname(self.name(key))}/{part}"
 
     @asynccontextmanager
-    async def upload(self, key: str, *, part: str) -> AsyncIterator[_LocalUpload]:
+    async def upload(self, key: str, *, part: str, movable: bool = False) -> AsyncIterator[_LocalUpload]:
         path = self._part_name(key, part)
         async with self._buffers.reserve(BLOCK) as reservation:
             upload = _LocalUpload(self, key, path, reservation)
@@ -412,6 +412,9 @@ class LocalStore:
     async def free(self) -> int:
         with _translated(str(self.root)):
             return (await self.hop(shutil.disk_usage, self.root)).free
+
+    async def advice(self) -> list[Advice]:
+        return []
 
     def remove(self, part: str) -> None:
         """Remove a temporary file of ours; blocks. One that cannot be, because its folder went away under it, is tried again by

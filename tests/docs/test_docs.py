@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -57,6 +58,19 @@ def test_every_state_is_explained(state: State) -> None:
 def test_links_between_documents_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document):
         assert (ROOT / target).exists() or (ROOT / "docs" / target).exists(), target
+
+
+def test_the_policy_for_a_bucket_is_one_and_lets_no_recording_be_deleted() -> None:
+    text = (ROOT / "docs" / "object-storage.md").read_text()
+    policy = json.loads(text.partition("```json\n")[2].partition("```")[0])
+    deletable = [
+        resource
+        for statement in policy["Statement"]
+        if "s3:DeleteObject" in statement["Action"]
+        for resource in statement["Resource"]
+    ]
+    assert deletable
+    assert all(resource.endswith(("/.check-*", "/.*.part")) for resource in deletable)
 
 
 def test_every_metric_is_explained() -> None:

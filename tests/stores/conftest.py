@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from archiver.buffers import Buffers
+from archiver.config import StorageSettings
 from archiver.stores import Store
 from archiver.stores.local import LocalStore
+from archiver.stores.s3 import S3Store, open_s3
+from tests.s3_servers import BUCKET, Prefix, S3Server
+
+from .memory import MemoryStore
 
 BUFFER = 64 * 1024 * 1024
+MEGABYTE = 1024 * 1024
+
+_STRICT = [pytest.mark.once, pytest.mark.thorough]
+
+_numbers = itertools.count()
 
 
 class Bench(Protocol):
     """A store under test, with a view of it from outside."""
 
     store: Store
+    has_parts: bool
+    """Whether an upload begins with a temporary object of the name it was given."""
+
+    peak: int
+    """Bytes of memory that an upload, however long, must not exceed; 0 where the store itself is memory."""
 
     def objects(self) -> set[str]:
-        """Every object that lies in it, temporary ones included."""
+        """Every object that lies in it, temporary ones and uploads in parts included."""
 
     def put(self, key: str, data: bytes) -> None:
         """Lay an object there behind its back."""
@@ -34,6 +53,9 @@ class Bench(Protocol):
 
 class LocalBench:
     """A folder."""
+
+    has_parts = True
+    peak = 8 * MEGABYTE
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -54,8 +76,66 @@ class LocalBench:
         (self.root / key).unlink()
 
 
-@pytest.fixture(params=["local"])
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+class MemoryBench:
+    """The reference."""
+
+    has_parts = False
+    peak = 0
+
+    def __init__(self) -> None:
+        self._store = MemoryStore(Buffers(BUFFER))
+        self.store: Store = self._store
+
+    def objects(self) -> set[str]:
+        return set(self._store.objects)
+
+    def put(self, key: str, data: bytes) -> None:
+        self._store.objects[key] = data
+
+    def get(self, key: str) -> bytes:
+        return self._store.objects[key]
+
+    def remove(self, key: str) -> None:
+        del self._store.objects[key]
+
+
+class S3Bench(Prefix):
+    """A prefix of a bucket, this test's own."""
+
+    has_parts = False
+    peak = BUFFER + 8 * MEGABYTE
+
+    def __init__(self, store: S3Store, server: S3Server, bucket: str) -> None:
+        super().__init__(server, store.prefix, bucket)
+        self.s3 = store
+        self.store: Store = store
+
+
+@asynccontextmanager
+async def s3_bench(server: S3Server, *, bucket: str = BUCKET, buffer: int = BUFFER, **keys: object) -> AsyncIterator[S3Bench]:
+    """A store there, with the least parts that S3 takes; `keys` as in [storage.s3]."""
+    settings = StorageSettings.model_validate(
+        {"url": f"s3://{bucket}/{new_prefix()}", "s3": {**server.keys, "part_size": 5 * MEGABYTE, **keys}}
+    )
+    async with open_s3(settings, Buffers(buffer)) as store:
+        yield S3Bench(store, server, bucket)
+
+
+def new_prefix() -> str:
+    """A prefix that no other test has, and that needs escaping."""
+    return f"tests {os.getpid()}/~+{next(_numbers)} ü"
+
+
+@pytest.fixture(
+    params=["local", "memory", pytest.param("seaweedfs", marks=pytest.mark.once), pytest.param("localstack", marks=_STRICT)]
+)
+async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     """Each store in turn, empty. A new store joins the suite here."""
-    makers = {"local": lambda: LocalBench(tmp_path / "store")}
-    return makers[request.param]()
+    match request.param:
+        case "local":
+            yield LocalBench(tmp_path / "store")
+        case "memory":
+            yield MemoryBench()
+        case server:
+            async with s3_bench(request.getfixturevalue(server)) as bench:
+                yield bench

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import tracemalloc
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from archiver.errors import KeyConflict, LeaseLost, StoreError
 from archiver.stores import Saved, Store
 
+from .cancelled import CancelledAt, ended
 from .conftest import Bench
 
 KEY = "bot=b/date=2026-01-02/s1/recording/a.wav"
@@ -217,8 +217,12 @@ async def test_discard_removes_the_leftover_beside_its_key_and_nothing_else(benc
 async def test_a_temporary_object_of_somebody_else_is_neither_used_nor_removed(bench: Bench) -> None:
     folder = KEY.rpartition("/")[0]
     bench.put(f"{folder}/{PART}", b"theirs")
-    with pytest.raises(StoreError):
+    if bench.has_parts:
+        with pytest.raises(StoreError):
+            await keep(bench.store, BODY)
+    else:
         await keep(bench.store, BODY)
+        bench.remove(KEY)
     assert bench.objects() == {f"{folder}/{PART}"}
     assert bench.get(f"{folder}/{PART}") == b"theirs"
 
@@ -237,45 +241,13 @@ async def _three_megabytes(store: Store) -> None:
         await upload.save()
 
 
-class CancelledAt:
-    """Awaits a coroutine and cancels the current task whenever it suspends for a time that is in `moments`."""
-
-    def __init__(self, work: Coroutine[Any, Any, None], moments: set[int]) -> None:
-        self._work = work
-        self._moments = moments
-        self.suspensions = 0
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        task = asyncio.current_task()
-        assert task is not None
-        steps = self._work.__await__()
-        thrown: BaseException | None = None
-        while True:
-            try:
-                awaited = steps.send(None) if thrown is None else steps.throw(thrown)
-            except StopIteration:
-                return
-            if self.suspensions in self._moments:
-                task.cancel()
-            self.suspensions += 1
-            thrown = None
-            try:
-                yield awaited
-            except asyncio.CancelledError as error:
-                thrown = error
-
-
-async def _through(work: CancelledAt) -> None:
-    await work
-
-
 @pytest.mark.parametrize("times", [1, 2, 3])
 async def test_a_cancellation_at_any_moment_leaves_the_whole_object_or_nothing(bench: Bench, times: int) -> None:
     """Cancelled at the first suspension, then at the second ... up to the last one: none may leave a part of anything."""
     seen: set[str] = set()
     for moment in range(1000):
         run = CancelledAt(_three_megabytes(bench.store), set(range(moment, moment + times)))
-        (end,) = await asyncio.gather(asyncio.create_task(_through(run)), return_exceptions=True)
+        end = await ended(run)
         left = bench.objects()
         if end is None:
             assert moment >= run.suspensions
@@ -291,6 +263,8 @@ async def test_a_cancellation_at_any_moment_leaves_the_whole_object_or_nothing(b
 
 
 async def test_a_hundred_megabytes_go_through_in_constant_memory(bench: Bench) -> None:
+    if not bench.peak:
+        pytest.skip("a store in memory")
     piece = bytes(256 * 1024)
     tracemalloc.start()
     try:
@@ -305,4 +279,4 @@ async def test_a_hundred_megabytes_go_through_in_constant_memory(bench: Bench) -
     finally:
         tracemalloc.stop()
     assert saved.bytes == read == 400 * len(piece)
-    assert peak < 8 * 1024 * 1024
+    assert peak < bench.peak

@@ -176,7 +176,68 @@ def test_history_is_kept_for_ever_or_as_long_as_is_said(loaded: Load) -> None:
         ("[database]\nurl = 'postgresql://u:p#ss@h/d'", "database.url: is not a URL; percent-encode"),
         ("[database]\nurl = 'postgresql://u:p\u2100ss@h/d'", "database.url: is not a URL; percent-encode"),
         (f"[database]\nlisten_url = 'x{SECRET}'", "database.listen_url: begins with"),
-        ("[storage]\nurl = 's3://bucket/prefix'", "storage.url = 's3://bucket/prefix': s3:// is not supported"),
+        ("[storage]\nurl = 'gs://bucket/prefix'", "storage.url = 'gs://bucket/prefix': gs:// is not supported"),
+        ("[storage]\nurl = 'az://bucket/prefix'", "az:// is not supported by this version; use file:///a/folder or s3://"),
+        *(
+            (f"[storage]\nurl = 's3:{bucket}'", f"storage.url = 's3:{bucket}': names no bucket")
+            for bucket in (
+                "bucket",
+                "//",
+                "///prefix",
+                "//b",
+                "//Bucket",
+                "//a_bucket",
+                "//a..b",
+                "//-ab",
+                "//10.0.0.1",
+            )
+        ),
+        ("[storage]\nurl = 's3://bucket/a?b'", "has a '?', a '#' or a control character"),
+        ("[storage]\nurl = 's3://bucket/a#b'", "has a '?', a '#' or a control character"),
+        ("[storage]\nurl = 's3://bucket/a\\tb'".replace("\\t", "\t"), "has a '?', a '#' or a control character"),
+        *(
+            (f"[storage]\nurl = 's3://bucket/{prefix}'", "has a prefix with an empty part")
+            for prefix in ("/", "a//b", "../a", "a/./b", "a\\b")
+        ),
+        *(
+            (f"[storage]\nurl = 's3://bucket'\n[storage.s3]\n{keys}", complaint)
+            for keys, complaint in (
+                ("endpoint = 'minio:9000'", "storage.s3.endpoint = 'minio:9000': is the server's URL"),
+                ("endpoint = 'http://h:99999'", "is the server's URL"),
+                ("endpoint = 'http://u:p@h'", "is the server's URL"),
+                (
+                    "access_key_id = 'AKIA'",
+                    "storage.s3: access_key_id and secret_access_key (or secret_access_key_file) go together",
+                ),
+                ("secret_access_key = 'Particular-9'", "go together"),
+                ("secret_access_key_file = 's3'", "go together"),
+                (
+                    "access_key_id = 'AKIA'\nsecret_access_key = 'Particular-9'\nsecret_access_key_file = 's3'",
+                    "secret_access_key and secret_access_key_file exclude each other",
+                ),
+                ("session_token = 'Particular-8'", "session_token belongs to an access_key_id"),
+                (
+                    "profile = 'audit'\naccess_key_id = 'AKIA'\nsecret_access_key = 'Particular-9'",
+                    "profile and access_key_id exclude each other",
+                ),
+                ("kms_key_id = 'alias/x'", 'kms_key_id needs sse = "aws:kms"'),
+                ("sse = 'AES-256'", "storage.s3.sse = 'AES-256': input should be"),
+                ("storage_class = 'DEEP_ARCHIVE'", "without restoring them first"),
+                ("storage_class = 'standard'", "storage.s3.storage_class = 'standard'"),
+                ("part_size = '4MiB'", 'storage.s3.part_size = \'4MiB\': is "5MiB" to "5GiB"'),
+                ("part_size = '512MiB'", "storage.s3.part_size is more than transfer.max_buffer"),
+                ("parts_in_flight = 0", "storage.s3.parts_in_flight = 0"),
+                ("tags = 'a=b,a=c'", "storage.s3.tags = 'a=b,a=c': have one name twice"),
+                ("tags = 'a=b;c'", "are names and values of letters"),
+                ("tags = '=b'", "are names and values of letters"),
+                ("tags = 'aws:a=b'", "keeps for itself"),
+                ("tags = 'archiver-sha256=b'", "keeps for itself"),
+                ("tags = '" + ",".join(f"t{n}=1" for n in range(10)) + "'", "are at most 9"),
+                ("tags = ['a']", "are names and values of letters"),
+                ("region = 'eu central'", "storage.s3.region = 'eu central'"),
+            )
+        ),
+        ("[storage.s3]\nendpoint = 'http://127.0.0.1:9000'", "storage: s3.endpoint is set, but url is not s3://"),
         ("[storage]\nurl = '/var/lib'", "storage.url = '/var/lib': is a URL such as"),
         ("[storage]\nurl = 'file://server/share'", "is a URL such as"),
         ("[storage]\nurl = 'file:///a?b'", "write %3F"),
@@ -334,7 +395,8 @@ def test_a_secret_file_with_nul_in_its_name_is_refused(loaded: Load) -> None:
 
 def test_no_secret_is_in_any_representation_of_the_settings(loaded: Load) -> None:
     settings = loaded(
-        BOT + f'[database]\nurl = "postgresql://u:{quote(SECRET, safe="")}@h/d"\n[storage.s3]\nsecret_access_key = "{SECRET}"'
+        BOT + f'[database]\nurl = "postgresql://u:{quote(SECRET, safe="")}@h/d"\n[storage]\nurl = "s3://bucket"\n'
+        f'[storage.s3]\naccess_key_id = "AKIA"\nsecret_access_key = "{SECRET}"\nsession_token = "{SECRET}"'
     )
     for text in (repr(settings), str(settings), f"{settings.bots}", repr(settings.database)):
         assert SECRET not in text
@@ -368,14 +430,20 @@ def test_the_environment_overrides_the_file(loaded: Load) -> None:
         ARCHIVER_BOTS__0__CLIENT_ID="cs-9",
         ARCHIVER_BOTS__0__RATE_LIMITS="5/second, 9/hour",
         ARCHIVER_BOTS__0__MEDIA_HOSTS__0="media.example",
+        ARCHIVER_STORAGE__URL="s3://recordings/of calls/",
         ARCHIVER_STORAGE__S3__PATH_STYLE="true",
+        ARCHIVER_STORAGE__S3__TAGS="team=audit, kind=call",
+        ARCHIVER_STORAGE__S3__PART_SIZE="16MiB",
         ARCHIVER_RETRY__NOT_READY_DELAYS="1s,2m",
     )
     bot = settings.bots[0]
     assert settings.worker.concurrency == 32
     assert (bot.client_id, bot.media_hosts) == ("cs-9", ("media.example",))
     assert bot.rate_limits == (RateLimit(timedelta(seconds=1), 5), RateLimit(timedelta(hours=1), 9))
+    assert (settings.storage.bucket, settings.storage.prefix) == ("recordings", "of calls/")
     assert settings.storage.s3.path_style is True
+    assert settings.storage.s3.tags == (("team", "audit"), ("kind", "call"))
+    assert settings.storage.s3.part_size == 16 * 2**20
     assert settings.retry.not_ready_delays == (timedelta(seconds=1), timedelta(minutes=2))
 
 
@@ -445,11 +513,17 @@ def test_relative_paths_are_taken_from_the_file_that_names_them(
     (tmp_path / "kore").write_text("of the file", encoding="utf-8")
     (here / "kore").write_text("of the environment", encoding="utf-8")
     text = BOT.replace(f'client_secret = "{SECRET}"', 'client_secret_file = "kore"')
-    text += '[database]\nurl = "embedded:pg"\n[storage.s3]\nsecret_access_key_file = "s3"'
+    text += '[database]\nurl = "embedded:pg"\n[storage]\nurl = "s3://bucket"\n[storage.s3]\naccess_key_id = "AKIA"\n'
+    text += 'secret_access_key_file = "s3"\ntags = {team = "audit"}'
+    (tmp_path / "s3").write_text("of the S3 file\n")
     settings = loaded(text)
     assert settings.bots[0].signing_key() == "of the file"
     assert settings.database.embedded_path == tmp_path / "pg"
     assert settings.storage.s3.secret_access_key_file == tmp_path / "s3"
+    assert settings.storage.s3.secret_key() == "of the S3 file"
+    assert redact("<of the S3 file>") == "<[redacted]>"
+    assert (settings.storage.bucket, settings.storage.prefix) == ("bucket", "")
+    assert settings.storage.s3.tags == (("team", "audit"),)
     other = loaded(text, ARCHIVER_BOTS__0__CLIENT_SECRET_FILE="kore", ARCHIVER_DATABASE__URL="embedded:pg")
     assert other.bots[0].signing_key() == "of the environment"
     assert other.database.embedded_path == here / "pg"

@@ -70,12 +70,12 @@ async def test_a_clock_that_is_wrong_is_told(plant: Plant, skew: int, verdict: s
 
 
 async def test_a_store_that_works_and_one_that_does_not(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (await check_store(plant.settings())).verdict == "ok"
+    assert (await check_store(plant.settings()))[0].verdict == "ok"
     monkeypatch.setattr(health, "LOW_DISK", 1 << 62)
-    assert (await check_store(plant.settings())).verdict == "warning"
+    assert (await check_store(plant.settings()))[0].verdict == "warning"
     blocked = plant.root.with_name("blocked")
     blocked.write_bytes(b"")
-    found = await check_store(plant.settings(storage={"url": blocked.as_uri()}))
+    (found,) = await check_store(plant.settings(storage={"url": blocked.as_uri()}))
     assert (found.verdict, found.mend != "") == ("failure", True)
 
 

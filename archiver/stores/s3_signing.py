@@ -1,0 +1,171 @@
+"""Who we are to S3 and where it is: both as botocore finds them, so that a machine set up for AWS needs no further setting.
+
+Only this module knows botocore. Of it we use what would be unwise to write again: the chain of credentials (environment, profile,
+assumed role, web identity, container, instance), their renewal, the endpoints of every region and partition, and the signature.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import botocore.session
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials, ReadOnlyCredentials, RefreshableCredentials
+from botocore.exceptions import BotoCoreError
+
+from archiver.cancellation import to_its_end
+from archiver.config import S3Settings
+from archiver.errors import ConfigError, StoreUnavailable
+from archiver.observe.logs import logger
+from archiver.redact import forget_secret, remember_secret
+
+log = logger(__name__)
+
+DEFAULT_REGION = "us-east-1"
+"""What servers other than AWS call theirs, unless they are told otherwise."""
+
+RENEW_SECONDS = 60.0
+"""Credentials that are about to run out are renewed no more often than this, while they still last: a service that hands out
+short ones, or none for now, must not be asked for every request.
+"""
+
+LAST_SECONDS = 30
+"""With so many seconds left they are renewed whenever they are needed."""
+
+# What goes wrong with credentials, we say in one line of ours; botocore would log it with a traceback besides.
+logging.getLogger("botocore.credentials").setLevel(logging.CRITICAL)
+# At DEBUG it logs what it signs, security tokens included.
+logging.getLogger("botocore.auth").setLevel(logging.INFO)
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a store's requests go. `endpoint` is an URL without the bucket; `region` is what signatures name."""
+
+    endpoint: str
+    region: str
+
+
+class _Signature(S3SigV4Auth):
+    """Takes the hash of the body from whoever computed it as the bytes passed, instead of computing it again."""
+
+    def payload(self, request: Any) -> str:
+        return str(request.context["body_sha256"])
+
+
+class Signer:
+    """Signs requests with credentials that are renewed in time, one renewal at a time and never on the event loop."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        self._settings = settings
+        self._session = _session(settings)
+        self._source: Credentials | None = None
+        self._current: ReadOnlyCredentials | None = None
+        self._renewed_at = 0.0
+        self._renewing = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._settings.access_key_id or self._settings.profile or 'AWS chain'})"
+
+    def site(self) -> Site:
+        """Where to send requests; blocks. Raises ConfigError."""
+        region = self._settings.region or self._session.get_config_variable("region") or ""
+        if self._settings.endpoint:
+            return Site(self._settings.endpoint, region or DEFAULT_REGION)
+        try:
+            # A client is the public way to botocore's knowledge of endpoints: partitions, dual stack, FIPS, AWS_ENDPOINT_URL_S3.
+            # It is given a key, lest it look for one already.
+            client = self._session.create_client(
+                "s3",
+                region_name=region or None,
+                aws_access_key_id="-",
+                aws_secret_access_key="-",  # noqa: S106  # none
+            )
+        except (BotoCoreError, ValueError) as error:
+            raise ConfigError(f"storage.s3: no endpoint: {error}", hint="set storage.s3.endpoint or storage.s3.region") from None
+        return Site(client.meta.endpoint_url.rstrip("/"), client.meta.region_name or DEFAULT_REGION)
+
+    async def sign(self, method: str, url: str, headers: Mapping[str, str], *, region: str, body_sha256: str) -> dict[str, str]:
+        """`headers` and those of the signature. `body_sha256` in hexadecimal. Raises StoreUnavailable without credentials."""
+        request = AWSRequest(method, url, headers=dict(headers))
+        request.context["body_sha256"] = body_sha256
+        _Signature(await self._credentials(), "s3", region).add_auth(request)
+        return dict(request.headers.items())
+
+    def distrust(self) -> None:
+        """The server refused these credentials: look for them afresh, as others may have been put there."""
+        if not self._settings.access_key_id:
+            self._session = _session(self._settings)
+            self._source = self._current = None
+
+    async def _credentials(self) -> ReadOnlyCredentials:
+        if self._current is None or self._run_out():
+            async with self._renewing:
+                if self._current is None or self._run_out():
+                    await self._renew()
+        assert self._current is not None
+        return self._current
+
+    def _run_out(self) -> bool:
+        if time.monotonic() - self._renewed_at < RENEW_SECONDS:
+            return self._lasts_less_than(LAST_SECONDS)
+        return self._lasts_less_than(None)
+
+    def _lasts_less_than(self, seconds: int | None) -> bool:
+        """None: as little as botocore renews at. Only credentials that have an end know of it."""
+        return isinstance(self._source, RefreshableCredentials) and self._source.refresh_needed(seconds)
+
+    def _find(self) -> tuple[Credentials, ReadOnlyCredentials]:
+        """The credentials as they are now, renewed if need be; blocks."""
+        try:
+            source = self._source or self._session.get_credentials()
+            found = source.get_frozen_credentials() if source is not None else None
+        except Exception as error:  # noqa: BLE001  # whatever a provider raises: botocore lets those of sockets, files, JSON through
+            raise StoreUnavailable(
+                f"no credentials for S3: {type(error).__name__}: {error}",
+                hint="check the role, the profile or the environment that they come from, or set storage.s3.access_key_id",
+                error=type(error).__name__,
+            ) from None
+        if source is None or found is None:
+            raise StoreUnavailable(
+                "no credentials for S3 were found",
+                hint="set storage.s3.access_key_id and its secret, or provide AWS's own: environment, profile, role",
+            )
+        return source, found
+
+    async def _renew(self) -> None:
+        try:
+            # To its end: a thread cannot be stopped, and a second one must not renew beside it.
+            source, found = await to_its_end(asyncio.to_thread(self._find))
+        except StoreUnavailable as error:
+            if self._current is None or self._lasts_less_than(LAST_SECONDS):
+                raise
+            log.warning("credentials_not_renewed", **error.facts)
+            self._renewed_at = time.monotonic()
+            return
+        self._source, former, self._current = source, self._current, found
+        self._renewed_at = time.monotonic()
+        if former is not None and former != found:
+            for secret in (former.secret_key, former.token):
+                forget_secret(secret or "")
+        for secret in (found.secret_key, found.token):
+            remember_secret(secret or "")
+
+
+def _session(settings: S3Settings) -> botocore.session.Session:
+    try:
+        session = botocore.session.Session(profile=settings.profile or None)
+        if settings.access_key_id:
+            session.set_credentials(
+                settings.access_key_id, settings.secret_key(), settings.session_token.get_secret_value() or None
+            )
+        session.get_config_variable("region")  # reads the files, and complains of a profile that is not there
+    except BotoCoreError as error:
+        raise ConfigError(f"storage.s3: {error}", hint="check storage.s3.profile and AWS's configuration files") from None
+    return session

@@ -1,0 +1,777 @@
+"""What only a bucket can get wrong: checksums, conditions, parts, lost answers, busy servers, addresses, credentials."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
+from archiver.stores import Saved
+from archiver.stores.s3_refusals import Refused
+from archiver.stores.s3_wire import Body, base64_of
+from tests.s3_servers import LOCKED_BUCKET, SECRET_KEY, S3Server
+
+from .cancelled import CancelledAt, ended
+from .conftest import MEGABYTE, S3Bench, s3_bench
+from .proxy import Fault, Proxy, error
+
+pytestmark = pytest.mark.once
+
+KEY = "bot=b/date=2026-01-02/s 1+ü/recording/a&b'.wav"
+PART = ".session-1.worker-2.epoch-3.part"
+SMALL = b"RIFF" + bytes(range(256)) * 40
+PIECE = bytes(range(256)) * 1024  # 256 KiB
+LONG = 44
+"""Pieces of a body in three parts: two whole ones and one of a megabyte."""
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+LONG_BODY = PIECE * LONG
+
+
+async def keep(bench: S3Bench, data: bytes = SMALL, key: str = KEY, *, guard: Callable[[], None] | None = None) -> Saved:
+    async with bench.store.upload(key, part=PART) as upload:
+        for start in range(0, len(data), len(PIECE)):
+            await upload.write(data[start : start + len(PIECE)])
+        return await upload.save(guard=guard)
+
+
+async def content(bench: S3Bench, key: str = KEY) -> bytes:
+    return b"".join([block async for block in bench.store.read(key)])
+
+
+@pytest.fixture(params=["seaweedfs", pytest.param("localstack", marks=pytest.mark.thorough)])
+def server(request: pytest.FixtureRequest) -> S3Server:
+    """Each server in turn."""
+    found: S3Server = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+async def bench(server: S3Server) -> AsyncIterator[S3Bench]:
+    """A store there."""
+    async with s3_bench(server) as bench:
+        yield bench
+
+
+@pytest.fixture
+async def proxy(server: S3Server) -> AsyncIterator[Proxy]:
+    """A line to it on which things go wrong."""
+    async with Proxy(server.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def shaky(server: S3Server, proxy: Proxy) -> AsyncIterator[S3Bench]:
+    """A store at the end of that line, over which the server has been tried."""
+    async with s3_bench(server, endpoint=proxy.url) as bench:
+        await bench.s3.tried()
+        proxy.requests.clear()
+        yield bench
+
+
+# --- what the server is held to
+
+
+async def test_a_small_object_is_one_checked_and_conditional_put(shaky: S3Bench, proxy: Proxy) -> None:
+    await keep(shaky)
+    (put,) = proxy.requests
+    assert put.operation == "Put"
+    assert put.headers["x-amz-checksum-sha256"] == base64_of(hashlib.sha256(SMALL).digest())
+    assert put.headers["x-amz-content-sha256"] == sha256(SMALL)
+    assert put.headers["if-none-match"] == "*"
+    assert put.headers["content-length"] == str(len(SMALL))
+    head = shaky.head(KEY)
+    assert head["Metadata"] == {"sha256": sha256(SMALL)}
+    assert head["ChecksumSHA256"] == base64_of(hashlib.sha256(SMALL).digest())
+
+
+@pytest.mark.parametrize(
+    ("length", "parts"), [(5 * MEGABYTE, 0), (5 * MEGABYTE + 1, 2), (10 * MEGABYTE, 2), (10 * MEGABYTE + 7, 3)]
+)
+async def test_what_is_longer_than_a_part_goes_in_parts_of_one_size(
+    shaky: S3Bench, proxy: Proxy, length: int, parts: int
+) -> None:
+    body = (PIECE * 44)[:length]
+    saved = await keep(shaky, body)
+    assert saved == Saved(KEY, length, sha256(body))
+    assert shaky.get(KEY) == body == await content(shaky)
+    assert shaky.objects() == {KEY}
+    sent = {
+        request.operation: int(request.headers["content-length"]) for request in proxy.requests if "Part" in request.operation
+    }
+    assert len(sent) == parts
+    assert all(size == 5 * MEGABYTE for name, size in sent.items() if name != f"Part {parts}")
+    if parts:
+        head = shaky.head(KEY)
+        digests = [hashlib.sha256(body[at : at + 5 * MEGABYTE]).digest() for at in range(0, length, 5 * MEGABYTE)]
+        assert head["ChecksumSHA256"] == f"{base64_of(hashlib.sha256(b''.join(digests)).digest())}-{parts}"
+        assert shaky.tags(KEY) == {"archiver-sha256": sha256(body)}
+
+
+async def test_the_server_refuses_a_wrong_checksum(bench: S3Bench) -> None:
+    wrong = {"x-amz-checksum-sha256": base64_of(bytes(32))}
+    with pytest.raises(Refused, match="did not match") as caught:
+        await bench.s3.wire.send("PUT", bench.prefix + KEY, headers=wrong, body=Body.of(SMALL), patient=False)
+    assert caught.value.code == "BadDigest"
+    lie = Body([SMALL], len(SMALL), bytes(32))  # for which the signature stands as well
+    with pytest.raises(Refused):
+        await bench.s3.wire.send("PUT", bench.prefix + KEY, headers=wrong, body=lie, patient=False)
+    assert bench.objects() == set()
+
+
+async def test_nothing_is_overwritten_whichever_way_it_comes(bench: S3Bench) -> None:
+    for first, second in ((SMALL, LONG_BODY), (LONG_BODY, SMALL), (SMALL, SMALL + b"x"), (LONG_BODY, LONG_BODY[:-1] + b"x")):
+        await keep(bench, first)
+        with pytest.raises(KeyConflict) as caught:
+            await keep(bench, second)
+        facts = caught.value.facts
+        assert (facts["stored_sha256"], facts["stored_bytes"]) == (sha256(first), len(first))
+        assert (facts["sha256"], facts["bytes"]) == (sha256(second), len(second))
+        assert bench.get(KEY) == first
+        assert bench.objects() == {KEY}
+        bench.remove(KEY)
+
+
+async def test_an_equal_object_counts_as_saved_however_it_was_stored(bench: S3Bench) -> None:
+    """With our parts, with others, in one piece, with a checksum or without one, whatever its metadata claims."""
+    await keep(bench, LONG_BODY)
+    assert (await keep(bench, LONG_BODY)).existed
+    bench.remove(KEY)
+    bench.put(KEY, LONG_BODY)
+    assert await keep(bench, LONG_BODY) == Saved(KEY, len(LONG_BODY), sha256(LONG_BODY), existed=True)
+    bench.remove(KEY)
+    async with s3_bench(bench.server, part_size=6 * MEGABYTE) as other:
+        other.s3.prefix = other.prefix = bench.prefix
+        await keep(other, LONG_BODY)
+    assert (await keep(bench, LONG_BODY)).existed
+    bench.remove(KEY)
+    forged = {"Metadata": {"sha256": sha256(SMALL)}}
+    bench.server.client.put_object(Bucket=bench.bucket, Key=bench.prefix + KEY, Body=SMALL[:-1] + b"?", **forged)
+    with pytest.raises(KeyConflict):
+        await keep(bench)
+    assert bench.objects() == {KEY}
+
+
+async def test_of_long_uploads_at_once_the_object_is_a_whole_one_and_none_dangles(bench: S3Bench) -> None:
+    """Which one wins is the server's: AWS completes an upload and looks whether the key is taken in one act, these two do not."""
+    bodies = [LONG_BODY[:-1] + bytes([number]) for number in range(4)]
+    ends = await asyncio.gather(*(keep(bench, body) for body in bodies), return_exceptions=True)
+    saved = [end for end in ends if isinstance(end, Saved)]
+    assert all(isinstance(end, KeyConflict) for end in ends if end not in saved)
+    assert sha256(bench.get(KEY)) in {one.sha256 for one in saved}
+    assert bench.objects() == {KEY}
+
+
+async def test_object_lock_is_kept_and_does_not_break_the_check(server: S3Server) -> None:
+    async with s3_bench(server, bucket=LOCKED_BUCKET) as bench:
+        assert await bench.store.check()
+        assert bench.objects() == set()  # markers lie over them
+        await keep(bench)
+        await keep(bench, LONG_BODY, "long.wav")
+        for key in (KEY, "long.wav"):
+            with pytest.raises(bench.server.client.exceptions.ClientError, match="AccessDenied"):
+                bench.server.client.delete_object(
+                    Bucket=LOCKED_BUCKET, Key=bench.prefix + key, VersionId=bench.head(key)["VersionId"]
+                )
+        assert bench.tags("long.wav") == {"archiver-sha256": sha256(LONG_BODY)}
+
+
+# --- another key
+
+
+async def test_a_long_body_goes_to_another_key_after_a_conflict(bench: S3Bench) -> None:
+    await keep(bench, LONG_BODY)
+    other = LONG_BODY[:-1] + b"?"
+    async with bench.store.upload(KEY, part=PART) as upload:
+        await upload.write(other)
+        with pytest.raises(KeyConflict):
+            await upload.save()
+        assert bench.objects() <= {KEY, f"{KEY.rpartition('/')[0]}/{PART} (in parts)"}
+        saved = await upload.save("quarantine/s1/1-a.wav")
+    assert saved == Saved("quarantine/s1/1-a.wav", len(other), sha256(other))
+    assert bench.objects() == {KEY, "quarantine/s1/1-a.wav"}
+    assert bench.get("quarantine/s1/1-a.wav") == other
+    assert bench.get(KEY) == LONG_BODY
+    assert bench.head("quarantine/s1/1-a.wav")["Metadata"] == {"sha256": sha256(other)}
+
+
+@pytest.mark.parametrize("other", ["", "quarantine/1-a.wav"])
+async def test_a_movable_upload_can_be_saved_under_any_key(bench: S3Bench, other: str) -> None:
+    async with bench.store.upload(KEY, part=PART, movable=True) as upload:
+        await upload.write(LONG_BODY)
+        assert await upload.save(other or None) == Saved(other or KEY, len(LONG_BODY), sha256(LONG_BODY))
+    assert bench.objects() == {other or KEY}
+    assert bench.get(other or KEY) == LONG_BODY
+
+
+async def test_one_that_is_not_says_so_and_leaves_nothing(bench: S3Bench) -> None:
+    async with bench.store.upload(KEY, part=PART) as upload:
+        await upload.write(LONG_BODY)
+        with pytest.raises(StoreError, match="cannot be kept under another key"):
+            await upload.save("quarantine/1-a.wav")
+    assert bench.objects() == set()
+
+
+async def test_a_guard_prevents_a_moved_object_as_well(bench: S3Bench) -> None:
+    def guard() -> None:
+        assert bench.objects() <= {f"{KEY.rpartition('/')[0]}/{PART}", f"{KEY} (in parts)"}
+        raise LeaseLost("gone")
+
+    for movable in (False, True):
+        async with bench.store.upload(KEY, part=PART, movable=movable) as upload:
+            await upload.write(LONG_BODY)
+            with pytest.raises(LeaseLost):
+                await upload.save(guard=guard)
+        assert bench.objects() == set()
+
+
+# --- memory
+
+
+async def test_a_hundred_megabytes_take_what_is_reserved_and_little_more(server: S3Server) -> None:
+    async with s3_bench(server, buffer=16 * MEGABYTE, parts_in_flight=8) as bench:
+        await bench.s3.tried()
+        tracemalloc.start()
+        try:
+            async with bench.store.upload(KEY, part=PART) as upload:
+                for _ in range(400):
+                    await upload.write(bytes(MEGABYTE // 4))
+                saved = await upload.save()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert saved.bytes == 100 * MEGABYTE
+    assert peak < 20 * MEGABYTE
+
+
+async def test_uploads_that_share_little_memory_all_come_through(server: S3Server) -> None:
+    async with s3_bench(server, buffer=16 * MEGABYTE) as bench:
+        saved = await asyncio.gather(*(keep(bench, LONG_BODY, f"{number}.wav") for number in range(8)))
+        assert {one.sha256 for one in saved} == {sha256(LONG_BODY)}
+        assert bench.objects() == {f"{number}.wav" for number in range(8)}
+
+
+async def test_a_small_file_gives_back_what_it_does_not_need(server: S3Server) -> None:
+    async with s3_bench(server, buffer=6 * MEGABYTE) as bench, bench.store.upload("a.wav", part=PART) as first:
+        first.expect(1000)
+        await first.write(SMALL[:1000])
+        await asyncio.wait_for(keep(bench, SMALL, "b.wav"), 10)  # which waits for five megabytes
+        # It turns out to be longer, and there is room again.
+        await first.write(LONG_BODY)
+        assert (await first.save()).bytes == 1000 + len(LONG_BODY)
+
+
+async def test_one_that_is_longer_than_expected_fails_rather_than_wait_for_memory(server: S3Server) -> None:
+    async with s3_bench(server, buffer=6 * MEGABYTE) as bench, bench.store.upload("a.wav", part=PART) as first:
+        first.expect(1000)
+        async with bench.store.upload("b.wav", part=PART) as second:
+            with pytest.raises(StoreUnavailable, match="longer than expected"):
+                await first.write(SMALL * 100)
+            with pytest.raises(StoreUnavailable):
+                await first.save()
+            await second.write(SMALL)
+            await second.save()
+    assert bench.objects() == {"b.wav"}
+
+
+async def test_parts_are_in_flight_together_while_there_is_memory(shaky: S3Bench, proxy: Proxy) -> None:
+    held = [proxy.add(Fault(f"Part {number}", hold=asyncio.Event())) for number in (1, 2)]
+    writing = asyncio.create_task(keep(shaky, LONG_BODY))
+    await asyncio.wait_for(asyncio.gather(*(fault.reached.wait() for fault in held)), 10)
+    for fault in held:
+        assert fault.hold is not None
+        fault.hold.set()
+    assert (await writing).bytes == len(LONG_BODY)
+
+
+async def test_with_memory_for_one_part_they_go_one_after_another(server: S3Server, proxy: Proxy) -> None:
+    async with s3_bench(server, endpoint=proxy.url, buffer=5 * MEGABYTE) as bench:
+        await bench.s3.tried()
+        first = proxy.add(Fault("Part 1", times=2, hold=asyncio.Event()))
+        writing = asyncio.create_task(keep(bench, LONG_BODY))
+        await asyncio.wait_for(first.reached.wait(), 10)
+        assert proxy.operations()[-1] == "Part 1"
+        assert first.hold is not None
+        first.hold.set()
+        assert (await writing).sha256 == sha256(LONG_BODY)
+
+
+# --- however it is left
+
+
+async def _long(bench: S3Bench) -> None:
+    await keep(bench, LONG_BODY)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_cancellation_at_any_moment_of_an_upload_in_parts_leaves_the_whole_object_or_nothing(
+    bench: S3Bench, times: int
+) -> None:
+    await bench.s3.tried()
+    seen: set[str] = set()
+    for moment in range(1000):
+        run = CancelledAt(_long(bench), set(range(moment, moment + times)))
+        end = await ended(run)
+        left = bench.objects()
+        if end is None:
+            assert moment >= run.suspensions
+            break
+        assert isinstance(end, asyncio.CancelledError)
+        assert left <= {KEY}
+        if left:
+            assert bench.get(KEY) == LONG_BODY
+            bench.remove(KEY)
+        seen.add("kept" if left else "nothing")
+    assert bench.objects() == {KEY}
+    assert seen == {"kept", "nothing"}
+
+
+@pytest.mark.parametrize("operation", ["Create", "Part 1", "Part 3", "Complete", "Put"])
+async def test_a_cancellation_while_the_server_takes_its_time_leaves_nothing_behind(
+    shaky: S3Bench, proxy: Proxy, operation: str
+) -> None:
+    """The request has gone out, its answer has not come: what it did must be known, or taken back."""
+    fault = proxy.add(Fault(operation, hold=asyncio.Event()))
+    task = asyncio.create_task(keep(shaky, SMALL if operation == "Put" else LONG_BODY))
+    await asyncio.wait_for(fault.reached.wait(), 10)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert fault.hold is not None
+    fault.hold.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert shaky.objects() == (set() if operation in ("Create", "Part 1", "Part 3") else {KEY})
+
+
+async def test_an_exception_leaves_no_parts(bench: S3Bench) -> None:
+    async def fail() -> None:
+        async with bench.store.upload(KEY, part=PART) as upload:
+            await upload.write(LONG_BODY)
+            assert bench.uploads() == [KEY]
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    assert bench.objects() == set()
+
+
+async def test_what_could_not_be_taken_back_is_taken_back_by_the_next_check(shaky: S3Bench, proxy: Proxy) -> None:
+    fault = proxy.add(Fault("Abort", times=3, answer=error(503, "SlowDown")))
+    async with shaky.store.upload(KEY, part=PART) as upload:
+        await upload.write(LONG_BODY)
+    assert fault.times == 0
+    assert shaky.objects() == {f"{KEY} (in parts)"}
+    await shaky.store.check()
+    assert shaky.objects() == set()
+
+
+# --- what passes
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"answer": error(503, "SlowDown")},
+        {"answer": error(500, "InternalError")},
+        {"answer": error(400, "RequestTimeout")},
+        {"answer": b"HTTP/1.1 502 X\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>"},
+        {"answer": b""},
+        {"lose_answer": True},
+        {"break_after": 0},
+        {"break_after": 1_000_000},
+    ],
+    ids=lambda fault: re.sub(r"[^a-z0-9]+", "-", repr(fault).lower())[:40],
+)
+async def test_a_part_that_fails_is_sent_again_and_no_other(shaky: S3Bench, proxy: Proxy, fault: dict[str, Any]) -> None:
+    proxy.add(Fault("Part 2", **fault))
+    assert await keep(shaky, LONG_BODY) == Saved(KEY, len(LONG_BODY), sha256(LONG_BODY))
+    assert [proxy.count(f"Part {number}") for number in (1, 2, 3)] == [1, 2, 1]
+    assert proxy.count("Create") == proxy.count("Complete") == 1
+    assert shaky.get(KEY) == LONG_BODY
+    assert shaky.objects() == {KEY}
+
+
+@pytest.mark.parametrize("operation", ["Put", "Create", "Part 1", "Complete", "Head"])
+async def test_a_lost_answer_comes_out_as_saved(shaky: S3Bench, proxy: Proxy, operation: str) -> None:
+    """The server did what it was asked to, and we learn of it when we ask again."""
+    fault = proxy.add(Fault(operation, lose_answer=True))
+    body = SMALL if operation == "Put" else LONG_BODY
+    saved = await keep(shaky, body)
+    assert fault.times == 0
+    assert (saved.key, saved.bytes, saved.sha256) == (KEY, len(body), sha256(body))
+    assert shaky.get(KEY) == body
+    assert shaky.objects() == {KEY}
+
+
+async def test_an_error_inside_a_200_is_an_error(shaky: S3Bench, proxy: Proxy) -> None:
+    """What takes long, S3 answers before it is done."""
+    proxy.add(Fault("Complete", answer=error(200, "InternalError")))
+    await keep(shaky, LONG_BODY)
+    assert proxy.count("Complete") == 2
+    proxy.add(Fault("Complete", answer=error(200, "EntityTooLarge")))
+    with pytest.raises(StoreError, match="EntityTooLarge"):
+        await keep(shaky, LONG_BODY, "other.wav")
+    assert shaky.objects() == {KEY}
+
+
+async def test_another_conditional_write_under_way_is_waited_out(shaky: S3Bench, proxy: Proxy) -> None:
+    proxy.add(Fault("Put|Complete", answer=error(409, "ConditionalRequestConflict"), times=2))
+    await keep(shaky)
+    assert proxy.count("Put") == 3
+    proxy.add(Fault("Complete", answer=error(409, "ConditionalRequestConflict")))
+    await keep(shaky, LONG_BODY, "long.wav")
+    assert shaky.objects() == {KEY, "long.wav"}
+
+
+async def test_the_guard_is_asked_again_before_what_makes_the_key_appear_is_sent_again(shaky: S3Bench, proxy: Proxy) -> None:
+    for operation, body in (("Put", SMALL), ("Complete", LONG_BODY)):
+        proxy.add(Fault(operation, answer=error(503, "SlowDown")))
+        asked: list[int] = []
+
+        def guard(asked: list[int] = asked) -> None:
+            asked.append(1)
+            if len(asked) == 2:
+                raise LeaseLost("gone")
+
+        with pytest.raises(LeaseLost):
+            await keep(shaky, body, guard=guard)
+        assert len(asked) == 2
+        assert shaky.objects() == set()
+
+
+async def test_what_lasts_is_an_unavailable_store(shaky: S3Bench, proxy: Proxy) -> None:
+    fault = proxy.add(Fault("Put", times=100, answer=error(503, "SlowDown", "Please reduce your request rate.")))
+    with pytest.raises(StoreUnavailable, match="SlowDown: Please reduce your request rate") as caught:
+        await keep(shaky)
+    assert caught.value.facts == {"store_key": KEY, "error": "SlowDown", "http_status": 503}
+    assert fault.times == 97
+    assert shaky.objects() == set()
+
+
+async def test_a_server_that_hangs_is_given_up(shaky: S3Bench, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that takes no more bytes: aiohttp has no limit for that."""
+    monkeypatch.setattr("archiver.stores.s3_wire.STALL_SECONDS", 0.3)
+    proxy.add(Fault("Part 1", hold=asyncio.Event()))
+    assert (await keep(shaky, LONG_BODY)).sha256 == sha256(LONG_BODY)
+    assert proxy.count("Part 1") == 2
+
+
+# --- what does not pass
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "hint"),
+    [
+        (403, "AccessDenied", StoreUnavailable, "docs/object-storage.md"),
+        (404, "NoSuchBucket", StoreUnavailable, "create the bucket"),
+        (403, "InvalidAccessKeyId", StoreUnavailable, "access_key_id"),
+        (403, "SignatureDoesNotMatch", StoreUnavailable, "secret access key"),
+        (400, "ExpiredToken", StoreUnavailable, "renew it"),
+        (403, "RequestTimeTooSkewed", StoreUnavailable, "clock"),
+        (403, "QuotaExceeded", StoreUnavailable, "quota"),
+        (507, "XMinioStorageFull", StoreUnavailable, "free disk space"),
+        (501, "NotImplemented", StoreUnavailable, "lacks"),
+        (400, "SomethingNew", StoreUnavailable, "archiver doctor"),
+        (400, "KeyTooLongError", StoreError, "shorten storage.path"),
+        (400, "EntityTooLarge", StoreError, "of this size"),
+    ],
+)
+async def test_a_refusal_says_what_to_do(seaweedfs: S3Server, status: int, code: str, kind: type[StoreError], hint: str) -> None:
+    async with Proxy(seaweedfs.url) as proxy, s3_bench(seaweedfs, endpoint=proxy.url) as bench:
+        await bench.s3.tried()
+        proxy.requests.clear()
+        proxy.add(Fault("Put", times=9, answer=error(status, code)))
+        with pytest.raises(StoreError) as caught:
+            await keep(bench)
+        assert type(caught.value) is kind
+        assert code in caught.value.message
+        assert hint in caught.value.hint
+        assert caught.value.facts["store_key"] == KEY
+        assert proxy.operations() == ["Put"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        error(301, "PermanentRedirect", headers="x-amz-bucket-region: eu-north-1\r\nLocation: http://127.0.0.1:1/\r\n"),
+        error(400, "AuthorizationHeaderMalformed", inside="<Region>eu-north-1</Region>"),
+        b"HTTP/1.1 400 X\r\nx-amz-bucket-region: eu-north-1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    ],
+)
+async def test_the_wrong_region_is_told_with_the_right_one_and_no_redirect_is_followed(
+    seaweedfs: S3Server, answer: bytes
+) -> None:
+    async with Proxy(seaweedfs.url) as proxy, s3_bench(seaweedfs, endpoint=proxy.url) as bench:
+        proxy.add(Fault(".*", times=9, answer=answer))
+        with pytest.raises(StoreUnavailable) as caught:
+            await bench.store.check()
+        assert "set storage.s3.region to eu-north-1" in caught.value.hint
+
+
+async def test_a_missing_bucket_is_not_taken_for_a_missing_object(server: S3Server) -> None:
+    async with s3_bench(server, bucket="archiver-tests-none") as bench:
+        for attempt in (bench.store.size(KEY), content(bench), keep(bench), bench.store.check()):
+            with pytest.raises(StoreUnavailable, match="NoSuchBucket"):
+                await attempt
+
+
+async def test_nobody_there_is_an_unavailable_store(server: S3Server) -> None:
+    async with s3_bench(server, endpoint="http://127.0.0.1:9") as bench:
+        with pytest.raises(StoreUnavailable, match="no answer") as caught:
+            await bench.store.size(KEY)
+        assert caught.value.facts == {"store_key": KEY, "error": "ClientConnectorError"}
+
+
+async def test_no_secret_is_in_an_error_a_log_or_a_representation(seaweedfs: S3Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(0)
+    secret = "Wrong-secret/of+another=kind"
+    async with s3_bench(seaweedfs, secret_access_key=secret) as bench:
+        with pytest.raises(StoreUnavailable, match="SignatureDoesNotMatch") as caught:
+            await keep(bench, LONG_BODY)
+        told = [repr(caught.value), str(caught.value), repr(caught.value.facts), caught.value.hint]
+        told += [repr(bench.store), repr(bench.s3.wire), repr(bench.s3.wire.signer)]
+        told += [record.getMessage() for record in caplog.records]
+        assert not [text for text in told if secret in text or SECRET_KEY in text]
+    assert bench.objects() == set()
+
+
+@pytest.mark.parametrize("length", [20_000, 4 * MEGABYTE])
+async def test_a_server_that_refuses_before_it_has_read_the_body_is_heard(seaweedfs: S3Server, length: int) -> None:
+    async with s3_bench(seaweedfs, secret_access_key="Wrong-secret/of+another=kind") as bench:
+        body = Body.of(bytes(length))
+        with pytest.raises(Refused) as caught:
+            await bench.s3.wire.send("PUT", bench.prefix + KEY, body=body, patient=False)
+        assert caught.value.code == "SignatureDoesNotMatch"
+
+
+# --- servers that fall short
+
+
+@asynccontextmanager
+async def behind(server: S3Server, *faults: Fault) -> AsyncIterator[tuple[S3Bench, Proxy]]:
+    """A store whose server falls short in this."""
+    async with Proxy(server.url) as proxy, s3_bench(server, endpoint=proxy.url) as bench:
+        proxy.faults += faults
+        yield bench, proxy
+
+
+ALWAYS = 10**9
+
+
+@pytest.mark.parametrize("body", [SMALL, LONG_BODY], ids=["small", "long"])
+async def test_a_server_that_knows_no_sha256_is_held_to_md5(server: S3Server, body: bytes) -> None:
+    strip = "(x-amz-checksum-sha256|x-amz-checksum-type)"
+    async with behind(server, Fault("Put|Part.*|Head", ALWAYS, strip=strip)) as (bench, proxy):
+        assert await keep(bench, body) == Saved(KEY, len(body), sha256(body))
+        sent = [request for request in proxy.requests if re.match("Put|Part", request.operation)][-1]
+        assert "content-md5" in sent.headers
+        assert proxy.count("Get") == 1  # the trial's: nothing was read back
+        assert (await keep(bench, body)).existed
+        assert [advice.seen for advice in await bench.store.advice() if "SHA-256" in advice.seen]
+
+
+@pytest.mark.parametrize("body", [SMALL, LONG_BODY], ids=["small", "long"])
+async def test_where_the_etag_is_no_md5_either_the_object_is_read_back(seaweedfs: S3Server, body: bytes) -> None:
+    strip = "(x-amz-checksum-sha256|x-amz-checksum-type|etag)"
+    async with behind(seaweedfs, Fault("Put|Head", ALWAYS, strip=strip)) as (bench, proxy):
+        part = Fault("Part.*", ALWAYS, strip="(x-amz-checksum-sha256)")
+        proxy.add(part)
+        await keep(bench, body)
+        assert proxy.count("Get") == (2 if body is SMALL else 1)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("operation", ["Put", "Complete"])
+async def test_a_server_that_would_overwrite_is_not_used(localstack: S3Server, operation: str) -> None:
+    """SeaweedFS would notice that a signed header is missing; LocalStack takes every signature."""
+    async with behind(localstack, Fault(operation, ALWAYS, blind_to="If-None-Match")) as (bench, _):
+        for attempt in (bench.store.check(), keep(bench)):
+            with pytest.raises(StoreUnavailable, match="would overwrite"):
+                await attempt
+        assert bench.objects() == set()
+
+
+async def test_who_may_not_delete_can_still_archive_and_is_told(server: S3Server) -> None:
+    async with behind(server, Fault("Delete", ALWAYS, answer=error(403, "AccessDenied"))) as (bench, _):
+        await bench.store.check()
+        await keep(bench)
+        assert [advice for advice in await bench.store.advice() if "may not delete" in advice.seen]
+
+
+async def test_a_server_without_tags_still_keeps_long_objects(shaky: S3Bench, proxy: Proxy) -> None:
+    proxy.add(Fault("PUT tagging", ALWAYS, answer=error(501, "NotImplemented")))
+    await keep(shaky, LONG_BODY)
+    await keep(shaky, LONG_BODY, "other.wav")
+    assert shaky.objects() == {KEY, "other.wav"}
+
+
+async def test_what_is_not_s3_is_told_as_that(server: S3Server) -> None:
+    page = b"<!doctype html><p>It works!"
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(page), page)
+    async with behind(server, Fault(".*", ALWAYS, answer=answer)) as (bench, _):
+        with pytest.raises(StoreUnavailable):
+            await bench.store.check()
+
+
+# --- reading
+
+
+async def test_a_reading_that_breaks_off_goes_on_where_it_was(shaky: S3Bench, proxy: Proxy) -> None:
+    await keep(shaky, LONG_BODY)
+    proxy.add(Fault("Get", cut_answer=3 * MEGABYTE + 1))
+    proxy.add(Fault("Get", cut_answer=1000, times=0))
+    assert await content(shaky) == LONG_BODY
+    first, second = [request for request in proxy.requests if request.operation == "Get"]
+    assert "range" not in first.headers
+    start = int(second.headers["range"].removeprefix("bytes=").rstrip("-"))
+    assert 0 < start <= 3 * MEGABYTE + 1
+    assert second.headers["if-match"]
+
+
+async def test_an_object_that_changes_while_it_is_read_is_an_error(shaky: S3Bench, proxy: Proxy) -> None:
+    await keep(shaky, LONG_BODY)
+    proxy.add(Fault("Get", cut_answer=3 * MEGABYTE))
+
+    async def read() -> None:
+        async for _ in shaky.store.read(KEY):
+            if shaky.get(KEY) == LONG_BODY:
+                shaky.put(KEY, LONG_BODY[::-1])
+
+    with pytest.raises(StoreError, match="replaced while it was read"):
+        await read()
+
+
+async def test_a_reading_that_never_gets_on_ends(shaky: S3Bench, proxy: Proxy) -> None:
+    await keep(shaky, LONG_BODY)
+    proxy.add(Fault("Get", ALWAYS, cut_answer=0))
+    with pytest.raises(StoreUnavailable, match="broke off after 0 bytes"):
+        await content(shaky)
+    assert proxy.count("Get") == 3
+
+
+# --- leftovers
+
+
+async def test_uploads_of_a_dead_worker_are_swept_and_no_others(bench: S3Bench) -> None:
+    folder = "bot=b/date=2026-01-02/s1/recording"
+    ours = [f"{folder}/a.wav", f"{folder}/_b ü&.wav"]
+    others = ["bot=b/date=2026-01-02/s10/recording/a.wav", f"{folder}2/a.wav", f"{folder}/deeper/a.wav", "a.wav"]
+    for key in [*ours, *ours, *others]:
+        bench.server.client.create_multipart_upload(Bucket=bench.bucket, Key=bench.prefix + key)
+    await keep(bench, SMALL, f"{folder}/kept.wav")
+
+    async def discard(left_for: timedelta) -> bool:
+        return await bench.store.discard(f"{folder}/_", part=PART, left_for=left_for)
+
+    assert await discard(timedelta(minutes=1)) is False
+    assert sorted(bench.uploads()) == sorted([*ours, *ours, *others])
+    assert await discard(timedelta(seconds=-5)) is True
+    assert await discard(timedelta(seconds=-5)) is False
+    assert sorted(bench.uploads()) == sorted(others)
+    assert bench.get(f"{folder}/kept.wav") == SMALL
+
+
+@pytest.mark.parametrize("marker", ["<NextKeyMarker>{}</NextKeyMarker><NextUploadIdMarker>id-1</NextUploadIdMarker>", ""])
+async def test_a_long_list_of_uploads_is_read_to_its_end(seaweedfs: S3Server, marker: str) -> None:
+    """Where a server names no marker, the last upload of the page is it."""
+    async with behind(seaweedfs) as (bench, proxy):
+        at = bench.prefix + "s1/"
+        two = _listed(at + "a.wav", 0) + _listed(at + "b.wav", 1)
+        first = f"<R><IsTruncated>true</IsTruncated>{marker.format(at + 'b.wav')}{two}</R>"
+        last = f"<R><IsTruncated>false</IsTruncated>{_listed(at + 'c.wav', 2)}</R>"
+        for page in (first, last):
+            proxy.add(Fault("GET .*uploads", answer=_page(page)))
+        assert await bench.store.discard("s1/_", part=PART, left_for=timedelta(hours=1))
+        assert [request.query["uploadId"] for request in proxy.requests if request.operation == "Abort"] == [
+            "id-0",
+            "id-1",
+            "id-2",
+        ]
+        second = proxy.requests[-2]
+        assert (second.query["key-marker"], second.query["upload-id-marker"]) == (at + "b.wav", "id-1")
+
+
+def _listed(key: str, number: int) -> str:
+    return f"<Upload><Key>{key}</Key><UploadId>id-{number}</UploadId><Initiated>2026-01-02T03:04:05.678Z</Initiated></Upload>"
+
+
+def _page(document: str) -> bytes:
+    body = document.encode()
+    head = b"HTTP/1.1 200 OK\r\nDate: Fri, 02 Jan 2026 05:00:00 GMT\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+    return head % len(body) + body
+
+
+async def test_where_sessions_share_a_folder_only_uploads_of_the_same_one_are_swept(bench: S3Bench) -> None:
+    """As with the path `{kind}/{session_id}-{file_name}`."""
+    for key in ("recording/s1-a.wav", "recording/s2-a.wav"):
+        bench.server.client.create_multipart_upload(Bucket=bench.bucket, Key=bench.prefix + key)
+    assert await bench.store.discard("recording/s1-_", part=PART, left_for=timedelta(seconds=-5))
+    assert bench.uploads() == ["recording/s2-a.wav"]
+    assert not await bench.store.discard("recording/s2-b.wav", part=PART, left_for=timedelta(seconds=-5))
+    assert bench.uploads() == ["recording/s2-a.wav"]
+
+
+# --- how objects are written
+
+
+async def test_what_the_settings_say_of_objects_goes_with_each_that_begins(server: S3Server, proxy: Proxy) -> None:
+    async with s3_bench(server, endpoint=proxy.url, tags="team=audit+legal,kind=a b") as bench:
+        await keep(bench)
+        await keep(bench, LONG_BODY, "long.wav")
+        assert bench.tags(KEY) == {"team": "audit+legal", "kind": "a b"}
+        assert bench.tags("long.wav") == {"team": "audit+legal", "kind": "a b", "archiver-sha256": sha256(LONG_BODY)}
+    # Neither server here has keys to encrypt with.
+    async with s3_bench(server, endpoint=proxy.url, sse="aws:kms", kms_key_id="alias/calls") as bench:
+        proxy.requests.clear()
+        proxy.add(Fault("Put|Create", 9, answer=error(400, "KMS.NotFoundException")))
+        for body in (SMALL, LONG_BODY):
+            with pytest.raises(StoreUnavailable, match="KMS"):
+                await keep(bench, body)
+        for request in proxy.requests:
+            if request.operation not in ("Put", "Create"):
+                continue
+            assert request.headers["x-amz-server-side-encryption"] == "aws:kms"
+            assert request.headers["x-amz-server-side-encryption-aws-kms-key-id"] == "alias/calls"
+
+
+async def test_the_class_of_an_object_is_the_one_that_was_asked_for(server: S3Server) -> None:
+    async with s3_bench(server, storage_class="STANDARD_IA") as bench:
+        await keep(bench)
+        await keep(bench, LONG_BODY, "long.wav")
+        assert {bench.head(key)["StorageClass"] for key in (KEY, "long.wav")} == {"STANDARD_IA"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "covers"),
+    [
+        ("<Status>Enabled</Status><Filter><Prefix>{}</Prefix></Filter>", True),
+        ("<Status>Enabled</Status><Prefix></Prefix>", True),
+        ("<Status>Enabled</Status><Filter/>", True),
+        ("<Status>Disabled</Status><Filter/>", False),
+        ("<Status>Enabled</Status><Filter><Prefix>elsewhere/</Prefix></Filter>", False),
+        ("<Status>Enabled</Status><Filter><Tag><Key>a</Key><Value>b</Value></Tag></Filter>", False),
+    ],
+)
+async def test_the_advice_on_leftovers_ends_with_a_rule_for_them(seaweedfs: S3Server, rule: str, covers: bool) -> None:
+    ends = "<AbortIncompleteMultipartUpload><DaysAfterInitiation>3</DaysAfterInitiation></AbortIncompleteMultipartUpload>"
+    async with behind(seaweedfs) as (bench, proxy):
+        assert [advice.seen for advice in await bench.store.advice()] == ["no lifecycle rule ends incomplete uploads"]
+        body = f"<LifecycleConfiguration><Rule>{rule.format(bench.prefix)}{ends}</Rule></LifecycleConfiguration>".encode()
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+        proxy.add(Fault("GET lifecycle", answer=head % len(body) + body))
+        assert bool(await bench.store.advice()) is not covers
+        proxy.add(Fault("GET lifecycle", answer=error(403, "AccessDenied")))
+        assert "may not be read" in (await bench.store.advice())[0].seen
