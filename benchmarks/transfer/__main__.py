@@ -26,7 +26,7 @@ from benchmarks.transfer.nginx import make_certificate, nginx
 from benchmarks.transfer.process import adopt_orphans
 from benchmarks.transfer.programs import PACKAGES, install_missing, program, versions
 from benchmarks.transfer.uploads import PEERS as UPLOADS
-from benchmarks.transfer.volume import volume
+from benchmarks.transfer.volume import KINDS, volume
 
 PARTS = ("disk", "https", "s3", "job")
 
@@ -77,8 +77,8 @@ def _numbers(_context: click.Context, _option: click.Parameter, value: str) -> l
     help=f"Only these: {', '.join(dict.fromkeys((*DOWNLOADS, *UPLOADS)))}.",
 )  # fmt: skip
 @click.option("--s3-server", type=click.Choice(["rclone", "nginx"]), default="rclone", show_default=True, help="See the README.")
-@click.option("--disk", type=click.Choice(["here", "ext4"]), default="here", show_default=True,
-              help="Work in the temporary folder, or on a file system with a journal made there (for root).")  # fmt: skip
+@click.option("--disk", type=click.Choice(KINDS), default="here", show_default=True,
+              help="Work in the temporary folder, or on a file system with a journal (for root); see the README.")  # fmt: skip
 @click.option("--loop", type=click.Choice(["asyncio", "uvloop"]), default="uvloop", show_default=True, help="Ours runs on it.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every figure to this file.")
 @click.option("--profiles", type=click.Path(path_type=Path), help="Keep cProfile's view of ours there; its times suffer.")
