@@ -119,7 +119,7 @@ async def test_a_date_that_is_old_enough_names_the_edition_as_well() -> None:
         {"Last_Modified": format_datetime(NOW - timedelta(hours=1), usegmt=True)},
         {"Last_Modified": "yesterday", "Date": "today"},
     ],
-    ids=str,
+    ids=["nothing", "weak", "unquoted", "no ranges", "changed just now", "no date", "no dates at all"],
 )
 async def test_what_names_no_edition_for_certain_is_begun_again(headers: dict[str, str]) -> None:
     async with raw_server(breaking(at=600_000, etag=None, **headers)) as raw, media() as client:
