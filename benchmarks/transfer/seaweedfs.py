@@ -71,7 +71,7 @@ def seaweedfs(folder: Path, program: str) -> Iterator[S3Server]:
             cpu_seconds=lambda: cpu_seconds(process.pid), place=place,
         )  # fmt: skip
     finally:
-        process.terminate()
+        process.kill()  # asked to end, it takes its time; nothing that it has is needed any more
         process.wait()
 
 
