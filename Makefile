@@ -102,13 +102,16 @@ bench-transfer: .venv-bench-transfer/.ready
 	.venv-bench-transfer/bin/python -m benchmarks.transfer $(BENCH)
 
 lock:
+	@mkdir -p .tmp
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade --all-extras --group dev pyproject.toml -o locks/dev.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --group build -o locks/build.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --extra fast --extra metrics --extra s3 pyproject.toml -o locks/runtime.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade --group seaweedfs -o locks/seaweedfs.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade --no-emit-package tailer --group localstack -o locks/localstack.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --group bench pyproject.toml -o locks/bench.txt
-	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --group bench-transfer pyproject.toml -o locks/bench-transfer.txt
+	@# aiobotocore takes one of few versions of botocore, and seldom the newest.
+	sed '/^botocore==/,/[^\\]$$/d' locks/dev.txt > .tmp/constraints.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c .tmp/constraints.txt --group bench-transfer pyproject.toml -o locks/bench-transfer.txt
 
 clean:
 	rm -rf .venv .venv-* .cache .tmp .hypothesis .mypy_cache .pytest_cache .ruff_cache archiver-demo dist

@@ -17,7 +17,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from benchmarks.transfer import disk, job, s3
+from benchmarks.transfer import disk, job, ours, s3
 from benchmarks.transfer.bench import Bench, Case
 from benchmarks.transfer.corpus import UNITS, Corpus, make_corpus, parse_size
 from benchmarks.transfer.downloads import PEERS as DOWNLOADS
@@ -66,6 +66,13 @@ def _numbers(_context: click.Context, _option: click.Parameter, value: str) -> l
         raise click.BadParameter("numbers with commas between them") from None
 
 
+def _buffer(_context: click.Context, _option: click.Parameter, value: str) -> int:
+    try:
+        return ours.parse_buffer(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command()
 @click.option("--only", "parts", default=",".join(PARTS), show_default=True, callback=_chosen(PARTS), help="Parts to run.")
 @click.option("--sizes", default="64KB,1MB,8MB,200MB", show_default=True, callback=_sizes, help="Sizes of the recordings.")
@@ -76,10 +83,12 @@ def _numbers(_context: click.Context, _option: click.Parameter, value: str) -> l
     "--peers", default="", callback=_chosen((*DOWNLOADS, *UPLOADS)), metavar="NAMES",
     help=f"Only these: {', '.join(dict.fromkeys((*DOWNLOADS, *UPLOADS)))}.",
 )  # fmt: skip
-@click.option("--s3-server", type=click.Choice(["rclone", "nginx"]), default="rclone", show_default=True, help="See the README.")
+@click.option("--s3-server", type=click.Choice(s3.SERVERS), default=s3.SERVERS[0], show_default=True, help="See the README.")
 @click.option("--disk", type=click.Choice(KINDS), default="here", show_default=True,
               help="Work in the temporary folder, or on a file system with a journal (for root); see the README.")  # fmt: skip
 @click.option("--loop", type=click.Choice(["asyncio", "uvloop"]), default="uvloop", show_default=True, help="Ours runs on it.")
+@click.option("--max-buffer", default="", callback=_buffer, metavar="SIZE",
+              help="transfer.max_buffer of ours, such as 64MiB; left out, the product's own.")  # fmt: skip
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every figure to this file.")
 @click.option("--profiles", type=click.Path(path_type=Path), help="Keep cProfile's view of ours there; its times suffer.")
 def main(json_file: Path | None, **options: Any) -> None:
@@ -94,7 +103,7 @@ def main(json_file: Path | None, **options: Any) -> None:
         # Postgres, started by root, runs as another account, and has to get in.
         Path(folder).chmod(0o755)
         with volume(Path(folder), options["disk"]) as work:
-            bench = Bench(work, options["peers"], options["loop"], options["profiles"], console)
+            bench = Bench(work, options["peers"], options["loop"], options["profiles"], options["max_buffer"], console)
             try:
                 _measure(bench, **options)
             finally:

@@ -41,6 +41,8 @@ class Bench:
     loop: str
     profiles: Path | None
     """Where ours leaves a profile of each of its runs."""
+    max_buffer: int
+    """Bytes that ours may have on their way."""
     console: Console
     samples: list[Sample] = field(default_factory=list)
 

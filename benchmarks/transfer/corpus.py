@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,12 +91,22 @@ def make_folders(target: Path, files: Sequence[File]) -> None:
 def check_same(client: str, target: Path, files: Sequence[File]) -> None:
     """Read every file below `target` again. Raises NotTheSameWork for the first that is not what its origin has."""
 
-    def check(file: File) -> str | None:
+    def sha256(file: File) -> str | None:
         try:
             with (target / file.key).open("rb") as opened:
-                return None if hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256 else f"{file.key} differs"
+                return hashlib.file_digest(opened, "sha256").hexdigest()
         except FileNotFoundError:
-            return f"{file.key} is missing"
+            return None
+
+    check_all(client, files, sha256)
+
+
+def check_all(client: str, files: Sequence[File], sha256: Callable[[File], str | None]) -> None:
+    """The same by a function that reads what has come of a file, None if there is nothing."""
+
+    def check(file: File) -> str | None:
+        found = sha256(file)
+        return None if found == file.sha256 else f"{file.key} differs" if found else f"{file.key} is missing"
 
     with ThreadPoolExecutor(2) as pool:
         wrong = [found for found in pool.map(check, files) if found]

@@ -28,8 +28,9 @@ def measure(bench: Bench, case: Case, server: Nginx, authority: Path | None) -> 
                 storage = ours.folder_storage(target)
                 target.mkdir()
                 command, result = ours.command(
-                    scratch, storage, files, case.concurrency, loop=bench.loop, profile=bench.profile(case)
-                )
+                    scratch, storage, files, case.concurrency,
+                    loop=bench.loop, profile=bench.profile(case), max_buffer=bench.max_buffer,
+                )  # fmt: skip
                 env = downloads.trust(download)
             else:
                 make_folders(target, case.corpus.files)

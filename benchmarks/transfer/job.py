@@ -66,7 +66,7 @@ async def _work(bench: Bench, case: Case, http: Nginx, server: Server, workers: 
         await server.administer("CHECKPOINT")
         os.sync()
         before = http.cpu_seconds() + server.cpu_seconds()
-        command = ours.worker_command(scratch, dsn, http.url, target, case.concurrency)
+        command = ours.worker_command(scratch, dsn, http.url, target, case.concurrency, bench.max_buffer)
         costs = await _run(OURS, command, scratch, workers)
         used = http.cpu_seconds() + server.cpu_seconds() - before
         check_same(OURS, target, case.corpus.files)

@@ -28,10 +28,8 @@ from archiver.observe.transfers import Transfers
 from archiver.queue.database import Database
 from archiver.queue.migrate import migrate
 from archiver.queue.sessions import NewSession, Queue
-from archiver.stores import open_store
+from archiver.stores import Store, open_store
 from archiver.transfer import Target, transfer
-
-BUFFER = TransferSettings().max_buffer
 
 BOT = "bench"
 BOT_ID = "st-bench"
@@ -61,11 +59,21 @@ def s3_storage(endpoint: str, bucket: str, prefix: str, access_key_id: str, secr
     }
 
 
+def parse_buffer(text: str) -> int:
+    """`transfer.max_buffer`; the product's own if empty. Raises ValueError."""
+    return (TransferSettings.model_validate({"max_buffer": text}) if text else TransferSettings()).max_buffer
+
+
+def longest_whole(storage: dict[str, Any]) -> int:
+    """Bytes of the longest object that such a store writes by one request."""
+    return StorageSettings.model_validate(storage).s3.part_size
+
+
 def unavailable(storage: dict[str, Any]) -> str:
     """Why there is no such store; empty if there is one."""
 
     async def try_it() -> None:
-        async with open_store(StorageSettings.model_validate(storage), Buffers(BUFFER)):
+        async with open_store(StorageSettings.model_validate(storage), Buffers(parse_buffer(""))):
             pass
 
     try:
@@ -78,12 +86,22 @@ def unavailable(storage: dict[str, Any]) -> str:
 
 
 def command(
-    scratch: Path, storage: dict[str, Any], files: Sequence[tuple[str, str, str]], concurrency: int, *, loop: str, profile: str
+    scratch: Path,
+    storage: dict[str, Any],
+    files: Sequence[tuple[str, str, str]],
+    concurrency: int,
+    *,
+    loop: str,
+    profile: str,
+    max_buffer: int,
+    untried: bool = False,
 ) -> tuple[list[str], Path]:
-    """The client process for files of (URL, session, name), and where it leaves its result."""
+    """The client process for files of (URL, session, name), and where it leaves its result. `untried`: it does not try the S3
+    server, and takes it for one that keeps to all it must.
+    """
     order, result = scratch / "order.json", scratch / "result.json"
-    told = {"storage": storage, "files": files, "concurrency": concurrency, "loop": loop, "profile": profile, "max_buffer": None}
-    order.write_text(json.dumps(told))
+    told = {"storage": storage, "files": files, "concurrency": concurrency, "loop": loop, "profile": profile}
+    order.write_text(json.dumps(told | {"max_buffer": max_buffer, "untried": untried}))
     return [sys.executable, "-m", "benchmarks.transfer.ours", str(order), str(result)], result
 
 
@@ -100,13 +118,25 @@ class _Known:
         raise AssertionError
 
 
+async def _check(store: Store, *, untried: bool) -> None:
+    if not untried:
+        await store.check()
+        return
+    # Imported here: a process that has no bucket does not pay for them.
+    from archiver.stores.s3 import S3Store
+    from archiver.stores.s3_trial import Tried
+
+    assert isinstance(store, S3Store)
+    store._tried = Tried(verifies=True)
+
+
 async def _transfer_all(told: dict[str, Any]) -> float:
     """The real transfer into the real store, so many at once. Returns the seconds from the first to the last."""
     transfers = Transfers()
     slots = asyncio.Semaphore(told["concurrency"])
-    async with open_store(StorageSettings.model_validate(told["storage"]), Buffers(told["max_buffer"] or BUFFER)) as store:
+    async with open_store(StorageSettings.model_validate(told["storage"]), Buffers(told["max_buffer"])) as store:
+        await _check(store, untried=told["untried"])
         media = MediaClient(MediaHosts.of(BotSettings.model_validate(_BOT)))
-        await store.check()
 
         async def one(url: str, session: str, name: str) -> None:
             folder = f"{session}/recording"
@@ -161,14 +191,14 @@ async def enqueue(dsn: str, sessions: Sequence[str]) -> None:
     assert added == len(sessions), "some were there before"
 
 
-def worker_command(scratch: Path, dsn: str, host: str, folder: Path, concurrency: int) -> list[str]:
+def worker_command(scratch: Path, dsn: str, host: str, folder: Path, concurrency: int, max_buffer: int) -> list[str]:
     """A worker that drains the queue, into keys as the other parts have them."""
     bot = "".join(f"{key} = {json.dumps(value)}\n" for key, value in {**_BOT, "host": host}.items())
     config = scratch / "archiver.toml"
     config.write_text(
         f"[database]\nurl = {json.dumps(dsn)}\n[[bots]]\n{bot}"
         f'[storage]\nurl = "{folder.as_uri()}"\npath = "{{session_id}}/{{kind}}/{{file_name}}"\n'
-        f'[worker]\nconcurrency = {concurrency}\n[log]\nlevel = "warning"\n'
+        f'[transfer]\nmax_buffer = {max_buffer}\n[worker]\nconcurrency = {concurrency}\n[log]\nlevel = "warning"\n'
     )
     return [sys.executable, "-m", "archiver", "--config", str(config), "worker", "--drain"]
 

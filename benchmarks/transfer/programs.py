@@ -56,7 +56,7 @@ def versions() -> dict[str, str]:
     found = {}
     for name, argument in (
         ("nginx", "-v"), ("curl", "--version"), ("aria2c", "--version"), ("openssl", "version"), ("rclone", "version"),
-        ("s5cmd", "version"),
+        ("s5cmd", "version"), ("weed", "version"),
     ):  # fmt: skip
         try:
             said = subprocess.run([program(name), argument], capture_output=True, text=True, check=False)

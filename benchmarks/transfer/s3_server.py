@@ -1,58 +1,58 @@
-"""The S3 servers that uploads go to: rclone's, and nginx as a sink."""
+"""The S3 servers that uploads go to: what a client is told of one, and nginx as a sink. SeaweedFS has a file of its own."""
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from benchmarks.transfer.nginx import BUCKET, Nginx, free_port, wait_for_port
-from benchmarks.transfer.process import cpu_seconds
+from benchmarks.transfer.corpus import File, check_same
+from benchmarks.transfer.nginx import BUCKET, Nginx
 
 ACCESS_KEY_ID = "bench"
 SECRET_ACCESS_KEY = "a-secret-of-this-benchmark-alone"
+REGION = "us-east-1"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the objects of one run go."""
+
+    bucket: str
+    prefix: str
+    check: Callable[[str, Sequence[File]], None]
+    """Reads every object of the named client again. Raises NotTheSameWork for the first that is not what was to be uploaded."""
 
 
 @dataclass(frozen=True)
 class S3Server:
-    """Where a bucket is, and the folder in which its objects lie as files."""
+    """A server that runs."""
 
     name: str
     endpoint: str
-    bucket: Path
     multipart: bool
     """Whether it takes an object in parts."""
+    provider: str
+    """What rclone calls it."""
+    overwrites: bool
+    """Whether it ignores If-None-Match."""
     cpu_seconds: Callable[[], float]
-
-
-@contextmanager
-def rclone_server(folder: Path, program: str) -> Iterator[S3Server]:
-    """`rclone serve s3` of a folder. Its cache for writes stays off: an object is in its file when the answer comes."""
-    bucket = folder / "buckets" / BUCKET
-    bucket.mkdir(parents=True)
-    port = free_port()
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [
-                program, "serve", "s3", "--config=", f"--addr=127.0.0.1:{port}", "--vfs-cache-mode=off",
-                f"--auth-key={ACCESS_KEY_ID},{SECRET_ACCESS_KEY}", str(folder / "buckets"),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )  # fmt: skip
-    try:
-        wait_for_port(port, process, log)
-        yield S3Server("rclone", f"http://127.0.0.1:{port}", bucket, True, lambda: cpu_seconds(process.pid))
-    finally:
-        process.terminate()
-        process.wait()
+    place: Callable[[str], AbstractContextManager[Place]]
+    """A place for the run of that name, empty and warm; in the end it is removed with all that lies there."""
 
 
 def nginx_sink(server: Nginx) -> S3Server:
     """PUT alone, without a look at the signature, and no fsync: what remains is the client."""
-    return S3Server("nginx", server.url, server.root / BUCKET, False, server.cpu_seconds)
+
+    @contextmanager
+    def place(run: str) -> Iterator[Place]:
+        folder = server.root / BUCKET / run
+        try:
+            yield Place(BUCKET, run, lambda client, files: check_same(client, folder, files))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    return S3Server(
+        "nginx", server.url, multipart=False, provider="Other", overwrites=True, cpu_seconds=server.cpu_seconds, place=place
+    )

@@ -10,11 +10,8 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 from benchmarks.transfer.corpus import File
-from benchmarks.transfer.nginx import BUCKET
 from benchmarks.transfer.programs import ProgramMissing, program
-from benchmarks.transfer.s3_server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, S3Server
-
-REGION = "us-east-1"
+from benchmarks.transfer.s3_server import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, Place, S3Server
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class Upload:
     files: Sequence[File]
     source: Path
     server: S3Server
-    prefix: str
+    place: Place
     scratch: Path
     concurrency: int
 
@@ -49,7 +46,7 @@ def environment(upload: Upload) -> Mapping[str, str]:
         "AWS_SHARED_CREDENTIALS_FILE": nowhere,
         "AWS_EC2_METADATA_DISABLED": "true",
         "RCLONE_CONFIG_BENCH_TYPE": "s3",
-        "RCLONE_CONFIG_BENCH_PROVIDER": "Rclone" if upload.server.multipart else "Other",
+        "RCLONE_CONFIG_BENCH_PROVIDER": upload.server.provider,
         "RCLONE_CONFIG_BENCH_ENDPOINT": upload.server.endpoint,
         "RCLONE_CONFIG_BENCH_REGION": REGION,
         "RCLONE_CONFIG_BENCH_ACCESS_KEY_ID": ACCESS_KEY_ID,
@@ -69,7 +66,7 @@ def s5cmd(upload: Upload) -> list[str]:
     whole = [] if upload.server.multipart else ["--part-size", "5000"]
     return [
         str(found[0]), "--log", "error", "--endpoint-url", upload.server.endpoint, "--numworkers", str(upload.concurrency),
-        "cp", *whole, f"{upload.source}/", f"s3://{BUCKET}/{upload.prefix}/",
+        "cp", *whole, f"{upload.source}/", f"s3://{upload.place.bucket}/{upload.place.prefix}/",
     ]  # fmt: skip
 
 
@@ -78,7 +75,8 @@ def rclone(upload: Upload) -> list[str]:
     whole = [] if upload.server.multipart else ["--s3-upload-cutoff=4Gi"]
     return [
         program("rclone"), "copy", "--config=", f"--transfers={upload.concurrency}", f"--checkers={upload.concurrency}",
-        "--no-check-dest", "--s3-no-check-bucket", *whole, str(upload.source), f"bench:{BUCKET}/{upload.prefix}",
+        "--no-check-dest", "--s3-no-check-bucket", *whole,
+        str(upload.source), f"bench:{upload.place.bucket}/{upload.place.prefix}",
     ]  # fmt: skip
 
 
@@ -90,9 +88,9 @@ def _sdk(name: str) -> Callable[[Upload], Sequence[str]]:
                 {
                     "endpoint": upload.server.endpoint,
                     "multipart": upload.server.multipart,
-                    "bucket": BUCKET,
+                    "bucket": upload.place.bucket,
                     "concurrency": upload.concurrency,
-                    "files": [[str(upload.source / file.key), f"{upload.prefix}/{file.key}"] for file in upload.files],
+                    "files": [[str(upload.source / file.key), f"{upload.place.prefix}/{file.key}"] for file in upload.files],
                 }
             )
         )
