@@ -168,16 +168,18 @@ class S3Upload:
             task.result()
 
     async def _hash(self, block: _Block) -> bytes:
-        """Hash a block into the whole and by itself, in one hop to a thread."""
+        """Hash a block by itself, and into the whole if that has other parts too, in one hop to a thread."""
+        digests = [hashlib.sha256()]
+        if self._multipart is not None:
+            digests.append(self._sha256)
 
-        def both() -> bytes:
-            alone = hashlib.sha256()
+        def into_each() -> bytes:
             for piece in block.pieces:
-                alone.update(piece)
-                self._sha256.update(piece)
-            return alone.digest()
+                for digest in digests:
+                    digest.update(piece)
+            return digests[0].digest()
 
-        return both() if block.length <= INLINE_BYTES else await asyncio.to_thread(both)
+        return into_each() if block.length <= INLINE_BYTES else await asyncio.to_thread(into_each)
 
     async def _begin(self) -> None:
         # Parts cannot be given another key later, nor be read. Where that may be needed they go to the temporary one: when the
@@ -196,7 +198,6 @@ class S3Upload:
         with translated(key):
             await self._store.tried()
             if self._multipart is None:
-                self._sha256 = hashlib.sha256()
                 digest = await self._hash(self._block)
                 return await settled(self._store.put(key, Body(self._block.pieces, self._block.length, digest), guard))
             if self._block.length:

@@ -11,9 +11,10 @@ import base64
 import hashlib
 import ipaddress
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import quote, urlsplit
 from xml.etree.ElementTree import Element
 
@@ -35,6 +36,8 @@ SEND_BYTES = 128 * 1024
 READ_BUFFER = 256 * 1024
 LONGEST_ANSWER = 4 * 1024 * 1024
 """Bytes of an answer that is read whole: a list of a thousand uploads has a tenth of it."""
+
+T = TypeVar("T")
 
 Piece = bytes | bytearray | memoryview
 
@@ -108,6 +111,11 @@ class _Sending:
         raise StopAsyncIteration
 
 
+@retry_transient(Passing)
+async def _patiently(request: Callable[[], Awaitable[T]]) -> T:
+    return await request()
+
+
 @dataclass(frozen=True)
 class S3Wire:
     """The requests of one store. A key here is the bucket's: with the store's prefix."""
@@ -157,14 +165,14 @@ class S3Wire:
                 raise
             return Answer(response.headers, body_of_answer)
 
-        return await (retry_transient(Passing)(once) if patient else once)()
+        return await (_patiently(once) if patient else once())
 
     @asynccontextmanager
     async def open(self, key: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         """A GET whose body is the caller's to read, with aiohttp's errors. Its beginning is repeated like any request. Raises
         Refused.
         """
-        response = await retry_transient(Passing)(self._begin)("GET", key, {}, headers, Body(), None)
+        response = await _patiently(lambda: self._begin("GET", key, {}, headers, Body(), None))
         async with response:
             yield response
 
