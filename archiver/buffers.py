@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 
 class Buffers:
@@ -39,7 +39,8 @@ class Buffers:
             if granted.done() and not granted.cancelled():
                 self.give(size)
             else:
-                self._waiting.remove(wish)
+                with suppress(ValueError):  # passed by already, when others were cancelled in the same moment
+                    self._waiting.remove(wish)
                 self.give(0)
             raise
         return size

@@ -16,7 +16,7 @@ from typing import Protocol, Self
 
 import aiohttp
 
-from archiver.errors import MediaNotResumable, MediaUnreachable, MediaUrlExpired
+from archiver.errors import MediaNotResumable, MediaUnreachable, MediaUrlExpired, TransferError
 from archiver.kore.media import MediaClient, Rest
 from archiver.observe.logs import logger
 from archiver.observe.transfers import Transfer, Transfers
@@ -92,10 +92,15 @@ class Download:
                     if len(self.head) < HEAD_BYTES:
                         self.head += piece[: HEAD_BYTES - len(self.head)]
                     yield piece
+                    if self.expected is not None and self.received > self.expected:
+                        break  # more than was promised is not the file, and may never end
                 whole = True
             except (aiohttp.ClientError, TimeoutError) as error:
                 self._close()
-                await self._go_on(self._broken(error))
+                # Whole all the same, if it broke behind its last byte.
+                whole = self.received == self.expected
+                if not whole:
+                    await self._go_on(self._broken(error))
 
     async def _arriving(self) -> AsyncIterator[bytes]:
         """What comes over this connection. When it breaks, what had arrived by then comes first: aiohttp would throw it away."""
@@ -138,7 +143,8 @@ class Download:
             await self._connect(Rest(self.received, self.expected, self._validator))
         except MediaNotResumable as error:
             raise MediaNotResumable(broken.message, reason=broken.reason, resumption=error.message, **broken.facts) from None
-        except MediaUnreachable as error:
+        except TransferError as error:
+            # It is this body that counts, and that may be the only copy: not what became of the request for its rest.
             broken.facts["resumption"] = error.message
             raise broken from None
 

@@ -7,7 +7,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from archiver.download import Download, Source
-from archiver.errors import KeyConflict, MediaNotResumable, MediaUnreachable, RecordingRejected
+from archiver.errors import (
+    CredentialsRejected,
+    KeyConflict,
+    KoreError,
+    MediaNotResumable,
+    RateLimited,
+    RecordingRejected,
+    TransferError,
+)
 from archiver.kore.media import MediaClient
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.recording import Inspection, inspect
@@ -66,8 +74,10 @@ async def transfer(
             _check_length(body)
             inspection = inspect(name=to.name, head=bytes(body.head), length=body.received, content_type=body.content_type)
             return Transferred(await upload.save(guard=guard), inspection, body.breaks)
-        except (MediaUnreachable, RecordingRejected, KeyConflict) as error:
-            if body.received and (to.keep_rejected or isinstance(error, KeyConflict)):
+        except (TransferError, KoreError, KeyConflict) as error:
+            # A rate limit and rejected credentials cost no attempt: the session comes again.
+            last = to.keep_rejected and not isinstance(error, RateLimited | CredentialsRejected)
+            if body.received and (last or isinstance(error, KeyConflict)):
                 # An earlier try of this same attempt may have left another body of this length there: then that one stays.
                 with suppress(KeyConflict):
                     saved = await upload.save(f"{to.quarantine}{body.received}-{to.name}", guard=guard)

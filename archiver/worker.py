@@ -36,6 +36,7 @@ from archiver.queue.database import Database
 from archiver.queue.sessions import Backlog, Queue
 from archiver.queue.settling import Ended, Settling
 from archiver.session import Attempt, Session, State, part_name
+from archiver.stores import ANY_FILE
 
 log = logger(__name__)
 
@@ -457,13 +458,16 @@ class Worker:
             await asyncio.sleep(min(UPKEEP_SECONDS, self._lease_length.total_seconds() / 3))
 
     async def _sweep(self) -> None:
+        asked = time.monotonic()
         for left in await self._queue.leftovers():
             key = self._archive.path.render(
-                bot=left["bot"], date=left["archive_date"], session_id=left["session_id"], kind=left["kind"], file_name="_"
+                bot=left["bot"], date=left["archive_date"], session_id=left["session_id"], kind=left["kind"], file_name=ANY_FILE
             )
             part = part_name(left["queue_id"], left["worker_id"], left["epoch"])
             try:
-                found = await self._archive.store.discard(key, part=part, left_for=left["left_for"])
+                # Those before it in the list took their time.
+                left_for = left["left_for"] + timedelta(seconds=time.monotonic() - asked)
+                found = await self._archive.store.discard(key, part=part, left_for=left_for)
             except StoreUnavailable as error:
                 log.warning("sweep_failed", **facts_of(error))
                 return

@@ -7,6 +7,7 @@ address that the name resolved to, which is the very address then connected to.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
 import socket
@@ -37,6 +38,9 @@ log = logger(__name__)
 MAX_REDIRECTS = 5
 READ_BUFFER = 256 * 1024
 CONNECT_SECONDS = 15.0
+
+QUEUE_SECONDS = 3600.0
+"""What a request may take until its answer begins, where the connections to a host are limited."""
 
 REMEMBERED_HOSTS = 1000
 
@@ -188,6 +192,8 @@ class MediaClient:
         self.bandwidth = bandwidth
         self.stall = terms.stall_timeout.total_seconds()
         self.min_rate = terms.min_rate or 0
+        # A head that never ends would renew the other timeouts with every byte. Waiting for one's turn counts here, too.
+        self._head_seconds = QUEUE_SECONDS if terms.connections_per_host else CONNECT_SECONDS + self.stall
         checked = _CheckedResolver(hosts, resolver or ThreadedResolver())
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -228,7 +234,8 @@ class MediaClient:
         for _ in range(MAX_REDIRECTS + 1):
             self.hosts.check_url(url)
             try:
-                response = await self._http.get(URL(url, encoded=True), headers=headers, allow_redirects=False)
+                async with asyncio.timeout(self._head_seconds):
+                    response = await self._http.get(URL(url, encoded=True), headers=headers, allow_redirects=False)
             except (aiohttp.InvalidURL, UnicodeError) as error:
                 # Among them a number that passes for a host, which a resolver might take for an inner address.
                 raise MediaUrlRefused(
@@ -257,8 +264,9 @@ def _check_rest(response: aiohttp.ClientResponse, rest: Rest) -> None:
     if status != 206:
         _check_status(response)
     given, expected = headers.get("Content-Range", ""), f"bytes {rest.start}-{rest.total - 1}/{rest.total}"
-    # A host that knows no If-Range says by its ETag that the file is another one.
-    if given != expected or (rest.validator.startswith('"') and headers.get("ETag", rest.validator) != rest.validator):
+    # A host that knows no If-Range says by its ETag or date that the file is another one; one that says nothing is not believed.
+    repeated = headers.get("ETag" if rest.validator.startswith('"') else "Last-Modified")
+    if given != expected or repeated != rest.validator:
         raise MediaNotResumable("the media host sent another part than was asked for", content_range=redact(given[:100]))
     _check_encoding(response)
 

@@ -26,6 +26,9 @@ from archiver.buffers import Buffers
 from archiver.config import StorageSettings
 from archiver.errors import ConfigError, StoreError
 
+ANY_FILE = "*"
+"""Stands for a file's name in a key that is to match any. No template of paths and no clean name has it."""
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -77,9 +80,9 @@ class Store(Protocol):
         """The object's size in bytes; None if there is none."""
 
     async def discard(self, key: str, *, part: str, left_for: timedelta) -> bool:
-        """Remove what a killed process left of uploads to `key`, or to keys that have another file name in place of its last `_`:
-        the temporary object `part`, in its folder, or parts of uploads begun longer than `left_for` ago (a later claim of the
-        same session may be at work there). True if there was something. Never removes anything else.
+        """Remove what a killed process left of uploads to `key`, in which ANY_FILE may stand for the file's name: the temporary
+        object `part`, in its folder, or parts of uploads begun longer than `left_for` ago (a later claim of the same session may
+        be at work there). True if there was something. Never removes anything else.
         """
 
     async def check(self) -> str:

@@ -30,7 +30,7 @@ from aiofiles.threadpool.binary import AsyncFileIO
 
 from archiver.buffers import Buffers, Reservation
 from archiver.cancellation import to_its_end
-from archiver.errors import KeyConflict, StoreError, StoreUnavailable
+from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
 from archiver.stores import Advice, Saved, check_key, check_part
 
 BLOCK = 1024 * 1024
@@ -43,6 +43,7 @@ BATCH = 64
 """So many files are taken through their last steps together, at most."""
 
 T = TypeVar("T")
+E = TypeVar("E", bound=StoreError)
 
 _HINTS = {
     errno.ENOSPC: "free disk space, or move storage.url",
@@ -146,8 +147,11 @@ class _LocalUpload:
         """The temporary file, made if need be; blocks."""
         if self._file is None:
             if self._over:
-                raise StoreError(f"{self._key} has been saved already", store_key=self._key)
+                raise StoreError(f"{self._key}: this upload is over", store_key=self._key)
+            # What could not be begun cannot be saved: what was to be written first may be lost.
+            self._over = True
             self._file = self.store.in_its_folder(self.part, _Part)
+            self._over = False
             self.store.seen = True
         return self._file
 
@@ -201,7 +205,8 @@ class _Ending:
     def start_sync(self) -> None:
         """Have the disk begin: by the time that the first file of a batch is durable, the others are on their way."""
         if not self._synced:
-            os.posix_fadvise(self._upload.create().fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            with suppress(OSError):  # advice, which not every file system takes
+                os.posix_fadvise(self._upload.create().fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
         """Make the file durable, whole."""
@@ -273,22 +278,32 @@ class _Finisher:
         return ending.done
 
     def _start(self) -> None:
-        if self._waiting and not self._running:
+        while self._waiting and not self._running:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            self._running = True
-            job = asyncio.get_running_loop().run_in_executor(self._store.threads, self._finish_all, batch)
-            job.add_done_callback(partial(self._tell, batch))
+            try:
+                job = asyncio.get_running_loop().run_in_executor(self._store.threads, self._finish_all, batch)
+            except RuntimeError as error:
+                # No thread to be had, or the store is closed. Whoever waits must be told: nobody else is going to.
+                self._tell(batch, error)
+            else:
+                self._running = True
+                job.add_done_callback(partial(self._finished, batch))
 
-    def _tell(self, batch: list[_Ending], job: asyncio.Future[None]) -> None:
+    def _finished(self, batch: list[_Ending], job: asyncio.Future[None]) -> None:
         self._running = False
-        failure = job.exception()
+        self._tell(batch, job.exception())
+        self._start()
+
+    @staticmethod
+    def _tell(batch: list[_Ending], failure: BaseException | None) -> None:
         for ending in batch:
             error = ending.error or failure
-            if error is not None:
+            if error is None:
+                ending.done.set_result(ending.saved)
+            elif isinstance(error, OSError | StoreError | LeaseLost):
                 ending.done.set_exception(error)
             else:
-                ending.done.set_result(ending.saved)
-        self._start()
+                ending.done.set_exception(StoreUnavailable(f"a file could not be finished: {error!r}"))
 
     def _finish_all(self, batch: list[_Ending]) -> None:
         """In the order that spares the disk most: everything is written before the first file is waited for. Blocks."""
@@ -297,9 +312,9 @@ class _Finisher:
                 if ending.error is None:
                     try:
                         step(ending)
-                    except Exception as error:  # noqa: BLE001  # it is told to whom it concerns, and to nobody else
+                    except BaseException as error:  # noqa: BLE001  # it is told to whom it concerns, and to nobody else
                         ending.error = error
-        synced: dict[str, OSError | None] = {}
+        synced: dict[str, StoreUnavailable | None] = {}
         for ending in batch:
             for folder in ending.folders:
                 if folder not in synced:
@@ -309,11 +324,12 @@ class _Finisher:
                 self._store.know(ending.folders)
 
     @staticmethod
-    def _sync(folder: str) -> OSError | None:
+    def _sync(folder: str) -> StoreUnavailable | None:
         try:
             _sync_folder(folder)
         except OSError as error:
-            return error
+            # Whatever it says, it is not the fault of one file.
+            return _told(error, folder, StoreUnavailable)
         return None
 
 
@@ -331,8 +347,8 @@ class LocalStore:
         self.seen = False
 
     def close(self) -> None:
-        """End the threads. Every upload and read is over by now."""
-        self.threads.shutdown()
+        """End the threads, once they are through: not awaited here, as a disk that hangs must not hang the loop."""
+        self.threads.shutdown(wait=False)
 
     async def hop(self, work: Callable[..., T], *args: object) -> T:
         """Do `work` in a thread, to its end."""
@@ -354,8 +370,11 @@ class LocalStore:
             upload = _LocalUpload(self, key, path, reservation)
             try:
                 yield upload
-            finally:
-                await upload.leave()
+            except BaseException:
+                with suppress(StoreError):  # what goes on already says more; the part is tried again by the next `check`
+                    await upload.leave()
+                raise
+            await upload.leave()
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
         path = self.name(key)
@@ -499,10 +518,13 @@ def _translated(key: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = StoreError if error.errno in _OF_ONE_KEY else StoreUnavailable
-        raise kind(
-            f"{key} cannot be kept: {error.strerror or error}",
-            hint=_HINTS.get(error.errno or 0, "check the disk and the folder of storage.url"),
-            store_key=key,
-            error=errno.errorcode.get(error.errno or 0, type(error).__name__),
-        ) from None
+        raise _told(error, key, StoreError if error.errno in _OF_ONE_KEY else StoreUnavailable) from None
+
+
+def _told(error: OSError, key: str, kind: type[E]) -> E:
+    return kind(
+        f"{key} cannot be kept: {error.strerror or error}",
+        hint=_HINTS.get(error.errno or 0, "check the disk and the folder of storage.url"),
+        store_key=key,
+        error=errno.errorcode.get(error.errno or 0, type(error).__name__),
+    )

@@ -305,7 +305,9 @@ class S3Store:
             found = await self.stored(left)
             if found:
                 await self.wire.send("DELETE", self.prefix + left)
-            return await sweep(self.wire, self.prefix + key, left_for) or found
+            swept = await sweep(self.wire, self.prefix + key, left_for)
+            # The temporary one's name tells whose it is, so that its age does not matter.
+            return await sweep(self.wire, self.prefix + left, timedelta.min) or swept or found
 
     async def check(self) -> str:
         stuck, self._stuck = self._stuck, []

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from xml.sax.saxutils import escape
 
+from archiver.stores import ANY_FILE
 from archiver.stores.s3_refusals import Refused, text_of
 from archiver.stores.s3_wire import Answer, Body, S3Wire, base64_of
+
+SECOND = timedelta(seconds=1)
+"""What ages are uncertain by: some servers name whole seconds only."""
 
 MOST_PARTS = 10_000
 DOUBLE_EVERY = 2_000
@@ -43,6 +48,7 @@ class Multipart:
         self.key = key
         self._id = ""
         self._lost_begin = False
+        self._begun_by = time.monotonic()
         self._checksums = False
         self.parts: list[Part] = []
         self.asked_to_complete = False
@@ -67,6 +73,8 @@ class Multipart:
         except Refused:
             self._lost_begin = bool(lost)
             raise
+        finally:
+            self._begun_by = time.monotonic()
         self._id = text_of(answer.xml(), "UploadId")
         if not self._id:
             raise Refused(200, "NotXml", "the answer names no upload: is this an S3 server?")
@@ -123,10 +131,11 @@ class Multipart:
                 await abort(self._wire, self.key, self._id)
             self._aborted = True
         if self._lost_begin:
-            # An answer to its beginning was lost: there may be one more, whose ID nobody knows. The key is one file of one
-            # session, and that is ours for now.
+            # An answer to its beginning was lost: there may be one more, whose ID nobody knows. One that is younger is another
+            # worker's, to which the session has gone meanwhile.
+            since = timedelta(seconds=time.monotonic() - self._begun_by)
             async for left in uploads(self._wire, self.key):
-                if left.key == self.key:
+                if left.key == self.key and left.age + SECOND >= since:
                     await abort(self._wire, left.key, left.id)
             self._lost_begin = False
 
@@ -159,11 +168,11 @@ async def uploads(wire: S3Wire, prefix: str) -> AsyncIterator[Begun]:
     while True:
         answer = await wire.send("GET", query=query)
         listed = answer.xml()
-        now = parsedate_to_datetime(answer.headers["Date"]) if "Date" in answer.headers else datetime.now(UTC)
+        now = _instant(answer.headers["Date"], parsedate_to_datetime) if "Date" in answer.headers else datetime.now(UTC)
         last = ("", "")
         for upload in listed.iter("Upload"):
             last = (upload.findtext("Key") or "", text_of(upload, "UploadId"))
-            yield Begun(*last, now - _instant(text_of(upload, "Initiated")))
+            yield Begun(*last, now - _instant(text_of(upload, "Initiated"), datetime.fromisoformat))
         if text_of(listed, "IsTruncated") != "true" or not last[0]:
             return
         # Some servers leave the first marker out, where it is that of the last upload listed.
@@ -171,26 +180,25 @@ async def uploads(wire: S3Wire, prefix: str) -> AsyncIterator[Begun]:
         query["upload-id-marker"] = text_of(listed, "NextUploadIdMarker") or last[1]
 
 
-def _instant(text: str) -> datetime:
+def _instant(text: str, parse: Callable[[str], datetime]) -> datetime:
     try:
-        return datetime.fromisoformat(text)
+        found = parse(text)
     except ValueError:
         raise Refused(200, "NotXml", f"{text!r} is no instant: is this an S3 server?") from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
-async def sweep(wire: S3Wire, like: str, left_for: timedelta) -> bool:
-    """Abort the uploads begun longer than `left_for` ago to keys that equal `like`, but for what stands in place of the last `_`
-    of its last part. True if there were any. Raises Refused.
+async def sweep(wire: S3Wire, key: str, left_for: timedelta) -> bool:
+    """Abort the uploads to `key`, in which ANY_FILE may stand for a name, that were begun longer than `left_for` ago. True if
+    there were any. Raises Refused.
     """
-    folder, slash, name = like.rpartition("/")
-    head, gap, tail = name.rpartition("_")
-    before, after = (f"{folder}{slash}{head}", tail) if gap else (like, "")
+    before, any_file, after = key.partition(ANY_FILE)
     found = False
     async for upload in uploads(wire, before):
-        between = upload.key.removeprefix(before).removesuffix(after)
-        ours = before + between + after == upload.key and "/" not in between and (gap or not between)
+        name = upload.key.removeprefix(before).removesuffix(after)
+        same = before + name + after == upload.key and ("/" not in name if any_file else not name)
         # A second more: on a server that names whole seconds only, one may look older than it is.
-        if ours and upload.age - timedelta(seconds=1) > left_for:
+        if same and upload.age - SECOND > left_for:
             await abort(wire, upload.key, upload.id)
             found = True
     return found

@@ -30,6 +30,9 @@ STALL_SECONDS = 60.0
 """A request is given up when for so long nothing of it could be sent, or nothing of its answer came."""
 
 CONNECT_SECONDS = 15.0
+
+NOT_DONE = frozenset({"SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "Throttling", "ThrottlingException"})
+"""What a server says before it does anything."""
 SEND_BYTES = 128 * 1024
 """What is handed to the socket at a time: what it cannot take at once, the event loop copies."""
 
@@ -160,7 +163,7 @@ class S3Wire:
                 if b"<Error" in body_of_answer.lstrip()[:200]:
                     raise Refused.of(response.status, response.headers, body_of_answer)
             except Passing as error:
-                if error.status == 0 or error.status >= 500:
+                if error.status == 0 or (error.status >= 500 and error.code not in NOT_DONE):
                     on_lost()
                 raise
             return Answer(response.headers, body_of_answer)

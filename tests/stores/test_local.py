@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from archiver.buffers import Buffers
 from archiver.errors import StoreError, StoreUnavailable
+from archiver.stores import local as local_module
 from archiver.stores.local import BLOCK, LocalStore
 
 KEY = "s1/recording/a.wav"
@@ -292,3 +294,71 @@ async def test_a_root_that_vanished_is_not_made_again(tmp_path: Path) -> None:
     assert not root.exists()
     (tmp_path / "aside").rename(root)
     await keep(store)
+
+
+async def test_a_thread_that_cannot_be_had_fails_one_save_and_no_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at the limit of a container's processes."""
+    store = LocalStore(tmp_path, Buffers(2**26))
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as no_threads:
+        no_threads.setattr(store.threads, "submit", refuse)
+        with pytest.raises(StoreUnavailable, match="can't start new thread"):
+            await keep(store)
+    await asyncio.wait_for(asyncio.gather(*(keep(store, key=f"s{n}/a.wav") for n in range(5))), 10)
+
+
+async def test_a_store_that_is_closed_while_saves_wait_tells_them_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a worker must go while its disk hangs: nobody may wait for a batch that will never be."""
+    store = LocalStore(tmp_path, Buffers(2**26))
+    slow, go_on = threading.Event(), threading.Event()
+    usual = os.fsync
+
+    def hanging(descriptor: int) -> None:
+        slow.set()
+        assert go_on.wait(10)
+        usual(descriptor)
+
+    monkeypatch.setattr(os, "fsync", hanging)
+    first = asyncio.create_task(keep(store, key="s1/a.wav"))
+    await asyncio.to_thread(slow.wait, 10)
+    others = [asyncio.create_task(keep(store, key=f"s{n}/a.wav")) for n in (2, 3)]
+    await asyncio.sleep(0)
+    store.close()
+    go_on.set()
+    ends = await asyncio.wait_for(asyncio.gather(first, *others, return_exceptions=True), 10)
+    assert ends[0] is None
+    assert [type(end) for end in ends[1:]] == [StoreUnavailable, StoreUnavailable]
+
+
+async def test_what_could_not_be_begun_cannot_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first block is lost with the file that could not be opened: what comes later must not pass for the whole."""
+    store = LocalStore(tmp_path, Buffers(2**26))
+
+    def refuse(path: str) -> object:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with store.upload(KEY, part=PART) as upload:
+        with monkeypatch.context() as full:
+            full.setattr(local_module, "_Part", refuse)
+            with pytest.raises(StoreUnavailable):
+                await upload.write(bytes(BLOCK))
+        await upload.write(b"the rest")
+        with pytest.raises(StoreError, match="over"):
+            await upload.save()
+    assert files(tmp_path) == []
+
+
+async def test_a_folder_that_cannot_be_synced_is_the_fault_of_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path, Buffers(2**26))
+
+    def refuse(folder: str) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(local_module, "_sync_folder", refuse)
+    with pytest.raises(StoreUnavailable):
+        await keep(store)

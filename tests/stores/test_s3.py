@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
-from archiver.stores import Saved
+from archiver.stores import ANY_FILE, Saved
 from archiver.stores.s3_refusals import Refused
 from archiver.stores.s3_wire import Body, base64_of
 from tests.s3_servers import LOCKED_BUCKET, SECRET_KEY, S3Server
@@ -674,7 +674,7 @@ async def test_uploads_of_a_dead_worker_are_swept_and_no_others(bench: S3Bench) 
     await keep(bench, SMALL, f"{folder}/kept.wav")
 
     async def discard(left_for: timedelta) -> bool:
-        return await bench.store.discard(f"{folder}/_", part=PART, left_for=left_for)
+        return await bench.store.discard(f"{folder}/{ANY_FILE}", part=PART, left_for=left_for)
 
     assert await discard(timedelta(minutes=1)) is False
     assert sorted(bench.uploads()) == sorted([*ours, *ours, *others])
@@ -694,13 +694,13 @@ async def test_a_long_list_of_uploads_is_read_to_its_end(seaweedfs: S3Server, ma
         last = f"<R><IsTruncated>false</IsTruncated>{_listed(at + 'c.wav', 2)}</R>"
         for page in (first, last):
             proxy.add(Fault("GET .*uploads", answer=_page(page)))
-        assert await bench.store.discard("s1/_", part=PART, left_for=timedelta(hours=1))
+        assert await bench.store.discard(f"s1/{ANY_FILE}", part=PART, left_for=timedelta(hours=1))
         assert [request.query["uploadId"] for request in proxy.requests if request.operation == "Abort"] == [
             "id-0",
             "id-1",
             "id-2",
         ]
-        second = proxy.requests[-2]
+        (second,) = (request for request in proxy.requests if "key-marker" in request.query)
         assert (second.query["key-marker"], second.query["upload-id-marker"]) == (at + "b.wav", "id-1")
 
 
@@ -718,7 +718,7 @@ async def test_where_sessions_share_a_folder_only_uploads_of_the_same_one_are_sw
     """As with the path `{kind}/{session_id}-{file_name}`."""
     for key in ("recording/s1-a.wav", "recording/s2-a.wav"):
         bench.server.client.create_multipart_upload(Bucket=bench.bucket, Key=bench.prefix + key)
-    assert await bench.store.discard("recording/s1-_", part=PART, left_for=timedelta(seconds=-5))
+    assert await bench.store.discard(f"recording/s1-{ANY_FILE}", part=PART, left_for=timedelta(seconds=-5))
     assert bench.uploads() == ["recording/s2-a.wav"]
     assert not await bench.store.discard("recording/s2-b.wav", part=PART, left_for=timedelta(seconds=-5))
     assert bench.uploads() == ["recording/s2-a.wav"]

@@ -12,10 +12,12 @@ from email.utils import format_datetime
 
 import pytest
 
+from archiver import transient
 from archiver.bandwidth import Bandwidth
 from archiver.config import TransferSettings
 from archiver.download import Download
 from archiver.errors import MediaNotResumable, MediaUnreachable, MediaUrlExpired
+from archiver.kore import media as media_module
 from archiver.kore.media import MediaClient, MediaHosts
 from archiver.observe.transfers import Transfer, Transfers
 from tests.kore.conftest import RawServer, http_answer, raw_server
@@ -141,6 +143,7 @@ async def test_what_names_no_edition_for_certain_is_begun_again(headers: dict[st
         ("206 Partial Content", {"Content_Range": f"bytes 600000-{len(BODY)}/{len(BODY) + 1}"}),
         ("206 Partial Content", {"Content_Range": f"bytes 600000-700000/{len(BODY)}"}),
         ("206 Partial Content", {"Content_Range": f"bytes 600000-{len(BODY) - 1}/{len(BODY)}", "ETag": '"another"'}),
+        ("206 Partial Content", {"Content_Range": f"bytes 600000-{len(BODY) - 1}/{len(BODY)}"}),
     ],
     ids=str,
 )
@@ -155,6 +158,93 @@ async def test_another_edition_is_never_joined_to_the_first(status: str, headers
             await fetch(client, Urls(f"{raw.url}/a"))
     assert len(raw.heads) == 2
     assert "resumption" in caught.value.facts
+
+
+async def test_another_date_is_another_edition() -> None:
+    dates = iter([format_datetime(NOW - timedelta(hours=hours), usegmt=True) for hours in (2, 1)])
+
+    def reply(head: str) -> bytes:
+        return breaking(at=600_000, etag=None, Last_Modified=next(dates), Date=format_datetime(NOW, usegmt=True))(head)
+
+    async with raw_server(reply) as raw, media() as client:
+        with pytest.raises(MediaNotResumable):
+            await fetch(client, Urls(f"{raw.url}/a"))
+
+
+async def test_a_rest_that_is_refused_leaves_the_error_of_the_body_that_broke() -> None:
+    """What came may be the only copy: it must not be forgotten for what became of a second request."""
+
+    def reply(head: str) -> bytes:
+        return http_answer(b"", "403 Forbidden") if asked_range(head)[0] else breaking(at=600_000)(head)
+
+    async with raw_server(reply) as raw, media() as client:
+        with pytest.raises(MediaUnreachable) as caught:
+            await fetch(client, Urls(f"{raw.url}/a"))
+    assert (caught.value.reason, caught.value.facts["received"]) == ("recording_truncated", 600_000)
+    assert "403" in caught.value.facts["resumption"]
+
+
+async def test_a_rest_that_is_longer_than_promised_is_cut_off() -> None:
+    endless = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        try:
+            if not asked_range(head)[0]:
+                writer.write(breaking(at=600_000)(head))
+                return
+            there = {"Content_Range": f"bytes 600000-{len(BODY) - 1}/{len(BODY)}", "ETag": ETAG, "Transfer_Encoding": "chunked"}
+            writer.write(http_answer(b"", "206 Partial Content", **there))
+            while True:
+                writer.write(b"10000\r\n" + bytes(65536) + b"\r\n")
+                await writer.drain()
+        except ConnectionError:
+            endless.set()
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a"
+    async with media() as client:
+        async with Download(client, Urls(url), Transfer("bot", "s", "f"), Transfers()) as body:
+            received = sum([len(piece) async for piece in body.pieces()])
+        assert len(BODY) < received < len(BODY) + 1_000_000
+        await asyncio.wait_for(endless.wait(), 10)
+    server.close()
+
+
+async def test_a_body_that_breaks_behind_its_last_byte_is_whole() -> None:
+    """Chunks without their end: all that was promised has come."""
+    async with dripping(len(BODY), 3600) as raw, media(stall_timeout="200ms") as client:
+        body = await fetch(client, Urls(f"{raw.url}/a"))
+    assert body.breaks == 0
+
+
+@pytest.mark.parametrize("line", [b"X-Filler: x\r\n", b"HTTP/1.1 102 Processing\r\n\r\n"], ids=["header", "provisional"])
+async def test_a_head_that_never_ends_is_given_up(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media_module, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(transient, "SECONDS", 0.0)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if line.startswith(b"X"):
+            writer.write(b"HTTP/1.1 200 OK\r\n")
+        try:
+            while True:
+                writer.write(line)
+                await writer.drain()
+                await asyncio.sleep(0.05)  # the host takes its time
+        except ConnectionError:
+            pass  # given up, as it should be
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a"
+    async with media(stall_timeout="200ms") as client:
+        with pytest.raises(MediaUnreachable):
+            await asyncio.wait_for(fetch(client, Urls(url)), 10)
+    server.close()
 
 
 async def test_a_url_that_expired_meanwhile_is_asked_for_afresh_and_goes_on() -> None:

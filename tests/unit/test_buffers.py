@@ -88,6 +88,23 @@ async def test_who_stops_waiting_leaves_nothing_taken(granted: bool) -> None:
     assert buffers.try_take(100)
 
 
+async def test_holder_and_waiter_cancelled_in_one_turn_both_see_just_that() -> None:
+    """As when a worker stops: each ends by its cancellation, and by nothing else."""
+    buffers = Buffers(100)
+
+    async def hold() -> None:
+        async with buffers.reserve(100):
+            await asyncio.Event().wait()
+
+    tasks = [asyncio.create_task(hold()) for _ in range(4)]
+    await turn()
+    for task in tasks:
+        task.cancel()
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(end) for end in ends] == [asyncio.CancelledError] * 4
+    assert buffers.try_take(100)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 150), st.integers(0, 3), st.booleans()), min_size=1, max_size=25))
 def test_never_more_than_the_limit_and_everybody_comes_through(wishes: list[tuple[int, int, bool]]) -> None:
