@@ -39,6 +39,9 @@ BLOCK = 1024 * 1024
 THREADS = 32
 """What waits for a disk waits side by side: on two cores, Python's own pool would have six of them."""
 
+ALONE = 4 * 1024 * 1024
+"""A file longer than this is made durable by itself, before its last steps are taken together with others'."""
+
 BATCH = 64
 """So many files are taken through their last steps together, at most."""
 
@@ -123,9 +126,8 @@ class _LocalUpload:
         self._reservation.shrink(min(length, BLOCK))
 
     async def write(self, data: bytes) -> None:
-        self._pieces.append(data)
-        self._held += len(data)
         if self._held >= BLOCK or len(self._pieces) >= MOST_PIECES:
+            # Only now that more has come: what is no longer than a block reaches the disk in the last hop, whole.
             pieces = self._take()
             with _translated(self._key):
                 if self._async_file is None:
@@ -133,6 +135,8 @@ class _LocalUpload:
                 else:
                     # To its end: a file must not be closed under a running write, its number may by then be another file's.
                     await to_its_end(self._async_file.writelines(pieces))
+        self._pieces.append(data)
+        self._held += len(data)
 
     def _take(self) -> _Pieces:
         pieces, self._pieces, self._held = self._pieces, [], 0
@@ -160,8 +164,8 @@ class _LocalUpload:
         self.store.name(key)
         ending = _Ending(self, key, guard, self._take())
         with _translated(key):
-            if self._file is not None:
-                # What was written so far may take the disk a while, and no other file is to wait for that.
+            if self._file is not None and self._file.length > ALONE:
+                # It may take the disk a while, and no other file is to wait for that.
                 await self.store.hop(ending.write_and_sync)
             saved = await to_its_end(self.store.finisher.finish(ending))
             return saved if saved is not None else await self.store.hop(ending.compare)
