@@ -118,16 +118,21 @@ class _LocalUpload:
         self._reservation = reservation
         self._pieces: _Pieces = []
         self._held = 0
+        self._room = BLOCK
         self._file: _Part | None = None
         self._async_file: AsyncFileIO | None = None
         self._over = False
 
     def expect(self, length: int) -> None:
         self._reservation.shrink(min(length, BLOCK))
+        if length <= BLOCK:
+            # It reaches the disk in the last hop, whole; what comes beyond that does not wait for it.
+            self._room = length + 1
 
     async def write(self, data: bytes) -> None:
-        if self._held >= BLOCK or len(self._pieces) >= MOST_PIECES:
-            # Only now that more has come: what is no longer than a block reaches the disk in the last hop, whole.
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held >= self._room or len(self._pieces) >= MOST_PIECES:
             pieces = self._take()
             with _translated(self._key):
                 if self._async_file is None:
@@ -135,8 +140,6 @@ class _LocalUpload:
                 else:
                     # To its end: a file must not be closed under a running write, its number may by then be another file's.
                     await to_its_end(self._async_file.writelines(pieces))
-        self._pieces.append(data)
-        self._held += len(data)
 
     def _take(self) -> _Pieces:
         pieces, self._pieces, self._held = self._pieces, [], 0
