@@ -16,8 +16,9 @@ import pytest
 
 from archiver.buffers import Buffers
 from archiver.errors import StoreError, StoreUnavailable
-from archiver.stores import local as local_module
-from archiver.stores.local import BLOCK, LocalStore
+from archiver.stores import local_upload
+from archiver.stores.local import LocalStore
+from archiver.stores.local_upload import BLOCK
 
 KEY = "s1/recording/a.wav"
 PART = ".session-1.worker-2.epoch-3.part"
@@ -344,7 +345,7 @@ async def test_what_could_not_be_begun_cannot_be_saved(tmp_path: Path, monkeypat
 
     async with store.upload(KEY, part=PART) as upload:
         with monkeypatch.context() as full:
-            full.setattr(local_module, "_Part", refuse)
+            full.setattr(local_upload, "Part", refuse)
             with pytest.raises(StoreUnavailable):
                 await upload.write(bytes(BLOCK))
         await upload.write(b"the rest")
@@ -359,6 +360,6 @@ async def test_a_folder_that_cannot_be_synced_is_the_fault_of_the_store(tmp_path
     def refuse(folder: str) -> None:
         raise OSError(errno.EINVAL, "Invalid argument")
 
-    monkeypatch.setattr(local_module, "_sync_folder", refuse)
+    monkeypatch.setattr(local_upload, "sync_folder", refuse)
     with pytest.raises(StoreUnavailable):
         await keep(store)

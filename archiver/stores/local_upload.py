@@ -1,0 +1,270 @@
+"""One recording on its way into a folder, and the last steps that it takes together with others.
+
+The loop does none of it. A large file goes to a thread a block at a time, where it is hashed and written in one hop; a small one
+goes there once, whole. What is durable costs a commit of the file system's journal, and one commit serves all that wait for it:
+files that end within the same moment are taken through their last steps together (`Finisher`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiofiles.threadpool import wrap
+from aiofiles.threadpool.binary import AsyncFileIO
+
+from archiver.buffers import Reservation
+from archiver.cancellation import to_its_end
+from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
+from archiver.stores import Saved
+from archiver.stores.local_disk import MOST_PIECES, Part, Pieces, sync_folder, told, translated
+
+if TYPE_CHECKING:
+    from archiver.stores.local import LocalStore
+
+BLOCK = 1024 * 1024
+"""Bytes collected before they go to the disk: a hop to a thread costs as much as writing many kilobytes."""
+
+ALONE = 4 * 1024 * 1024
+"""A file longer than this is made durable by itself, before its last steps are taken together with others'."""
+
+BATCH = 64
+"""So many files are taken through their last steps together, at most."""
+
+
+class LocalUpload:
+    """See `archiver.stores.Upload`."""
+
+    def __init__(self, store: LocalStore, key: str, part: str, reservation: Reservation) -> None:
+        self.store = store
+        self.part = part
+        self._key = key
+        self._reservation = reservation
+        self._pieces: Pieces = []
+        self._held = 0
+        self._room = BLOCK
+        self._file: Part | None = None
+        self._async_file: AsyncFileIO | None = None
+        self._over = False
+
+    def expect(self, length: int) -> None:
+        self._reservation.shrink(min(length, BLOCK))
+        if length <= BLOCK:
+            # It reaches the disk in the last hop, whole; what comes beyond that does not wait for it.
+            self._room = length + 1
+
+    async def write(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held >= self._room or len(self._pieces) >= MOST_PIECES:
+            pieces = self._take()
+            with translated(self._key):
+                if self._async_file is None:
+                    await self.store.hop(self._begin_with, pieces)
+                else:
+                    # To its end: a file must not be closed under a running write, its number may by then be another file's.
+                    await to_its_end(self._async_file.writelines(pieces))
+
+    def _take(self) -> Pieces:
+        pieces, self._pieces, self._held = self._pieces, [], 0
+        return pieces
+
+    def _begin_with(self, pieces: Pieces) -> None:
+        file = self.create()
+        self._async_file = wrap(file, executor=self.store.threads)
+        file.writelines(pieces)
+
+    def create(self) -> Part:
+        """The temporary file, made if need be; blocks."""
+        if self._file is None:
+            if self._over:
+                raise StoreError(f"{self._key}: this upload is over", store_key=self._key)
+            # What could not be begun cannot be saved: what was to be written first may be lost.
+            self._over = True
+            self._file = self.store.in_its_folder(self.part, Part)
+            self._over = False
+            self.store.seen = True
+        return self._file
+
+    async def save(self, key: str | None = None, *, guard: Callable[[], None] | None = None) -> Saved:
+        key = key or self._key
+        self.store.name(key)
+        ending = Ending(self, key, guard, self._take())
+        with translated(key):
+            if self._file is not None and self._file.length > ALONE:
+                # It may take the disk a while, and no other file is to wait for that.
+                await self.store.hop(ending.write_and_sync)
+            saved = await to_its_end(self.store.finisher.finish(ending))
+            return saved if saved is not None else await self.store.hop(ending.compare)
+
+    async def leave(self) -> None:
+        """Remove the temporary file, if there is one (still)."""
+        if self._file is not None:
+            with translated(self._key):
+                await self.store.hop(self.drop)
+
+    def drop(self) -> None:
+        """The same; blocks."""
+        assert self._file is not None
+        file, self._file, self._over = self._file, None, True
+        with suppress(OSError):
+            file.close()
+        self.store.remove(self.part)
+
+
+class Ending:
+    """The last steps of one file, each of which blocks. One that fails is the end of this file; the others of its batch go on."""
+
+    def __init__(self, upload: LocalUpload, key: str, guard: Callable[[], None] | None, pieces: Pieces) -> None:
+        self.done: asyncio.Future[Saved | None] = asyncio.get_running_loop().create_future()
+        self.saved: Saved | None = None
+        self.error: BaseException | None = None
+        self.folders: list[str] = []
+        self._upload = upload
+        self._key = key
+        self._guard = guard
+        self._pieces = pieces
+        self._synced = False
+
+    def write(self) -> None:
+        """Write what the loop still held."""
+        file = self._upload.create()
+        if self._pieces:
+            file.writelines(self._pieces)
+            self._pieces = []
+
+    def start_sync(self) -> None:
+        """Have the disk begin: by the time that the first file of a batch is durable, the others are on their way."""
+        if not self._synced:
+            with suppress(OSError):  # advice, which not every file system takes
+                os.posix_fadvise(self._upload.create().fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def sync(self) -> None:
+        """Make the file durable, whole."""
+        if self._synced:
+            return
+        file = self._upload.create()
+        os.fsync(file.fileno())
+        if file.written != file.length:
+            raise StoreUnavailable(f"{self._key}: wrote {file.written} of {file.length} bytes", store_key=self._key)
+        self._synced = True
+
+    def write_and_sync(self) -> None:
+        """Both at once, for a file that is too large to be waited for by others."""
+        self.write()
+        self.sync()
+
+    def link(self) -> None:
+        """Let the file appear under its key, unless something is there. Then nothing is `saved`, and `compare` is next."""
+        store, file = self._upload.store, self._upload.create()
+        target = store.name(self._key)
+
+        def link(to: str) -> None:
+            if self._guard is not None:
+                self._guard()
+            os.link(self._upload.part, to, follow_symlinks=False)
+
+        try:
+            store.in_its_folder(target, link)
+        except FileExistsError:
+            return
+        # The link is not durable until its folder is, nor that one until the folder above it.
+        self.folders = store.unsynced(os.path.dirname(target))
+        self.saved = Saved(self._key, file.length, file.sha256.hexdigest())
+        self._upload.drop()
+
+    def compare(self) -> Saved:
+        """Hold the file against the one that has its key. Raises KeyConflict."""
+        store, file = self._upload.store, self._upload.create()
+        digest = file.sha256.hexdigest()
+        target = Path(store.name(self._key))
+        if target.is_symlink() or not target.is_file():
+            raise StoreError(f"{self._key} exists and is not a plain file", hint="move it away", store_key=self._key)
+        with target.open("rb") as there:
+            stored = hashlib.file_digest(there, "sha256").hexdigest()
+            size = os.fstat(there.fileno()).st_size
+            os.fsync(there.fileno())
+        if stored != digest:
+            raise KeyConflict(self._key, stored_sha256=stored, stored_bytes=size, sha256=digest, size=file.length)
+        # It may have been linked by a worker that died before this.
+        for folder in store.unsynced(os.path.dirname(str(target))):
+            sync_folder(folder)
+        return Saved(self._key, size, digest, existed=True)
+
+
+class Finisher:
+    """Takes files through their last steps: one batch at a time, those that come meanwhile are the next. Several at once would
+    only part them: each waits for the same journal, and for the interpreter's lock with every call.
+    """
+
+    def __init__(self, store: LocalStore) -> None:
+        self._store = store
+        self._waiting: list[Ending] = []
+        self._running = False
+
+    def finish(self, ending: Ending) -> asyncio.Future[Saved | None]:
+        """What was saved, durable; None if there is something under the key."""
+        self._waiting.append(ending)
+        self._start()
+        return ending.done
+
+    def _start(self) -> None:
+        while self._waiting and not self._running:
+            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            try:
+                job = asyncio.get_running_loop().run_in_executor(self._store.threads, self._finish_all, batch)
+            except RuntimeError as error:
+                # No thread to be had, or the store is closed. Whoever waits must be told: nobody else is going to.
+                self._tell(batch, error)
+            else:
+                self._running = True
+                job.add_done_callback(partial(self._finished, batch))
+
+    def _finished(self, batch: list[Ending], job: asyncio.Future[None]) -> None:
+        self._running = False
+        self._tell(batch, job.exception())
+        self._start()
+
+    @staticmethod
+    def _tell(batch: list[Ending], failure: BaseException | None) -> None:
+        for ending in batch:
+            error = ending.error or failure
+            if error is None:
+                ending.done.set_result(ending.saved)
+            elif isinstance(error, OSError | StoreError | LeaseLost):
+                ending.done.set_exception(error)
+            else:
+                ending.done.set_exception(StoreUnavailable(f"a file could not be finished: {error!r}"))
+
+    def _finish_all(self, batch: list[Ending]) -> None:
+        """In the order that spares the disk most: everything is written before the first file is waited for. Blocks."""
+        for step in (Ending.write, Ending.start_sync, Ending.sync, Ending.link):
+            for ending in batch:
+                if ending.error is None:
+                    try:
+                        step(ending)
+                    except BaseException as error:  # noqa: BLE001  # it is told to whom it concerns, and to nobody else
+                        ending.error = error
+        synced: dict[str, StoreUnavailable | None] = {}
+        for ending in batch:
+            for folder in ending.folders:
+                if folder not in synced:
+                    synced[folder] = self._sync(folder)
+                ending.error = ending.error or synced[folder]
+            if ending.error is None:
+                self._store.know(ending.folders)
+
+    @staticmethod
+    def _sync(folder: str) -> StoreUnavailable | None:
+        try:
+            sync_folder(folder)
+        except OSError as error:
+            # Whatever it says, it is not the fault of one file.
+            return told(error, folder, StoreUnavailable)
+        return None
