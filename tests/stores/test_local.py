@@ -49,6 +49,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, check=False)
     if mounted.returncode != 0:
+        # CI is root, and must not pass this by.
+        assert os.geteuid() != 0, mounted.stderr
         pytest.skip(f"may not mount: {mounted.stderr.decode(errors='replace').strip()}")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
