@@ -67,7 +67,7 @@ async def archive_session(attempt: Attempt, bot: BotAccess, archive: Archive, gu
     answer = await _ask(attempt, bot, drawn=True)
     match answer.status:
         case "success":
-            pass
+            attempt.listed = len(answer.files)
         case "call_in_progress" | "media_in_progress":
             return NotReady(answer.status)
         case "media_unavailable":
@@ -106,6 +106,7 @@ async def archive_session(attempt: Attempt, bot: BotAccess, archive: Archive, gu
             sha256=done.saved.sha256,
             media_type=done.inspection.media_type,
             flags=done.inspection.flags,
+            seconds=done.inspection.seconds,
         )
         attempt.stored.append(stored)
         breaks = {"breaks": done.breaks} if done.breaks else {}

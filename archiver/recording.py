@@ -25,6 +25,8 @@ class Inspection:
 
     media_type: str
     flags: tuple[str, ...] = ()
+    seconds: float | None = None
+    """How long the audio plays, by its header and the length that came; None where the format doesn't tell."""
 
 
 def inspect(*, name: str, head: bytes, length: int, content_type: str | None) -> Inspection:
@@ -37,7 +39,7 @@ def inspect(*, name: str, head: bytes, length: int, content_type: str | None) ->
         raise RecordingRejected("the body is empty", reason="recording_empty", expected="audio", received=0)
     # Its own header says more than what was said of it: a WAV may come as text/plain from a careless bucket.
     if head[:4] in (b"RIFF", b"RF64", b"BW64"):
-        return Inspection("audio/wav", _wav_flags(head, length, declared))
+        return _inspect_wav(head, length, declared)
     text = _as_text(head)
     start = (text or head.removeprefix(codecs.BOM_UTF8).decode("latin-1")).lstrip()[:1]
     if declared in ("text/html", "application/xhtml+xml", "application/xml", "text/xml") or start == "<":
@@ -66,7 +68,7 @@ def _rejected(message: str, reason: str, head: bytes, length: int, declared: str
     return RecordingRejected(message, reason=reason, received=length, content_type=declared, first_bytes=repr(head[:64])[2:-1])
 
 
-def _wav_flags(head: bytes, length: int, declared: str) -> tuple[str, ...]:
+def _inspect_wav(head: bytes, length: int, declared: str) -> Inspection:
     """Hold the sizes that a WAV's header names against the length that arrived."""
 
     def incoherent(what: str) -> RecordingRejected:
@@ -99,7 +101,9 @@ def _wav_flags(head: bytes, length: int, declared: str) -> tuple[str, ...]:
     padding = 1 if size % 2 and position + size == length else 0
     if riff_size not in _STREAMED and not riff_size + 8 - padding <= length <= riff_size + 9:
         raise incoherent(f"its header says {riff_size + 8} bytes, {length} came")
-    return ("streamed_wav",) if streamed else ()
+    # Of compressed audio, too, the header says how many bytes play a second, if only roughly.
+    bytes_a_second: int = struct.unpack_from("<I", head, chunks["fmt "][0] + 8)[0]
+    return Inspection("audio/wav", ("streamed_wav",) if streamed else (), size / bytes_a_second if bytes_a_second else None)
 
 
 def _chunks(head: bytes) -> dict[str, tuple[int, int]]:

@@ -45,6 +45,8 @@ class StoredFile:
     sha256: str
     media_type: str | None
     flags: tuple[str, ...] = ()
+    seconds: float | None = None
+    """How long its audio plays; None where its format doesn't tell."""
 
     def as_row(self) -> dict[str, Any]:
         """JSON for the ledger."""
@@ -57,6 +59,7 @@ class StoredFile:
             "sha256": self.sha256,
             "media_type": self.media_type,
             "flags": list(self.flags),
+            "seconds": self.seconds,
         }
 
 
@@ -126,6 +129,8 @@ class Attempt:
     stored: list[StoredFile] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     calls: int = 0
+    listed: int | None = None
+    """How many files the platform's last answer named; None: no answer said."""
 
     def note(self, event: str, **data: Any) -> None:
         """Add a line to the session's history. `data` is JSON-safe and redacted by its maker."""

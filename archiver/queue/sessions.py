@@ -265,6 +265,7 @@ class Queue:
             delays,
             [attempt.calls for attempt, _ in ended],
             [bool(attempt.stored) for attempt, _ in ended],
+            [attempt.listed for attempt, _ in ended],
             [{"n": n, **file.as_row()} for n, (attempt, _) in enumerate(ended, 1) for file in attempt.stored],
             [{"n": n, **event} for n, (attempt, _) in enumerate(ended, 1) for event in attempt.events],
             self._retry.max_attempts,

@@ -163,7 +163,8 @@ def _settled(ids: list[int], epochs: list[int]) -> tuple[Any, ...]:
     events = [{"n": n, "event": "asked", "at": now, "data": {}} for n in places]
     reasons, details = ["why"] * len(ids), [{"answer": 1}] * len(ids)
     stores = [n % 5 == 4 for n in places]
-    return ids, epochs, outcomes, reasons, details, [HOUR] * len(ids), [1] * len(ids), stores, files, events, 3, timedelta(days=1)
+    ones = [1] * len(ids)
+    return ids, epochs, outcomes, reasons, details, [HOUR] * len(ids), ones, stores, ones, files, events, 3, timedelta(days=1)
 
 
 @pytest.mark.timeout(900)

@@ -94,7 +94,7 @@ def test_binary_that_is_declared_to_be_text_is_no_recording(content_type: str, r
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/json", "application/octet-stream", None])
 def test_a_whole_wav_is_one_whatever_it_is_declared_to_be(content_type: str | None) -> None:
-    assert judged(wav(), name="a", content_type=content_type) == Inspection("audio/wav")
+    assert judged(wav(), name="a", content_type=content_type) == Inspection("audio/wav", seconds=199 / 8000)
 
 
 @pytest.mark.parametrize(("name", "content_type"), [("a.WAV", None), ("a.wave", "x/y"), ("a", "audio/x-wav; rate=8000")])
@@ -125,7 +125,15 @@ def test_other_audio_is_taken_as_it_is_declared() -> None:
     ],
 )
 def test_a_coherent_wav_is_taken(body: bytes) -> None:
-    assert judged(body) == Inspection("audio/wav")
+    found = judged(body)
+    assert (found.media_type, found.flags) == ("audio/wav", ())
+
+
+def test_how_long_it_plays_is_told_by_its_header() -> None:
+    assert judged(wav(audio=bytes(range(1, 201)) * 40)).seconds == 1.0  # mu-law, 8000 bytes a second
+    assert judged(wav(chunk(b"fmt ", EXTENSIBLE), audio=bytes(range(1, 201)) * 40)).seconds == 0.5
+    assert judged(rf64(b"\1" * 2000)).seconds == 0.25
+    assert judged(wav(chunk(b"fmt ", struct.pack("<HHIIHH", 7, 1, 8000, 0, 1, 8)))).seconds is None
 
 
 @pytest.mark.parametrize("riff_size", [None, 0, 0xFFFFFFFF])
@@ -137,7 +145,9 @@ def test_a_wav_written_as_a_stream_is_taken_and_flagged(riff_size: int | None, d
     elif (riff_size, data_size) == (None, 0):
         assert rejected(body) == "recording_bad_wav"
     else:
-        assert judged(body) == Inspection("audio/wav", ("streamed_wav",))
+        found = judged(body)
+        assert (found.media_type, found.flags) == ("audio/wav", ("streamed_wav",))
+        assert found.seconds in (199 / 8000, 200 / 8000)  # the byte that pads it cannot be told from audio without a size
 
 
 @pytest.mark.parametrize(
@@ -199,7 +209,8 @@ def wavs(draw: st.DrawFn) -> tuple[bytes, bytes]:
 @given(wavs(), st.data())
 def test_a_whole_wav_is_never_rejected_and_one_that_lacks_bytes_always(made: tuple[bytes, bytes], data: st.DataObject) -> None:
     body, audio = made
-    assert judged(body) == Inspection("audio/wav")
+    found = judged(body)
+    assert (found.media_type, found.flags) == ("audio/wav", ())
     lacking = data.draw(st.integers(1, len(body)))
     if lacking == 1 and len(audio) % 2 and body.endswith(audio + b"\0"):
         return  # a padding byte alone is no loss

@@ -1,11 +1,13 @@
 -- Write the outcomes of claimed sessions, each if its epoch still owns it. One row a session: the state that it is in now; null
 -- if the lease was lost: then nothing of it is written. Told twice (the first answer got lost), it is written once: whoever
 -- takes a session away raises its epoch, so one of this epoch that is no longer claimed was settled by us.
--- Arrays of one length: $1 ids, $2 epochs, $3 outcomes, $4 reasons, $5 details, $6 delays, $7 calls spent, $8 files are stored.
--- $9 files, $10 events: lists of objects; `n` is the place of their session in the arrays, from 1. $11 max_attempts, $12 not_ready_give_up
+-- Arrays of one length: $1 ids, $2 epochs, $3 outcomes, $4 reasons, $5 details, $6 delays, $7 calls spent, $8 files are stored,
+-- $9 how many files the platform listed (null: it didn't say).
+-- $10 files, $11 events: lists of objects; `n` is the place of their session in the arrays, from 1. $12 max_attempts, $13 not_ready_give_up
 WITH given AS MATERIALIZED (
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::jsonb[], $6::interval[], $7::integer[], $8::boolean[])
-        WITH ORDINALITY AS g (id, epoch, outcome, reason, detail, delay, spent, stores, n)
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::jsonb[], $6::interval[], $7::integer[], $8::boolean[],
+                         $9::integer[])
+        WITH ORDINALITY AS g (id, epoch, outcome, reason, detail, delay, spent, stores, files, n)
 ), locked AS MATERIALIZED (
     -- By id alone and in its order: two batches can't lock each other out, and no plan reads all that is claimed for each row.
     SELECT * FROM archive_queue WHERE id = ANY ($1::bigint[]) ORDER BY id FOR UPDATE
@@ -20,8 +22,8 @@ WITH given AS MATERIALIZED (
     SELECT j.*, CASE
                WHEN outcome = 'unavailable' AND j.some THEN 'failed'
                WHEN outcome IN ('archived', 'unavailable', 'failed') THEN outcome
-               WHEN outcome = 'retry' AND failures + 1 >= $11::integer THEN 'failed'
-               WHEN outcome = 'not_ready' AND coalesce(first_asked_at, claimed_at) + $12::interval <= clock_timestamp() THEN 'failed'
+               WHEN outcome = 'retry' AND failures + 1 >= $12::integer THEN 'failed'
+               WHEN outcome = 'not_ready' AND coalesce(first_asked_at, claimed_at) + $13::interval <= clock_timestamp() THEN 'failed'
                ELSE 'pending' END AS next
     FROM judged j
 ), settled AS (
@@ -37,23 +39,24 @@ WITH given AS MATERIALIZED (
         worker_id = NULL,
         failures = q.failures + (o.outcome IN ('retry', 'failed'))::integer,
         checks = q.checks + (o.outcome = 'not_ready')::integer,
-        calls = q.calls + o.spent
+        calls = q.calls + o.spent,
+        files = coalesce(o.files, q.files)
     FROM owned o
     WHERE q.id = o.id
     RETURNING q.id, q.epoch, q.bot, q.session_id, q.kind, q.state, q.reason, q.run_at, q.failures, o.outcome, o.detail, o.worker_id, o.n
 ), stored AS (
     INSERT INTO archived_recordings (bot, session_id, kind, ordinal, file_name, store_key, bytes, sha256, media_type,
-                                     source_name, flags, queue_id, archived_at)
+                                     source_name, flags, seconds, queue_id, archived_at)
     SELECT s.bot, s.session_id, s.kind, f.ordinal, f.file_name, f.store_key, f.bytes, f.sha256, f.media_type,
-           f.source_name, f.flags, s.id, clock_timestamp()
-    FROM jsonb_to_recordset($9::jsonb) AS f (n bigint, ordinal integer, file_name text, store_key text, bytes bigint,
-                                             sha256 text, media_type text, source_name text, flags text[])
+           f.source_name, f.flags, f.seconds, s.id, clock_timestamp()
+    FROM jsonb_to_recordset($10::jsonb) AS f (n bigint, ordinal integer, file_name text, store_key text, bytes bigint,
+                                             sha256 text, media_type text, source_name text, flags text[], seconds double precision)
     JOIN settled s USING (n)
     ON CONFLICT (queue_id, store_key) DO NOTHING    -- the store holds one body a key, so it is the same one
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, at, data)
     SELECT s.id, e.event, s.epoch, 'worker ' || s.worker_id, e.at, e.data
-    FROM jsonb_to_recordset($10::jsonb) AS e (n bigint, event text, at timestamptz, data jsonb)
+    FROM jsonb_to_recordset($11::jsonb) AS e (n bigint, event text, at timestamptz, data jsonb)
     JOIN settled s USING (n)
     UNION ALL
     SELECT s.id, CASE WHEN s.state = 'pending' THEN s.outcome ELSE s.state END, s.epoch, 'worker ' || s.worker_id, clock_timestamp(),
