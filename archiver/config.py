@@ -22,6 +22,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
+from zoneinfo import ZoneInfo
 
 import platformdirs
 from pydantic import (
@@ -203,6 +204,9 @@ _ORIGIN = re.compile(
 
 Algorithm = Literal["HS256", "HS512", "RS256", "RS512"]
 
+_DEFAULT_LIMITS = (RateLimit(window=timedelta(minutes=1), calls=60), RateLimit(window=timedelta(hours=1), calls=1800))
+"""The platform's lower class."""
+
 
 class BotSettings(_Section):
     """One bot (app) of the platform: where its API is, who we are there, and how much we may ask."""
@@ -215,11 +219,12 @@ class BotSettings(_Section):
     client_secret_file: File = None
     algorithm: Algorithm = "HS256"
     private_key_file: File = None
-    account_id: str = ""
-    rate_limits: RateLimits = (
-        RateLimit(window=timedelta(minutes=1), calls=60),
-        RateLimit(window=timedelta(hours=1), calls=1800),
-    )
+    account_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,200}$")] = ""
+    rate_limits: RateLimits = _DEFAULT_LIMITS
+    account_rate_limits: RateLimits = _DEFAULT_LIMITS
+    discovery: Literal["auto", "sessions", "call_details"] = "auto"
+    time_zone: str = "UTC"
+    length_tolerance: Duration = timedelta(seconds=5)
     media_hosts: Strings = ("*.kore.ai", "*.korebots.com", "*.amazonaws.com", "*.blob.core.windows.net")
 
     @field_validator("host")
@@ -232,7 +237,16 @@ class BotSettings(_Section):
             raise ValueError("http:// is accepted for loopback hosts only; use https://")
         return value.rstrip("/")
 
-    @field_validator("rate_limits")
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError, LookupError):
+            raise ValueError('is a name of the IANA time zone database, such as "Asia/Kolkata" or "UTC"') from None
+        return value
+
+    @field_validator("rate_limits", "account_rate_limits")
     @classmethod
     def _limits(cls, value: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
         if len({limit.window for limit in value}) != len(value):
@@ -258,6 +272,12 @@ class BotSettings(_Section):
             raise ValueError("client_secret or client_secret_file is missing")
         return self
 
+    @model_validator(mode="after")
+    def _account(self) -> Self:
+        if self.discovery == "call_details" and not self.account_id:
+            raise ValueError('discovery = "call_details" needs account_id')
+        return self
+
     def signing_key(self) -> str:
         """The key that signs this bot's tokens, read from its file now. Raises ConfigError."""
         if self.algorithm.startswith("RS"):
@@ -273,6 +293,16 @@ class BotSettings(_Section):
     def budget_key(self) -> str:
         """What the platform counts calls by, whatever this bot is called here."""
         return f"{self.host.lower()}|{self.bot_id}"
+
+    @property
+    def account_budget_key(self) -> str:
+        """The same for calls that it counts by the account, which several bots may share."""
+        return f"{self.host.lower()}|account {self.account_id}"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """Where its days begin."""
+        return ZoneInfo(self.time_zone)
 
 
 _TAG = re.compile(r"[\w \t.:/=+@-]*")
@@ -504,6 +534,26 @@ class RetrySettings(_Section):
         return self
 
 
+CALL_FACTS = (
+    "direction", "caller", "callee", "agent", "queue", "disposition", "conversation_id", "language", "tags",
+)  # fmt: skip
+"""What a listing may tell of a call besides when it was."""
+
+
+class DiscoverySettings(_Section):
+    """How the platform's listings of calls are read, and what is kept of them."""
+
+    overlap: Duration = timedelta(days=1)
+    keep: Strings = CALL_FACTS
+
+    @field_validator("keep")
+    @classmethod
+    def _known_facts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(value) - set(CALL_FACTS)):
+            raise ValueError(f"{', '.join(unknown)}: no fact of a call; there are {', '.join(CALL_FACTS)}")
+        return value
+
+
 class LogSettings(_Section):
     """What is logged to standard error. `auto`: for people on a terminal, JSON lines elsewhere."""
 
@@ -542,6 +592,7 @@ class Settings(_Section):
     worker: WorkerSettings = WorkerSettings()
     transfer: TransferSettings = TransferSettings()
     retry: RetrySettings = RetrySettings()
+    discovery: DiscoverySettings = DiscoverySettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     source: Annotated[str, Field(exclude=True)] = "defaults"
