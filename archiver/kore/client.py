@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -77,6 +77,16 @@ class Asked:
     """The API host's clock, by its Date header."""
 
 
+@dataclass(frozen=True)
+class _Request:
+    """One call, as it goes out but for its token."""
+
+    url: URL
+    method: str = "GET"
+    json: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 class KoreClient:
     """Asks for one bot. Needs a session of its own, whose headers and cookies nobody else shares."""
 
@@ -106,26 +116,56 @@ class KoreClient:
         if user_id:
             url += f"&userId={quote(user_id, safe='')}"
         paid = [drawn]
-        asked: list[Asked] = []
-
-        def tell(exchange: Asked) -> None:
-            asked.append(exchange)
-            on_answer(exchange)
 
         async def pay() -> None:
             if not paid[0]:
                 await draw()
             paid[0] = False
 
+        http_status, body = await self._authenticated(_Request(URL(url, encoded=True)), pay, on_answer)
+        return self._understand(http_status, body)
+
+    async def listing(
+        self,
+        path: str,
+        *,
+        json: Mapping[str, Any],
+        headers: Mapping[str, str],
+        scope: str,
+        draw: Callable[[], Awaitable[None]],
+    ) -> dict[str, Any]:
+        """POST `json` to one of the platform's listings; its answer, an object. `draw` is awaited before every HTTP call. Raises
+        ApiUnreachable, ApiDefect, RateLimited, CredentialsRejected, whose hint names `scope`.
+        """
+        request = _Request(URL(f"{self.bot.host}{path}", encoded=True), "POST", json, headers)
+        try:
+            http_status, body = await self._authenticated(request, draw, lambda _: None)
+        except CredentialsRejected as error:
+            error.hint = f"give the app the scope '{scope}', and check client_id, client_secret and algorithm"
+            raise
+        return _object(http_status, body)
+
+    async def _authenticated(
+        self, request: _Request, pay: Callable[[], Awaitable[None]], on_answer: Callable[[Asked], None]
+    ) -> tuple[int, bytes]:
+        """The answer to a request, signed afresh and asked once more where its token is refused. Raises CredentialsRejected where
+        that one is refused, too.
+        """
+        asked: list[Asked] = []
+
+        def tell(exchange: Asked) -> None:
+            asked.append(exchange)
+            on_answer(exchange)
+
         signed_by = self.signer.clock_offset
-        http_status, body = await self._exchange(URL(url, encoded=True), self.signer.token, pay, tell)
+        http_status, body = await self._exchange(request, self.signer.token, pay, tell)
         if http_status in (401, 403):
             self.signer.reread_key()
             ahead = _ahead(asked[-1].date)
             wrong = abs(ahead - signed_by) > CLOCK_TOLERANCE
             told = abs(ahead - self.signer.clock_offset) <= CLOCK_TOLERANCE
             self.signer.clock_offset = ahead
-            http_status, body = await self._exchange(URL(url, encoded=True), self.signer.renew, pay, tell)
+            http_status, body = await self._exchange(request, self.signer.renew, pay, tell)
             if http_status in (401, 403):
                 raise CredentialsRejected(
                     f"the platform refuses the credentials of {self.bot.name} (HTTP {http_status})",
@@ -139,18 +179,20 @@ class KoreClient:
             elif ahead and not told:
                 # One machine whose clock is wrong must not hold the bot for all the others.
                 log.warning("clock_differs", bot=self.bot.name, seconds=round(ahead), hint="set this machine's clock (NTP)")
-        return self._understand(http_status, body)
+        return http_status, body
 
     async def _exchange_once(
-        self, url: URL, token: Callable[[], str], pay: Callable[[], Awaitable[None]], on_answer: Callable[[Asked], None]
+        self, request: _Request, token: Callable[[], str], pay: Callable[[], Awaitable[None]], on_answer: Callable[[Asked], None]
     ) -> tuple[int, bytes]:
         auth = token()
         await pay()
         started = time.perf_counter()
         try:
-            async with self._http.get(
-                url,
-                headers={"auth": auth, "Content-Type": "application/json", "Accept": "application/json"},
+            async with self._http.request(
+                request.method,
+                request.url,
+                json=request.json,
+                headers={**request.headers, "auth": auth, "Content-Type": "application/json", "Accept": "application/json"},
                 allow_redirects=False,
             ) as response:
                 body = await response.content.read(MAX_ANSWER + 1)
@@ -167,10 +209,10 @@ class KoreClient:
         on_answer(asked)
         log.debug(
             "api_answered",
-            url=str(url),
+            url=str(request.url),
             http_status=status,
             status=asked.status,
-            answer=asked.raw,
+            answer=asked.raw if request.json is None else "(a listing: it may hold personal data)",
             milliseconds=round((time.perf_counter() - started) * 1000),
         )
         text = body[:MAX_ANSWER].decode("utf-8", "replace")
@@ -183,17 +225,8 @@ class KoreClient:
         return status, body
 
     def _understand(self, http_status: int, body: bytes) -> Answer:
-        facts: dict[str, Any] = {"http_status": http_status, "answer": _kept(body)}
-        if not 200 <= http_status < 300:
-            raise ApiDefect(f"the platform answered HTTP {http_status}", reason=f"api_http_{http_status}", **facts)
-        if len(body) > MAX_ANSWER:
-            raise ApiDefect(f"an answer of more than {MAX_ANSWER} bytes", **facts)
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError):
-            raise ApiDefect("the answer is not JSON", **facts) from None
-        if not isinstance(data, dict):
-            raise ApiDefect(f"the answer is a JSON {type(data).__name__}, not an object", **facts)
+        facts = _facts(http_status, body)
+        data = _object(http_status, body)
         status = data.get("status")
         if not isinstance(status, str):
             raise ApiDefect("the answer has no status", **facts)
@@ -220,6 +253,26 @@ class KoreClient:
                 raise ApiDefect(f"entry {ordinal} of the recordings has no file name and URL", **facts)
             files.append(RemoteFile(ordinal, name or "", url))
         return Answer(status, tuple(files), _kept(body), http_status)
+
+
+def _facts(http_status: int, body: bytes) -> dict[str, Any]:
+    return {"http_status": http_status, "answer": _kept(body)}
+
+
+def _object(http_status: int, body: bytes) -> dict[str, Any]:
+    """The JSON object that a good answer is. Raises ApiDefect."""
+    facts = _facts(http_status, body)
+    if not 200 <= http_status < 300:
+        raise ApiDefect(f"the platform answered HTTP {http_status}", reason=f"api_http_{http_status}", **facts)
+    if len(body) > MAX_ANSWER:
+        raise ApiDefect(f"an answer of more than {MAX_ANSWER} bytes", **facts)
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ApiDefect("the answer is not JSON", **facts) from None
+    if not isinstance(data, dict):
+        raise ApiDefect(f"the answer is a JSON {type(data).__name__}, not an object", **facts)
+    return data
 
 
 def _demands_encryption(body: bytes) -> bool:
