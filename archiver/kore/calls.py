@@ -1,0 +1,436 @@
+"""Which calls took place: the platform's two listings, read a closed stretch of time at a time.
+
+Sessions history (`getSessions`) shows all of a stretch, page by page, newest first, to the millisecond. Call details (version 2)
+are in whole seconds and show ten pages of a hundred at most, of at most seven days: what is busier is read in shorter stretches.
+Neither says reliably how many there are, and pages shift while calls come in: so pages are read up to a short one, all over again
+when they shifted or fell short of the total, and a total that still disagrees is reported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, Protocol
+from urllib.parse import quote
+
+from archiver.errors import ApiDefect
+from archiver.kore.client import KoreClient
+
+PAGE = 100
+"""Rows that a page has at most: the vendor's limit for call details, and what its samples ask getSessions for."""
+
+MAX_PAGES = 10
+"""Pages of call details that one stretch of time can show."""
+
+PASSES = 3
+"""So often a stretch is read whose pages shift meanwhile."""
+
+SECOND = timedelta(seconds=1)
+MILLISECOND = timedelta(milliseconds=1)
+
+# What the vendor names (korevg, audiocodes, twiliovoice, IVR, and Voice in call details), and their like.
+_VOICE = re.compile(r"korevg|audiocodes|voice|ivr", re.IGNORECASE)
+
+_LONGEST_FACT = 500
+_MOST_FACTS = 50
+
+Draw = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Span:
+    """From `start` (included) to `end` (excluded); both are aware."""
+
+    start: datetime
+    end: datetime
+
+    @property
+    def length(self) -> timedelta:
+        """Never negative."""
+        return max(self.end - self.start, timedelta(0))
+
+    def holds(self, moment: datetime) -> bool:
+        """Whether it lies within."""
+        return self.start <= moment < self.end
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that the platform lists. `kind` is what it left: a recording or a voicemail. Call details know `started_at` and
+    `ended_at` to the second. `facts` has the names of `CALL_FACTS` that were told.
+    """
+
+    session_id: str
+    kind: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    user_id: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it is known by in the archive of its bot."""
+        return self.session_id, self.kind
+
+    def joined(self, other: Call) -> Call:
+        """The one call that two rows tell of, such as before and after it was passed on."""
+        ends = [end for end in (self.ended_at, other.ended_at) if end is not None]
+        return replace(
+            other,
+            started_at=min(self.started_at, other.started_at),
+            ended_at=max(ends, default=None),
+            user_id=other.user_id or self.user_id,
+            facts={**self.facts, **other.facts},
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry of a listing: a call, or what else it is. `identity` is the same whenever it is listed."""
+
+    identity: str
+    call: Call | None = None
+    other: str = ""
+    """The channel, if it is not a voice channel."""
+    unreadable: str = ""
+    """Why it cannot be told which call it is."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One answer: its rows, and of how many in all it speaks, if it does."""
+
+    rows: list[Row]
+    total: int | None
+
+
+class Source(Protocol):
+    """One of the listings."""
+
+    name: ClassVar[str]
+    grain: ClassVar[timedelta]
+    """Stretches begin and end at multiples of it."""
+    longest: ClassVar[timedelta]
+    """What one stretch can be."""
+    wanted: ClassVar[int]
+    """Rows that a stretch should have: enough to fill its pages, few enough to be shown whole."""
+    most: ClassVar[int | None]
+    """Rows that a stretch can show at all; None: any number."""
+
+    async def page(self, span: Span, number: int, seen: int) -> Page:
+        """Page `number` (from 0) of a stretch of which `seen` rows have been read. Raises KoreError."""
+
+
+class SessionsHistory:
+    """`getSessions` of one bot. Needs the scope Bot Sessions; counts on the bot's own limits."""
+
+    name: ClassVar[str] = "sessions"
+    grain: ClassVar[timedelta] = MILLISECOND
+    longest: ClassVar[timedelta] = timedelta(days=31)
+    wanted: ClassVar[int] = 5000
+    most: ClassVar[int | None] = None
+
+    def __init__(self, client: KoreClient, draw: Draw) -> None:
+        self._client = client
+        self._draw = draw
+
+    async def page(self, span: Span, number: int, seen: int) -> Page:
+        last = span.end - MILLISECOND
+        answer = await self._client.listing(
+            f"/api/public/bot/{quote(self._client.bot.bot_id, safe='')}/getSessions",
+            json={"skip": seen, "limit": PAGE, "dateFrom": _instant(span.start), "dateTo": _instant(last), "includeMeta": True},
+            headers={},
+            scope="Bot Sessions",
+            draw=self._draw,
+        )
+        return _page(answer, "sessions", "total", _session)
+
+
+class CallDetails:
+    """Call details, version 2, of one bot. Needs the scope SmartAssist Analytics; counts on the account's limits.
+
+    Times are asked for in GMT, so that no clock change can hide an hour or show it twice.
+    """
+
+    name: ClassVar[str] = "call_details"
+    grain: ClassVar[timedelta] = SECOND
+    longest: ClassVar[timedelta] = timedelta(days=7)
+    wanted: ClassVar[int] = 700
+    most: ClassVar[int | None] = PAGE * MAX_PAGES
+
+    def __init__(self, client: KoreClient, draw: Draw) -> None:
+        self._client = client
+        self._draw = draw
+
+    async def page(self, span: Span, number: int, seen: int) -> Page:
+        bot = self._client.bot
+        answer = await self._client.listing(
+            f"/agentassist/api/public/analytics/account/{quote(bot.account_id, safe='')}/v2/callDetails"
+            f"?offset={number}&limit={PAGE}",
+            json={
+                "startDate": f"{span.start.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+                "endDate": f"{(span.end - SECOND).astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+                "channels": ["voice"],
+                "direction": "Both",
+                "timeZoneOffset": 0,
+                "selectedFields": ["skills", "customerinfo", "sessionleveltags"],
+            },
+            headers={"accountId": bot.account_id, "iId": bot.bot_id},
+            scope="SmartAssist Analytics",
+            draw=self._draw,
+        )
+        return _page(answer, "data", "numResults", _detail)
+
+
+# --- stretches
+
+
+@dataclass
+class Listing:
+    """What a stretch of time was listed to hold."""
+
+    span: Span
+    calls: dict[tuple[str, str], Call] = field(default_factory=dict)
+    """Those that began within `span`."""
+    total: int | None = None
+    """Of how many rows the platform spoke last."""
+    seen: set[str] = field(default_factory=set)
+    """The identities of all rows, those of other channels among them."""
+    others: Counter[str] = field(default_factory=Counter)
+    """Rows of channels that are not voice, by channel."""
+    outside: list[str] = field(default_factory=list)
+    """Calls that were listed and did not begin within `span`."""
+    unreadable: list[str] = field(default_factory=list)
+    whole: bool = True
+    """False: there are more than the platform shows of the shortest stretch that can be asked for."""
+    shifted: bool = False
+    """Its pages shifted every time they were read."""
+
+    @property
+    def problems(self) -> list[dict[str, Any]]:
+        """What an operator should know of this stretch: JSON."""
+        found: list[dict[str, Any]] = []
+        if not self.whole:
+            found.append({"problem": "not_listed_whole", "listed": len(self.seen)})
+        elif self.shifted:
+            found.append({"problem": "pages_shifted", "listed": len(self.seen)})
+        elif self.total is not None and self.total > len(self.seen):
+            found.append({"problem": "total_disagrees", "total": self.total, "listed": len(self.seen)})
+        if self.outside:
+            found.append({"problem": "calls_outside", "calls": len(self.outside), "first": self.outside[0]})
+        if self.unreadable:
+            found.append({"problem": "rows_unreadable", "rows": len(self.unreadable), "first": self.unreadable[0]})
+        where = {"from": self.span.start.isoformat(), "to": self.span.end.isoformat()}
+        return [where | problem for problem in found]
+
+    def take(self, row: Row) -> None:
+        """Count a row in; of one that was seen before only what may have changed since."""
+        new = row.identity not in self.seen
+        self.seen.add(row.identity)
+        if row.call is not None and self.span.holds(row.call.started_at):
+            known = self.calls.get(row.call.key)
+            self.calls[row.call.key] = row.call if known is None else known.joined(row.call)
+        elif row.call is not None and new:
+            self.outside.append(row.call.session_id)
+        elif row.other and new:
+            self.others[row.other] += 1
+        elif row.unreadable and new:
+            self.unreadable.append(row.unreadable)
+
+
+class _TooBusy(Exception):
+    """A stretch has more rows than can be shown. `within`: the time that those shown are from."""
+
+    def __init__(self, within: timedelta) -> None:
+        self.within = within
+
+
+class Reader:
+    """Reads one listing. Remembers how busy it has been lately, and whether its totals mean anything."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._believes_totals = True
+        self._length = source.longest
+
+    async def walk(self, span: Span, *, newest_first: bool = False) -> AsyncIterator[Listing]:
+        """All stretches of `span`, one after the other, without a gap; its bounds are widened to what the listing can tell apart.
+        Each has been read to its end. Raises KoreError: what was yielded before is good.
+        """
+        grain = self.source.grain
+        start, end = _floor(span.start, grain), _ceiling(span.end, grain)
+        while start < end:
+            length = min(self._length, end - start)
+            part = Span(end - length, end) if newest_first else Span(start, start + length)
+            try:
+                listing = await self._read(part)
+            except _TooBusy as busy:
+                self._length = _whole(min(length / 2, busy.within * 0.8), grain)
+                continue
+            # As long as this one was, for as many rows as are wanted; a quiet stretch says little of the next one.
+            factor = min(self.source.wanted / max(len(listing.seen), 1), 4.0)
+            self._length = min(_whole(length * factor, grain), self.source.longest)
+            if newest_first:
+                end = part.start
+            else:
+                start = part.end
+            yield listing
+
+    async def _read(self, span: Span) -> Listing:
+        listing = Listing(span)
+        for again in range(PASSES):
+            before = len(listing.seen)
+            listing.shifted = await self._pass(listing)
+            short = self._believes_totals and listing.total is not None and listing.total > len(listing.seen)
+            if not listing.whole or not (listing.shifted or short):
+                break
+            if again and not listing.shifted and len(listing.seen) == before:
+                # Not what came meanwhile: it counts something else, and to read everything twice would never find anything.
+                self._believes_totals = False
+                break
+        return listing
+
+    async def _pass(self, listing: Listing) -> bool:
+        """Read all pages once. True if they shifted meanwhile: a row came twice. Raises _TooBusy."""
+        source, span = self.source, listing.span
+        divisible = span.length > source.grain
+        here: set[str] = set()
+        number = seen = 0
+        while True:
+            page = await source.page(span, number, seen)
+            number, seen = number + 1, seen + len(page.rows)
+            listing.total = page.total
+            for row in page.rows:
+                here.add(row.identity)
+                listing.take(row)
+            full = source.most is not None and seen >= source.most
+            if divisible and (full or (source.most is not None and (page.total or 0) > source.most)):
+                raise _TooBusy(_time_of(listing.calls.values()) if full else span.length)
+            listing.whole = listing.whole and not full
+            more = self._believes_totals and page.total is not None and page.total > seen
+            if not page.rows or not listing.whole or (len(page.rows) < PAGE and not more):
+                return len(here) < seen
+
+
+def _time_of(calls: Iterable[Call]) -> timedelta:
+    """From the first of their beginnings to the last."""
+    moments = [call.started_at for call in calls]
+    return max(moments) - min(moments) + SECOND if moments else SECOND
+
+
+def _floor(moment: datetime, grain: timedelta) -> datetime:
+    return moment - (moment - _EPOCH) % grain
+
+
+def _ceiling(moment: datetime, grain: timedelta) -> datetime:
+    return moment + -(moment - _EPOCH) % grain
+
+
+def _whole(length: timedelta, grain: timedelta) -> timedelta:
+    return max(length - length % grain, grain)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+# --- rows
+
+
+def _page(answer: dict[str, Any], rows_key: str, total_key: str, read: Callable[[Mapping[str, Any]], Row]) -> Page:
+    rows = answer.get(rows_key)
+    if not isinstance(rows, list):
+        raise ApiDefect(f"a listing without its list {rows_key!r}", answer_keys=sorted(map(str, answer))[:20])
+    total = answer.get(total_key)
+    known = isinstance(total, int) and not isinstance(total, bool) and total >= 0
+    return Page([_read_row(row, read) for row in rows], total if known else None)
+
+
+def _read_row(row: Any, read: Callable[[Mapping[str, Any]], Row]) -> Row:
+    if not isinstance(row, dict):
+        return Row(repr(row), unreadable=f"a {type(row).__name__}, not an object")
+    return read(row)
+
+
+def _session(row: Mapping[str, Any]) -> Row:
+    """One of getSessions. It does not say what the call left: a recording is what it is asked for."""
+    facts = {"language": row.get("session_lang"), "tags": row.get("tags"), "conversation_id": row.get("conversationId")}
+    return _row(row, "recording", row.get("start_time"), row.get("end_time"), facts, str(row.get("sessionId")))
+
+
+def _detail(row: Mapping[str, Any]) -> Row:
+    """One of call details."""
+    about = _table(row.get("metaInfo"))
+    destinations = [_table(item) for item in _listed(row.get("destinations"))]
+    agents = [_table(item.get("respondingAgent")) for item in destinations]
+    facts = {
+        "direction": row.get("Direction") or row.get("direction"),
+        "caller": about.get("caller"),
+        "callee": about.get("callee"),
+        "agent": [agent for agent in agents if agent],
+        "queue": [item["queueName"] for item in destinations if item.get("queueName")],
+        "disposition": row.get("dispositions"),
+        "conversation_id": row.get("conversationId"),
+        "language": row.get("language"),
+        "tags": row.get("sessionleveltags") or row.get("tags"),
+    }
+    kind = "voicemail" if str(row.get("isVoicemail")).strip().lower() in ("yes", "true") else "recording"
+    identity = f"{row.get('sessionId')} {row.get('conversationId')}"
+    return _row(row, kind, row.get("sessionStartTime"), row.get("sessionEndTime"), facts, identity)
+
+
+def _row(row: Mapping[str, Any], kind: str, start: Any, end: Any, facts: Mapping[str, Any], identity: str) -> Row:
+    channel = str(row.get("channel") or "")
+    if channel and not _VOICE.search(channel):
+        return Row(f"{channel} {identity}", other=channel[:_LONGEST_FACT])
+    session_id, started_at = row.get("sessionId"), _moment(start)
+    if not isinstance(session_id, str) or not session_id.strip():
+        return Row(f"{identity} {start}", unreadable="it names no session")
+    if started_at is None:
+        return Row(identity, unreadable=f"session {session_id[:200]!r} does not say when it began")
+    user_id = row.get("userId")
+    user = user_id if isinstance(user_id, str) and 0 < len(user_id) <= _LONGEST_FACT and user_id.isprintable() else None
+    told = {name: _bounded(value) for name, value in facts.items() if value not in (None, "", [], {})}
+    return Row(identity, Call(session_id, kind, started_at, _moment(end), user, told))
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _bounded(value: Any, depth: int = 0) -> Any:
+    """What may be kept of a fact: nothing long, nothing deep."""
+    match value:
+        case str():
+            return value[:_LONGEST_FACT]
+        case bool() | int() | float():
+            return value
+        case list() if depth < 3:
+            return [_bounded(item, depth + 1) for item in value[:_MOST_FACTS]]
+        case dict() if depth < 3:
+            return {str(key)[:_LONGEST_FACT]: _bounded(item, depth + 1) for key, item in list(value.items())[:_MOST_FACTS]}
+        case _:
+            return str(value)[:_LONGEST_FACT]
+
+
+def _moment(value: Any) -> datetime | None:
+    """A time of a listing; one without a zone is in GMT, as was asked for. None for what is no time of a call."""
+    if not isinstance(value, str):
+        return None
+    try:
+        found = datetime.fromisoformat(value.strip())
+        found = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return found if 1970 <= found.year < 9999 else None
+
+
+def _instant(moment: datetime) -> str:
+    """As getSessions wants it: to the millisecond, in GMT."""
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
