@@ -25,6 +25,9 @@ from archiver.errors import UsageError
     help="Of the API; the media come from the next one. 0: any free ports.",
 )
 @click.option("--bot-id", default="st-simulated", show_default=True)
+@click.option(
+    "--account-id", default="a-simulated", show_default=True, help="Of the account that the call details are asked for."
+)
 @click.option("--client-id", default="cs-simulated", show_default=True)
 @click.option("--client-secret", default="simulated-secret-of-no-worth-0123456789", show_default=True)
 @click.option("--audio", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Serve the WAVs of this folder.")
@@ -33,26 +36,35 @@ from archiver.errors import UsageError
 @click.option(
     "--demo", type=click.IntRange(min=100), metavar="COUNT", help="Know so many sessions of the demo, and print their IDs."
 )
+@click.option("--history", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+              help="Calls to list: a JSON history, as POST /_simulator/history takes it.")  # fmt: skip
 @click.option("--seed", default=1, show_default=True, help="Of the demo's sessions.")
 @click.option(
     "--rate-limit", "rate_limits", multiple=True, metavar="N/UNIT", help='Such as "60/minute"; may be repeated. Default: none.'
+)
+@click.option(
+    "--account-rate-limit", "account_rate_limits", multiple=True, metavar="N/UNIT", help="The same of the account. Default: none."
 )
 def command(
     host: str,
     port: int,
     bot_id: str,
+    account_id: str,
     client_id: str,
     client_secret: str,
     audio: Path | None,
     sessions: Path | None,
     demo: int | None,
+    history: Path | None,
     seed: int,
     rate_limits: tuple[str, ...],
+    account_rate_limits: tuple[str, ...],
 ) -> None:
     """Run a stand-in for the Kore platform, until stopped: tokens, statuses, signed URLs, rate limits and faults, over HTTP.
 
-    It knows the sessions of --sessions and --demo, and those that are POSTed to /_simulator/sessions; GET /_simulator/report
-    counts what it was asked. Its credentials are worth nothing.
+    It knows the sessions of --sessions and --demo, and those that are POSTed to /_simulator/sessions; it lists the calls of
+    --history, or of what is POSTed to /_simulator/history, and knows their recordings. GET /_simulator/report counts what it was
+    asked. Its credentials are worth nothing.
 
     Exit codes: 130, 143 stopped by a signal; 2 usage.
     """
@@ -70,16 +82,22 @@ def command(
                 api_port=port,
                 media_port=port + 1 if port else 0,
                 bot_id=bot_id,
+                account_id=account_id,
                 client_id=client_id,
                 client_secret=client_secret,
                 audio_dir=audio,
                 rate_limits=rate_limits,
+                account_rate_limits=account_rate_limits,
             )
         )
         simulator.script_all(scripts)
+        if history is not None:
+            simulator.set_history(json.loads(history.read_text(encoding="utf-8")))
     except (ValueError, OSError) as error:
         what = describe(error) if isinstance(error, ValidationError) else str(error)
-        raise UsageError(f"simulate: {what}", hint="see --help, and the docstring of archiver/simulator/script.py") from None
+        raise UsageError(
+            f"simulate: {what}", hint="see --help, and the docstrings of archiver/simulator/script.py and calls.py"
+        ) from None
     run_async(_serve(simulator, demo, seed, audio_files))
 
 

@@ -27,11 +27,12 @@ from archiver.simulator.tally import ApiTally
 from archiver.simulator.tokens import TokenRefused, check_jti, check_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from archiver.simulator.limits import Refusal
     from archiver.simulator.script import AnyAnswer
     from archiver.simulator.sessions import Recording, Session
-    from archiver.simulator.settings import SimulatorSettings
+    from archiver.simulator.settings import Scope, SimulatorSettings
 
 MAX_SCRIPT_BYTES = 64 * 1024 * 1024
 
@@ -42,6 +43,8 @@ class Control(Protocol):
     def script_all(self, data: Any) -> int: ...
 
     def alter(self, data: Any) -> dict[str, Any]: ...
+
+    def set_history(self, data: Any) -> dict[str, Any]: ...
 
     def report(self) -> dict[str, Any]: ...
 
@@ -87,10 +90,11 @@ class Api:
         self._unscripted = unscripted
         self._limit_messages = cycle((GENERAL_MESSAGE, PER_MINUTE_MESSAGE.format(count=60)))
 
-    def app(self, control: Control) -> web.Application:
-        """Both the API and, where the settings allow it, the control endpoints."""
+    def app(self, control: Control, more: Iterable[web.RouteDef] = ()) -> web.Application:
+        """The API, `more` of it, and, where the settings allow it, the control endpoints."""
         app = web.Application(client_max_size=MAX_SCRIPT_BYTES)
         app.router.add_get("/api/public/bot/{bot_id}/v2/recordings", self.recordings, allow_head=False)
+        app.add_routes(more)
         if self._settings.control:
             _add_control(app, control)
         app.router.add_route("*", "/{path:.*}", _not_found)
@@ -116,19 +120,18 @@ class Api:
     def _reply(self, request: web.Request) -> Reply:
         bot = self.bots.get(request.match_info["bot_id"])
         if bot is None:
-            return Reply("unknown_bot", _error(404, "Bot not found"))
-        try:
-            self._authenticate(bot, request.headers.get("auth"))
-        except TokenRefused as error:
-            return self._unauthorized(401, str(error))
+            return Reply("unknown_bot", error_response(404, "Bot not found"))
+        denied = self.denial(bot, request.headers.get("auth"), "SmartAssist Recordings")
+        if denied is not None:
+            return self._unauthorized(*denied)
         refusal = bot.windows.check(self._settings.rate_limits)
         if refusal is not None:
-            retry_after = refusal.retry_after if self._settings.retry_after else None
-            return self._rate_limited(self._settings.rate_limit_status, refusal.message, retry_after)
+            self.tally.rate_limited += 1
+            return Reply("rate_limited", self.limit_response(refusal))
         session_id = request.query.get("sessionId")
         if not session_id:
             bot.windows.count()
-            return Reply("bad_request", _error(400, "sessionId is required"))
+            return Reply("bad_request", error_response(400, "sessionId is required"))
 
         self.tally.by_session[session_id] += 1
         if user_id := request.query.get("userId"):
@@ -142,6 +145,21 @@ class Api:
         if not isinstance(step, RateLimitedFault):
             bot.windows.count()
         return self._step(session, step)
+
+    def denial(self, bot: Bot, token: str | None, scope: Scope) -> tuple[int, str] | None:
+        """Why a call with this token is not allowed: the HTTP status and what it says; None: it is."""
+        try:
+            self._authenticate(bot, token)
+        except TokenRefused as error:
+            return 401, str(error)
+        if scope not in self._settings.scopes:
+            return 403, f"Authentication failed: the app lacks the scope {scope}"
+        return None
+
+    def limit_response(self, refusal: Refusal) -> web.Response:
+        """The answer to a call over a rate limit."""
+        retry_after = refusal.retry_after if self._settings.retry_after else None
+        return _limit_response(self._settings.rate_limit_status, refusal.message, retry_after)
 
     def _authenticate(self, bot: Bot, token: str | None) -> None:
         settings = self._settings
@@ -190,14 +208,11 @@ class Api:
 
     def _unauthorized(self, status: int, message: str) -> Reply:
         self.tally.unauthorized += 1
-        return Reply("unauthorized", _error(status, message))
+        return Reply("unauthorized", error_response(status, message))
 
     def _rate_limited(self, status: int, message: str, retry_after: float | None) -> Reply:
         self.tally.rate_limited += 1
-        response = _error(status, message)
-        if retry_after is not None and status == 429:
-            response.headers["Retry-After"] = retry_after_header(retry_after)
-        return Reply("rate_limited", response)
+        return Reply("rate_limited", _limit_response(status, message, retry_after))
 
     async def _set_date(self, request: web.Request, response: web.StreamResponse) -> None:
         response.headers["Date"] = http_date(self._settings.clock_skew)
@@ -206,6 +221,9 @@ class Api:
 def _add_control(app: web.Application, control: Control) -> None:
     async def add_sessions(request: web.Request) -> web.Response:
         return web.json_response({"sessions": control.script_all(await _json(request))})
+
+    async def set_history(request: web.Request) -> web.Response:
+        return web.json_response(control.set_history(await _json(request)))
 
     async def report(_: web.Request) -> web.Response:
         return web.json_response(control.report())
@@ -218,11 +236,12 @@ def _add_control(app: web.Application, control: Control) -> None:
         try:
             response: web.StreamResponse = await handler(request)
         except ValueError as error:
-            return _error(400, str(error))
+            return error_response(400, str(error))
         return response
 
     panel = web.Application(client_max_size=MAX_SCRIPT_BYTES, middlewares=[explain])
     panel.router.add_post("/sessions", add_sessions)
+    panel.router.add_post("/history", set_history)
     panel.router.add_get("/report", report)
     panel.router.add_post("/settings", alter)
     app.add_subapp("/_simulator", panel)
@@ -236,11 +255,19 @@ async def _json(request: web.Request) -> Any:
 
 
 async def _not_found(request: web.Request) -> web.Response:
-    return _error(404, f"Cannot {request.method} {request.path}")
+    return error_response(404, f"Cannot {request.method} {request.path}")
 
 
-def _error(status: int, message: str) -> web.Response:
+def error_response(status: int, message: str) -> web.Response:
+    """An error in the platform's shape."""
     return web.json_response({"errors": [{"msg": message, "code": status}]}, status=status)
+
+
+def _limit_response(status: int, message: str, retry_after: float | None) -> web.Response:
+    response = error_response(status, message)
+    if retry_after is not None and status == 429:
+        response.headers["Retry-After"] = retry_after_header(retry_after)
+    return response
 
 
 def _verbatim(status: int, body: str, content_type: str) -> web.Response:

@@ -13,7 +13,10 @@ from pydantic import ValidationError
 
 from archiver.simulator.api import Api, Bot
 from archiver.simulator.audio import load_folder
+from archiver.simulator.calls import unix_ms
 from archiver.simulator.checked import describe
+from archiver.simulator.history import Call, History, HistoryScript
+from archiver.simulator.listings import Listings
 from archiver.simulator.media import MediaOrigin
 from archiver.simulator.script import EVERY_OTHER, SessionScript
 from archiver.simulator.sessions import Session
@@ -22,11 +25,13 @@ from archiver.simulator.urls import UrlSigner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from types import TracebackType
 
 __all__ = ["Simulator", "SimulatorSettings"]
 
 SHUTDOWN_SECONDS = 1.0
+MOST_MS = 2**60  # later than any datetime, in Unix milliseconds
 
 STAND_INS = 10_000
 """So many sessions made from the script for every other one are remembered; then the oldest is forgotten, with its timeline."""
@@ -49,6 +54,7 @@ class Simulator:
         self._waiters: set[asyncio.Future[None]] = set()
         self._media = MediaOrigin(self.settings, UrlSigner(), self._changed)
         self._api = Api(self.settings, self._media.url, self._changed, self._stand_in)
+        self._listings = Listings(self.settings, self._api, self._changed)
         self._every_other: tuple[SessionScript, float] | None = None
         self._stand_ins: dict[str, None] = {}  # in the order in which they were made
         self._stand_ins_made = 0
@@ -63,7 +69,10 @@ class Simulator:
             runner = web.ServerRunner(media, shutdown_timeout=SHUTDOWN_SECONDS)
             self._media.origin = await self._listen(stack, runner, self.settings.media_port)
             api = web.AppRunner(
-                self._api.app(self), handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS
+                self._api.app(self, self._listings.routes()),
+                handler_cancellation=True,
+                access_log=None,
+                shutdown_timeout=SHUTDOWN_SECONDS,
             )
             self._api_url = await self._listen(stack, api, self.settings.api_port)
             self._exit = stack.pop_all()
@@ -132,6 +141,34 @@ class Simulator:
                 self._install(session)
         return len(sessions)
 
+    def set_history(self, data: HistoryScript | Mapping[str, Any]) -> dict[str, Any]:
+        """Take another history in place of the one there is, or let what is failing in that one succeed (`recovered` alone).
+
+        Its times and numbers of listings count from now. Returns how many `calls` it has, how many of them are `voice`
+        calls, and whether it has `recovered`. Raises ValueError that names what is wrong, and then nothing was changed.
+        """
+        script = data if isinstance(data, HistoryScript) else HistoryScript.from_json(data)
+        history = self._listings.history
+        if script.calls is None and script.made is None:
+            history.recovered = bool(script.recovered)
+            changed = [each for each in self._stand_ins if (call := history.find(each)) and call.recording == "failing"]
+        else:
+            before, history = history, History(script)
+            changed = [each for each in self._stand_ins if before.find(each) or history.find(each)]
+            self._listings.history = history
+        for session_id in changed:
+            self._uninstall(session_id)
+        return {"calls": len(history), "voice": history.voice, "recovered": history.recovered}
+
+    def calls(self, begin: datetime | None = None, end: datetime | None = None) -> list[Call]:
+        """The voice calls of the history that started from `begin` up to, and not at, `end`; oldest first.
+
+        Voicemails are among them, and calls that the listings don't show yet.
+        """
+        first = -MOST_MS if begin is None else unix_ms(begin)
+        last = MOST_MS if end is None else unix_ms(end) - 1
+        return self._listings.history.voice_calls(first, last)
+
     def alter(self, data: Any) -> dict[str, Any]:
         """Change some of the alterable settings, or `reject_credentials`; returns all of them as they are then.
 
@@ -159,17 +196,25 @@ class Simulator:
     def report(self) -> dict[str, Any]:
         """What has been asked and answered so far, JSON-safe; `tally.py` says what each number counts.
 
-        `max_in_window` is the most calls let through by a bot in any sliding minute and hour.
+        `max_in_window` is the most calls let through by a bot in any sliding minute and hour; in `listings`, by the account.
         """
         windows = [bot.windows.most for bot in self._api.bots.values()]
         most = {window: max(each[window] for each in windows) for window in ("minute", "hour")}
-        return {"api": self._api.tally.as_json(most), "media": self._media.tally.as_json()}
+        account = {window: self._listings.account.most[window] for window in most}
+        return {
+            "api": self._api.tally.as_json(most),
+            "media": self._media.tally.as_json(),
+            "listings": self._listings.tally.as_json(account),
+        }
 
     def sha256_of(self, session_id: str) -> list[str]:
         """The hashes (hexadecimal) of a session's recordings as they truly are, in the order of the answer.
 
-        Raises KeyError for a session that was never scripted. The first call for a large recording blocks a while.
+        Raises KeyError for a session that was never scripted and is no call of the history. The first call for a large
+        recording blocks a while.
         """
+        if session_id not in self._api.sessions and self._listings.history.find(session_id) is not None:
+            self._stand_in(session_id)
         return [recording.sha256() for recording in self._api.sessions[session_id].recordings]
 
     async def wait_for(self, predicate: Callable[[dict[str, Any]], bool], timeout: float = 10.0) -> dict[str, Any]:
@@ -201,11 +246,13 @@ class Simulator:
         return Session(script, turn=turn, given=given, bot_id=self.bot_id, folder=self._folder)
 
     def _stand_in(self, session_id: str) -> Session | None:
-        """A session after the script for every other, in bounded memory."""
-        if self._every_other is None:
-            return None
-        script, given = self._every_other
-        own = script.model_copy(update={"session_id": session_id})
+        """A session after its call in the history, else after the script for every other, in bounded memory."""
+        own, given = self._listings.history.script_of(session_id), time.monotonic()
+        if own is None:
+            if self._every_other is None:
+                return None
+            script, given = self._every_other
+            own = script.model_copy(update={"session_id": session_id})
         session = Session(own, turn=self._stand_ins_made, given=given, bot_id=self.bot_id, folder=self._folder)
         self._stand_ins_made += 1
         self._forget_stand_ins(keep=STAND_INS - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import uuid
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
@@ -15,6 +15,7 @@ from archiver.simulator.tokens import ALGORITHMS
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Id = Annotated[str, Field(min_length=1)]
+Scope = Literal["SmartAssist Recordings", "Delete Recordings", "SmartAssist Voicemail", "SmartAssist Analytics", "Bot Sessions"]
 
 
 class SimulatorSettings(Checked):
@@ -37,6 +38,11 @@ class SimulatorSettings(Checked):
     client_secret: Id = Field(default_factory=lambda: secrets.token_urlsafe(48))
     """64 characters by default: long enough for HS512 too."""
 
+    account_id: Id = Field(default_factory=lambda: f"a-{uuid.uuid4()}")
+    """The account of all bots, which the call details are asked for."""
+    scopes: tuple[Scope, ...] = ("SmartAssist Recordings", "SmartAssist Voicemail", "SmartAssist Analytics", "Bot Sessions")
+    """What the apps of all bots are allowed to do; anything else is answered 403."""
+
     algorithms: tuple[str, ...] = ("HS256",)
     public_key_pem: str | None = None
     """For RS256 and RS512."""
@@ -45,9 +51,18 @@ class SimulatorSettings(Checked):
 
     rate_limits: tuple[str, ...] = ("60/minute", "1800/hour")
     """Of each bot, in sliding windows; none: unlimited. The default is the vendor's lowest class."""
+    account_rate_limits: tuple[str, ...] = ("60/minute", "1800/hour")
+    """The same of the account, for what is counted by account: the call details."""
     rate_limit_status: ErrorStatus = 429
     retry_after: bool = True
     """Send Retry-After with a 429."""
+
+    num_results: Literal["page", "all", "wrong"] = "page"
+    """What the `numResults` of the call details counts: the rows of the page, or all that fit; "wrong": more than all."""
+    session_totals: Literal["right", "wrong"] = "right"
+    """Whether the `total` of the sessions history is how many fit; "wrong": more."""
+    page_order: Literal["newest", "oldest"] = "newest"
+    """Which calls come first in the call details; the vendor doesn't say."""
 
     url_lifetime: Seconds = 60.0
     audio_dir: str | os.PathLike[str] | None = None
@@ -64,7 +79,7 @@ class SimulatorSettings(Checked):
             raise ValueError(f"{', '.join(sorted(unknown))}: the platform knows {', '.join(ALGORITHMS)}")
         return algorithms
 
-    @field_validator("rate_limits")
+    @field_validator("rate_limits", "account_rate_limits")
     @classmethod
     def _readable_limits(cls, rate_limits: tuple[str, ...]) -> tuple[str, ...]:
         for text in rate_limits:
@@ -78,14 +93,19 @@ class SimulatorSettings(Checked):
 
 ALTERABLE = frozenset(
     {
+        "account_rate_limits",
         "algorithms",
         "clock_skew",
         "enforce_jti",
         "enforce_jwe",
+        "num_results",
+        "page_order",
         "public_key_pem",
         "rate_limit_status",
         "rate_limits",
         "retry_after",
+        "scopes",
+        "session_totals",
         "url_lifetime",
     }
 )

@@ -63,3 +63,29 @@ class MediaTally:
             "leaked_auth": self.leaked_auth,
             "by_status": dict(self.by_status),
         }
+
+
+@dataclass(slots=True)
+class ListingsTally:
+    """Requests for the two listings, however they ended."""
+
+    get_sessions: int = 0
+    call_details: int = 0
+    refused: int = 0
+    """Answered 400."""
+    unauthorized: int = 0
+    """Answered 401, or 403 for a scope that is missing."""
+    rate_limited: int = 0
+    rows: int = 0
+    """Calls in all answers together, one that was listed twice counted twice."""
+
+    def as_json(self, most_in_window: dict[str, int]) -> dict[str, Any]:
+        return {
+            "get_sessions": self.get_sessions,
+            "call_details": self.call_details,
+            "refused": self.refused,
+            "unauthorized": self.unauthorized,
+            "rate_limited": self.rate_limited,
+            "rows": self.rows,
+            "max_in_window": most_in_window,
+        }
