@@ -133,8 +133,12 @@ class Worker:
         self.stop()
         self._hurry.set()
 
-    async def run(self, *, drain: bool = False, max_wait: timedelta | None = None) -> Drained:
-        """Work until stopped, or, with `drain`, until nothing is left that could be done now (or within `max_wait`)."""
+    async def run(
+        self, *, drain: bool = False, max_wait: timedelta | None = None, feeding: asyncio.Task[Any] | None = None
+    ) -> Drained:
+        """Work until stopped, or, with `drain`, until nothing is left that could be done now (or within `max_wait`). As long as
+        `feeding` runs there will be more: a drain goes on.
+        """
         started = await self._queue.clock()
         await self._enlist()
         helpers = [
@@ -144,7 +148,7 @@ class Worker:
             asyncio.create_task(read_and_tell(self.tally.transfers), name="readings"),
             asyncio.create_task(write_down(self.tally.transfers, self._queue, lambda: self._lease), name="progress"),
         ]
-        work = asyncio.create_task(self._claim_until_done(drain, max_wait, started), name="claim")
+        work = asyncio.create_task(self._claim_until_done(drain, max_wait, started, feeding), name="claim")
         told_to_stop = asyncio.create_task(self._stopping.wait(), name="stop")
         try:
             done, _ = await asyncio.wait([work, told_to_stop, *helpers], return_when=asyncio.FIRST_COMPLETED)
@@ -158,14 +162,17 @@ class Worker:
 
     # --- claiming
 
-    async def _claim_until_done(self, drain: bool, max_wait: timedelta | None, started: datetime) -> Drained:
+    async def _claim_until_done(
+        self, drain: bool, max_wait: timedelta | None, started: datetime, feeding: asyncio.Task[Any] | None
+    ) -> Drained:
         waited = 0.0  # for sessions that fall due later, with nothing else to do
         while not self._stopping.is_set():
             self._wake.clear()
             idle = False
             try:
                 again_in = await self._claim_once()
-                if drain and not self._running and not self._settling and again_in > 0:
+                fed = feeding is None or feeding.done()
+                if drain and fed and not self._running and not self._settling and again_in > 0:
                     backlog = await self._queue.backlog(list(self._bots), started)
                     ended = self._drained(backlog, max_wait, waited)
                     if ended is not None:

@@ -23,6 +23,10 @@ COMMANDS = {
     "init": "Write a configuration file to start from.",
     "doctor": "Try everything that the first night would trip over.",
     "migrate": "Create or update the database's tables.",
+    "discover": "Learn from the platform which calls took place, and add them to the queue.",
+    "nightly": "Discover, archive and account for all calls since the last complete night.",
+    "backfill": "Discover and archive the calls of a time long past, behind everything else.",
+    "reconcile": "State for every call that the platform lists what became of it.",
     "enqueue": "Add sessions to the queue: arguments, a file, or standard input.",
     "worker": "Archive what is in the queue.",
     "status": "Count sessions by state; show rates, holds and workers.",
@@ -37,10 +41,6 @@ COMMANDS = {
     "simulate": "Run a stand-in for the Kore platform on loopback.",
 }
 """Every command and its short help, so that `--help` imports none of them; a test holds both together."""
-
-
-LINE_BREAK = "\n"
-"""Several mistakes of a configuration are told in a line each."""
 
 
 class Incomplete(click.exceptions.Exit):
@@ -104,7 +104,9 @@ def run() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except ArchiverError as error:
-        _tell(error.message, error.hint)
+        from archiver.cli.output import tell_error
+
+        tell_error(error.message, error.hint)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing more to say, and nobody to say it to.
@@ -129,13 +131,15 @@ def _discard_output() -> None:
 
 def _explain(error: Exception) -> int:
     """Say what nobody foresaw; the exit code."""
+    from archiver.cli.output import tell_error
+
     if (
         isinstance(error, OSError)
         and error.filename is None
         and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
     ):
         _discard_output()
-        _tell(f"the output cannot be written: {error.strerror}", "free disk space, or send the output elsewhere")
+        tell_error(f"the output cannot be written: {error.strerror}", "free disk space, or send the output elsewhere")
         return 1
     import structlog
 
@@ -143,17 +147,8 @@ def _explain(error: Exception) -> int:
 
     if structlog.is_configured():  # else it would write to standard output, unredacted
         logger(__name__).debug("internal_error", exc_info=error)
-    _tell(
+    tell_error(
         f"internal error: {type(error).__name__}: {error}",
         "this is a bug in archiver; run again with --log-level debug for its traceback",
     )
     return 1
-
-
-def _tell(message: str, hint: str) -> None:
-    """What is wrong and what to do. A message may quote rows that other systems wrote."""
-    from archiver.cli.output import printable
-
-    click.echo(f"error: {printable(message, keep=LINE_BREAK)}", err=True)
-    if hint:
-        click.echo(f"  next: {printable(hint)}", err=True)

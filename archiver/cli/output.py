@@ -50,6 +50,17 @@ def _harmless(character: str) -> bool:
     return category[0] != "C" and category not in ("Zl", "Zp")
 
 
+LINE_BREAK = "\n"
+"""Several mistakes of a configuration are told in a line each."""
+
+
+def tell_error(message: str, hint: str) -> None:
+    """To standard error: what is wrong, and what to do. A message may quote rows that other systems wrote."""
+    click.echo(f"error: {printable(message, keep=LINE_BREAK)}", err=True)
+    if hint:
+        click.echo(f"  next: {printable(hint)}", err=True)
+
+
 def safe(value: object) -> str:
     """The same for rich: no markup either."""
     return escape(printable(value))

@@ -40,7 +40,8 @@ async def bot_access(settings: Settings, database: Database) -> AsyncIterator[di
             media = MediaClient(MediaHosts.of(bot), settings.transfer, bandwidth=bandwidth)
             stack.push_async_callback(media.close)
             client = KoreClient(bot, http, max_files=settings.worker.max_files_per_session, on_retry=_tell_of_retry(bot.name))
-            bots[bot.name] = BotAccess(bot, client, media, Quota(database, bot, backoff_base=settings.retry.backoff_base))
+            quota = Quota(database, bot.budget_key, bot.rate_limits, backoff_base=settings.retry.backoff_base)
+            bots[bot.name] = BotAccess(bot, client, media, quota)
         yield bots
 
 

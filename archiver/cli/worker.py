@@ -12,6 +12,8 @@ from archiver.cli.serving import composed_worker, stop_on_signals
 from archiver.config import Settings
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
+from archiver.queue.database import Database
+from archiver.queue.sessions import Queue
 from archiver.worker import Drained
 
 log = logger(__name__)
@@ -34,6 +36,7 @@ def command(ctx: click.Context, drain: bool, max_wait: timedelta | None) -> None
         raise click.UsageError("--max-wait goes with --drain")
     settings = settings_of(ctx)
     received, ended = run_async(_work(settings, drain, max_wait))
+    tell_of_drain(ended)
     if received:
         raise click.exceptions.Exit(128 + received[0])
     if not ended.complete:
@@ -41,15 +44,28 @@ def command(ctx: click.Context, drain: bool, max_wait: timedelta | None) -> None
 
 
 async def _work(settings: Settings, drain: bool, max_wait: timedelta | None) -> tuple[list[int], Drained]:
-    pool_size = min(settings.worker.concurrency, 12) + 4
-    tally = Tally()
-    # The database is left last: the worker's farewell is written to it.
-    async with (
-        opened(settings, pool_size=pool_size) as (database, queue),
-        composed_worker(settings, database, queue, tally) as worker,
-    ):
+    async with opened(settings, pool_size=pool_size(settings)) as (database, queue):
+        return await worked(settings, database, queue, drain=drain, max_wait=max_wait)
+
+
+def pool_size(settings: Settings) -> int:
+    """Connections to the database that a worker has use for."""
+    return min(settings.worker.concurrency, 12) + 4
+
+
+async def worked(
+    settings: Settings, database: Database, queue: Queue, *, drain: bool = True, max_wait: timedelta | None = None
+) -> tuple[list[int], Drained]:
+    """Run a worker to its end; the signals that it received, and how it ended. `database` is to be closed after that: the
+    worker's farewell is written to it.
+    """
+    async with composed_worker(settings, database, queue, Tally()) as worker:
         with stop_on_signals(worker) as received:
-            ended = await worker.run(drain=drain, max_wait=max_wait)
+            return received, await worker.run(drain=drain, max_wait=max_wait)
+
+
+def tell_of_drain(ended: Drained) -> None:
+    """Log what a drain had to leave."""
     for left in ended.left_pending:
         log.warning("left_pending", **left)
     if ended.store_unavailable:
@@ -60,4 +76,3 @@ async def _work(settings: Settings, drain: bool, max_wait: timedelta | None) -> 
         log.warning(
             "sessions_failed", sessions=ended.failed, hint="`archiver status` says why, `archiver retry` brings them back"
         )
-    return received, ended

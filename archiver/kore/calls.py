@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from archiver.errors import ApiDefect
@@ -110,14 +110,13 @@ class Page:
 class Source(Protocol):
     """One of the listings."""
 
-    name: ClassVar[str]
-    grain: ClassVar[timedelta]
+    grain: timedelta
     """Stretches begin and end at multiples of it."""
-    longest: ClassVar[timedelta]
+    longest: timedelta
     """What one stretch can be."""
-    wanted: ClassVar[int]
+    wanted: int
     """Rows that a stretch should have: enough to fill its pages, few enough to be shown whole."""
-    most: ClassVar[int | None]
+    most: int | None
     """Rows that a stretch can show at all; None: any number."""
 
     async def page(self, span: Span, number: int, seen: int) -> Page:
@@ -127,11 +126,11 @@ class Source(Protocol):
 class SessionsHistory:
     """`getSessions` of one bot. Needs the scope Bot Sessions; counts on the bot's own limits."""
 
-    name: ClassVar[str] = "sessions"
-    grain: ClassVar[timedelta] = MILLISECOND
-    longest: ClassVar[timedelta] = timedelta(days=31)
-    wanted: ClassVar[int] = 5000
-    most: ClassVar[int | None] = None
+    name: str = "sessions"
+    grain: timedelta = MILLISECOND
+    longest: timedelta = timedelta(days=31)
+    wanted: int = 5000
+    most: int | None = None
 
     def __init__(self, client: KoreClient, draw: Draw) -> None:
         self._client = client
@@ -155,11 +154,11 @@ class CallDetails:
     Times are asked for in GMT, so that no clock change can hide an hour or show it twice.
     """
 
-    name: ClassVar[str] = "call_details"
-    grain: ClassVar[timedelta] = SECOND
-    longest: ClassVar[timedelta] = timedelta(days=7)
-    wanted: ClassVar[int] = 700
-    most: ClassVar[int | None] = PAGE * MAX_PAGES
+    name: str = "call_details"
+    grain: timedelta = SECOND
+    longest: timedelta = timedelta(days=7)
+    wanted: int = 700
+    most: int | None = PAGE * MAX_PAGES
 
     def __init__(self, client: KoreClient, draw: Draw) -> None:
         self._client = client
@@ -390,6 +389,7 @@ def _row(row: Mapping[str, Any], kind: str, start: Any, end: Any, facts: Mapping
         return Row(f"{identity} {start}", unreadable="it names no session")
     if started_at is None:
         return Row(identity, unreadable=f"session {session_id[:200]!r} does not say when it began")
+    session_id = session_id.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
     user_id = row.get("userId")
     user = user_id if isinstance(user_id, str) and 0 < len(user_id) <= _LONGEST_FACT and user_id.isprintable() else None
     told = {name: _bounded(value) for name, value in facts.items() if value not in (None, "", [], {})}

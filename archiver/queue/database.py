@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from importlib import resources
@@ -19,6 +19,9 @@ from archiver.queue.embedded import embedded_postgres
 
 STATEMENT_TIMEOUT = 30.0
 """Seconds that any wait for the database may last; no statement of ours needs a tenth of it."""
+
+ALONE_SECONDS = 1.0
+"""How often somebody who waits for another process looks again."""
 
 DEADLOCK_TRIES = 3
 """How often a statement is run that lost a deadlock: with plain SQL of others that is possible, and it was undone whole."""
@@ -221,6 +224,28 @@ class Database:
             with translated():
                 await connection.add_listener(WAKE_CHANNEL, lambda *_: wake.set())
             yield connection
+        finally:
+            connection.terminate()
+
+    @asynccontextmanager
+    async def alone(self, what: str, *, on_wait: Callable[[], None]) -> AsyncIterator[None]:
+        """No other process is within `alone` of the same name meanwhile; `on_wait` is called once if one is, which is waited for.
+
+        If the connection breaks others may enter: what is done here has to bear that.
+        """
+        with _connecting("database.listen_url"):
+            connection = await asyncpg.connect(self.listen_dsn, timeout=10, command_timeout=STATEMENT_TIMEOUT)
+        try:
+            told = False
+            while True:
+                with translated():
+                    if await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", f"archiver {what}"):
+                        break
+                if not told:
+                    on_wait()
+                    told = True
+                await asyncio.sleep(ALONE_SECONDS)
+            yield
         finally:
             connection.terminate()
 

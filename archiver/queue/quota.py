@@ -1,12 +1,13 @@
-"""A bot's request budget, shared by every worker of the fleet. The arithmetic is `archive_draw` in the migrations."""
+"""The request budget of a bot or an account, shared by the whole fleet. The arithmetic is `archive_draw` in the migrations."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 
-from archiver.config import BotSettings
+from archiver.config import RateLimit
 from archiver.errors import BudgetSpent
 from archiver.queue.database import Database
 
@@ -15,19 +16,24 @@ PATIENCE = timedelta(seconds=30)
 
 
 class Quota:
-    """Draws calls for one bot. A claim draws its own in the same statement; this is for every further call."""
+    """Draws calls from one budget. A claim draws its own in the same statement; this is for every further call."""
 
-    def __init__(self, database: Database, bot: BotSettings, *, backoff_base: timedelta) -> None:
+    def __init__(self, database: Database, key: str, rate_limits: Sequence[RateLimit], *, backoff_base: timedelta) -> None:
+        """`key` is what the platform counts by; `rate_limits` come shortest window first."""
         self._database = database
         self._backoff_base = backoff_base
-        self.key = bot.budget_key
-        self.windows = [limit.window for limit in bot.rate_limits]
-        self.limits = [limit.calls for limit in bot.rate_limits]
+        self.key = key
+        self.windows = [limit.window for limit in rate_limits]
+        self.limits = [limit.calls for limit in rate_limits]
         self._blocked_until: float | None = None  # by this process's clock; None: not refused since the last answer
 
-    async def draw(self) -> None:
-        """Return when one more call may go out. Raises BudgetSpent instead of waiting longer than PATIENCE."""
-        deadline = time.monotonic() + PATIENCE.total_seconds()
+    def seconds_for(self, calls: float) -> float:
+        """What so many calls take in the long run, if nobody else draws."""
+        return max((calls * w.total_seconds() / n for w, n in zip(self.windows, self.limits, strict=True)), default=0.0)
+
+    async def draw(self, patience: timedelta = PATIENCE) -> None:
+        """Return when one more call may go out. Raises BudgetSpent instead of waiting longer than `patience`."""
+        deadline = time.monotonic() + patience.total_seconds()
         while True:
             row = await self._database.row("draw", self.key, self.windows, self.limits)
             assert row is not None

@@ -51,6 +51,18 @@ class NewSession:
     metadata: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a listing says of a session's call."""
+
+    session_id: str
+    kind: str
+    started_at: datetime
+    ended_at: datetime | None
+    user_id: str | None
+    facts: Mapping[str, Any]
+
+
 class Choice(TypedDict, total=False):
     """Which sessions an operator means. What is left out, None or empty chooses any.
 
@@ -122,6 +134,39 @@ class Queue:
         )
         assert row is not None
         return row["added"], row["raised"]
+
+    async def learn(self, bot: str, calls: Sequence[Known]) -> int:
+        """Keep with sessions in the queue what is known of their calls. Returns to how many that was news."""
+        row = await self._database.row(
+            "learn",
+            bot,
+            [call.session_id for call in calls],
+            [call.kind for call in calls],
+            [call.started_at for call in calls],
+            [call.ended_at for call in calls],
+            [call.user_id for call in calls],
+            [dict(call.facts) for call in calls],
+        )
+        assert row is not None
+        learnt: int = row["learnt"]
+        return learnt
+
+    async def known(self, bot: str, keys: Sequence[tuple[str, str]]) -> int:
+        """How many of these sessions (ID and kind) are in the queue, in whatever state."""
+        ids, kinds = [session_id for session_id, _ in keys], [kind for _, kind in keys]
+        return len(await self._database.rows("known", bot, ids, kinds))
+
+    async def means(self, bot: str) -> tuple[float | None, float | None]:
+        """Calls to the platform and bytes of an archived session of a bot, by the mean of the last; None where there is none."""
+        row = await self._database.row("means", bot)
+        assert row is not None
+        return row["calls"], row["bytes"]
+
+    async def busy(self, bot: str) -> bool:
+        """Whether sessions of a bot are due."""
+        row = await self._database.row("busy", bot)
+        assert row is not None
+        return bool(row["busy"])
 
     async def cancel(self, *, reason: str, actor: str, dry_run: bool = False, **choice: Unpack[Choice]) -> list[str]:
         """Take waiting and claimed sessions out; returns the IDs of those that were (a dry run: would be)."""

@@ -110,7 +110,7 @@ class Archiver(Tool):
             async with Database(dsn, pool_size=pool_size) as database, open_store(settings.storage, buffers) as store:
                 queue = Queue(database, settings.retry)
                 client, media = NoPlatform(bot), MediaClient(MediaHosts.of(bot))
-                quota = Quota(database, bot, backoff_base=settings.retry.backoff_base)
+                quota = Quota(database, bot.budget_key, bot.rate_limits, backoff_base=settings.retry.backoff_base)
                 await store.check()
                 tally = Tally()
                 worker = Worker(

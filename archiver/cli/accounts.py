@@ -1,0 +1,136 @@
+"""How an account of calls is made and shown: for `reconcile`, and for the end of a night."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from archiver.buffers import Buffers
+from archiver.cli.listing import each_bot, opened_listings, print_problems
+from archiver.cli.output import console, print_json, printable, safe, table
+from archiver.config import BotSettings, Settings
+from archiver.evidence.reconcile import BESIDE, COUNTS, OUTCOMES, Account, closed, reconcile
+from archiver.kore.calls import Span
+from archiver.queue.database import Database
+from archiver.queue.sessions import Queue
+from archiver.stores import open_store
+
+SHOWN = 50
+"""Items that a terminal is shown."""
+
+COLUMNS = (
+    "bot", "session_id", "kind", "state", "reason", "started_at", "first_asked_at", "last_asked_at", "asks", "run_at",
+    "finished_at", "cancelled_by", "because", "mismatches",
+)  # fmt: skip
+
+format_option = click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+
+
+@dataclass(frozen=True)
+class Closing:
+    """An account, of which times of which bots it is, and which bots the platform gave no answer for."""
+
+    account: Account
+    spans: Mapping[str, Span]
+    zones: Mapping[str, str]
+    failed: Mapping[str, str]
+
+    @property
+    def complete(self) -> bool:
+        """Exit code 0 or 3."""
+        return self.account.complete and not self.failed
+
+
+async def close_account(
+    settings: Settings, database: Database, queue: Queue, bots: Sequence[BotSettings], spans: Mapping[str, Span]
+) -> Closing:
+    """Account for the calls of each bot's span. Changes nothing. Raises DatabaseError, StoreError."""
+    async with (
+        opened_listings(settings, database, queue) as listings,
+        open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store,
+    ):
+
+        async def one(bot: BotSettings) -> Account:
+            account = Account()
+            await reconcile(bot, listings[bot.name].stretches(spans[bot.name]), database, store, account)
+            return account
+
+        accounts, failed = await each_bot(bots, one)
+    whole = Account()
+    for account in accounts:
+        whole.add(account)
+    return Closing(whole, spans, {bot.name: bot.time_zone for bot in bots}, failed)
+
+
+def as_document(closing: Closing) -> dict[str, Any]:
+    """JSON."""
+    account, spans = closing.account, closing.spans
+    return {
+        "from": min((span.start for span in spans.values()), default=None),
+        "to": max((span.end for span in spans.values()), default=None),
+        **{name: account.counts[name] for name in COUNTS},
+        "complete": closing.complete,
+        "bots": [
+            {"bot": bot, "from": span.start.isoformat(), "to": span.end.isoformat(), "time_zone": closing.zones[bot]}
+            for bot, span in spans.items()
+        ],
+        "days": [
+            {"bot": bot, "day": day.isoformat(), **{name: counts[name] for name in COUNTS}, "complete": closed(counts)}
+            for (bot, day), counts in sorted(account.days.items())
+        ],
+        "items": [item.as_document() for item in account.items],
+        "problems": account.problems,
+        "failed_bots": dict(closing.failed),
+    }
+
+
+def show(closing: Closing, form: str) -> None:
+    """On standard output as `form` says; problems of the listings go to standard error besides."""
+    match form:
+        case "json":
+            print_json(as_document(closing))
+        case "csv":
+            _print_csv(closing.account)
+        case _:
+            _print_table(closing)
+    if form != "json":
+        print_problems(closing.account.problems)
+
+
+def _print_csv(account: Account) -> None:
+    writer = csv.writer(sys.stdout)
+    writer.writerow(COLUMNS)
+    for item in account.items:
+        document = item.as_document()
+        mismatches = "; ".join(str(each["mismatch"]) for each in document.get("mismatches", ()))
+        writer.writerow([_cell({**document, "mismatches": mismatches}.get(column)) for column in COLUMNS])
+
+
+def _cell(value: object) -> str:
+    """Text of outside origin that no spreadsheet takes for a formula."""
+    text = "" if value is None else printable(value)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
+def _print_table(closing: Closing) -> None:
+    out, account = console(), closing.account
+    days = table("", "day", "bot", *COUNTS, right=range(3, 3 + len(COUNTS)))
+    for (bot, day), counts in sorted(account.days.items()):
+        mark = "complete" if closed(counts) else "[bold]open[/bold]"
+        days.add_row(mark, day.isoformat(), safe(bot), *(f"{counts[name]:,}" if counts[name] else "" for name in COUNTS))
+    out.print(days)
+    for item in account.items[:SHOWN]:
+        facts = ", ".join(f"{key} {value}" for key, value in item.facts.items())
+        line = f"{item.state}: {safe(item.bot)} {safe(item.session_id)} {safe(item.kind)}: {safe(item.reason)}"
+        out.print(line + (f" ({safe(facts)})" if facts else ""), soft_wrap=True)
+    if len(account.items) > SHOWN:
+        out.print(f"... and {len(account.items) - SHOWN:,} more (--format csv or json lists them all)")
+    counts = account.counts
+    sum_of = ", ".join(f"{counts[name]:,} {name}" for name in OUTCOMES if counts[name])
+    beside = ", ".join(f"{counts[name]:,} {name}" for name in BESIDE if counts[name])
+    out.print(f"{counts['calls']:,} calls" + (f" = {sum_of}" if sum_of else "") + (f"; besides {beside}" if beside else ""))

@@ -1,0 +1,143 @@
+"""`archiver backfill`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+
+import click
+from rich.progress import Progress
+
+from archiver.cli.app import Incomplete
+from archiver.cli.compose import DURATION, opened, run_async, settings_of
+from archiver.cli.listing import (
+    ListingProgress,
+    Reading,
+    bars,
+    bots_option,
+    chosen_bots,
+    each_bot,
+    opened_listings,
+    print_problems,
+    span_of,
+    span_options,
+)
+from archiver.cli.serving import composed_worker, stop_on_signals
+from archiver.cli.status import pause_after, status_document
+from archiver.cli.worker import pool_size, tell_of_drain
+from archiver.config import BotSettings, Settings
+from archiver.discovery import Discovered
+from archiver.errors import DatabaseError
+from archiver.observe.logs import logger
+from archiver.observe.tally import Tally
+from archiver.queue.database import Database
+from archiver.worker import Drained
+
+log = logger(__name__)
+
+PURPOSE = "backfill"
+
+LOOK = timedelta(seconds=10)
+"""How often the bar looks at the queue, at most."""
+
+TELL_SECONDS = 60.0
+"""How often the log is told."""
+
+
+@click.command(short_help="Discover and archive the calls of a time long past, behind everything else.")
+@span_options("Only calls")
+@bots_option
+@click.option("--oldest-first", "newest_first", flag_value=False, default=True, help="From --from on.")
+@click.option("--newest-first", "newest_first", flag_value=True, help="From --to back: the default.")
+@click.option("--afresh", is_flag=True, help="Read the listings anew also where that was broken off.")
+@click.option("--max-wait", type=DURATION, help="Wait at most so long for sessions that fall due later.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    start: date | datetime,
+    end: date | datetime | None,
+    names: tuple[str, ...],
+    newest_first: bool,
+    afresh: bool,
+    max_wait: timedelta | None,
+) -> None:
+    """Discover the calls of a time and archive them, at low priority: calls that come in meanwhile go before them.
+
+    A stretch of time is in the queue once it has been read, and is archived while the next one is read. Stop it at will: called
+    with the same times it goes on where it stopped. Other workers may help; `reconcile` states what became of every call.
+
+    Exit codes: 0 all is done; 1 fatal; 2 usage or configuration; 3 sessions failed meanwhile or had to be left pending, a bot was
+    refused, or a time could not be read whole; 130, 143 stopped by a signal.
+    """
+    settings = settings_of(ctx)
+    bots = chosen_bots(settings, names)
+    received, drained, found, failed = run_async(_backfill(settings, bots, start, end, newest_first, afresh, max_wait))
+    tell_of_drain(drained)
+    if received:
+        click.echo("stopped; the same command goes on from here", err=True)
+        raise click.exceptions.Exit(128 + received[0])
+    for each in found:
+        click.echo(f"{each.bot}: {each.calls:,} calls, {each.added:,} new ({each.source})")
+        print_problems(each.problems)
+    click.echo("next: `archiver reconcile` with the same times states what became of every call", err=True)
+    if failed or not drained.complete or not all(each.whole for each in found):
+        raise Incomplete
+
+
+async def _backfill(
+    settings: Settings,
+    bots: Sequence[BotSettings],
+    start: date | datetime,
+    end: date | datetime | None,
+    newest_first: bool,
+    afresh: bool,
+    max_wait: timedelta | None,
+) -> tuple[list[int], Drained, list[Discovered], dict[str, str]]:
+    async with (
+        opened(settings, pool_size=pool_size(settings)) as (database, queue),
+        opened_listings(settings, database, queue) as listings,
+        composed_worker(settings, database, queue, Tally()) as worker,
+    ):
+        now = await queue.clock()
+        spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
+        reading = Reading(settings, database, queue, PURPOSE, "low", newest_first, afresh)
+        with bars() as progress, stop_on_signals(worker) as received:
+            shown = ListingProgress(progress)
+
+            async def read(bot: BotSettings) -> Discovered:
+                return await reading.read(listings[bot.name], spans[bot.name], shown)
+
+            feeding = asyncio.create_task(each_bot(bots, read), name="discovery")
+            watching = asyncio.create_task(_watch(database, settings.bots, progress), name="progress")
+            try:
+                drained = await worker.run(drain=True, max_wait=max_wait, feeding=feeding)
+            finally:
+                for task in (feeding, watching):
+                    task.cancel()
+                await asyncio.wait([feeding, watching])
+            if received:
+                return received, drained, [], {}
+            found, failed = feeding.result()
+            return received, drained, found, failed
+
+
+async def _watch(database: Database, bots: Sequence[BotSettings], progress: Progress) -> None:
+    """Show how far the queue has come, and tell the log, where it is the only one to tell."""
+    bar = progress.add_task("archiving", total=None, told="")
+    told_at = time.monotonic()
+    while True:
+        began = time.monotonic()
+        try:
+            document = await status_document(database, bots)
+        except DatabaseError as error:
+            log.warning("progress_unknown", error=error.message)
+        else:
+            sessions = document["sessions"]
+            left = sessions["pending"] + sessions["claimed"]
+            progress.update(bar, completed=sum(sessions.values()) - left, total=sum(sessions.values()), told=f"{left:,} left")
+            if progress.disable and began - told_at >= TELL_SECONDS:
+                log.info("backfill_progress", **sessions, time_left_seconds=document["time_left_seconds"])
+                told_at = began
+        await asyncio.sleep(pause_after(time.monotonic() - began, LOOK))

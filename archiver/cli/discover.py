@@ -1,0 +1,175 @@
+"""`archiver discover`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import click
+
+from archiver.cli.app import Incomplete
+from archiver.cli.compose import opened, run_async, settings_of
+from archiver.cli.listing import (
+    ListingProgress,
+    Reading,
+    bars,
+    bots_option,
+    chosen_bots,
+    described,
+    each_bot,
+    opened_listings,
+    print_problems,
+    span_of,
+    span_options,
+)
+from archiver.cli.output import console, json_option, print_json, safe, size, table
+from archiver.config import BotSettings, Settings
+from archiver.days import day_of
+from archiver.discovery import Discovered, Listings
+from archiver.kore.calls import Span
+from archiver.queue.database import Database
+from archiver.queue.sessions import Queue
+
+
+@click.command(short_help="Learn from the platform which calls took place, and add them to the queue.")
+@span_options("Only calls")
+@bots_option
+@click.option("--priority", type=click.Choice(["high", "normal", "low"]), default="normal", show_default=True)
+@click.option("--afresh", is_flag=True, help="Begin anew also where a reading of the same time was broken off.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say how many calls there are, on which days, and what they would take; add nothing."
+)
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    start: date | datetime,
+    end: date | datetime | None,
+    names: tuple[str, ...],
+    priority: str,
+    afresh: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Learn from the platform which voice calls took place, and add those to the queue that it does not know.
+
+    Broken off, it goes on where it stopped when it is called with the same times. A call that is known already only learns what
+    the platform says of it.
+
+    Exit codes: 0 all was read; 1 fatal; 2 usage or configuration; 3 a bot was refused, or a time could not be read whole.
+    """
+    settings = settings_of(ctx)
+    bots = chosen_bots(settings, names)
+    if dry_run:
+        document = run_async(_estimate(settings, bots, start, end))
+    else:
+        document = run_async(_discover(settings, bots, start, end, priority, afresh, quiet=as_json))
+    if as_json:
+        print_json(document)
+    elif dry_run:
+        _print_estimate(document)
+    else:
+        for found in document["bots"]:
+            went_on = ", going on where it was broken off" if found["resumed"] else ""
+            click.echo(f"{found['bot']}: {found['calls']:,} calls, {found['new']:,} new ({found['source']}{went_on})")
+            for channel, count in found["other_channels"].items():
+                console().print(f"  left out, no voice channel: {count:,} of {safe(channel)}")
+    for found in document["bots"]:
+        print_problems(found["problems"])
+    if document["failed"] or any(not found["whole"] for found in document["bots"]):
+        raise Incomplete
+
+
+async def _discover(
+    settings: Settings,
+    bots: list[BotSettings],
+    start: date | datetime,
+    end: date | datetime | None,
+    priority: str,
+    afresh: bool,
+    *,
+    quiet: bool,
+) -> dict[str, Any]:
+    async with opened(settings) as (database, queue), opened_listings(settings, database, queue) as listings:
+        now = await queue.clock()
+        spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
+        await queue.record_bots([bot.name for bot in settings.bots], complete=False)
+        reading = Reading(settings, database, queue, "discover", priority, afresh=afresh)
+        with bars(quiet=quiet) as progress:
+            shown = ListingProgress(progress)
+
+            async def read(bot: BotSettings) -> Discovered:
+                return await reading.read(listings[bot.name], spans[bot.name], shown)
+
+            found, failed = await each_bot(bots, read)
+    return {
+        "calls": sum(each.calls for each in found),
+        "new": sum(each.added for each in found),
+        "bots": [described(each) | {"whole": each.whole} for each in found],
+        "failed": failed,
+    }
+
+
+async def _estimate(
+    settings: Settings, bots: list[BotSettings], start: date | datetime, end: date | datetime | None
+) -> dict[str, Any]:
+    async with opened(settings) as (database, queue), opened_listings(settings, database, queue) as listings:
+        now = await queue.clock()
+        spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
+
+        async def count(bot: BotSettings) -> dict[str, Any]:
+            return await _count(listings[bot.name], spans[bot.name], database, queue)
+
+        found, failed = await each_bot(bots, count)
+    return {"bots": found, "failed": failed}
+
+
+async def _count(listings: Listings, span: Span, database: Database, queue: Queue) -> dict[str, Any]:
+    bot = listings.bot
+    days: Counter[date] = Counter()
+    known = calls = 0
+    others: Counter[str] = Counter()
+    problems: list[dict[str, Any]] = []
+    whole = True
+    async for listing in listings.stretches(span):
+        keys = list(listing.calls)
+        calls += len(keys)
+        known += await queue.known(bot.name, keys)
+        days.update(day_of(call.started_at, bot.zone) for call in listing.calls.values())
+        others.update(listing.others)
+        problems += listing.problems
+        whole = whole and listing.whole
+    asks, size_of_one = await queue.means(bot.name)
+    new = calls - known
+    return {
+        "bot": bot.name,
+        "source": listings.source,
+        "from": span.start.isoformat(),
+        "to": span.end.isoformat(),
+        "time_zone": bot.time_zone,
+        "calls": calls,
+        "known": known,
+        "new": new,
+        "days": {day.isoformat(): count for day, count in sorted(days.items())},
+        "seconds": round(listings.seconds_for(new * (asks or 1.0))),
+        "bytes": None if size_of_one is None else round(new * size_of_one),
+        "other_channels": dict(others),
+        "problems": problems,
+        "whole": whole,
+    }
+
+
+def _print_estimate(document: dict[str, Any]) -> None:
+    out = console()
+    for found in document["bots"]:
+        days = table("day", "calls", title=f"{safe(found['bot'])} ({found['time_zone']})", right=[1])
+        for day, count in found["days"].items():
+            days.add_row(day, f"{count:,}")
+        out.print(days)
+        takes = timedelta(seconds=found["seconds"])
+        stored = "unknown size: none is archived yet" if found["bytes"] is None else f"about {size(found['bytes'])}"
+        out.print(
+            f"{found['calls']:,} calls on {len(found['days']):,} days, {found['new']:,} of them new: "
+            f"at least {takes} under the rate limits, {stored}; nothing was added"
+        )

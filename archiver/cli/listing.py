@@ -1,0 +1,209 @@
+"""What the commands that read the platform's listings share: their options, their spans of time, one reading a bot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from archiver.cli.compose import TEXT, actor
+from archiver.cli.output import printable, tell_error
+from archiver.cli.serving import bot_access
+from archiver.config import BotSettings, Settings
+from archiver.days import moment_of, resolved
+from archiver.discovery import Discovered, Discovery, Listings
+from archiver.errors import ConfigError, KoreError, UsageError
+from archiver.kore.calls import Span
+from archiver.observe.logs import logger
+from archiver.queue.database import Database
+from archiver.queue.discoveries import Discoveries
+from archiver.queue.quota import Quota
+from archiver.queue.sessions import Queue
+
+log = logger(__name__)
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+
+class _Bound(click.ParamType[date | datetime]):
+    name = "TIME"
+
+    def convert(self, value: str | date | datetime, param: click.Parameter | None, ctx: click.Context | None) -> date | datetime:
+        if not isinstance(value, str):
+            return value
+        try:
+            return moment_of(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+BOUND = _Bound()
+
+bots_option = click.option("--bot", "names", type=TEXT, multiple=True, help="Only this bot; may be repeated. Default: all.")
+
+
+def span_options(what: str) -> Callable[[F], F]:
+    """--from and --to, of `what`."""
+
+    def add(command: F) -> F:
+        until = click.option("--to", "end", type=BOUND, help="The first moment that no longer counts. Default: now.")
+        help_ = f"{what} that began at this moment or later: ISO 8601; a date is its first moment in the bot's time zone."
+        since = click.option("--from", "start", type=BOUND, required=True, help=help_)
+        return since(until(command))
+
+    return add
+
+
+def chosen_bots(settings: Settings, names: tuple[str, ...]) -> list[BotSettings]:
+    """The bots that --bot names, or all. Raises ConfigError."""
+    if not settings.bots:
+        raise ConfigError("no bot is configured: nobody's calls can be listed", hint="add a [[bots]] block to the configuration")
+    return [settings.bot(name) for name in dict.fromkeys(names)] or list(settings.bots)
+
+
+def span_of(bot: BotSettings, start: date | datetime, end: date | datetime | None, now: datetime) -> Span:
+    """What --from and --to mean for a bot; what has not happened yet is left out. Raises UsageError."""
+    try:
+        span = Span(resolved(start, bot.zone), min(now, now if end is None else resolved(end, bot.zone)))
+    except ValueError as error:
+        raise UsageError(str(error), hint="name a date such as 2026-03-31") from None
+    if not span.length:
+        until = "now" if end is None else str(end)
+        raise UsageError(
+            f"nothing lies between --from {start} and --to {until}, as far as it has happened (time zone {bot.time_zone})",
+            hint="--to is the first moment that no longer counts: for a whole day, name the next day",
+        )
+    return span
+
+
+@asynccontextmanager
+async def opened_listings(settings: Settings, database: Database, queue: Queue) -> AsyncIterator[dict[str, Listings]]:
+    """The listings of each bot."""
+    async with bot_access(settings, database) as bots:
+        base = settings.retry.backoff_base
+        yield {
+            name: Listings(
+                access.client,
+                queue,
+                access.quota,
+                Quota(database, access.settings.account_budget_key, access.settings.account_rate_limits, backoff_base=base),
+            )
+            for name, access in bots.items()
+        }
+
+
+async def each_bot(bots: Sequence[BotSettings], work: Callable[[BotSettings], Awaitable[T]]) -> tuple[list[T], dict[str, str]]:
+    """Work for all bots at once; one that the platform refuses does not stop the others. Returns what came of each, in their
+    order, and of those of which nothing did, why: they have been complained of. Raises DatabaseError: that concerns all.
+    """
+    done: dict[str, T] = {}
+    failed: dict[str, str] = {}
+
+    async def one(bot: BotSettings) -> None:
+        try:
+            done[bot.name] = await work(bot)
+        except KoreError as error:
+            failed[bot.name] = error.message
+            tell_error(f"bot {bot.name}: {error.message}", error.hint)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for bot in bots:
+                group.create_task(one(bot))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [done[bot.name] for bot in bots if bot.name in done], failed
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a command has the listings read. `progress` is told of each bot's, where there is a terminal."""
+
+    settings: Settings
+    database: Database
+    queue: Queue
+    purpose: str
+    priority: str = "normal"
+    newest_first: bool = False
+    afresh: bool = False
+
+    async def read(self, listings: Listings, span: Span, progress: ListingProgress) -> Discovered:
+        """Put the calls of `span` into the queue, when no other process is at it for the same purpose."""
+        bot = listings.bot.name
+        discovery = Discovery(
+            self.queue, Discoveries(self.database), keep=self.settings.discovery.keep, actor=f"{self.purpose} by {actor()}"
+        )
+
+        def wait() -> None:
+            log.warning("waiting", bot=bot, for_="another process that reads the same bot's listings")
+
+        async with self.database.alone(f"{self.purpose} {bot}", on_wait=wait):
+            return await discovery.run(
+                listings,
+                span,
+                purpose=self.purpose,
+                priority=self.priority,
+                newest_first=self.newest_first,
+                afresh=self.afresh,
+                on_stretch=progress.tell,
+            )
+
+
+class ListingProgress:
+    """A bar a bot on standard error, if that is a terminal."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def tell(self, found: Discovered, left: Span) -> None:
+        """So much was found, so much is left to read."""
+        if found.bot not in self._tasks:
+            self._tasks[found.bot] = self._progress.add_task(
+                f"reading {printable(found.bot)}", total=found.span.length.total_seconds(), told=""
+            )
+        done = found.span.length - left.length
+        self._progress.update(self._tasks[found.bot], completed=done.total_seconds(), told=f"{found.calls:,} calls")
+
+
+@contextmanager
+def bars(*, quiet: bool = False) -> Iterator[Progress]:
+    """Bars on standard error while this lasts, if it is a terminal: what, how far, the field `told`, the time left."""
+    errors = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), TimeRemainingColumn()
+    disable = quiet or not errors.is_terminal
+    with Progress(*columns, console=errors, transient=True, disable=disable, speed_estimate_period=600) as progress:
+        yield progress
+
+
+def described(found: Discovered) -> dict[str, Any]:
+    """JSON of what a reading found."""
+    return {
+        "bot": found.bot,
+        "source": found.source,
+        "from": found.span.start.isoformat(),
+        "to": found.span.end.isoformat(),
+        "calls": found.calls,
+        "new": found.added,
+        "resumed": found.resumed,
+        "problems": found.problems,
+        "other_channels": dict(found.others),
+    }
+
+
+def print_problems(problems: Sequence[Mapping[str, Any]]) -> None:
+    """To standard error, a line each."""
+    for problem in problems:
+        facts = ", ".join(f"{key} {value}" for key, value in problem.items() if key not in ("problem", "from", "to"))
+        click.echo(
+            f"{problem['problem']} from {problem['from']} to {problem['to']}" + (f": {printable(facts)}" if facts else ""),
+            err=True,
+        )

@@ -1,0 +1,42 @@
+"""`archiver reconcile`."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+import click
+
+from archiver.cli.accounts import Closing, close_account, format_option, show
+from archiver.cli.app import Incomplete
+from archiver.cli.compose import opened, run_async, settings_of
+from archiver.cli.listing import bots_option, chosen_bots, span_of, span_options
+from archiver.config import BotSettings, Settings
+
+
+@click.command(short_help="State for every call that the platform lists what became of it.")
+@span_options("Only calls")
+@bots_option
+@format_option
+@click.pass_context
+def command(ctx: click.Context, start: date | datetime, end: date | datetime | None, names: tuple[str, ...], form: str) -> None:
+    """State for every call that the platform lists what became of it: archived, unavailable, failed, pending, cancelled, or
+    missing, which is never enqueued. Archived sessions that it no longer lists are named, and those that do not match their call,
+    the platform's last answer, or the store.
+
+    Asks the platform, the database and the store; changes nothing.
+
+    Exit codes: 0 every call is accounted for; 1 fatal; 2 usage or configuration; 3 some failed, are pending, missing or
+    mismatched, or could not be listed.
+    """
+    settings = settings_of(ctx)
+    closing = run_async(_close(settings, chosen_bots(settings, names), start, end))
+    show(closing, form)
+    if not closing.complete:
+        raise Incomplete
+
+
+async def _close(settings: Settings, bots: list[BotSettings], start: date | datetime, end: date | datetime | None) -> Closing:
+    async with opened(settings) as (database, queue):
+        now = await queue.clock()
+        spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
+        return await close_account(settings, database, queue, bots, spans)

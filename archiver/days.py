@@ -1,0 +1,54 @@
+"""Days as people count them: each begins with its first moment in a time zone, whatever its clocks do that night."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+SECOND = timedelta(seconds=1)
+
+
+def first_moment(day: date, zone: ZoneInfo) -> datetime:
+    """When `day` begins in `zone`, in UTC: at midnight; where midnight comes twice, at the first; where clocks leap over it, with
+    the leap.
+    """
+    midnight = datetime.combine(day, time(), zone)
+    moment = midnight.astimezone(UTC)
+    if moment.astimezone(zone).replace(tzinfo=None) == midnight.replace(tzinfo=None):
+        return moment
+    # No such time: the day begins at the first second that bears its date or a later one.
+    before, at = moment - timedelta(days=1), moment
+    while at - before > SECOND:
+        middle = before + (at - before) // 2 // SECOND * SECOND
+        if middle.astimezone(zone).date() < day:
+            before = middle
+        else:
+            at = middle
+    return at
+
+
+def day_of(moment: datetime, zone: ZoneInfo) -> date:
+    """The day that a moment lies in."""
+    return moment.astimezone(zone).date()
+
+
+def moment_of(text: str) -> date | datetime:
+    """What an ISO 8601 date or date-time says; without an offset it is for a time zone to say when that is. Raises ValueError."""
+    try:
+        if len(text) == len("2026-03-31"):
+            return date.fromisoformat(text)
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not an ISO 8601 date or date-time; write it like 2026-03-31 or 2026-03-31T08:00:00+02:00"
+        ) from None
+
+
+def resolved(given: date | datetime, zone: ZoneInfo) -> datetime:
+    """The instant, in UTC, that a date (its first moment) or a time is in `zone`. Raises ValueError at the ends of time."""
+    try:
+        if not isinstance(given, datetime):
+            return first_moment(given, zone)
+        return (given if given.tzinfo else given.replace(tzinfo=zone)).astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{given} is no time of a call") from None

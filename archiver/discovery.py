@@ -1,0 +1,211 @@
+"""Which calls happened: learnt from the platform's listings, put into the queue, with what is known of them.
+
+A stretch of time is read to its end before any of its calls is put into the queue, and noted as read after that: what is broken
+off goes on behind the last such stretch, and what is read twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from archiver.config import BotSettings
+from archiver.errors import ApiUnreachable, BudgetSpent, CredentialsRejected, RateLimited
+from archiver.kore.calls import Call, CallDetails, Listing, Page, Reader, SessionsHistory, Span
+from archiver.kore.client import KoreClient
+from archiver.observe.logs import logger
+from archiver.queue.discoveries import Discoveries
+from archiver.queue.quota import Quota
+from archiver.queue.sessions import Known, NewSession, Queue
+
+log = logger(__name__)
+
+BATCH = 1000
+"""Calls that one statement puts into the queue."""
+
+SHARE = 4
+"""While sessions of its bot are due, a listing takes one call of so many of the bot's budget: it must not stop the recordings."""
+
+PATIENCE = timedelta(days=1)
+"""How long a listing waits for its budget."""
+
+OUTAGE = 900.0
+"""Seconds that the platform may be away before a reading is given up; it can be gone on with."""
+
+
+class Listings:
+    """What the platform lists of one bot, by the source that its configuration names or, with `auto`, that its credentials may
+    use: call details if an account is configured, since they tell voicemails and more of a call, else sessions history.
+    """
+
+    def __init__(self, client: KoreClient, queue: Queue, bot_quota: Quota, account_quota: Quota) -> None:
+        self.bot: BotSettings = client.bot
+        self._queue = queue
+        self._bot_quota = bot_quota
+        self._account_quota = account_quota
+        self._drawn_at = float("-inf")
+        sessions = _Patient(SessionsHistory(client, self._draw_behind), bot_quota)
+        details = _Patient(CallDetails(client, lambda: account_quota.draw(PATIENCE)), account_quota)
+        by_name: dict[str, list[_Patient]] = {
+            "sessions": [sessions],
+            "call_details": [details],
+            "auto": [details, sessions] if self.bot.account_id else [sessions],
+        }
+        self._sources = by_name[self.bot.discovery]
+        self._proven = False
+
+    @property
+    def source(self) -> str:
+        """The name of the source in use."""
+        return self._sources[0].source.name
+
+    async def stretches(self, span: Span, *, newest_first: bool = False) -> AsyncIterator[Listing]:
+        """What `Reader.walk` says, for as long as it takes: waits for the budget, and for a platform that is away for a while.
+        Raises KoreError.
+        """
+        while True:
+            try:
+                async for listing in Reader(self._sources[0]).walk(span, newest_first=newest_first):
+                    self._proven = True
+                    yield listing
+            except CredentialsRejected as error:
+                if self._proven or len(self._sources) == 1:
+                    raise
+                refused = self._sources.pop(0).source.name
+                log.warning("listing_refused", bot=self.bot.name, source=refused, instead=self.source, hint=error.hint)
+            else:
+                return
+
+    def seconds_for(self, calls: float) -> float:
+        """What so many calls of the recordings API take under the bot's limits, in the long run."""
+        return self._bot_quota.seconds_for(calls)
+
+    async def _draw_behind(self) -> None:
+        """One call of the bot's budget, behind its recordings."""
+        if await self._queue.busy(self.bot.name):
+            wait = self._drawn_at + SHARE * self._bot_quota.seconds_for(1) - time.monotonic()
+            await asyncio.sleep(max(wait, 0.0))
+        await self._bot_quota.draw(PATIENCE)
+        self._drawn_at = time.monotonic()
+
+
+class _Patient:
+    """A source whose pages come in the end, if the platform answers at all."""
+
+    def __init__(self, source: SessionsHistory | CallDetails, quota: Quota) -> None:
+        self.source = source
+        self._quota = quota
+        self.grain, self.longest, self.wanted, self.most = source.grain, source.longest, source.wanted, source.most
+
+    async def page(self, span: Span, number: int, seen: int) -> Page:
+        since, pause = time.monotonic(), 1.0
+        while True:
+            try:
+                page = await self.source.page(span, number, seen)
+                await self._quota.answered()
+            except BudgetSpent:
+                log.info("listing_waits", source=self.source.name, because="budget_spent")
+            except RateLimited as error:
+                wait = await self._quota.block(error.retry_after)
+                log.warning("rate_limited", source=self.source.name, wait_seconds=round(wait.total_seconds(), 1))
+            except ApiUnreachable as error:
+                if time.monotonic() - since + pause > OUTAGE:
+                    raise
+                log.warning("listing_waits", source=self.source.name, because=error.reason, wait_seconds=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 60.0)
+            else:
+                return page
+
+
+@dataclass
+class Discovered:
+    """What a reading found, all of it, also before it was broken off."""
+
+    bot: str
+    span: Span
+    source: str = ""
+    calls: int = 0
+    added: int = 0
+    resumed: bool = False
+    problems: list[dict[str, Any]] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    """Rows of channels that are not voice, since it was last begun."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether every call could be seen, as far as anybody can know."""
+        return not any(problem["problem"] == "not_listed_whole" for problem in self.problems)
+
+
+class Discovery:
+    """Puts what listings show into the queue."""
+
+    def __init__(self, queue: Queue, discoveries: Discoveries, *, keep: Collection[str], actor: str) -> None:
+        """`keep`: the facts of a call that may be kept, by name."""
+        self._queue = queue
+        self._discoveries = discoveries
+        self._keep = frozenset(keep)
+        self._actor = actor
+
+    async def run(
+        self,
+        listings: Listings,
+        span: Span,
+        *,
+        purpose: str,
+        priority: str = "normal",
+        newest_first: bool = False,
+        afresh: bool = False,
+        on_stretch: Callable[[Discovered, Span], None] = lambda _found, _left: None,
+    ) -> Discovered:
+        """Read `span` to its end, or go on where such a reading was broken off. After each stretch `on_stretch` is told what was
+        found so far, and what is left to read. Raises KoreError, DatabaseError: what was read before is kept.
+        """
+        bot = listings.bot.name
+        reading = await self._discoveries.begin(bot, purpose, span.start, span.end, newest_first=newest_first, afresh=afresh)
+        found = Discovered(bot, span, calls=reading.calls, added=reading.added, resumed=reading.resumed)
+        found.problems += reading.problems
+        if reading.resumed:
+            log.info("discovery_resumed", bot=bot, at=reading.reached.isoformat(), begun=reading.started_at.isoformat())
+        left = Span(span.start, reading.reached) if newest_first else Span(reading.reached, span.end)
+        if left.length:
+            async for listing in listings.stretches(left, newest_first=newest_first):
+                calls = list(listing.calls.values())
+                added = await self._enqueue(bot, calls, priority)
+                reached = listing.span.start if newest_first else listing.span.end
+                await self._discoveries.advance(reading, reached, calls=len(calls), added=added, problems=listing.problems)
+                found.calls += len(calls)
+                found.added += added
+                found.problems += listing.problems
+                found.others.update(listing.others)
+                for problem in listing.problems:
+                    log.warning("listing_problem", bot=bot, source=listings.source, **problem)
+                left = Span(left.start, reached) if newest_first else Span(reached, left.end)
+                on_stretch(found, left)
+        found.source = listings.source
+        await self._discoveries.advance(reading, span.start if newest_first else span.end, finished=True)
+        log.info("discovered", bot=bot, source=found.source, calls=found.calls, new=found.added)
+        return found
+
+    async def _enqueue(self, bot: str, calls: Sequence[Call], priority: str) -> int:
+        added = 0
+        for first in range(0, len(calls), BATCH):
+            batch = calls[first : first + BATCH]
+            new, _ = await self._queue.enqueue([_new_session(bot, call, priority) for call in batch], actor=self._actor)
+            await self._queue.learn(bot, [self._known(call) for call in batch])
+            added += new
+        return added
+
+    def _known(self, call: Call) -> Known:
+        facts = {name: fact for name, fact in call.facts.items() if name in self._keep}
+        return Known(call.session_id, call.kind, call.started_at, call.ended_at, call.user_id, facts)
+
+
+def _new_session(bot: str, call: Call, priority: str) -> NewSession:
+    return NewSession(bot, call.session_id, call.kind, priority, call.user_id, call.started_at, call.ended_at)

@@ -1,0 +1,210 @@
+"""The closed account: what became of every call that the platform lists, and of what it no longer lists.
+
+It asks the platform, the database and the store, changes nothing, and believes none of them alone: an archived session is held
+against its call (recorded seconds), against the platform's last answer (the number of files) and against the store (each file's
+size). `verify` reads the files themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from archiver.config import BotSettings
+from archiver.days import day_of
+from archiver.errors import StoreError
+from archiver.kore.calls import Call, Listing
+from archiver.queue.database import Database
+from archiver.session import State
+from archiver.stores import Store
+
+OUTCOMES = ("archived", "unavailable", "failed", "pending", "cancelled", "missing")
+"""Every call that is listed is in exactly one."""
+
+BESIDE = ("unlisted", "mismatched")
+"""Counted beside those."""
+
+COUNTS = ("calls", *OUTCOMES, *BESIDE)
+
+LOOKS = 16
+"""Files whose size is asked of the store at once."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A session that is not simply archived. `facts` is JSON: what an auditor asks next."""
+
+    bot: str
+    session_id: str
+    kind: str
+    state: str
+    reason: str
+    started_at: datetime | None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_document(self) -> dict[str, Any]:
+        """JSON."""
+        return {
+            "session_id": self.session_id,
+            "bot": self.bot,
+            "kind": self.kind,
+            "state": self.state,
+            "reason": self.reason,
+            "started_at": self.started_at and self.started_at.isoformat(),
+            **self.facts,
+        }
+
+
+@dataclass
+class Account:
+    """Counts, items, and the counts of each day. `problems`: stretches that could not be listed as they should."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    days: dict[tuple[str, date], Counter[str]] = field(default_factory=dict)
+    items: list[Item] = field(default_factory=list)
+    problems: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every call is accounted for, for good. That the platform has forgotten old calls is no gap."""
+        whole = not any(problem["problem"] == "not_listed_whole" for problem in self.problems)
+        return whole and closed(self.counts)
+
+    def add(self, other: Account) -> None:
+        """Count another one in, of another bot."""
+        self.counts.update(other.counts)
+        self.days.update(other.days)
+        self.items += other.items
+        self.problems += other.problems
+
+
+def closed(counts: Mapping[str, int]) -> bool:
+    """Whether nothing is left to be done about these calls."""
+    return not any(counts[name] for name in ("failed", "pending", "missing", "mismatched"))
+
+
+async def reconcile(
+    bot: BotSettings, stretches: AsyncIterator[Listing], database: Database, store: Store, account: Account
+) -> None:
+    """Account for every call that `stretches` lists. Memory grows with what is not simply archived, not with the calls. Raises
+    KoreError, DatabaseError, StoreUnavailable; what was counted before stands in `account`.
+    """
+    async for listing in stretches:
+        account.problems += [{"bot": bot.name, **problem} for problem in listing.problems]
+        books = _Books(bot, account)
+        calls = list(listing.calls.values())
+        ids, kinds = [call.session_id for call in calls], [call.kind for call in calls]
+        rows = {row["n"]: row for row in await database.rows("account", bot.name, ids, kinds)}
+        looked_at = await _sizes(store, [stored for row in rows.values() for stored in row["stored"]])
+        for number, call in enumerate(calls, 1):
+            books.enter(call, rows.get(number), looked_at)
+        for row in await database.rows("unlisted", bot.name, listing.span.start, listing.span.end, ids, kinds):
+            books.unlisted(row)
+
+
+async def _sizes(store: Store, files: Sequence[Mapping[str, Any]]) -> dict[str, int | StoreError | None]:
+    """The size of each file in the store; None for one that is not there."""
+    slots = asyncio.Semaphore(LOOKS)
+
+    async def look(key: str) -> int | StoreError | None:
+        async with slots:
+            try:
+                return await store.size(key)
+            except StoreError as error:
+                if error.facts.get("store_key") != key:
+                    raise
+                return error
+
+    keys = [file["store_key"] for file in files]
+    return dict(zip(keys, await asyncio.gather(*(look(key) for key in keys)), strict=True))
+
+
+class _Books:
+    """Where one bot's calls are entered."""
+
+    def __init__(self, bot: BotSettings, account: Account) -> None:
+        self._bot = bot
+        self._account = account
+
+    def enter(self, call: Call, row: asyncpg.Record | None, sizes: Mapping[str, int | StoreError | None]) -> None:
+        """One call that is listed, its row in the queue, and the sizes of its files in the store."""
+        if row is None:
+            self._count(call.started_at, "calls", "missing")
+            self._item(call.session_id, call.kind, "missing", "never_enqueued", call.started_at, {"hint": "archiver discover"})
+            return
+        state = "pending" if row["state"] == State.CLAIMED else row["state"]
+        self._count(call.started_at, "calls", state)
+        if state != State.ARCHIVED:
+            reason = row["reason"] or ("in_work" if row["state"] == State.CLAIMED else "waiting")
+            self._item(call.session_id, call.kind, state, reason, call.started_at, _story(row))
+        elif wrong := list(_mismatches(call, row, self._bot.length_tolerance, sizes)):
+            self._count(call.started_at, "mismatched")
+            reason = str(wrong[0]["mismatch"])
+            self._item(call.session_id, call.kind, state, reason, call.started_at, {"mismatches": wrong})
+
+    def unlisted(self, row: asyncpg.Record) -> None:
+        """An archived session that the platform does not list."""
+        self._count(row["started_at"], "unlisted")
+        self._item(row["session_id"], row["kind"], row["state"], "unlisted", row["started_at"], {})
+
+    def _count(self, moment: datetime, *names: str) -> None:
+        day = self._account.days.setdefault((self._bot.name, day_of(moment, self._bot.zone)), Counter())
+        for name in names:
+            self._account.counts[name] += 1
+            day[name] += 1
+
+    def _item(self, session: str, kind: str, state: str, reason: str, at: datetime, facts: Mapping[str, Any]) -> None:
+        self._account.items.append(Item(self._bot.name, session, kind, state, reason, at, facts))
+
+
+def _story(row: asyncpg.Record) -> dict[str, Any]:
+    """What there is to say of a session that is not archived: first and last ask, number of asks, until when, by whom."""
+    detail = row["detail"]
+    told = {
+        "first_asked_at": row["first_asked_at"],
+        "last_asked_at": row["last_asked_at"],
+        "asks": row["calls"],
+        "run_at": row["run_at"] if row["state"] == State.PENDING else None,
+        "finished_at": row["finished_at"],
+        "cancelled_by": detail.get("cancelled_by"),
+        "because": detail.get("reason") or detail.get("message"),
+    }
+    return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in told.items() if value is not None}
+
+
+def _mismatches(
+    call: Call, row: asyncpg.Record, tolerance: timedelta, sizes: Mapping[str, int | StoreError | None]
+) -> Iterator[dict[str, Any]]:
+    """In what an archived session differs from its call, from the platform's last answer, from the store."""
+    stored: Sequence[Mapping[str, Any]] = row["stored"]
+    for file in stored:
+        found = sizes[file["store_key"]]
+        about = {"store_key": file["store_key"], "bytes": file["bytes"]}
+        if found is None:
+            yield {"mismatch": "file_missing", **about}
+        elif isinstance(found, StoreError):
+            yield {"mismatch": "file_unreadable", **about, "message": found.message}
+        elif found != file["bytes"]:
+            yield {"mismatch": "file_size", **about, "found": found}
+    recordings = [file for file in stored if file["ordinal"] > 0]  # 0 is what the answer said besides its files
+    listed = row["files"]
+    if len(recordings) < (1 if listed is None else listed):
+        yield {"mismatch": "fewer_files", "listed": listed, "stored": len(recordings)}
+    seconds = [file["seconds"] for file in recordings if file["seconds"] is not None]
+    for file in recordings:
+        if file["seconds"] == 0:
+            yield {"mismatch": "zero_length", "store_key": file["store_key"]}
+    if call.ended_at is None or not seconds or len(seconds) < len(recordings):
+        return
+    length, bound = (call.ended_at - call.started_at).total_seconds(), tolerance.total_seconds()
+    # Several files may follow each other or be the sides of one call: together they must not fall short of it, none outlasts it.
+    # A voicemail is what was said after the greeting.
+    short = call.kind == "recording" and sum(seconds) < length - bound
+    if short or max(seconds) > length + bound:
+        yield {"mismatch": "length", "call_seconds": length, "recorded_seconds": [round(each, 3) for each in seconds]}

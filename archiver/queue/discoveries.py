@@ -1,0 +1,57 @@
+"""How far the platform's listings have been read, so that a reading that was broken off goes on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from archiver.queue.database import Database
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One reading of a stretch of time, as it stands."""
+
+    id: int
+    reached: datetime
+    """All between here and where it began is in the queue."""
+    calls: int
+    added: int
+    problems: list[dict[str, Any]]
+    started_at: datetime
+    resumed: bool
+
+
+class Discoveries:
+    """The readings of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def begin(self, bot: str, purpose: str, start: datetime, end: datetime, *, newest_first: bool, afresh: bool) -> Reading:
+        """Begin a reading, or go on with the last one of just this stretch that never ended, unless `afresh`."""
+        row = await self._database.row("discovery_begin", bot, purpose, start, end, newest_first, afresh)
+        assert row is not None
+        return Reading(**dict(row))
+
+    async def advance(
+        self,
+        reading: Reading,
+        reached: datetime,
+        *,
+        calls: int = 0,
+        added: int = 0,
+        problems: Sequence[Mapping[str, Any]] = (),
+        finished: bool = False,
+    ) -> None:
+        """All up to `reached` is in the queue, so many calls more; `finished`: that is the whole."""
+        await self._database.row("discovery_advance", reading.id, reached, calls, added, list(problems), finished)
+
+    async def watermark(self, bot: str, purpose: str) -> datetime | None:
+        """Up to when this bot's calls have been read for this purpose."""
+        row = await self._database.row("discovery_watermark", bot, purpose)
+        assert row is not None
+        until: datetime | None = row["until"]
+        return until
