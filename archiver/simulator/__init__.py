@@ -6,6 +6,10 @@ imitates, and where each fact is from, is said where it is imitated; "vendor" me
     platform    the Simulator: both servers, the sessions, the report
     settings    what the platform enforces
     script      what each session answers, and what its recordings are like
+    calls       the script of a history: which calls the platform knows of
+    made        the calls of a history that are made up
+    history     the calls as the listings and the recordings API see them
+    listings    the sessions history and the call details
     scenario    a made-up night of sessions for the demo
     api         the recordings API, and the simulator's own control endpoints
     media       the media origin: one recording over HTTP, with its faults

@@ -26,7 +26,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 LONGEST = timedelta(days=1)
 
-Count = Annotated[int, Field(ge=0, le=10_000_000)]
+Count = Annotated[int, Field(ge=0, le=5_000_000)]
 Direction = Literal["Inbound", "Outbound"]
 Containment = Literal["dropOff", "selfService", "agent"]
 Outcome = Literal["success", "unavailable", "in_progress", "failing"]
@@ -69,7 +69,8 @@ class Call(Checked):
     user_id: str | None = None
     recording: Outcome = "success"
     """What the recordings API answers, where the session has no script of its own: "unavailable" for good; "in_progress" at the
-    first two asks (the call, then its media), then success; "failing": `failed` until the history has recovered."""
+    first two asks (the call, then its media; so again if it was forgotten meanwhile), then success; "failing": `failed` until
+    the history has recovered."""
     appears_at: Seconds | None = None
     """The listings show it from so many seconds after the script was given."""
     appears_after: Count | None = None

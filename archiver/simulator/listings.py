@@ -5,8 +5,8 @@ POST /agentassist/api/public/analytics/account/{accountId}/v2/callDetails?offset
 limits of the account's own), with the headers `accountId` and `iId`, the bot's ID.
 
 Made up, because the vendor's pages don't say: the words of the 400s; `sessionType`; of a call that is running the `sessionStatus`
-("active") and `finalStatus` ("OPEN"), that its `end_time` is null and its `sessionEndTime` left out; the `channel` of a chat in the
-details (its own name). An unknown key is a 400, so that a misspelt one cannot go unseen. All bots share the calls.
+("active") and `finalStatus` ("OPEN"), that its `end_time` is null and its `sessionEndTime` left out; the `channel` of a chat in
+the details (its own name). An unknown key is a 400, so that a misspelt one cannot go unseen. All bots share the calls.
 """
 
 from __future__ import annotations
@@ -231,9 +231,9 @@ def _details_window(query: DetailsQuery) -> tuple[int, int]:
         raise ValueError("callDetails: startDate is after endDate")
     if last - first > LONGEST_DETAILS:
         raise ValueError(f"callDetails: startDate and endDate are more than {LONGEST_DETAILS.days} days apart")
-    offset = timedelta(minutes=query.timeZoneOffset)
+    offset_ms = query.timeZoneOffset * 60_000
     # Calls are compared by the second, so the last one counts to its end.
-    return unix_ms(first + offset), unix_ms(last + offset) + 999
+    return unix_ms(first) + offset_ms, unix_ms(last) + offset_ms + 999
 
 
 def _voice(channels: list[str] | None) -> bool | None:

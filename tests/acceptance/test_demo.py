@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import jwt
 import pytest
 
 from tests.acceptance.conftest import Program, eventually
@@ -245,8 +247,31 @@ async def test_simulate_serves_until_it_is_stopped(blank: Program) -> None:
     assert not _open(port)
 
 
+async def test_simulate_lists_the_calls_of_a_history(blank: Program) -> None:
+    call = {"session_id": "one", "started_at": "2025-03-17T09:00:00Z"}
+    (blank.folder / "history.json").write_text(json.dumps({"calls": [call]}))
+    limits = ("--account-id", "a-1", "--account-rate-limit", "2/hour")
+    running = await blank.start("simulate", "--port", "0", "--history", "history.json", *limits)
+    await running.printed("ready")
+    api = (await _line(running, r"API +(http://127\.0\.0\.1:\d+)"))[1]
+    day = {"startDate": "2025-03-17 00:00:00", "endDate": "2025-03-17 23:59:59"}
+    token = jwt.encode({"sub": "a", "appId": "cs-simulated"}, "simulated-secret-of-no-worth-0123456789")
+    headers = {"auth": token, "accountId": "a-1", "iId": "st-simulated"}
+    async with aiohttp.ClientSession(api, headers=headers) as http:
+        for status in (200, 200, 429):
+            async with http.post("/agentassist/api/public/analytics/account/a-1/v2/callDetails", json=day) as response:
+                assert response.status == status
+                listed = await response.json()
+                assert status != 200 or [row["sessionId"] for row in listed["data"]] == ["one"]
+    running.send(signal.SIGTERM)
+    assert (await running.ended()).code == 143
+
+
 async def test_simulate_refuses_what_it_cannot_serve(blank: Program) -> None:
     (blank.folder / "sessions.json").write_text('[{"session_id": "x", "answer": []}]')
     (await blank("simulate", "--port", "0", "--sessions", "sessions.json")).refused(2, "answer", "x")
+    (blank.folder / "history.json").write_text('{"calls": [{"session_id": "x"}]}')
+    (await blank("simulate", "--port", "0", "--history", "history.json")).refused(2, "history", "started_at")
+    (await blank("simulate", "--port", "0", "--account-rate-limit", "fast")).refused(2, "account_rate_limits", "'fast'")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         (await blank("simulate", "--port", str(taken.getsockname()[1]))).refused(2, "simulate: ", "--port")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,28 @@ class Client:
             body = await response.read()
             parsed = await response.json() if "json" in response.content_type and body[:1] in b"{[" else None
             return Answer(response.status, response.headers, body, parsed)
+
+    async def sessions(self, body: Any = None, *, query: str = "", token: str | None = None, bot_id: str | None = None) -> Answer:
+        """A page of the sessions history."""
+        target = f"/api/public/bot/{bot_id or self.sim.bot_id}/getSessions{query}"
+        return await self.post(target, {} if body is None else body, {"auth": token or self.token()})
+
+    async def details(
+        self, body: Any = None, *, query: str = "", account: str | None = None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        """A page of the call details; of 17 March 2025 unless `body` says otherwise."""
+        of_account = self.sim.settings.account_id
+        day = {"startDate": "2025-03-17 00:00:00", "endDate": "2025-03-17 23:59:59"}
+        target = f"/agentassist/api/public/analytics/account/{account or of_account}/v2/callDetails{query}"
+        usual = {"auth": self.token(), "accountId": of_account, "iId": self.sim.bot_id}
+        content = body if isinstance(body, bytes) else day | (body or {})
+        return await self.post(target, content, usual | (headers or {}))
+
+    async def post(self, target: str, body: Any, headers: dict[str, str]) -> Answer:
+        """`body` as JSON, or verbatim where it is bytes."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        async with self.http.post(self.sim.api_url + target, data=data, headers=headers) as response:
+            return Answer(response.status, response.headers, await response.read(), await response.json())
 
     async def ask_raw(self) -> bytes:
         """`ask`, down to the bytes that come back."""

@@ -1,0 +1,426 @@
+"""Both listings: the sessions history and the call details."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from archiver.simulator import history as history_module
+from archiver.simulator.history import Call, History, HistoryScript
+from archiver.simulator.platform import Simulator
+
+from .conftest import Answer, Client
+from .test_history import MADE, call
+
+DAY = {"dateFrom": "2025-03-17", "dateTo": "2025-03-17"}
+
+
+def ids(answer: Answer) -> list[str]:
+    """The sessions of a page, in its order."""
+    assert answer.status == 200, answer
+    rows = answer.json["sessions" if "sessions" in answer.json else "data"]
+    return [row["sessionId"] for row in rows]
+
+
+@pytest.fixture
+def unlimited(sim: Simulator) -> Simulator:
+    sim.settings.rate_limits = sim.settings.account_rate_limits = ()
+    return sim
+
+
+# The sessions history -------------------------------------------------------------------------------------
+
+
+async def test_a_row_of_the_sessions_history(client: Client) -> None:
+    fields = {"language": "de", "tags": ["vip"], "user_id": "u-1", "agent": "Ada", "channel": "audiocodes"}
+    running = call("running", "10:00:00", ended_at=None)
+    client.sim.set_history({"calls": [call("one", "09:00:00.250", **fields), running, call("chat", "08:00:00", channel="web")]})
+    answer = await client.sessions(DAY | {"skip": 0, "limit": 100, "includeMeta": True})
+    assert (answer.json["total"], answer.json["moreAvailable"]) == (3, False)
+    first, second, third = answer.json["sessions"]
+    assert (first["sessionId"], first["end_time"], first["sessionStatus"]) == ("running", None, "active")
+    assert second == {
+        "sessionId": "one",
+        "botId": client.sim.bot_id,
+        "channel": "audiocodes",
+        "userId": "u-1",
+        "start_time": "2025-03-17T09:00:00.250Z",
+        "end_time": "2025-03-17T09:00:01.750Z",
+        "session_lang": "de",
+        "sessionType": "Interactive",
+        "sessionStatus": "closed",
+        "tags": ["vip"],
+        "containmentType": "agent",
+    }
+    assert (third["sessionId"], third["channel"]) == ("chat", "web")
+
+
+async def test_pages_of_the_sessions_history_are_newest_first_and_complete(client: Client) -> None:
+    client.sim.set_history({"made": MADE | {"calls": 250, "other_channels": 30}})
+    pages = [await client.sessions(DAY | {"skip": skip, "limit": 100}) for skip in (0, 100, 200, 300)]
+    assert [len(ids(page)) for page in pages] == [100, 100, 50, 0]
+    assert [page.json["moreAvailable"] for page in pages] == [True, True, False, False]
+    assert {page.json["total"] for page in pages} == {250}
+    starts = [row["start_time"] for page in pages for row in page.json["sessions"]]
+    assert starts == sorted(starts, reverse=True)
+    listed = {each for page in pages for each in ids(page)}
+    assert len(listed) == 250
+    assert {each.session_id for each in client.sim.calls()} < listed
+
+
+@pytest.mark.parametrize(
+    ("window", "found"),
+    [
+        ({"dateFrom": "2025-03-17", "dateTo": "2025-03-17"}, ["last", "middle", "first"]),
+        ({"dateFrom": "2025-03-16", "dateTo": "2025-03-16"}, ["before"]),
+        ({"dateFrom": "2025-03-17T00:00:00.001Z", "dateTo": "2025-03-17"}, ["last", "middle"]),
+        ({"dateFrom": "2025-03-17T09:00:00.500Z", "dateTo": "2025-03-17T09:00:00.500Z"}, ["middle"]),
+        ({"dateFrom": "2025-03-17T09:00:00.5Z", "dateTo": "2025-03-17T23:59:59.998Z"}, ["middle"]),
+        ({"dateFrom": "2025-03-17T09:00:00.501Z", "dateTo": "2025-03-18T00:00:00.000Z"}, ["after", "last"]),
+        ({"dateTo": "2025-03-17T09:00:00.499Z"}, ["first", "before"]),
+        ({"dateTo": "2025-03-10"}, []),
+    ],
+)
+async def test_both_bounds_are_included_to_the_millisecond(client: Client, window: dict[str, Any], found: list[str]) -> None:
+    calls = [call("first", "00:00:00"), call("middle", "09:00:00.500"), call("last", "23:59:59.999")]
+    calls.append(call("before", started_at="2025-03-16T23:59:59.999Z"))
+    calls.append(call("after", started_at="2025-03-18T00:00:00Z", ended_at=None))
+    client.sim.set_history({"calls": calls})
+    assert ids(await client.sessions(window)) == found
+
+
+async def test_without_dates_it_is_the_last_seven_days(client: Client) -> None:
+    now = datetime.now(UTC)
+    starts = {"now": now, "six": now - timedelta(days=6, hours=23), "seven": now - timedelta(days=7, seconds=1)}
+    client.sim.set_history({"calls": [{"session_id": each, "started_at": at.isoformat()} for each, at in starts.items()]})
+    assert ids(await client.sessions()) == ["now", "six"]
+
+
+async def test_given_sessions_can_be_looked_up(client: Client) -> None:
+    hidden = call("hidden", appears_after=9)
+    client.sim.set_history({"calls": [call("a", "08:00:00"), call("b"), call("c", channel="web"), hidden], "made": MADE})
+    made = client.sim.calls(datetime(2025, 3, 17, 10, tzinfo=UTC))[0].session_id
+    answer = await client.sessions({"sessionId": ["b", "unknown", "a", "hidden", "b", made]})
+    assert ids(answer) == [made, "b", "a"]
+    assert (answer.json["total"], answer.json["moreAvailable"]) == (3, False)
+    assert (await client.sessions({"sessionId": ["x"] * 50})).json["sessions"] == []
+
+
+@pytest.mark.parametrize(("containment", "found"), [("agent", ["b"]), ("selfService", ["a"]), ("dropOff", ["c"])])
+async def test_the_sessions_history_can_be_filtered_by_containment(client: Client, containment: str, found: list[str]) -> None:
+    client.sim.set_history({"calls": [call("a"), call("b", agent="Ada"), call("c", voicemail=True)]})
+    answer = await client.sessions(DAY, query=f"?containmentType={containment}")
+    assert (ids(answer), answer.json["total"]) == (found, 1)
+
+
+async def test_the_total_of_the_sessions_history_can_be_wrong(client: Client) -> None:
+    client.sim.set_history({"calls": [call("a"), call("b")]})
+    client.sim.alter({"session_totals": "wrong"})
+    answer = await client.sessions(DAY | {"skip": 1})
+    assert (answer.json["total"], answer.json["moreAvailable"]) == (9, False)
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "says"),
+    [
+        ({"limit": 101}, "", "limit"),
+        ({"limit": 0}, "", "limit"),
+        ({"limit": "10"}, "", "limit"),
+        ({"skip": -1}, "", "skip"),
+        ({"dateFrom": "17.03.2025"}, "", "dateFrom"),
+        ({"dateFrom": "2025-03-32"}, "", "dateFrom"),
+        ({"dateFrom": "2025-03-17T09:00:00Z"}, "", "dateFrom"),
+        ({"dateTo": "2025-03-17T09:00:00.000+01:00"}, "", "dateTo"),
+        ({"dateFrom": "2025-03-18", "dateTo": "2025-03-17"}, "", "dateFrom is after dateTo"),
+        ({"sessionId": ["x"] * 51}, "", "sessionId"),
+        ({"datefrom": "2025-03-17"}, "", "datefrom: Extra inputs"),
+        ({}, "?containmentType=agents", "containmentType"),
+        (b"[]", "", "not a JSON object"),
+        (b"{", "", "Expecting"),
+        (b"\xff", "", "decode"),
+    ],
+)
+async def test_a_wrong_question_to_the_sessions_history_is_a_400(client: Client, body: Any, query: str, says: str) -> None:
+    answer = await client.sessions(body, query=query)
+    assert answer.status == 400
+    assert says in answer.message
+    report = client.sim.report()
+    assert (report["listings"]["get_sessions"], report["listings"]["refused"]) == (1, 1)
+    assert report["api"]["max_in_window"]["minute"] == 1
+
+
+# The call details -----------------------------------------------------------------------------------------
+
+
+async def test_a_row_of_the_call_details(client: Client) -> None:
+    fields = {
+        "caller": "+15550100",
+        "callee": "+15550199",
+        "agent": "Ada",
+        "agent_id": "a-1",
+        "queue": "Claims",
+        "dispositions": ["Resolved"],
+        "conversation_id": "c-1",
+        "user_id": "u-1",
+        "direction": "Outbound",
+    }
+    client.sim.set_history({"calls": [call("one", "12:37:00.999", **fields), call("two", ended_at=None, voicemail=True)]})
+    answer = await client.details({"channels": ["voice"], "direction": "Both", "timeZoneOffset": 0, "selectedFields": ["skills"]})
+    first, second = answer.json["data"]
+    assert first == {
+        "conversationId": "c-1",
+        "sessionId": "one",
+        "channel": "Voice",
+        "isVoicemail": "NO",
+        "Direction": "Outbound",
+        "sessionStartTime": "2025-03-17T12:37:00",
+        "sessionEndTime": "2025-03-17T12:37:02",
+        "finalStatus": "CLOSED",
+        "botId": client.sim.bot_id,
+        "userId": "u-1",
+        "metaInfo": {"caller": "+15550100", "callee": "+15550199"},
+        "destinations": [{"queueName": "Claims", "respondingAgent": {"agentId": "a-1", "name": "Ada"}}],
+        "dispositions": ["Resolved"],
+    }
+    assert "sessionEndTime" not in second
+    assert (second["isVoicemail"], second["finalStatus"], second["destinations"]) == ("YES", "OPEN", [])
+    assert second["conversationId"].startswith("c-")
+    assert second["userId"].startswith("u-")
+
+
+async def test_times_are_local_and_whole_seconds_and_both_included(client: Client) -> None:
+    times = {"before": "09:59:59.999", "first": "10:00:00.000", "last": "10:00:59.999", "after": "10:01:00.000"}
+    client.sim.set_history({"calls": [call(each, at) for each, at in times.items()]})
+    india = {"startDate": "2025-03-17 15:30:00", "endDate": "2025-03-17 15:30:59", "timeZoneOffset": -330}
+    new_york = {"startDate": "2025-03-17 05:00:00", "endDate": "2025-03-17 05:00:59", "timeZoneOffset": 300}
+    answer = await client.details(india)
+    assert ids(answer) == ["last", "first"]
+    assert answer.json["data"][1]["sessionStartTime"] == "2025-03-17T15:30:00"
+    assert answer.json["data"][1]["sessionEndTime"] == "2025-03-17T15:30:01"
+    answer = await client.details(new_york)
+    assert ids(answer) == ["last", "first"]
+    assert answer.json["data"][0]["sessionStartTime"] == "2025-03-17T05:00:59"
+    second = {"startDate": "2025-03-17 10:00:59", "endDate": "2025-03-17 10:00:59"}
+    assert ids(await client.details(second)) == ["last"]
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ({}, ["chat", "out", "in"]),
+        ({"channels": []}, ["chat", "out", "in"]),
+        ({"channels": ["voice"]}, ["out", "in"]),
+        ({"channels": ["chat"]}, ["chat"]),
+        ({"channels": ["voice", "chat"]}, ["chat", "out", "in"]),
+        ({"direction": "Inbound"}, ["chat", "in"]),
+        ({"channels": ["voice"], "direction": "Outbound"}, ["out"]),
+    ],
+)
+async def test_the_call_details_can_be_filtered(client: Client, body: dict[str, Any], found: list[str]) -> None:
+    calls = [
+        call("in", "08:00:00"),
+        call("out", direction="Outbound", channel="IVR"),
+        call("chat", "10:00:00", channel="msteams"),
+    ]
+    client.sim.set_history({"calls": calls})
+    assert ids(await client.details(body)) == found
+
+
+async def test_a_window_shows_at_most_ten_pages_of_a_hundred(client: Client, unlimited: Simulator) -> None:
+    unlimited.set_history({"made": MADE | {"calls": 1500}})
+    pages = [await client.details(query=f"?offset={page}&limit=100") for page in range(10)]
+    shown = [each for page in pages for each in ids(page)]
+    newest = [each.session_id for each in reversed(unlimited.calls())]
+    assert shown == newest[:1000]
+    assert (await client.details(query="?offset=10&limit=100")).status == 400
+    hour = {"startDate": "2025-03-17 03:00:00", "endDate": "2025-03-17 03:59:59"}
+    assert ids(await client.details(hour, query="?offset=9&limit=100")) == []
+
+
+async def test_the_order_of_the_call_details_can_be_turned(client: Client, unlimited: Simulator) -> None:
+    unlimited.set_history({"made": MADE | {"calls": 25}})
+    unlimited.alter({"page_order": "oldest"})
+    shown = [each for page in range(3) for each in ids(await client.details(query=f"?offset={page}&limit=10"))]
+    assert shown == [each.session_id for each in unlimited.calls()]
+
+
+async def test_what_num_results_counts_is_a_setting(client: Client) -> None:
+    client.sim.set_history({"made": MADE | {"calls": 25}})
+    counts = {}
+    for each in ("page", "all", "wrong"):
+        client.sim.alter({"num_results": each})
+        counts[each] = [(await client.details(query=f"?offset={page}&limit=10")).json["numResults"] for page in (0, 2, 3)]
+    assert counts == {"page": [10, 5, 0], "all": [25, 25, 25], "wrong": [32, 32, 32]}
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "says"),
+    [
+        ({}, "?limit=101", "limit"),
+        ({}, "?limit=0", "limit"),
+        ({}, "?offset=10", "offset"),
+        ({}, "?offset=-1", "offset"),
+        ({}, "?page=1", "page"),
+        ({"endDate": "2025-03-24 00:00:01"}, "", "more than 7 days"),
+        ({"endDate": "2025-03-16 23:59:59"}, "", "startDate is after endDate"),
+        ({"startDate": "2025-03-17"}, "", "startDate"),
+        ({"startDate": "2025-03-17T00:00:00"}, "", "startDate"),
+        ({"startDate": "2025-02-30 00:00:00"}, "", "startDate"),
+        ({"startDate": None}, "", "startDate"),
+        ({"timeZoneOffset": "0"}, "", "timeZoneOffset"),
+        ({"timeZoneOffset": 901}, "", "timeZoneOffset"),
+        ({"direction": "Sideways"}, "", "direction"),
+        ({"chanels": ["voice"]}, "", "chanels: Extra inputs"),
+        (b"", "", "startDate: Field required"),
+    ],
+)
+async def test_a_wrong_question_to_the_call_details_is_a_400(client: Client, body: Any, query: str, says: str) -> None:
+    answer = await client.details(body, query=query)
+    assert answer.status == 400
+    assert says in answer.message
+    report = client.sim.report()["listings"]
+    assert (report["call_details"], report["refused"], report["max_in_window"]["minute"]) == (1, 1, 1)
+
+
+async def test_a_window_of_seven_days_and_the_earliest_of_all_are_answered(client: Client) -> None:
+    client.sim.set_history({"calls": [call("one")]})
+    assert ids(await client.details({"endDate": "2025-03-24 00:00:00"})) == ["one"]
+    earliest = {"startDate": "0001-01-01 00:00:00", "endDate": "0001-01-01 00:00:00", "timeZoneOffset": -330}
+    assert ids(await client.details(earliest)) == []
+
+
+async def test_the_headers_name_the_account_and_the_bot(client: Client) -> None:
+    for headers in ({"accountId": "a-other"}, {"iId": "st-other"}, {"iId": ""}):
+        assert (await client.details(headers=headers)).status == 400
+    assert (await client.details(account="a-other")).status == 400
+    assert (await client.details(account="a-other", headers={"accountId": "a-other"})).status == 400
+    assert client.sim.report()["listings"]["refused"] == 5
+    assert (await client.details()).status == 200
+
+
+# Calls that appear late -----------------------------------------------------------------------------------
+
+
+async def test_a_call_appears_after_so_many_listings_of_either_kind(client: Client) -> None:
+    client.sim.set_history({"calls": [call("early"), call("late", "08:00:00", appears_after=3)]})
+    assert ids(await client.sessions(DAY)) == ["early"]
+    assert (await client.sessions({"limit": 0})).status == 400
+    assert ids(await client.details()) == ["early"]
+    assert ids(await client.sessions({"sessionId": ["late"]})) == []
+    assert ids(await client.details()) == ["early", "late"]
+    answer = await client.sessions(DAY)
+    assert (ids(answer), answer.json["total"]) == (["early", "late"], 2)
+
+
+def test_a_call_appears_by_the_clock() -> None:
+    now = [1000.0]
+    calls = [call("early"), call("late", appears_at=5), call("both", appears_at=1, appears_after=4)]
+    history = History(HistoryScript.from_json({"calls": calls}), clock=lambda: now[0])
+
+    def listed() -> list[str]:
+        history.begin_listing()
+        fit = history_module.details_filter(voice=True)
+        page = history.page(fit, 0, 2**60, skip=0, limit=10, newest_first=False)
+        assert page.total == len(page.calls)
+        return sorted(each.session_id for each in page.calls)
+
+    assert listed() == ["early"]
+    now[0] += 4.9
+    assert listed() == ["early"]
+    now[0] += 0.1
+    assert listed() == ["early", "late"]
+    assert listed() == ["early", "late"]
+    assert listed() == ["both", "early", "late"]
+
+
+# Access and limits ----------------------------------------------------------------------------------------
+
+
+async def test_each_api_needs_its_scope(client: Client) -> None:
+    client.sim.set_history({"calls": [call("one")]})
+    for scopes, statuses in {
+        ("Bot Sessions",): (200, 403, 403),
+        ("SmartAssist Analytics",): (403, 200, 403),
+        ("SmartAssist Recordings",): (403, 403, 200),
+    }.items():
+        client.sim.alter({"scopes": list(scopes)})
+        answers = [await client.sessions(DAY), await client.details(), await client.ask("one")]
+        assert tuple(answer.status for answer in answers) == statuses
+        assert all("lacks the scope" in answer.message for answer in answers if answer.status == 403)
+    report = client.sim.report()
+    assert report["api"]["by_status"] == {"unauthorized": 2, "success": 1}
+    assert report["listings"]["unauthorized"] == 4
+    assert report["listings"]["max_in_window"]["minute"] == 1
+
+
+def test_an_unknown_scope_is_refused(sim: Simulator) -> None:
+    with pytest.raises(ValueError, match="scopes"):
+        sim.alter({"scopes": ["Bot sessions"]})
+
+
+async def test_the_token_is_checked(client: Client) -> None:
+    bad = client.token(key="x" * 64)
+    assert (await client.sessions(DAY, token=bad)).status == 401
+    assert (await client.details(headers={"auth": bad})).status == 401
+    client.sim.reject_credentials = True
+    assert (await client.sessions(DAY)).status == 401
+    assert (await client.sessions(DAY, bot_id="st-other")).status == 404
+    report = client.sim.report()
+    assert (report["listings"]["unauthorized"], report["listings"]["refused"]) == (3, 0)
+    assert report["api"]["max_in_window"]["minute"] == 0
+
+
+async def test_the_sessions_history_counts_against_the_bot_and_the_call_details_against_the_account(client: Client) -> None:
+    client.sim.settings.rate_limits = ("2/hour",)
+    client.sim.settings.account_rate_limits = ("3/hour",)
+    assert [(await client.sessions(DAY)).status for _ in range(3)] == [200, 200, 429]
+    assert (await client.ask()).status == 429
+    answers = [await client.details() for _ in range(4)]
+    assert [answer.status for answer in answers] == [200, 200, 200, 429]
+    assert "Rate limit" in answers[-1].message
+    assert 3500 < int(answers[-1].headers["Retry-After"]) <= 3600
+    report = client.sim.report()
+    assert report["listings"] == {
+        "get_sessions": 3,
+        "call_details": 4,
+        "refused": 0,
+        "unauthorized": 0,
+        "rate_limited": 2,
+        "rows": 0,
+        "max_in_window": {"minute": 3, "hour": 3},
+    }
+    assert report["api"]["max_in_window"] == {"minute": 2, "hour": 2}
+    assert report["api"]["rate_limited"] == 1
+
+
+async def test_all_bots_share_the_accounts_limit(client: Client) -> None:
+    client.sim.settings.account_rate_limits = ("1/hour",)
+    client.sim.add_bot("st-2", client.sim.client_id, client.sim.client_secret)
+    assert (await client.details()).status == 200
+    assert (await client.details(headers={"iId": "st-2"})).status == 429
+
+
+async def test_the_report_counts_rows_and_a_waiter_is_woken(client: Client) -> None:
+    client.sim.set_history({"calls": [call("a"), call("b"), call("c", channel="web")]})
+    await client.sessions(DAY | {"limit": 2})
+    await client.details({"channels": ["voice"]})
+    report = await client.sim.wait_for(lambda report: report["listings"]["rows"] == 4)
+    assert (report["listings"]["get_sessions"], report["listings"]["call_details"]) == (1, 1)
+
+
+def test_a_page_of_many_calls_does_not_look_at_them_all(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    sim.set_history({"made": MADE | {"calls": 20_000}})
+    history = sim._listings.history
+    looked_at: list[int] = []
+    call_of = History.__getitem__
+
+    def watched(self: History, number: int) -> Call:
+        looked_at.append(number)
+        return call_of(self, number)
+
+    monkeypatch.setattr(History, "__getitem__", watched)
+    history.begin_listing()
+    page = history.page(history_module.sessions_filter(), 0, 2**60, skip=19_950, limit=100, newest_first=True)
+    assert (len(page.calls), page.total, len(looked_at)) == (50, 20_000, 50)
