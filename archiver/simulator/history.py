@@ -120,10 +120,13 @@ class History:
         call = self.find(session_id)
         if call is None:
             return None
-        answers = [StatusAnswer(status=status) for status in self._statuses(call)]
-        seconds = ((call.ended_ms or call.started_ms) - call.started_ms) / 1000
-        audio = Audio(seconds=max(seconds, SHORTEST_SECONDS))
-        return SessionScript(session_id=session_id, answers=list(answers), recordings=[RecordingScript(audio=audio)])
+        statuses = self._statuses(call)
+        recordings = []
+        if call.ended_ms is not None and statuses != ["media_unavailable"]:
+            seconds = (call.ended_ms - call.started_ms) / 1000
+            recordings.append(RecordingScript(audio=Audio(seconds=max(seconds, SHORTEST_SECONDS))))
+        answers = [StatusAnswer(status=status) for status in statuses]
+        return SessionScript(session_id=session_id, answers=list(answers), recordings=recordings)
 
     def _statuses(self, call: Call) -> list[str]:
         if not call.is_voice or call.voicemail or call.recording == "unavailable":

@@ -73,7 +73,7 @@ class MadeCalls:
     def __getitem__(self, number: int) -> Call:
         kind = self._kinds[number] & ~_OUTBOUND
         facts = self._facts(number)
-        who, started = f"{facts[5:13].hex()}", EPOCH + self.starts[number] * MILLISECOND
+        who, started = facts[5:13].hex(), EPOCH + self.starts[number] * MILLISECOND
         customer, line = f"+1555{int.from_bytes(facts[5:9]) % 10**7:07}", f"+1800555{facts[9] % 4:04}"
         outbound = bool(self._kinds[number] & _OUTBOUND)
         answered = kind not in {_VOICEMAIL, _CHAT}
