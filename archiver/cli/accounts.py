@@ -23,6 +23,9 @@ from archiver.stores import open_store
 SHOWN = 50
 """Items that a terminal is shown."""
 
+SETTLED = ("unavailable", "cancelled")
+"""Nothing is to be done about these: a terminal is told how many they are."""
+
 COLUMNS = (
     "bot", "session_id", "kind", "state", "reason", "started_at", "first_asked_at", "last_asked_at", "asks", "run_at",
     "finished_at", "cancelled_by", "because", "mismatches",
@@ -71,8 +74,8 @@ def as_document(closing: Closing) -> dict[str, Any]:
     """JSON."""
     account, spans = closing.account, closing.spans
     return {
-        "from": min((span.start for span in spans.values()), default=None),
-        "to": max((span.end for span in spans.values()), default=None),
+        "from": min(span.start for span in spans.values()).isoformat(),
+        "to": max(span.end for span in spans.values()).isoformat(),
         **{name: account.counts[name] for name in COUNTS},
         "complete": closing.complete,
         "bots": [
@@ -124,12 +127,15 @@ def _print_table(closing: Closing) -> None:
         mark = "complete" if closed(counts) else "[bold]open[/bold]"
         days.add_row(mark, day.isoformat(), safe(bot), *(f"{counts[name]:,}" if counts[name] else "" for name in COUNTS))
     out.print(days)
-    for item in account.items[:SHOWN]:
+    open_items = [item for item in account.items if item.state not in SETTLED]
+    for item in open_items[:SHOWN]:
         facts = ", ".join(f"{key} {value}" for key, value in item.facts.items())
         line = f"{item.state}: {safe(item.bot)} {safe(item.session_id)} {safe(item.kind)}: {safe(item.reason)}"
         out.print(line + (f" ({safe(facts)})" if facts else ""), soft_wrap=True)
-    if len(account.items) > SHOWN:
-        out.print(f"... and {len(account.items) - SHOWN:,} more (--format csv or json lists them all)")
+    if len(open_items) > SHOWN:
+        out.print(f"... and {len(open_items) - SHOWN:,} more")
+    if len(account.items) > min(len(open_items), SHOWN):
+        out.print("--format csv or json names every session that is not simply archived, and why")
     counts = account.counts
     sum_of = ", ".join(f"{counts[name]:,} {name}" for name in OUTCOMES if counts[name])
     beside = ", ".join(f"{counts[name]:,} {name}" for name in BESIDE if counts[name])
