@@ -52,7 +52,7 @@ class Closing:
 async def close_account(
     settings: Settings, database: Database, queue: Queue, bots: Sequence[BotSettings], spans: Mapping[str, Span]
 ) -> Closing:
-    """Account for the calls of each bot's span. Changes nothing. Raises DatabaseError, StoreError."""
+    """Account for the calls of each bot, of its span. Changes nothing. Raises DatabaseError, StoreError."""
     async with (
         opened_listings(settings, database, queue) as listings,
         open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store,

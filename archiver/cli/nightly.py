@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
@@ -28,12 +29,17 @@ from archiver.discovery import Discovered
 from archiver.errors import UsageError
 from archiver.kore.calls import Span
 from archiver.observe.logs import logger
+from archiver.queue.database import Database
 from archiver.queue.discoveries import Discoveries
+from archiver.queue.sessions import Queue
 from archiver.worker import Drained
 
 log = logger(__name__)
 
 PURPOSE = "nightly"
+
+ROUNDS = 2
+"""So often a night is gone through while calls of it are listed only after it was read."""
 
 
 @click.command(short_help="Discover, archive and account for all calls since the last complete night.")
@@ -55,8 +61,9 @@ def command(
     Kubernetes CronJob.
 
     A night ends at midnight in the bot's time zone. It begins where the last one ended, and discovery.overlap before, since calls
-    are listed late, too; the first one begins a day before its end. Two at once don't collide: the second waits while the first
-    reads the listings, then both archive. What is broken off goes on the next time.
+    are listed late, too; the first one begins a day before its end. What is listed only while it archives is archived as well.
+    Two at once don't collide: the second waits while the first reads the listings, then both archive. What is broken off goes on
+    the next time.
 
     Exit codes: 0 every call is accounted for; 1 fatal; 2 usage or configuration; 3 some failed, are pending, missing or
     mismatched, or a bot was refused; 130, 143 stopped by a signal.
@@ -82,21 +89,34 @@ async def _night(
         await queue.record_bots([bot.name for bot in settings.bots], complete=False)
         now, discoveries = await queue.clock(), Discoveries(database)
         spans = {bot.name: await _span(settings, discoveries, bot, start, end, now) for bot in bots}
-        reading = Reading(settings, database, queue, PURPOSE)
-        async with opened_listings(settings, database, queue) as listings:
-            with bars() as progress:
-                shown = ListingProgress(progress)
+        rounds = 0
+        while True:
+            failed = await _discover(settings, database, queue, bots, spans)
+            received, drained = await worked(settings, database, queue, max_wait=max_wait)
+            if received:  # stopped: nothing is closed yet
+                return received, drained, None
+            listed = [bot for bot in bots if bot.name not in failed]
+            closing = await close_account(settings, database, queue, listed, spans)
+            rounds += 1
+            if rounds == ROUNDS or not closing.account.counts["missing"]:
+                return received, drained, replace(closing, failed={**failed, **closing.failed})
+            log.info("calls_listed_late", calls=closing.account.counts["missing"])
 
-                async def read(bot: BotSettings) -> Discovered:
-                    return await reading.read(listings[bot.name], spans[bot.name], shown)
 
-                _, failed = await each_bot(bots, read)
-        received, drained = await worked(settings, database, queue, max_wait=max_wait)
-        if received:  # stopped: nothing is closed yet
-            return received, drained, None
-        listed = [bot for bot in bots if bot.name not in failed]
-        closing = await close_account(settings, database, queue, listed, {bot.name: spans[bot.name] for bot in listed})
-        return received, drained, replace(closing, failed={**failed, **closing.failed})
+async def _discover(
+    settings: Settings, database: Database, queue: Queue, bots: Sequence[BotSettings], spans: Mapping[str, Span]
+) -> dict[str, str]:
+    """Put each bot's night into the queue; returns why not, of those that the platform refused."""
+    reading = Reading(settings, database, queue, PURPOSE)
+    async with opened_listings(settings, database, queue) as listings:
+        with bars() as progress:
+            shown = ListingProgress(progress)
+
+            async def read(bot: BotSettings) -> Discovered:
+                return await reading.read(listings[bot.name], spans[bot.name], shown)
+
+            _, failed = await each_bot(bots, read)
+    return failed
 
 
 async def _span(

@@ -241,7 +241,7 @@ class Listing:
 
 
 class _TooBusy(Exception):
-    """A stretch has more rows than can be shown. `within`: the time that those shown are from."""
+    """A stretch has more rows than can be shown. `within`: a time that has about as many as can be."""
 
     def __init__(self, within: timedelta) -> None:
         self.within = within
@@ -306,8 +306,10 @@ class Reader:
                 here.add(row.identity)
                 listing.take(row)
             full = source.most is not None and seen >= source.most
-            if divisible and (full or (source.most is not None and (page.total or 0) > source.most)):
-                raise _TooBusy(_time_of(listing.calls.values()) if full else span.length)
+            if divisible and full:
+                raise _TooBusy(_time_of(listing.calls.values()))
+            if divisible and source.most is not None and page.total is not None and page.total > source.most:
+                raise _TooBusy(span.length * (source.wanted / page.total))
             listing.whole = listing.whole and not full
             more = self._believes_totals and page.total is not None and page.total > seen
             if not page.rows or not listing.whole or (len(page.rows) < PAGE and not more):

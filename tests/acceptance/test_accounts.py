@@ -1,0 +1,346 @@
+"""Which calls took place, and what became of each: discover, nightly and reconcile as their users meet them."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import os
+import signal
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from archiver.simulator.platform import Simulator
+from tests.acceptance.conftest import Program, eventually
+
+DAY = "2025-03-09"
+NEXT = "2025-03-10"
+
+
+@pytest.fixture
+def data(data: dict[str, Any], simulator: Simulator) -> dict[str, Any]:
+    simulator.settings.account_rate_limits = ()
+    data["bots"][0] |= {"account_id": simulator.settings.account_id, "account_rate_limits": ["60000/minute"]}
+    return data
+
+
+def call(number: int, started_at: str | datetime, seconds: float = 1, **fields: Any) -> dict[str, Any]:
+    start = datetime.fromisoformat(started_at) if isinstance(started_at, str) else started_at
+    start = start if start.tzinfo else start.replace(tzinfo=UTC)
+    end = (start + timedelta(seconds=seconds)).isoformat()
+    return {"session_id": f"65e7133a3242653c{number:08x}", "started_at": start.isoformat(), "ended_at": end, **fields}
+
+
+def made(**changes: Any) -> dict[str, Any]:
+    fields = {"from": f"{DAY}T00:00:00Z", "to": f"{NEXT}T00:00:00Z", "calls": 300, "seed": 7, "seconds": [0.5, 1.5]}
+    return {"made": fields | changes}
+
+
+def counts_of(document: dict[str, Any]) -> dict[str, int]:
+    names = ("calls", "archived", "unavailable", "failed", "pending", "cancelled", "missing", "unlisted", "mismatched")
+    return {name: document[name] for name in names if document[name]}
+
+
+async def account(archiver: Program, *arguments: str, code: int) -> dict[str, Any]:
+    result = await archiver("reconcile", "--from", DAY, "--to", NEXT, "--format", "json", *arguments)
+    assert result.code == code, result
+    document: dict[str, Any] = result.document
+    return document
+
+
+# --- nightly
+
+
+async def test_a_night_closes_its_account(archiver: Program, simulator: Simulator) -> None:
+    simulator.set_history(made(unavailable=20, in_progress=12, failing=3, other_channels=15, voicemails=0))
+    night = await archiver("nightly", "--from", DAY, "--to", NEXT, "--format", "json")
+    assert night.code == 3, night
+    document = night.document
+    assert counts_of(document) == {"calls": 285, "archived": 262, "unavailable": 20, "failed": 3}
+    assert (document["from"], document["to"]) == (f"{DAY}T00:00:00+00:00", f"{NEXT}T00:00:00+00:00")
+    assert Counter(item["state"] for item in document["items"]) == {"unavailable": 20, "failed": 3}
+    for item in document["items"]:
+        assert item.keys() >= {"session_id", "bot", "kind", "state", "reason", "first_asked_at", "asks"}
+    assert [(day["day"], day["calls"], day["complete"]) for day in document["days"]] == [(DAY, 285, False)]
+
+    simulator.set_history({"recovered": True})
+    assert (await archiver("retry")).code == 0
+    assert (await archiver("worker", "--drain")).code == 0
+    assert counts_of(await account(archiver, code=0)) == {"calls": 285, "archived": 265, "unavailable": 20}
+    assert (await archiver("nightly", "--to", NEXT)).code == 0
+
+
+async def test_each_night_begins_where_the_last_one_ended_less_the_overlap(archiver: Program, simulator: Simulator) -> None:
+    today = datetime.now(UTC).date()
+    nights = [datetime.combine(today - timedelta(days=n), datetime.min.time(), UTC) for n in range(4)]
+    late = call(9, nights[2] - timedelta(hours=3), appears_after=3)
+    simulator.set_history({"calls": [call(1, nights[3]), call(2, nights[2]), call(3, nights[1]), call(4, nights[0]), late]})
+    first = (await archiver("nightly", "--to", nights[2].isoformat(), "--format", "json")).document
+    assert (first["from"], counts_of(first)) == (nights[3].isoformat(), {"calls": 1, "archived": 1})
+    # What was listed late is found by the next night; the one before last is not read again.
+    second = (await archiver("nightly", "--to", nights[1].isoformat(), "--format", "json")).document
+    assert (second["from"], counts_of(second)) == (nights[3].isoformat(), {"calls": 3, "archived": 3})
+    third = (await archiver("nightly", "--format", "json")).document
+    assert (third["from"], third["to"]) == (nights[2].isoformat(), nights[0].isoformat())
+    assert counts_of(third) == {"calls": 2, "archived": 2}
+    gap = await archiver(
+        "nightly", "--from", (nights[0] + timedelta(minutes=1)).isoformat(), "--to", datetime.now(UTC).isoformat()
+    )
+    gap.refused(2, "leave a gap", "--from")
+
+
+async def test_two_nights_at_once_do_not_collide(archiver: Program, simulator: Simulator, sql: Any) -> None:
+    simulator.set_history(made(calls=120))
+    results = await asyncio.gather(*(archiver("nightly", "--from", DAY, "--to", NEXT, "--format", "json") for _ in range(2)))
+    assert [result.code for result in results] == [0, 0], results
+    assert {result.document["archived"] for result in results} == {120}
+    assert await sql.fetchval("SELECT count(*) FROM archive_queue") == 120
+    assert simulator.report()["media"]["complete"] == 120
+
+
+async def test_a_night_that_is_stopped_goes_on(archiver: Program, simulator: Simulator, sql: Any) -> None:
+    simulator.set_history(made(calls=60))
+    simulator.script_all([{"session_id": simulator.calls()[7].session_id, "answers": [{"fault": "hang"}]}])
+    night = await archiver.start("nightly", "--from", DAY, "--to", NEXT)
+    await eventually(lambda: sql.fetchval("SELECT count(*) = 59 FROM archive_queue WHERE state = 'archived'"))
+    night.send(signal.SIGTERM)
+    night.send(signal.SIGTERM)
+    assert (await night.ended()).code == 143
+    simulator.script_all([{"session_id": simulator.calls()[7].session_id}])
+    assert (await archiver("nightly", "--from", DAY, "--to", NEXT)).code == 0
+    assert await sql.fetchval("SELECT count(*) FROM archived_recordings") == 60
+
+
+# --- where days begin
+
+
+@pytest.mark.parametrize("discovery", ["sessions", "call_details"])
+@pytest.mark.parametrize(
+    ("zone", "day"),
+    [("Asia/Kolkata", "2025-03-09"), ("America/New_York", "2025-03-09"), ("America/New_York", "2025-11-02")],
+)
+async def test_calls_land_in_the_right_night(
+    blank: Program, data: dict[str, Any], simulator: Simulator, sql: Any, zone: str, day: str, discovery: str
+) -> None:
+    data["bots"][0] |= {"time_zone": zone, "discovery": discovery}
+    blank.configure(data)
+    where, today = ZoneInfo(zone), date.fromisoformat(day)
+    midnights = [datetime.combine(today + timedelta(days=n), datetime.min.time(), where).astimezone(UTC) for n in range(3)]
+    assert (midnights[1] - midnights[0]) / timedelta(hours=1) == {"2025-11-02": 25, "2025-03-09": 24 if "K" in zone else 23}[day]
+    moment = timedelta(milliseconds=1)
+    simulator.set_history(
+        {"calls": [call(2 * n + k, midnight - moment * (1 - k)) for n, midnight in enumerate(midnights) for k in (0, 1)]}
+    )
+    for offset in (0, 1):
+        start, end = (str(today + timedelta(days=offset + n)) for n in (0, 1))
+        result = await blank("discover", "--from", start, "--to", end, "--json")
+        assert result.code == 0, result
+        assert (result.document["calls"], result.document["new"]) == (2, 2)
+        told = await blank("reconcile", "--from", start, "--to", end, "--format", "json")
+        assert [(each["day"], each["calls"]) for each in told.document["days"]] == [(start, 2)]
+    found = await sql.fetch("SELECT session_id FROM archive_queue ORDER BY session_id")
+    assert [int(row["session_id"][-8:], 16) for row in found] == [1, 2, 3, 4]
+
+
+# --- discover
+
+
+async def test_a_dry_run_tells_what_would_be_and_adds_nothing(archiver: Program, simulator: Simulator, sql: Any) -> None:
+    simulator.set_history({"calls": [call(n, f"2025-03-0{1 + n % 3}T12:00:00Z") for n in range(30)]})
+    assert (await archiver("discover", "--from", "2025-03-01", "--to", "2025-03-02")).code == 0
+    assert (await archiver("worker", "--drain")).code == 0
+    result = await archiver("discover", "--from", "2025-03-01", "--to", "2025-04-01", "--dry-run", "--json")
+    [found] = result.document["bots"]
+    assert (found["calls"], found["known"], found["new"]) == (30, 10, 20)
+    assert found["days"] == {"2025-03-01": 10, "2025-03-02": 10, "2025-03-03": 10}
+    mean = await sql.fetchval("SELECT sum(bytes) / 10 FROM archived_recordings")
+    assert found["bytes"] == pytest.approx(20 * float(mean), abs=1)
+    assert await sql.fetchval("SELECT count(*) FROM archive_queue") == 10
+    assert await sql.fetchval("SELECT count(*) FROM archive_discoveries") == 1
+    for_people = await archiver("discover", "--from", "2025-03-01", "--to", "2025-04-01", "--dry-run")
+    assert "20 of them new" in for_people.stdout
+
+
+async def test_how_long_it_takes_follows_from_the_limits(blank: Program, data: dict[str, Any], simulator: Simulator) -> None:
+    data["bots"][0]["rate_limits"] = ["60/minute", "1800/hour"]
+    blank.configure(data)
+    simulator.set_history(made(calls=1000))
+    result = await blank("discover", "--from", DAY, "--to", NEXT, "--dry-run", "--json")
+    assert result.document["bots"][0]["seconds"] == 2000
+
+
+@pytest.mark.parametrize(
+    ("scopes", "source", "code"),
+    [
+        (["SmartAssist Analytics", "Bot Sessions"], "call_details", 0),
+        (["Bot Sessions"], "sessions", 0),
+        (["SmartAssist Recordings"], "", 3),
+    ],
+)
+async def test_the_listing_is_chosen_by_what_the_credentials_may_use(
+    archiver: Program, simulator: Simulator, scopes: list[str], source: str, code: int
+) -> None:
+    simulator.set_history(made(calls=5))
+    simulator.alter({"scopes": scopes})
+    result = await archiver("discover", "--from", DAY, "--to", NEXT, "--json")
+    assert result.code == code, result
+    assert [found["source"] for found in result.document["bots"]] == ([source] if source else [])
+    if not source:
+        assert "Bot Sessions" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+async def test_a_reading_that_was_killed_goes_on(blank: Program, data: dict[str, Any], simulator: Simulator, sql: Any) -> None:
+    data["bots"][0]["discovery"] = "sessions"
+    blank.configure(data)
+    simulator.settings.rate_limits = ("3/second",)
+    data["bots"][0]["rate_limits"] = ["3/second"]
+    blank.configure(data)
+    simulator.set_history(made(**{"from": "2024-01-01T00:00:00Z"}, calls=200))
+    arguments = ("discover", "--from", "2024-01-01", "--to", NEXT, "--json")
+    broken = await blank.start(*arguments)
+    await eventually(lambda: sql.fetchval("SELECT max(reached) > min(from_at) FROM archive_discoveries"))
+    os.kill(broken.process.pid, signal.SIGKILL)
+    await broken.ended()
+    asked = simulator.report()["listings"]["get_sessions"]
+    whole = await blank(*arguments)
+    assert whole.code == 0, whole
+    [found] = whole.document["bots"]
+    assert found["resumed"]
+    assert found["calls"] == 200
+    assert simulator.report()["listings"]["get_sessions"] < 2 * asked + 16
+    assert await sql.fetchval("SELECT count(*) FROM archive_queue") == 200
+    assert simulator.report()["api"]["rate_limited"] == 0
+
+
+async def test_only_the_facts_that_may_be_are_kept(blank: Program, data: dict[str, Any], simulator: Simulator, sql: Any) -> None:
+    data["discovery"] = {"keep": ["queue", "direction"]}
+    blank.configure(data)
+    simulator.set_history({"calls": [call(1, f"{DAY}T10:00:00Z", caller="+15550100", queue="Claims", agent="Asha")]})
+    result = await blank("--log-level", "debug", "discover", "--from", DAY, "--to", NEXT)
+    [row] = await sql.fetch("SELECT call, started_at, ended_at FROM archive_sessions")
+    assert json.loads(row["call"]) == {"queue": ["Claims"], "direction": "Inbound"}
+    assert row["ended_at"] - row["started_at"] == timedelta(seconds=1)
+    assert "+15550100" not in result.stderr
+    assert "Asha" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--from", "yesterday"], ["--from", "yesterday", "ISO 8601"]),
+        (["--from", NEXT, "--to", DAY], ["nothing lies between", NEXT, DAY]),
+        (["--from", DAY, "--to", DAY], ["nothing lies between"]),
+        (["--from", "2999-01-01"], ["nothing lies between", "now"]),
+        (["--from", "0001-01-01T00:00:00+14:00"], ["no time of a call"]),
+        (["--from", DAY, "--bot", "nobody"], ["unknown bot", "nobody"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["discover", "reconcile", "backfill"])
+async def test_what_cannot_be_is_refused(archiver: Program, command: str, arguments: list[str], words: list[str]) -> None:
+    (await archiver(command, *arguments)).refused(2, *words)
+
+
+# --- reconcile
+
+
+async def test_what_was_lost_by_hand_is_named(archiver: Program, simulator: Simulator, sql: Any, tmp_path: Path) -> None:
+    simulator.set_history(made(calls=20))
+    assert (await archiver("nightly", "--from", DAY, "--to", NEXT)).code == 0
+    rows = await sql.fetch("SELECT queue_id, session_id, store_key FROM archived_recordings ORDER BY session_id")
+    deleted_row, deleted_file, cut_file, deleted_ledger, other_length = (row["session_id"] for row in rows[:5])
+    for table, column in (("archived_recordings", "queue_id"), ("archive_queue", "id")):
+        await sql.execute(f"DELETE FROM {table} WHERE {column} = $1", rows[0]["queue_id"])
+    (tmp_path / "store" / rows[1]["store_key"]).unlink()
+    os.truncate(tmp_path / "store" / rows[2]["store_key"], 100)
+    await sql.execute("DELETE FROM archived_recordings WHERE session_id = $1", deleted_ledger)
+    await sql.execute("UPDATE archived_recordings SET seconds = 30 WHERE session_id = $1", other_length)
+
+    document = await account(archiver, code=3)
+    assert counts_of(document) == {"calls": 20, "archived": 19, "missing": 1, "mismatched": 4}
+    named = {item["session_id"]: (item["state"], item["reason"]) for item in document["items"]}
+    assert named == {
+        deleted_row: ("missing", "never_enqueued"),
+        deleted_file: ("archived", "file_missing"),
+        cut_file: ("archived", "file_size"),
+        deleted_ledger: ("archived", "fewer_files"),
+        other_length: ("archived", "length"),
+    }
+    verified = await archiver("verify", "--json")
+    assert verified.code == 3
+    assert {finding["session_id"]: finding["verdict"] for finding in verified.document["findings"]} == {
+        deleted_file: "missing",
+        cut_file: "changed",
+    }
+    for_people = await archiver("reconcile", "--from", DAY, "--to", NEXT)
+    assert for_people.code == 3
+    for session_id in named:
+        assert session_id in for_people.stdout
+    assert "20 calls = 19 archived, 1 missing; besides 4 mismatched" in for_people.stdout
+
+
+async def test_every_state_is_accounted_for(archiver: Program, simulator: Simulator, sql: Any) -> None:
+    simulator.set_history(made(calls=12, unavailable=1, failing=1))
+    assert (await archiver("discover", "--from", DAY, "--to", NEXT)).code == 0
+    ids = [row["session_id"] for row in await sql.fetch(
+        "SELECT session_id FROM archive_queue ORDER BY session_id"
+    ) if simulator_says(simulator, row["session_id"]) == "success"]  # fmt: skip
+    assert (await archiver("cancel", ids[0], "--reason", "=HYPERLINK(1)")).code == 0
+    await sql.execute("UPDATE archive_queue SET run_at = now() + interval '1 hour' WHERE session_id = $1", ids[1])
+    assert (await archiver("worker", "--drain", "--max-wait", "0s")).code == 3
+    forgotten = call(99, f"{DAY}T23:00:00Z")
+    document = await account(archiver, code=3)
+    assert counts_of(document) == {
+        "calls": 12, "archived": 8, "unavailable": 1, "failed": 1, "pending": 1, "cancelled": 1,
+    }  # fmt: skip
+    by_state = {item["state"]: item for item in document["items"]}
+    assert by_state["cancelled"]["cancelled_by"]
+    assert datetime.fromisoformat(by_state["pending"]["run_at"]) > datetime.now(UTC) + timedelta(minutes=50)
+    assert by_state["failed"]["reason"] == "platform_failed"
+    assert by_state["unavailable"]["asks"] == 1
+
+    # The platform forgets all but one.
+    keep = simulator.calls()[0]
+    simulator.set_history({"calls": [keep.model_dump(mode="json"), forgotten]})
+    document = await account(archiver, code=3)
+    assert document["unlisted"] == 8 - (keep.session_id not in {item["session_id"] for item in document["items"]})
+    assert document["missing"] == 1
+
+    table = await archiver("reconcile", "--from", DAY, "--to", NEXT, "--format", "csv")
+    lines = list(csv.DictReader(io.StringIO(table.stdout)))
+    assert len(lines) == len(document["items"])
+    assert {line["reason"] for line in lines} >= {"never_enqueued", "unlisted"}
+
+
+def simulator_says(simulator: Simulator, session_id: str) -> str:
+    [found] = [each for each in simulator.calls() if each.session_id == session_id]
+    return found.recording
+
+
+async def test_a_length_that_differs_by_more_than_the_tolerance_is_a_mismatch(
+    blank: Program, data: dict[str, Any], simulator: Simulator
+) -> None:
+    blank.configure(data)
+    simulator.set_history({"calls": [call(1, f"{DAY}T10:00:00Z", 20), call(2, f"{DAY}T11:00:00Z", 20)]})
+    simulator.script_all([{"session_id": call(1, DAY)["session_id"], "recordings": [{"audio": {"seconds": 12}}]}])
+    assert (await blank("nightly", "--from", DAY, "--to", NEXT)).code == 3
+    document = await account(blank, code=3)
+    [item] = document["items"]
+    assert item["mismatches"] == [{"mismatch": "length", "call_seconds": 20.0, "recorded_seconds": [12.0]}]
+    data["bots"][0]["length_tolerance"] = "8s"
+    blank.configure(data)
+    assert counts_of(await account(blank, code=0)) == {"calls": 2, "archived": 2}
+
+
+async def test_a_store_that_is_away_is_no_mismatch(archiver: Program, simulator: Simulator, tmp_path: Path) -> None:
+    simulator.set_history(made(calls=3))
+    assert (await archiver("nightly", "--from", DAY, "--to", NEXT)).code == 0
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    document = await account(archiver, code=3)
+    assert document["mismatched"] == 3

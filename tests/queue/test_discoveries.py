@@ -1,0 +1,149 @@
+"""What readings of the listings leave in the database: facts of calls, and how far they have come."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from archiver.queue.database import Database
+from archiver.queue.discoveries import Discoveries
+from archiver.queue.sessions import Known, NewSession, Queue
+
+from .conftest import Bench
+
+START = datetime(2025, 3, 1, tzinfo=UTC)
+END = START + timedelta(days=10)
+
+
+@pytest.fixture
+def discoveries(database: Database) -> Discoveries:
+    return Discoveries(database)
+
+
+def known(session_id: str, **changes: Any) -> Known:
+    fields: dict[str, Any] = {
+        "kind": "recording", "started_at": START, "ended_at": None, "user_id": None, "facts": {},
+    } | changes  # fmt: skip
+    return Known(session_id, **fields)
+
+
+async def rows_of(bench: Bench) -> dict[str, Any]:
+    rows = await bench.fetch("SELECT session_id, started_at, ended_at, user_id, call, archive_date FROM archive_queue")
+    return {row["session_id"]: dict(row) for row in rows}
+
+
+async def test_what_is_learnt_of_a_call_is_kept_with_its_session(bench: Bench) -> None:
+    await bench.queue.enqueue([NewSession("bot", "s-1"), NewSession("bot", "s-2"), NewSession("other", "s-1")], actor="me")
+    before = await rows_of(bench)
+    ended = START + timedelta(minutes=5)
+    first = known("s-1", ended_at=ended, user_id="u-1", facts={"caller": "+1", "queue": ["Claims"]})
+    assert await bench.queue.learn("bot", [first, known("unknown")]) == 1
+    [row] = await bench.fetch("SELECT * FROM archive_queue WHERE bot = 'bot' AND session_id = 's-1'")
+    assert (row["started_at"], row["ended_at"], row["user_id"]) == (START, ended, "u-1")
+    assert row["call"] == {"caller": "+1", "queue": ["Claims"]}
+    assert row["archive_date"] == before["s-1"]["archive_date"], "the path was fixed when it was enqueued"
+    [other] = await bench.fetch("SELECT * FROM archive_queue WHERE bot = 'other'")
+    assert (other["started_at"], other["call"]) == (None, {})
+
+
+async def test_only_news_is_written(bench: Bench) -> None:
+    await bench.queue.enqueue([NewSession("bot", "s-1", started_at=START, user_id="mine")], actor="me")
+    call = known("s-1", user_id="theirs", facts={"caller": "+1"})
+    assert await bench.queue.learn("bot", [call]) == 1
+    assert await bench.queue.learn("bot", [call]) == 0
+    assert await bench.queue.learn("bot", [known("s-1")]) == 0, "what is not told this time is not forgotten"
+    assert await bench.queue.learn("bot", [known("s-1", facts={"tags": ["x"]})]) == 1
+    [row] = await bench.fetch("SELECT user_id, call FROM archive_queue")
+    assert (row["user_id"], row["call"]) == ("mine", {"caller": "+1", "tags": ["x"]})
+
+
+async def test_a_session_at_work_learns_too_and_keeps_its_claim(bench: Bench) -> None:
+    await bench.queue.enqueue([NewSession("bot", "s-1")], actor="me")
+    [session] = await bench.claim(await bench.worker())
+    assert await bench.queue.learn("bot", [known("s-1", facts={"caller": "+1"})]) == 1
+    [row] = await bench.fetch("SELECT state, epoch, call FROM archive_queue")
+    assert (row["state"], row["epoch"], row["call"]) == ("claimed", session.epoch, {"caller": "+1"})
+
+
+async def test_two_that_learn_of_the_same_calls_do_not_lock_each_other_out(bench: Bench) -> None:
+    ids = [f"s-{n}" for n in range(500)]
+    await bench.queue.enqueue([NewSession("bot", each) for each in ids], actor="me")
+    given = [[known(each, facts={"tags": [n]}) for each in order] for n, order in enumerate((ids, ids[::-1]))]
+    await asyncio.gather(*(bench.queue.learn("bot", calls) for calls in given for _ in range(5)))
+    rows = await rows_of(bench)
+    assert {row["call"]["tags"][0] for row in rows.values()} <= {0, 1}
+
+
+async def test_a_long_id_is_known_by_its_short_form(bench: Bench) -> None:
+    await bench.queue.enqueue([NewSession("bot", "x" * 300)], actor="me")
+    assert await bench.queue.known("bot", [("x" * 300, "recording"), ("x" * 301, "recording")]) == 1
+    assert await bench.queue.learn("bot", [known("x" * 300, facts={"caller": "+1"})]) == 1
+
+
+async def test_means_are_of_what_is_archived(bench: Bench) -> None:
+    assert await bench.queue.means("bot") == (None, None)
+
+
+async def test_busy_is_a_bot_with_sessions_that_are_due(bench: Bench) -> None:
+    await bench.queue.enqueue([NewSession("bot", "s-1", priority="low")], actor="me")
+    assert await bench.queue.busy("bot")
+    assert not await bench.queue.busy("other")
+    await bench.fetch("UPDATE archive_queue SET run_at = now() + interval '1 hour'")
+    assert not await bench.queue.busy("bot")
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_a_reading_that_was_broken_off_goes_on_where_it_stopped(discoveries: Discoveries, newest_first: bool) -> None:
+    how: dict[str, Any] = {"newest_first": newest_first, "afresh": False}
+    begun = await discoveries.begin("bot", "discover", START, END, **how)
+    assert (begun.resumed, begun.reached) == (False, END if newest_first else START)
+    reached = START + timedelta(days=4)
+    await discoveries.advance(begun, reached, calls=10, added=8, problems=[{"problem": "x"}])
+    again = await discoveries.begin("bot", "discover", START, END, **how)
+    assert (again.id, again.resumed, again.reached, again.calls, again.added) == (begun.id, True, reached, 10, 8)
+    assert again.problems == [{"problem": "x"}]
+    afresh = await discoveries.begin("bot", "discover", START, END, newest_first=newest_first, afresh=True)
+    assert not afresh.resumed
+    await discoveries.advance(afresh, END, finished=True)
+    assert not (await discoveries.begin("bot", "discover", START, END, **how)).resumed, "the older one is of no use any more"
+    for other in (("other", "discover", START, END), ("bot", "nightly", START, END), ("bot", "discover", START, reached)):
+        assert not (await discoveries.begin(*other, **how)).resumed
+    assert not (await discoveries.begin("bot", "discover", START, END, newest_first=not newest_first, afresh=False)).resumed
+
+
+async def test_one_that_ended_is_not_gone_on_with(discoveries: Discoveries) -> None:
+    begun = await discoveries.begin("bot", "nightly", START, END, newest_first=False, afresh=False)
+    assert await discoveries.watermark("bot", "nightly") is None
+    await discoveries.advance(begun, END + timedelta(days=1), finished=True)
+    assert await discoveries.watermark("bot", "nightly") == END
+    assert await discoveries.watermark("bot", "discover") is None
+    assert not (await discoveries.begin("bot", "nightly", START, END, newest_first=False, afresh=False)).resumed
+
+
+async def test_whoever_is_alone_is_waited_for(database: Database) -> None:
+    waiting = asyncio.Event()
+    entered: list[str] = []
+
+    async def second() -> None:
+        async with database.alone("x", on_wait=waiting.set):
+            entered.append("second")
+
+    async with database.alone("x", on_wait=pytest.fail):
+        task = asyncio.create_task(second())
+        async with asyncio.timeout(10):
+            await waiting.wait()
+        async with database.alone("y", on_wait=pytest.fail):
+            entered.append("first")
+    async with asyncio.timeout(10):
+        await task
+    assert entered == ["first", "second"]
+
+
+async def test_the_facts_of_a_call_stand_in_the_view_for_auditors(bench: Bench, queue: Queue) -> None:
+    await queue.enqueue([NewSession("bot", "s-1")], actor="me")
+    await queue.learn("bot", [known("s-1", facts={"agent": "Asha"})])
+    [row] = await bench.fetch("SELECT call, started_at FROM archive_sessions")
+    assert (row["call"], row["started_at"]) == ({"agent": "Asha"}, START)
