@@ -1,0 +1,149 @@
+"""Readings of the listings inside their budgets: they wait, they give way, they go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from archiver import discovery as discovery_module
+from archiver.cli.listing import opened_listings
+from archiver.config import Settings
+from archiver.discovery import SHARE, Discovery, Listings
+from archiver.errors import ApiUnreachable
+from archiver.kore.calls import Page, Row, Span
+from archiver.queue.database import Database
+from archiver.queue.discoveries import Discoveries
+from archiver.queue.sessions import NewSession, Queue
+from archiver.simulator.platform import Simulator
+from tests.conftest import settings_data
+
+SPAN = Span(datetime(2025, 3, 1, tzinfo=UTC), datetime(2025, 3, 31, tzinfo=UTC))
+
+
+class Plant:
+    """A platform with calls, a database, and listings made as commands make them."""
+
+    def __init__(
+        self, simulator: Simulator, database: Database, queue: Queue, data: dict[str, Any], stack: AsyncExitStack
+    ) -> None:
+        self.simulator = simulator
+        self.queue = queue
+        self.database = database
+        self.discovery = Discovery(queue, Discoveries(database), keep=("queue",), actor="me")
+        self._data = data
+        self._stack = stack
+
+    async def listings(self, *bots: str, **changes: Any) -> dict[str, Listings]:
+        [bot] = self._data["bots"]
+        made = bot | {"account_id": self.simulator.settings.account_id, "account_rate_limits": ["60000/minute"]} | changes
+        settings = Settings.model_validate(self._data | {"bots": [made | {"name": name} for name in bots or ("bot",)]})
+        return await self._stack.enter_async_context(opened_listings(settings, self.database, self.queue))
+
+    async def count(self) -> int:
+        async with self.database.connection() as connection:
+            return int(await connection.fetchval("SELECT count(*) FROM archive_queue"))
+
+
+@pytest.fixture
+async def plant(simulator: Simulator, database: Database, database_url: str, queue: Queue, tmp_path: Any) -> AsyncIterator[Plant]:
+    simulator.settings.account_rate_limits = ()
+    made = {"from": "2025-03-01T00:00:00Z", "to": "2025-03-31T00:00:00Z", "calls": 900, "seconds": [1, 2]}
+    simulator.set_history({"made": made})
+    async with AsyncExitStack() as stack:
+        yield Plant(simulator, database, queue, settings_data(simulator, database_url, tmp_path / "store"), stack)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the listings would have slept."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=sleep))
+    return slept
+
+
+async def test_a_refusal_for_the_rate_is_waited_out(plant: Plant) -> None:
+    plant.simulator.settings.account_rate_limits = ("4/second",)
+    found = await plant.discovery.run((await plant.listings())["bot"], SPAN, purpose="discover")
+    assert (found.calls, found.added, await plant.count()) == (900, 900, 900)
+    assert plant.simulator.report()["listings"]["rate_limited"] > 0
+
+
+async def test_bots_of_one_account_share_its_budget(plant: Plant) -> None:
+    plant.simulator.settings.account_rate_limits = ("12/second",)
+    listings = await plant.listings("one", "two", account_rate_limits=["12/second"])
+    await asyncio.gather(*(plant.discovery.run(each, SPAN, purpose="discover") for each in listings.values()))
+    assert await plant.count() == 1800
+    assert plant.simulator.report()["listings"]["rate_limited"] == 0
+
+
+async def test_the_sessions_history_gives_way_while_sessions_are_due(plant: Plant, pauses: list[float]) -> None:
+    listings = (await plant.listings(discovery="sessions", rate_limits=["6000/minute", "180000/hour"]))["bot"]
+    await plant.discovery.run(listings, SPAN, purpose="discover")
+    assert not pauses, "nothing was due before the first calls were known"
+    await plant.discovery.run(listings, SPAN, purpose="discover", afresh=True)
+    pace = 3600 / 180000
+    assert pauses
+    assert all(0 <= pause <= SHARE * pace for pause in pauses)
+    assert max(pauses) > SHARE * pace / 2
+
+
+async def test_call_details_give_way_to_nobody(plant: Plant, pauses: list[float]) -> None:
+    await plant.queue.enqueue([NewSession("bot", "s-1")], actor="me")
+    await plant.discovery.run((await plant.listings())["bot"], SPAN, purpose="discover")
+    assert not pauses
+
+
+class _Away:
+    """A source that does not answer for a while."""
+
+    name, grain, longest, wanted, most = "call_details", timedelta(seconds=1), timedelta(days=40), 700, 1000
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+
+    async def page(self, *_: object) -> Page:
+        if self.failures:
+            self.failures -= 1
+            raise ApiUnreachable("no answer")
+        return Page([Row("x", other="web")], None)
+
+
+async def test_a_platform_that_is_away_for_a_while_is_waited_for(plant: Plant, pauses: list[float]) -> None:
+    listings = (await plant.listings())["bot"]
+    source: Any = _Away(8)
+    listings._sources[0].source = source
+    stretches = [each async for each in listings.stretches(SPAN)]
+    assert [each.others["web"] for each in stretches] == [1] * len(stretches)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+async def test_what_was_read_before_the_platform_went_away_is_kept(
+    plant: Plant, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery_module, "OUTAGE", 0.0)
+    listings = (await plant.listings())["bot"]
+    half = Span(SPAN.start, SPAN.start + timedelta(days=15))
+    seen: list[Span] = []
+
+    def stop_the_platform(_: object, left: Span) -> None:
+        seen.append(left)
+        source: Any = _Away(99)
+        listings._sources[0].source = source
+
+    with pytest.raises(ApiUnreachable):
+        await plant.discovery.run(listings, half, purpose="discover", on_stretch=stop_the_platform)
+    before = await plant.count()
+    assert 0 < before < 500
+    again = await plant.discovery.run((await plant.listings())["bot"], half, purpose="discover")
+    assert again.resumed
+    assert again.calls == await plant.count() == len(plant.simulator.calls(half.start, half.end))
