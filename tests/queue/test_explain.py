@@ -34,9 +34,14 @@ MOST = {
     "taken_away": 2_400,
     "enqueue": 95_000,
     "settle": 18_000,
+    "learn": 45_000,
+    "known": 7_000,
+    "account": 10_000,
+    "unlisted": 30,
+    "busy": 30,
 }
 """Shared buffers that a statement may touch: three times what it does, of whatever size the tables are. A claim of 16; a thousand
-to enqueue, of which half are raised; 200 of all others. What a draw reads are the thousand calls of its window.
+to enqueue, of which half are raised; 500 that are listed; 200 of all others. What a draw reads are the thousand calls of its window.
 """
 
 LARGE = ("archive_queue", "archive_events", "archived_recordings", "archive_calls")
@@ -108,6 +113,7 @@ class Worker:
                 [tuple(row) for row in known] + [("bot-0", f"new-{n}", "recording") for n in range(few * 5 // 2)]
             ),
             "settle": _settled(ids, epochs),
+            **_listed([row["session_id"] for row in known]),
         }
         return {name: await self._literals(name, values) for name, values in said.items()}
 
@@ -153,6 +159,19 @@ def _enqueued(rows: list[tuple[str, str, str]]) -> tuple[Any, ...]:
     bots, ids, kinds = map(list, zip(*rows, strict=True))
     none = [None] * len(rows)
     return bots, ids, kinds, ["high"] * len(rows), none, none, none, [{}] * len(rows), "me"
+
+
+def _listed(ids: list[str]) -> dict[str, tuple[Any, ...]]:
+    """A stretch of a listing, by what is asked of it."""
+    kinds, now = ["recording"] * len(ids), datetime.now(UTC)
+    facts = [now] * len(ids), [now] * len(ids), [None] * len(ids), [{"queue": "x"}] * len(ids)
+    return {
+        "learn": ("bot-0", ids, kinds, *facts),
+        "known": ("bot-0", ids, kinds),
+        "account": ("bot-0", ids, kinds),
+        "unlisted": ("bot-0", now - HOUR, now, ids, kinds),
+        "busy": ("bot-0",),
+    }
 
 
 def _settled(ids: list[int], epochs: list[int]) -> tuple[Any, ...]:
