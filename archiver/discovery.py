@@ -16,7 +16,7 @@ from typing import Any
 
 from archiver.config import BotSettings
 from archiver.errors import ApiUnreachable, BudgetSpent, CredentialsRejected, RateLimited
-from archiver.kore.calls import Call, CallDetails, Listing, Page, Reader, SessionsHistory, Span
+from archiver.kore.calls import Call, CallDetails, Listing, Page, Reader, SessionsHistory, Span, sources_of
 from archiver.kore.client import KoreClient
 from archiver.observe.logs import logger
 from archiver.queue.discoveries import Discoveries
@@ -39,24 +39,15 @@ OUTAGE = 900.0
 
 
 class Listings:
-    """What the platform lists of one bot, by the source that its configuration names or, with `auto`, that its credentials may
-    use: call details if an account is configured, since they tell voicemails and more of a call, else sessions history.
-    """
+    """What the platform lists of one bot, by the first source of its configuration that its credentials may use."""
 
     def __init__(self, client: KoreClient, queue: Queue, bot_quota: Quota, account_quota: Quota) -> None:
         self.bot: BotSettings = client.bot
         self._queue = queue
         self._bot_quota = bot_quota
-        self._account_quota = account_quota
         self._drawn_at = float("-inf")
-        sessions = _Patient(SessionsHistory(client, self._draw_behind), bot_quota)
-        details = _Patient(CallDetails(client, lambda: account_quota.draw(PATIENCE)), account_quota)
-        by_name: dict[str, list[_Patient]] = {
-            "sessions": [sessions],
-            "call_details": [details],
-            "auto": [details, sessions] if self.bot.account_id else [sessions],
-        }
-        self._sources = by_name[self.bot.discovery]
+        sources = sources_of(client, sessions=self._draw_behind, details=lambda: account_quota.draw(PATIENCE))
+        self._sources = [_Patient(each, bot_quota if isinstance(each, SessionsHistory) else account_quota) for each in sources]
         self._proven = False
 
     @property

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from archiver.archive import BotAccess
 from archiver.buffers import Buffers
 from archiver.config import Settings
 from archiver.errors import ArchiverError, CredentialsRejected, KoreError, RateLimited
+from archiver.kore.calls import Span, sources_of
 from archiver.kore.client import Asked
 from archiver.queue.database import Database
 from archiver.queue.migrate import check_version
+from archiver.queue.quota import Quota
 from archiver.stores import open_store
 
 SKEW_WARNING = 30.0
@@ -139,6 +141,34 @@ async def check_bot(bot: BotAccess, *, budget: bool) -> list[Finding]:
     if dates:
         found.append(_skew(f"{check}: clock", (dates[0] - ours).total_seconds()))
     return found
+
+
+async def check_listing(bot: BotAccess, account: Quota, *, budget: bool) -> Finding:
+    """Whether its calls can be listed, by asking for those of the last second. `budget`: the call may be drawn."""
+    check = f"bot {bot.settings.name}: listing of calls"
+
+    async def from_bot() -> None:
+        if budget:
+            await bot.quota.draw()
+
+    async def from_account() -> None:
+        if budget:
+            await account.draw()
+
+    now = datetime.now(UTC).replace(microsecond=0)
+    refused = []
+    for source in sources_of(bot.client, sessions=from_bot, details=from_account):
+        try:
+            await source.page(Span(now - timedelta(seconds=1), now), 0, 0)
+        except CredentialsRejected as error:
+            refused.append(f"{source.name}: {error.hint}")
+        except ArchiverError as error:
+            return Finding(check, "warning", f"{source.name}: {error.message}", error.hint or "try again; `discover` needs it")
+        else:
+            return Finding(check, "ok", f"{source.name} answered")
+    return Finding(
+        check, "warning", "refused: `discover`, `nightly`, `backfill` and `reconcile` cannot work", "; or ".join(refused)
+    )
 
 
 def _skew(check: str, seconds: float) -> Finding:

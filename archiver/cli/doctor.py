@@ -9,10 +9,10 @@ import click
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import run_async, settings_of
 from archiver.cli.output import console, json_option, print_json, safe
-from archiver.cli.serving import bot_access
+from archiver.cli.serving import account_quota, bot_access
 from archiver.config import Settings
 from archiver.errors import ArchiverError
-from archiver.health import Finding, check_bot, check_configuration, check_database, check_store, of_error
+from archiver.health import Finding, check_bot, check_configuration, check_database, check_listing, check_store, of_error
 from archiver.queue.database import Database, open_database
 
 MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", "failure": "[red]failure[/red]"}
@@ -22,8 +22,8 @@ MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", 
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Try everything that the first night would trip over: configuration, database, tokens, one harmless API call per bot, the
-    clocks, and a small object written to the store, read back and deleted. One line each, with the mend.
+    """Try everything that the first night would trip over: configuration, database, tokens, one harmless API call and one listing
+    per bot, the clocks, and a small object written to the store, read back and deleted. One line each, with the mend.
 
     Exit codes: 0 nothing is wrong (warnings may be); 2 the configuration cannot be read; 3 something failed.
     """
@@ -61,5 +61,8 @@ async def _bots(settings: Settings, database: Database, *, budget: bool) -> list
     findings: list[Finding] = []
     async with bot_access(settings, database) as bots:
         for bot in bots.values():
-            findings += await check_bot(bot, budget=budget)
+            found = await check_bot(bot, budget=budget)
+            if not any(finding.verdict == "failure" for finding in found):
+                found.append(await check_listing(bot, account_quota(settings, database, bot.settings), budget=budget))
+            findings += found
     return findings

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from archiver.cli.compose import TEXT, actor
 from archiver.cli.output import printable, tell_error
-from archiver.cli.serving import bot_access
+from archiver.cli.serving import account_quota, bot_access
 from archiver.config import BotSettings, Settings
 from archiver.days import moment_of, resolved
 from archiver.discovery import Discovered, Discovery, Listings
@@ -24,7 +24,6 @@ from archiver.kore.calls import Span
 from archiver.observe.logs import logger
 from archiver.queue.database import Database
 from archiver.queue.discoveries import Discoveries
-from archiver.queue.quota import Quota
 from archiver.queue.sessions import Queue
 
 log = logger(__name__)
@@ -88,14 +87,8 @@ def span_of(bot: BotSettings, start: date | datetime, end: date | datetime | Non
 async def opened_listings(settings: Settings, database: Database, queue: Queue) -> AsyncIterator[dict[str, Listings]]:
     """The listings of each bot."""
     async with bot_access(settings, database) as bots:
-        base = settings.retry.backoff_base
         yield {
-            name: Listings(
-                access.client,
-                queue,
-                access.quota,
-                Quota(database, access.settings.account_budget_key, access.settings.account_rate_limits, backoff_base=base),
-            )
+            name: Listings(access.client, queue, access.quota, account_quota(settings, database, access.settings))
             for name, access in bots.items()
         }
 

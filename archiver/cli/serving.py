@@ -13,7 +13,7 @@ from archiver import __version__
 from archiver.archive import Archive, BotAccess
 from archiver.bandwidth import Bandwidth
 from archiver.buffers import Buffers
-from archiver.config import Settings
+from archiver.config import BotSettings, Settings
 from archiver.errors import ConfigError
 from archiver.kore.client import KoreClient, api_session
 from archiver.kore.media import MediaClient, MediaHosts
@@ -43,6 +43,11 @@ async def bot_access(settings: Settings, database: Database) -> AsyncIterator[di
             quota = Quota(database, bot.budget_key, bot.rate_limits, backoff_base=settings.retry.backoff_base)
             bots[bot.name] = BotAccess(bot, client, media, quota)
         yield bots
+
+
+def account_quota(settings: Settings, database: Database, bot: BotSettings) -> Quota:
+    """The budget of a bot's account, for what the platform counts by that."""
+    return Quota(database, bot.account_budget_key, bot.account_rate_limits, backoff_base=settings.retry.backoff_base)
 
 
 def _tell_of_retry(bot: str) -> Callable[[Exception, float], None]:

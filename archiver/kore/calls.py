@@ -184,6 +184,20 @@ class CallDetails:
         return _page(answer, "data", "numResults", _detail)
 
 
+def sources_of(client: KoreClient, *, sessions: Draw, details: Draw) -> list[SessionsHistory | CallDetails]:
+    """Those that the bot's `discovery` names, the better one first: call details tell voicemails apart, and more of a call, but
+    need an account. `sessions` and `details` draw for each.
+    """
+    history, calls = SessionsHistory(client, sessions), CallDetails(client, details)
+    match client.bot.discovery:
+        case "sessions":
+            return [history]
+        case "call_details":
+            return [calls]
+        case _:
+            return [calls, history] if client.bot.account_id else [history]
+
+
 # --- stretches
 
 

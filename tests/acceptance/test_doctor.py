@@ -26,7 +26,7 @@ async def test_a_good_installation_has_one_line_a_check(archiver: Program, simul
 
     assert (result.code, result.stderr) == (0, "")
     checks = [line.split()[0] + " " + line[8:].split(":")[0] for line in result.stdout.splitlines()]
-    assert checks == ["ok configuration", "ok database", "ok store", "ok bot bot", "ok bot bot", "ok bot bot"]
+    assert checks == ["ok configuration", "ok database", "ok store", *["ok bot bot"] * 4]
     assert not list((archiver.folder / "store").iterdir())
     assert simulator.report()["api"]["calls"] == 1
 
@@ -61,6 +61,17 @@ async def test_a_small_difference_of_the_clocks_is_a_warning(archiver: Program, 
     assert "ahead of" in found["bot bot: clock"]["message"]
 
 
+async def test_a_listing_that_is_refused_names_the_scopes(archiver: Program, data: dict[str, Any], simulator: Simulator) -> None:
+    data["bots"][0]["account_id"] = simulator.settings.account_id
+    archiver.configure(data)
+    assert (await findings(archiver, 0))["bot bot: listing of calls"]["message"] == "call_details answered"
+    simulator.alter({"scopes": ["SmartAssist Recordings"]})
+    found = (await findings(archiver, 0))["bot bot: listing of calls"]
+    assert found["verdict"] == "warning"
+    assert "SmartAssist Analytics" in found["mend"]
+    assert "Bot Sessions" in found["mend"]
+
+
 async def test_an_app_that_enforces_jwe_is_told_as_such(archiver: Program, simulator: Simulator) -> None:
     simulator.settings.enforce_jwe = True
     found = await findings(archiver, 3)
@@ -88,7 +99,7 @@ async def test_without_a_database_the_rest_is_checked_all_the_same(archiver: Pro
     found = await findings(archiver, 3, ARCHIVER_DATABASE__URL="postgresql://u:hunter2hunter2@127.0.0.1:1/x")
     assert {check: finding["verdict"] for check, finding in found.items()} == {
         "configuration": "ok", "database": "failure", "store": "ok", "bot bot: token": "ok", "bot bot: API": "ok",
-        "bot bot: clock": "ok"}  # fmt: skip
+        "bot bot: clock": "ok", "bot bot: listing of calls": "ok"}  # fmt: skip
     assert "hunter2" not in str(found)
 
 

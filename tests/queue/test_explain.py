@@ -40,8 +40,8 @@ MOST = {
     "unlisted": 30,
     "busy": 30,
 }
-"""Shared buffers that a statement may touch: three times what it does, whatever the tables hold. A claim of 16; a thousand to enqueue,
-of which half are raised; 500 that are listed; 200 of all others. What a draw reads are the thousand calls of its window.
+"""Shared buffers that a statement may touch: three times what it does, whatever the tables hold. A claim of 16; a thousand to
+enqueue, of which half are raised; 500 that are listed; 200 of all others. What a draw reads are the thousand calls of its window.
 """
 
 LARGE = ("archive_queue", "archive_events", "archived_recordings", "archive_calls")
