@@ -1,18 +1,26 @@
-"""The recordings API (version 2), and the simulator's own control endpoints at `/_simulator`.
+"""The APIs of recordings and voicemail, and the simulator's own control endpoints at `/_simulator`.
 
-Vendor: GET /api/public/bot/{botId}/v2/recordings?sessionId=..[&userId=..] with the token in the header `auth`.
+Vendor, with the token in the header `auth`, each with `sessionId` and perhaps `userId` in its query:
+
+    GET /api/public/bot/{botId}/v2/recordings
+    GET /api/1.1/public/bot/{botId}/recordings      version 1; also documented without /1.1
+    GET /api/public/bot/{botId}/voicemail           with `transcription=true` for what was said
+
+What version 1 answers where there is no recording is made up: the statuses of version 2. Its `recording` comes without any.
 The shape of error bodies, `{"errors": [{"msg", "code"}]}`, is the platform's; their codes here are made up.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, assert_never
 
 from aiohttp import web
 
 from archiver.simulator.connections import http_date, reset_connection, until_the_client_goes
+from archiver.simulator.inline import inline_answer
 from archiver.simulator.limits import GENERAL_MESSAGE, PER_MINUTE_MESSAGE, SlidingWindows, retry_after_header
 from archiver.simulator.script import (
     HangFault,
@@ -33,6 +41,8 @@ if TYPE_CHECKING:
     from archiver.simulator.script import AnyAnswer
     from archiver.simulator.sessions import Recording, Session
     from archiver.simulator.settings import Scope, SimulatorSettings
+
+PATHS_V1 = {"1.1": "/api/1.1/public/bot/{bot_id}/recordings", "plain": "/api/public/bot/{bot_id}/recordings"}
 
 MAX_SCRIPT_BYTES = 64 * 1024 * 1024
 
@@ -94,6 +104,9 @@ class Api:
         """The API, `more` of it, and, where the settings allow it, the control endpoints."""
         app = web.Application(client_max_size=MAX_SCRIPT_BYTES)
         app.router.add_get("/api/public/bot/{bot_id}/v2/recordings", self.recordings, allow_head=False)
+        app.router.add_get("/api/public/bot/{bot_id}/voicemail", self.voicemail, allow_head=False)
+        for name, path in PATHS_V1.items():
+            app.router.add_get(path, partial(self.recordings_v1, name), allow_head=False)
         app.add_routes(more)
         if self._settings.control:
             _add_control(app, control)
@@ -102,11 +115,40 @@ class Api:
         return app
 
     async def recordings(self, request: web.Request) -> web.StreamResponse:
+        """One call of version 2."""
+        return await self._answer(request, lambda session: web.json_response(self._document(session, "recording")))
+
+    async def recordings_v1(self, path: str, request: web.Request) -> web.StreamResponse:
+        """One call of version 1, by one of its paths."""
+        if path not in self._settings.v1_paths:
+            self.tally.calls += 1
+            self.tally.by_status["http_404"] += 1
+            self._changed()
+            return await _not_found(request)
+        return await self._answer(
+            request,
+            lambda session: web.Response(body=inline_answer(request, session.recordings), content_type="application/json"),
+        )
+
+    async def voicemail(self, request: web.Request) -> web.StreamResponse:
+        """One call of the voicemail API."""
+
+        def document(session: Session) -> web.Response:
+            document = self._document(session, session.script.voicemail_key)
+            if request.query.get("transcription") == "true" and session.script.transcriptions is not None:
+                document["transcriptions"] = session.script.transcriptions
+            return web.json_response(document)
+
+        return await self._answer(request, document, voicemail=True)
+
+    async def _answer(
+        self, request: web.Request, success: Callable[[Session], web.Response], *, voicemail: bool = False
+    ) -> web.StreamResponse:
         """One call: authentication first, then the rate limit, then the session's script."""
         self.tally.calls += 1
         if "Authorization" in request.headers:
             self.tally.authorization_header_seen += 1
-        reply = self._reply(request)
+        reply = self._reply(request, success, voicemail=voicemail)
         self.tally.by_status[reply.label] += 1
         self._changed()
         if reply.response is not None:
@@ -117,11 +159,12 @@ class Api:
             await until_the_client_goes()
         return web.Response()  # the connection is gone; aiohttp drops this
 
-    def _reply(self, request: web.Request) -> Reply:
+    def _reply(self, request: web.Request, success: Callable[[Session], web.Response], *, voicemail: bool) -> Reply:
         bot = self.bots.get(request.match_info["bot_id"])
         if bot is None:
             return Reply("unknown_bot", error_response(404, "Bot not found"))
-        denied = self.denial(bot, request.headers.get("auth"), "SmartAssist Recordings")
+        scope: Scope = "SmartAssist Voicemail" if voicemail else "SmartAssist Recordings"
+        denied = self.denial(bot, request.headers.get("auth"), scope)
         if denied is not None:
             return self._unauthorized(*denied)
         refusal = bot.windows.check(self._settings.rate_limits)
@@ -141,10 +184,13 @@ class Api:
             bot.windows.count()
             self.tally.unknown_sessions += 1
             return Reply("media_unavailable", web.json_response({"status": "media_unavailable"}))
+        if session.script.voicemail != voicemail:
+            bot.windows.count()
+            return Reply("media_unavailable", web.json_response({"status": "media_unavailable"}))
         step = session.timeline.ask()
         if not isinstance(step, RateLimitedFault):
             bot.windows.count()
-        return self._step(session, step)
+        return self._step(session, step, success)
 
     def denial(self, bot: Bot, token: str | None, scope: Scope) -> tuple[int, str] | None:
         """Why a call with this token is not allowed: the HTTP status and what it says; None: it is."""
@@ -176,10 +222,12 @@ class Api:
         if settings.enforce_jti:
             check_jti(claims, bot.seen_jti)
 
-    def _step(self, session: Session, step: AnyAnswer) -> Reply:
+    def _step(self, session: Session, step: AnyAnswer, success: Callable[[Session], web.Response]) -> Reply:
         match step:
+            case StatusAnswer(status="success"):
+                return Reply("success", success(session))
             case StatusAnswer():
-                return Reply(step.status, web.json_response(self._document(session, step.status)))
+                return Reply(step.status, web.json_response({"status": step.status}))
             case HttpAnswer():
                 response = _verbatim(step.http_status, step.body, step.content_type)
                 return Reply(f"http_{step.http_status}", response)
@@ -194,10 +242,10 @@ class Api:
             case _:
                 assert_never(step)
 
-    def _document(self, session: Session, status: str) -> dict[str, Any]:
-        document: dict[str, Any] = {"status": status}
-        if status == "success" and session.has_recording_key:
-            document["recording"] = [
+    def _document(self, session: Session, key: str) -> dict[str, Any]:
+        document: dict[str, Any] = {"status": "success"}
+        if session.has_recording_key:
+            document[key] = [
                 {
                     "fileName": recording.file_name,
                     "fileUrl": recording.url if recording.url is not None else self._media_url(recording),

@@ -113,7 +113,7 @@ class History:
     # Recordings -------------------------------------------------------------------------------------------
 
     def script_of(self, session_id: str) -> SessionScript | None:
-        """What the recordings API answers about a call; None if there is no such call.
+        """What the API of recordings, or of voicemail, answers about a call; None if there is no such call.
 
         A recording is as long as its call, and no shorter than `SHORTEST_SECONDS`; its bytes follow from the session's ID.
         """
@@ -126,10 +126,10 @@ class History:
             seconds = (call.ended_ms - call.started_ms) / 1000
             recordings.append(RecordingScript(audio=Audio(seconds=max(seconds, SHORTEST_SECONDS))))
         answers = [StatusAnswer(status=status) for status in statuses]
-        return SessionScript(session_id=session_id, answers=list(answers), recordings=recordings)
+        return SessionScript(session_id=session_id, answers=list(answers), recordings=recordings, voicemail=call.voicemail)
 
     def _statuses(self, call: Call) -> list[str]:
-        if not call.is_voice or call.voicemail or call.recording == "unavailable":
+        if not call.is_voice or call.recording == "unavailable":
             return ["media_unavailable"]
         if call.ended_at is None:
             return ["call_in_progress"]

@@ -302,6 +302,12 @@ class SessionScript(Checked):
     """Step by step, from the first ask that the two times above let through."""
     recordings: list[RecordingScript] | None = Field(default_factory=lambda: [RecordingScript()])
     """The list that comes with `success`; null: the key `recording` is missing."""
+    voicemail: bool = False
+    """It is one: its recordings are voicemails, which only that API knows. Of any other session that API knows nothing."""
+    voicemail_key: Literal["voicemail recording", "voicemail_recording"] = "voicemail recording"
+    """How the list of a voicemail is called: as in the vendor's sample, or as in its table."""
+    transcriptions: Any = None
+    """What comes with a voicemail if it is asked for; null: nothing."""
     note: str = ""
     """What this session is about, for people."""
     expected: Literal["archived", "unavailable", "failed"] | None = None

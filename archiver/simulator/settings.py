@@ -49,6 +49,9 @@ class SimulatorSettings(Checked):
     enforce_jti: bool = False
     enforce_jwe: bool = False
 
+    v1_paths: tuple[Literal["1.1", "plain"], ...] = ("1.1", "plain")
+    """By which paths version 1 of the recordings API is known; by any other it is a 404."""
+
     rate_limits: tuple[str, ...] = ("60/minute", "1800/hour")
     """Of each bot, in sliding windows; none: unlimited. The default is the vendor's lowest class."""
     account_rate_limits: tuple[str, ...] = ("60/minute", "1800/hour")
@@ -107,6 +110,7 @@ ALTERABLE = frozenset(
         "scopes",
         "session_totals",
         "url_lifetime",
+        "v1_paths",
     }
 )
 """The settings that take effect when changed while the simulator runs."""
