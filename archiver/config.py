@@ -207,6 +207,9 @@ Algorithm = Literal["HS256", "HS512", "RS256", "RS512"]
 _DEFAULT_LIMITS = (RateLimit(window=timedelta(minutes=1), calls=60), RateLimit(window=timedelta(hours=1), calls=1800))
 """The platform's lower class."""
 
+MAX_INLINE = 256 * 2**20
+"""What `transfer.max_inline` is unless it is set."""
+
 
 class BotSettings(_Section):
     """One bot (app) of the platform: where its API is, who we are there, and how much we may ask."""
@@ -220,6 +223,7 @@ class BotSettings(_Section):
     algorithm: Algorithm = "HS256"
     private_key_file: File = None
     account_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,200}$")] = ""
+    api: Literal["v1", "v2"] = "v2"
     rate_limits: RateLimits = _DEFAULT_LIMITS
     account_rate_limits: RateLimits = _DEFAULT_LIMITS
     discovery: Literal["auto", "sessions", "call_details"] = "auto"
@@ -488,6 +492,14 @@ class TransferSettings(_Section):
     connections_per_host: Annotated[int, Field(ge=0, le=1000)] = 0
     stall_timeout: Duration = timedelta(seconds=60)
     min_rate: SizeOrNone = 2**10
+    max_inline: Size = MAX_INLINE
+
+    @field_validator("max_inline")
+    @classmethod
+    def _some_length(cls, value: int) -> int:
+        if value < 2**10:
+            raise ValueError('is the most bytes that a recording inside an answer may have, at least "1KiB"')
+        return value
 
     @field_validator("max_buffer")
     @classmethod

@@ -167,13 +167,19 @@ class BudgetSpent(RateLimited):
 
 
 class CredentialsRejected(KoreError):
-    """401, or 403 without a rate-limit message, with a token signed afresh. The operator's problem, not the session's."""
+    """401, or 403 without a rate-limit message, with a token signed afresh. The operator's problem, not the session's.
+
+    `scope` is what the app needs for this call. `hint` may say what else can be the cause; what to check follows it.
+    """
 
     reason = "credentials_rejected"
-    hint = (
-        "check client_id, client_secret, algorithm and the app's scope 'SmartAssist Recordings', then `archiver resume` "
-        "(and restart the workers if their configuration changed)"
-    )
+
+    def __init__(self, message: str, *, scope: str = "SmartAssist Recordings", hint: str = "", **facts: Any) -> None:
+        check = (
+            f"check client_id, client_secret, algorithm and the app's scope '{scope}', then `archiver resume` "
+            "(and restart the workers if their configuration changed)"
+        )
+        super().__init__(message, hint=f"{hint}; else {check}" if hint else check, **facts)
 
 
 class TransferError(ArchiverError):

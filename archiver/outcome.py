@@ -84,7 +84,7 @@ def classify(error: Exception) -> Outcome:
             return HandedBack(error.reason, after=error.retry_after or timedelta(0), detail=facts_of(error))
         case CredentialsRejected():
             return HandedBack(error.reason, detail=facts_of(error))
-        case ApiDefect(reason="too_many_files"):
+        case ApiDefect(reason="too_many_files" | "recording_too_large"):
             return Failed(error.reason, facts_of(error))
         case MediaHostRefused() | MediaUrlRefused():
             return Failed(error.reason, facts_of(error))

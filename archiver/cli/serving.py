@@ -39,7 +39,13 @@ async def bot_access(settings: Settings, database: Database) -> AsyncIterator[di
             http = await stack.enter_async_context(api_session())
             media = MediaClient(MediaHosts.of(bot), settings.transfer, bandwidth=bandwidth)
             stack.push_async_callback(media.close)
-            client = KoreClient(bot, http, max_files=settings.worker.max_files_per_session, on_retry=_tell_of_retry(bot.name))
+            client = KoreClient(
+                bot,
+                http,
+                max_files=settings.worker.max_files_per_session,
+                max_inline=settings.transfer.max_inline,
+                on_retry=_tell_of_retry(bot.name),
+            )
             quota = Quota(database, bot.budget_key, bot.rate_limits, backoff_base=settings.retry.backoff_base)
             bots[bot.name] = BotAccess(bot, client, media, quota)
         yield bots

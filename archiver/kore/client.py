@@ -1,4 +1,4 @@
-"""The platform's recordings API, version 2: what it is asked, and everything that it may answer.
+"""The platform's APIs of recordings, versions 1 and 2, and of voicemail: what they are asked, and all that they may answer.
 
 Guarantees: the `auth` header goes to the API host alone and no redirect is followed; an answer is read up to MAX_ANSWER bytes;
 every answer ends as an `Answer` or as a KoreError, redacted; a 429 is never slept on here. Connect and stall have timeouts.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -19,8 +19,9 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from archiver.config import BotSettings
-from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, RateLimited
+from archiver.config import MAX_INLINE, BotSettings
+from archiver.errors import ApiDefect, ApiUnreachable, ArchiverError, CredentialsRejected, RateLimited
+from archiver.kore.inline import Inline, Keep, Scanner, read_inline
 from archiver.kore.token import TokenSigner
 from archiver.observe.logs import logger
 from archiver.redact import redact
@@ -41,10 +42,24 @@ CONNECT_SECONDS = 10.0
 STALL_SECONDS = 30.0
 """An answer that brings nothing for so long is given up."""
 
+SCOPES = {"recording": "SmartAssist Recordings", "voicemail": "SmartAssist Voicemail"}
+"""What an app must be allowed, by the kind that is asked for."""
+
+# The pages of version 1 disagree: the first one that answers is asked from then on.
+_PATHS_V1 = ("/api/1.1/public/bot/{}/recordings", "/api/public/bot/{}/recordings")
+_PATH_V2 = "/api/public/bot/{}/v2/recordings"
+_PATH_VOICEMAIL = "/api/public/bot/{}/voicemail"
+
+# In the vendor's table, and in its sample.
+_VOICEMAIL_KEYS = ("voicemail_recording", "voicemail recording")
+
 # Both messages that the vendor documents, and their kin.
 _RATE_LIMIT = re.compile(
     r"rate limit for this api has been reached|exceeded the per-(second|minute|hour|day) rate limit", re.IGNORECASE
 )
+
+_LEFT_OUT = "[left out]"
+_TRANSCRIPTIONS = re.compile(rb'"transcriptions"\s*+:\s*+(?!"\[left out\]")')
 
 
 @dataclass(frozen=True)
@@ -58,12 +73,16 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the platform said of a session. `raw` is the body, redacted and shortened."""
+    """What the platform said of a session. `raw` is the body, redacted and shortened. `listed` counts the files that it named;
+    those that lay in the answer itself are not among `files`. `transcriptions`, of a voicemail, is as the answer has it.
+    """
 
     status: str
     files: tuple[RemoteFile, ...]
     raw: str
     http_status: int
+    listed: int = 0
+    transcriptions: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -79,42 +98,67 @@ class Asked:
 
 @dataclass(frozen=True)
 class _Request:
-    """One call, as it goes out but for its token."""
+    """One call, as it goes out but for its token. Recordings inside its answer go to `keep`; None: there are none."""
 
     url: URL
+    scope: str
     method: str = "GET"
     json: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    keep: Keep | None = None
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """An answer as it came; `inlined` stands in its body in place of the recordings that came with it."""
+
+    http_status: int
+    body: bytes
+    inlined: list[str] | None = None
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.http_status < 300
 
 
 class KoreClient:
     """Asks for one bot. Needs a session of its own, whose headers and cookies nobody else shares."""
 
     def __init__(
-        self, bot: BotSettings, http: aiohttp.ClientSession, *, max_files: int, on_retry: Callable[[Exception, float], None]
+        self,
+        bot: BotSettings,
+        http: aiohttp.ClientSession,
+        *,
+        max_files: int,
+        max_inline: int = MAX_INLINE,
+        on_retry: Callable[[Exception, float], None],
     ) -> None:
         self.bot = bot
         self.signer = TokenSigner(bot)
         self._http = http
         self._max_files = max_files
+        self._max_inline = max_inline
+        self._paths_v1: tuple[str, ...] = _PATHS_V1
         self._exchange = retry_transient(ApiUnreachable, on_retry=on_retry)(self._exchange_once)
 
     async def recordings(
         self,
         session_id: str,
         *,
+        kind: str = "recording",
         user_id: str | None = None,
         draw: Callable[[], Awaitable[None]],
         on_answer: Callable[[Asked], None],
         drawn: bool = True,
+        keep: Keep | None = None,
     ) -> Answer:
-        """Ask for a session's recordings. `draw` is awaited before every HTTP call, but for the first where it was `drawn`
-        already; `on_answer` is told of each. Raises ApiUnreachable, ApiDefect, RateLimited, CredentialsRejected.
+        """Ask for a session's recordings, or with `kind` "voicemail" for that. `draw` is awaited before every HTTP call, but for
+        the first where it was `drawn` already; `on_answer` is told of each. Raises ApiUnreachable, ApiDefect, RateLimited,
+        CredentialsRejected.
+
+        Recordings that lie in the answer itself (version 1) go to `keep`, one after another, as they arrive. When the connection
+        breaks and the call is repeated, they come again from the first one on. What `keep` raises ends the call.
         """
-        url = f"{self.bot.host}/api/public/bot/{quote(self.bot.bot_id, safe='')}/v2/recordings"
-        url += f"?sessionId={quote(session_id, safe='')}"
-        if user_id:
-            url += f"&userId={quote(user_id, safe='')}"
         paid = [drawn]
 
         async def pay() -> None:
@@ -122,8 +166,33 @@ class KoreClient:
                 await draw()
             paid[0] = False
 
-        http_status, body = await self._authenticated(_Request(URL(url, encoded=True)), pay, on_answer)
-        return self._understand(http_status, body)
+        async def keep_some(recording: Inline) -> None:
+            if recording.ordinal > self._max_files:
+                raise self._too_many(recording.ordinal)
+            if keep is not None:
+                await keep(recording)
+
+        inline = kind == "recording" and self.bot.api == "v1"
+        query = f"?sessionId={quote(session_id, safe='')}" + (f"&userId={quote(user_id, safe='')}" if user_id else "")
+
+        async def ask(path: str) -> _Reply:
+            url = f"{self.bot.host}{path.format(quote(self.bot.bot_id, safe=''))}{query}"
+            request = _Request(URL(url, encoded=True), SCOPES[kind], keep=keep_some if inline else None)
+            return await self._authenticated(request, pay, on_answer)
+
+        if kind == "voicemail":
+            query += "&transcription=true"
+            return self._understand(kind, await ask(_PATH_VOICEMAIL))
+        if not inline:
+            return self._understand(kind, await ask(_PATH_V2))
+        path, *other = self._paths_v1
+        reply = await ask(path)
+        if reply.http_status == 404 and other:
+            path = other[0]
+            reply = await ask(path)
+        if reply.ok:
+            self._paths_v1 = (path,)
+        return self._understand(kind, reply)
 
     async def listing(
         self,
@@ -137,17 +206,17 @@ class KoreClient:
         """POST `json` to one of the platform's listings; its answer, an object. `draw` is awaited before every HTTP call. Raises
         ApiUnreachable, ApiDefect, RateLimited, CredentialsRejected, whose hint names `scope`.
         """
-        request = _Request(URL(f"{self.bot.host}{path}", encoded=True), "POST", json, headers)
+        request = _Request(URL(f"{self.bot.host}{path}", encoded=True), scope, "POST", json, headers)
         try:
-            http_status, body = await self._authenticated(request, draw, lambda _: None)
+            reply = await self._authenticated(request, draw, lambda _: None)
         except CredentialsRejected as error:
             error.hint = f"give the app the scope '{scope}', and check client_id, client_secret and algorithm"
             raise
-        return _object(http_status, body)
+        return _object(reply)
 
     async def _authenticated(
         self, request: _Request, pay: Callable[[], Awaitable[None]], on_answer: Callable[[Asked], None]
-    ) -> tuple[int, bytes]:
+    ) -> _Reply:
         """The answer to a request, signed afresh and asked once more where its token is refused. Raises CredentialsRejected where
         that one is refused, too.
         """
@@ -158,20 +227,21 @@ class KoreClient:
             on_answer(exchange)
 
         signed_by = self.signer.clock_offset
-        http_status, body = await self._exchange(request, self.signer.token, pay, tell)
-        if http_status in (401, 403):
+        reply = await self._exchange(request, self.signer.token, pay, tell)
+        if reply.http_status in (401, 403):
             self.signer.reread_key()
             ahead = _ahead(asked[-1].date)
             wrong = abs(ahead - signed_by) > CLOCK_TOLERANCE
             told = abs(ahead - self.signer.clock_offset) <= CLOCK_TOLERANCE
             self.signer.clock_offset = ahead
-            http_status, body = await self._exchange(request, self.signer.renew, pay, tell)
-            if http_status in (401, 403):
+            reply = await self._exchange(request, self.signer.renew, pay, tell)
+            if reply.http_status in (401, 403):
                 raise CredentialsRejected(
-                    f"the platform refuses the credentials of {self.bot.name} (HTTP {http_status})",
-                    http_status=http_status,
-                    answer=_kept(body),
-                    **({"enforces": "JWE"} if _demands_encryption(body) else {}),
+                    f"the platform refuses the credentials of {self.bot.name} (HTTP {reply.http_status})",
+                    scope=request.scope,
+                    http_status=reply.http_status,
+                    answer=_kept(reply.body),
+                    **({"enforces": "JWE"} if _demands_encryption(reply.body) else {}),
                     **_skew(asked[-1].date),
                 )
             if not wrong:
@@ -179,14 +249,19 @@ class KoreClient:
             elif ahead and not told:
                 # One machine whose clock is wrong must not hold the bot for all the others.
                 log.warning("clock_differs", bot=self.bot.name, seconds=round(ahead), hint="set this machine's clock (NTP)")
-        return http_status, body
+        return reply
 
     async def _exchange_once(
-        self, request: _Request, token: Callable[[], str], pay: Callable[[], Awaitable[None]], on_answer: Callable[[Asked], None]
-    ) -> tuple[int, bytes]:
+        self,
+        request: _Request,
+        token: Callable[[], str],
+        pay: Callable[[], Awaitable[None]],
+        on_answer: Callable[[Asked], None],
+    ) -> _Reply:
         auth = token()
         await pay()
         started = time.perf_counter()
+        seen: int | None = None
         try:
             async with self._http.request(
                 request.method,
@@ -195,16 +270,19 @@ class KoreClient:
                 headers={**request.headers, "auth": auth, "Content-Type": "application/json", "Accept": "application/json"},
                 allow_redirects=False,
             ) as response:
-                body = await response.content.read(MAX_ANSWER + 1)
-                while len(body) <= MAX_ANSWER and (more := await response.content.read(MAX_ANSWER + 1 - len(body))):
-                    body += more
-                status = response.status
+                seen = response.status
                 date = _date(response.headers.get("Date"))
                 retry_after = _retry_after(response.headers.get("Retry-After"), date)
+                reply = await self._read(response, request.keep)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            text = redact(str(error) or type(error).__name__)
-            on_answer(Asked(None, None, text))
-            raise ApiUnreachable(f"no answer from {self.bot.host}: {text}", error=type(error).__name__) from None
+            broken = self._broken(error)
+            on_answer(Asked(None, None, broken.message))
+            raise broken from None
+        except ArchiverError as error:
+            # Recordings came with the answer, and it ended there: the call was made all the same.
+            on_answer(Asked(None if isinstance(error, ApiUnreachable) else seen, None, error.message))
+            raise
+        status, body = reply.http_status, reply.body
         asked = Asked(status, _status_of(body), _kept(body), date)
         on_answer(asked)
         log.debug(
@@ -222,57 +300,107 @@ class KoreClient:
             raise ApiUnreachable(
                 f"{self.bot.host} answered {status}", reason=f"api_http_{status}", http_status=status, answer=_kept(body)
             )
-        return status, body
+        return reply
 
-    def _understand(self, http_status: int, body: bytes) -> Answer:
-        facts = _facts(http_status, body)
-        data = _object(http_status, body)
-        status = data.get("status")
+    async def _read(self, response: aiohttp.ClientResponse, keep: Keep | None) -> _Reply:
+        """The body, up to MAX_ANSWER bytes and one more, what came in it of recordings left out."""
+        pieces = self._pieces(response)
+        if keep is None or not 200 <= response.status < 300:
+            held = bytearray()
+            async for piece in pieces:
+                held += piece
+                if len(held) > MAX_ANSWER:
+                    break
+            return _Reply(response.status, bytes(held[: MAX_ANSWER + 1]))
+        scanner = Scanner(self._max_inline)
+        try:
+            body = await read_inline(pieces, scanner, keep, longest=MAX_ANSWER)
+        except ApiDefect as error:
+            error.facts |= {"http_status": response.status, "answer": _kept(bytes(scanner.skeleton))}
+            raise
+        return _Reply(response.status, body, scanner.placeholders)
+
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        try:
+            while piece := await response.content.readany():
+                yield piece
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            # Here already: whoever takes a recording from the answer is to know what it is that broke.
+            raise self._broken(error) from None
+
+    def _broken(self, error: Exception) -> ApiUnreachable:
+        text = redact(str(error) or type(error).__name__)
+        return ApiUnreachable(f"no answer from {self.bot.host}: {text}", error=type(error).__name__)
+
+    def _understand(self, kind: str, reply: _Reply) -> Answer:
+        http_status, kept = reply.http_status, _kept(reply.body)
+        facts = _facts(reply)
+        data = _object(reply)
+        # Version 1 knows no statuses. Should it have one all the same, it means what it means elsewhere.
+        status = data.get("status", None if reply.inlined is None else "success")
         if not isinstance(status, str):
             raise ApiDefect("the answer has no status", **facts)
         if status != "success":
-            return Answer(status[:200], (), _kept(body), http_status)
-        entries = data.get("recording")
+            return Answer(status[:200], (), kept, http_status)
+        entries = _entries(kind, data)
         if not isinstance(entries, list):
             raise ApiDefect("a success without its list of recordings", **facts)
         if not entries:
             raise ApiDefect("a success with an empty list of recordings", reason="api_empty_success", **facts)
         if len(entries) > self._max_files:
-            raise ApiDefect(
-                f"{len(entries)} files in one session, more than worker.max_files_per_session = {self._max_files}",
-                reason="too_many_files",
-                hint="raise worker.max_files_per_session if that is right, then `archiver retry`",
-                files=len(entries),
-                **facts,
-            )
-        files = []
-        for ordinal, entry in enumerate(entries, 1):
-            name = entry.get("fileName") if isinstance(entry, dict) else None
-            url = entry.get("fileUrl") if isinstance(entry, dict) else None
-            if not isinstance(name, str | None) or not isinstance(url, str) or not url:
-                raise ApiDefect(f"entry {ordinal} of the recordings has no file name and URL", **facts)
-            files.append(RemoteFile(ordinal, name or "", url))
-        return Answer(status, tuple(files), _kept(body), http_status)
+            raise self._too_many(len(entries), **facts)
+        if reply.inlined is not None:
+            if entries != reply.inlined:
+                raise ApiDefect("not all of the recordings are data URLs", **facts)
+            return Answer(status, (), kept, http_status, listed=len(entries))
+        files = tuple(_remote_file(ordinal, entry, facts) for ordinal, entry in enumerate(entries, 1))
+        transcriptions = data.get("transcriptions") if kind == "voicemail" else None
+        return Answer(status, files, kept, http_status, listed=len(files), transcriptions=transcriptions or None)
+
+    def _too_many(self, files: int, **facts: Any) -> ApiDefect:
+        return ApiDefect(
+            f"{files} files in one session, more than worker.max_files_per_session = {self._max_files}",
+            reason="too_many_files",
+            hint="raise worker.max_files_per_session if that is right, then `archiver retry`",
+            files=files,
+            **facts,
+        )
 
 
-def _facts(http_status: int, body: bytes) -> dict[str, Any]:
-    return {"http_status": http_status, "answer": _kept(body)}
+def _facts(reply: _Reply) -> dict[str, Any]:
+    return {"http_status": reply.http_status, "answer": _kept(reply.body)}
 
 
-def _object(http_status: int, body: bytes) -> dict[str, Any]:
+def _object(reply: _Reply) -> dict[str, Any]:
     """The JSON object that a good answer is. Raises ApiDefect."""
-    facts = _facts(http_status, body)
-    if not 200 <= http_status < 300:
+    http_status, facts = reply.http_status, _facts(reply)
+    if not reply.ok:
         raise ApiDefect(f"the platform answered HTTP {http_status}", reason=f"api_http_{http_status}", **facts)
-    if len(body) > MAX_ANSWER:
+    if len(reply.body) > MAX_ANSWER:
         raise ApiDefect(f"an answer of more than {MAX_ANSWER} bytes", **facts)
     try:
-        data = json.loads(body)
+        data = json.loads(reply.body)
     except (ValueError, RecursionError):
         raise ApiDefect("the answer is not JSON", **facts) from None
     if not isinstance(data, dict):
         raise ApiDefect(f"the answer is a JSON {type(data).__name__}, not an object", **facts)
     return data
+
+
+def _remote_file(ordinal: int, entry: Any, facts: dict[str, Any]) -> RemoteFile:
+    name = entry.get("fileName") if isinstance(entry, dict) else None
+    url = entry.get("fileUrl") if isinstance(entry, dict) else None
+    if not isinstance(name, str | None) or not isinstance(url, str) or not url:
+        raise ApiDefect(f"entry {ordinal} of the recordings has no file name and URL", **facts)
+    return RemoteFile(ordinal, name or "", url)
+
+
+def _entries(kind: str, data: dict[str, Any]) -> Any:
+    """What an answer lists, by whichever of its documented names."""
+    if kind != "voicemail":
+        return data.get("recording")
+    lists = [data[key] for key in _VOICEMAIL_KEYS if key in data]
+    return next((entries for entries in lists if entries), lists[0] if lists else None)
 
 
 def _demands_encryption(body: bytes) -> bool:
@@ -281,9 +409,25 @@ def _demands_encryption(body: bytes) -> bool:
 
 
 def _kept(body: bytes) -> str:
-    """The answer as evidence: signed queries cut out, bounded."""
-    text = redact(body[: KEPT_ANSWER * 4].decode("utf-8", "replace"))
+    """The answer as evidence: signed queries cut out, bounded. Transcriptions say what people said: they are no matter for
+    histories and logs.
+    """
+    text = redact(_untranscribed(body)[: KEPT_ANSWER * 4].decode("utf-8", "replace"))
     return text if len(text) <= KEPT_ANSWER else text[:KEPT_ANSWER] + "..."
+
+
+def _untranscribed(body: bytes) -> bytes:
+    if not _TRANSCRIPTIONS.search(body):
+        return body
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        data = None
+    if isinstance(data, dict) and "transcriptions" in data:
+        body = json.dumps(data | {"transcriptions": _LEFT_OUT}, ensure_ascii=False).encode("utf-8", "replace")
+    # Where they end in a body that is none of the documented ones cannot be told.
+    found = _TRANSCRIPTIONS.search(body)
+    return body if found is None else body[: found.end()] + _LEFT_OUT.encode()
 
 
 def _status_of(body: bytes) -> str | None:
@@ -307,7 +451,7 @@ def _skew(theirs: datetime | None) -> dict[str, Any]:
     if not seconds:
         return {}
     clock = f"this machine's clock differs from the platform's by {seconds:.0f} s"
-    hint = f"{clock}, which alone may be why: set it (NTP); else {CredentialsRejected.hint}"
+    hint = f"{clock}, which alone may be why: set it (NTP)"
     return {"hint": hint, "clock_differs_seconds": round(seconds)}
 
 

@@ -17,6 +17,7 @@ from archiver.archive import Archive, BotAccess
 from archiver.buffers import Buffers
 from archiver.config import BotSettings, LogSettings, Settings
 from archiver.kore.client import Answer, Asked, KoreClient
+from archiver.kore.inline import Keep
 from archiver.kore.media import MediaClient, MediaHosts
 from archiver.observe.logs import configure
 from archiver.observe.tally import Tally
@@ -44,10 +45,12 @@ class NoPlatform(KoreClient):
         self,
         session_id: str,
         *,
+        kind: str = "recording",
         user_id: str | None = None,
         draw: Callable[[], Awaitable[None]],
         on_answer: Callable[[Asked], None],
         drawn: bool = True,
+        keep: Keep | None = None,
     ) -> Answer:
         """One answer for all."""
         self.asked += 1

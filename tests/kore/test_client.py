@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gzip
 import json
 import ssl
 import zlib
@@ -15,6 +17,7 @@ import pytest
 
 from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, KoreError, RateLimited
 from archiver.kore.client import KEPT_ANSWER, MAX_ANSWER, Asked, RemoteFile, _date
+from archiver.kore.inline import Inline
 from archiver.redact import MASK
 from archiver.simulator.limits import GENERAL_MESSAGE, PER_MINUTE_MESSAGE
 from archiver.simulator.platform import Simulator
@@ -442,3 +445,87 @@ async def test_a_refusal_by_a_platform_whose_clock_differs_says_so(simulator: Si
             await asker.ask()
     assert 3590 < caught.value.facts["clock_differs_seconds"] < 3610
     assert "clock" in caught.value.hint
+
+
+# --- version 1 and voicemail
+
+
+def path_of(target: str) -> str:
+    return target.partition("?")[0].replace("/bot/st-1/", "/bot/X/")
+
+
+async def test_version_1_asks_by_its_own_paths_and_stays_with_the_one_that_answers(simulator: Simulator) -> None:
+    def reply(head: str) -> bytes:
+        if "/1.1/" in head:
+            return http_answer(b"Cannot GET", "404 Not Found")
+        return http_answer(b'{"recording": ["data:audio/wav;base64,UklGRg=="]}')
+
+    async with raw_server(reply) as raw, asking(bot_of(simulator, host=raw.url, bot_id="st-1", api="v1")) as asker:
+        answer = await asker.ask("a/b", user_id="u 1")
+        assert (answer.status, answer.files, answer.listed) == ("success", (), 1)
+        assert asker.draws == len(asker.asked) == 2
+        await asker.ask(drawn=True)
+    assert asker.draws == 2
+    assert [path_of(target) for target in raw.targets] == [
+        "/api/1.1/public/bot/X/recordings",
+        *["/api/public/bot/X/recordings"] * 2,
+    ]
+    assert raw.targets[0].endswith("?sessionId=a%2Fb&userId=u%201")
+
+
+async def test_version_1_refused_is_signed_afresh_like_any_other(simulator: Simulator) -> None:
+    async with asking(bot_of(simulator, api="v1")) as asker:
+        simulator.script({"session_id": SESSION, "answers": [{"fault": "unauthorized"}, {"status": "success"}]})
+        assert (await asker.ask()).listed == 1
+        assert asker.draws == 2
+
+
+async def test_voicemail_is_asked_for_with_what_was_said(simulator: Simulator) -> None:
+    body = b'{"status": "success", "voicemail_recording": [{"fileName": "v", "fileUrl": "https://x/y"}], "transcriptions": [1]}'
+    async with raw_server(lambda head: http_answer(body)) as raw, asking(bot_of(simulator, host=raw.url, bot_id="st-1")) as asker:
+        answer = await asker.ask(kind="voicemail", user_id="u-1")
+    assert raw.targets == [f"/api/public/bot/st-1/voicemail?sessionId={SESSION}&userId=u-1&transcription=true"]
+    assert answer.files == (RemoteFile(1, "v", "https://x/y"),)
+    assert (answer.transcriptions, answer.listed) == ([1], 1)
+    assert json.loads(answer.raw)["transcriptions"] == "[left out]"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"status": "success", "transcriptions": [{"text": "PIN 4711"}]}',
+        '{"status": "failed", "transcriptions" : "PIN 4711"}',
+        '{"transcriptions": [{"text": "PIN 4711"',
+        '{"data": {"transcriptions": [{"text": "PIN 4711"}]}, "transcriptions": ["PIN 4711"]}',
+        '[{"transcriptions": [{"text": "PIN 4711"}]}]',
+    ],
+)
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request"])
+async def test_what_was_said_is_no_evidence(simulator: Simulator, body: str, status: str) -> None:
+    async with (
+        raw_server(lambda head: http_answer(body.encode(), status)) as raw,
+        asking(bot_of(simulator, host=raw.url)) as asker,
+    ):
+        error: object = None
+        try:
+            shown = repr(await asker.ask(kind="voicemail"))
+        except ApiDefect as defect:
+            error, shown = defect, repr(defect.facts)
+    assert "4711" not in shown + repr(asker.asked) + str(error)
+    assert "[left out]" in asker.asked[0].raw
+
+
+async def test_a_compressed_answer_comes_in_pieces_all_the_same(simulator: Simulator) -> None:
+    """Silence compresses by a thousand; what the socket brings at once must not become so much."""
+    body = b"RIFF" + bytes(20_000_000)
+    answer = b'{"recording": ["data:audio/wav;base64,' + base64.b64encode(body) + b'"]}'
+    compressed = http_answer(gzip.compress(answer), Content_Encoding="gzip")
+    sizes: list[int] = []
+
+    async def keep(recording: Inline) -> None:
+        sizes.extend([len(piece) async for piece in recording])
+
+    async with raw_server(lambda head: compressed) as raw, asking(bot_of(simulator, host=raw.url, api="v1")) as asker:
+        await asker.ask(keep=keep)
+    assert sum(sizes) == len(body)
+    assert max(sizes) < 1_000_000
