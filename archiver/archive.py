@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from archiver.config import BotSettings, RetrySettings
 from archiver.errors import ApiDefect, ArchiverError, MediaUrlExpired, StoreError, StoreUnavailable, TransferError
 from archiver.kore.client import Answer, Asked, KoreClient, RemoteFile
+from archiver.kore.inline import Inline, Keep
 from archiver.kore.media import MediaClient
-from archiver.naming import PathTemplate, clean_file_name
-from archiver.observe.transfers import Transfers
+from archiver.naming import PathTemplate, clean_file_name, name_by_place
+from archiver.observe.transfers import Transfer, Transfers
 from archiver.outcome import Archived, Failed, NotReady, Outcome, Retry, Unavailable, classify, facts_of
 from archiver.queue.quota import Quota
 from archiver.session import Attempt, Session, StoredFile
 from archiver.stores import Store
-from archiver.transfer import Target, transfer
+from archiver.transfer import Target, Transferred, store_document, transfer, transfer_inline
 
 _FileId = tuple[int, str]  # place and name in the platform's answer
 
-KINDS = frozenset({"recording"})
+KINDS = frozenset({"recording", "voicemail"})
 """What can be asked for so far."""
+
+TRANSCRIPTIONS = (0, "transcriptions")
+"""Place and name of what a voicemail's answer says beside its files."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +70,11 @@ async def archive_session(attempt: Attempt, bot: BotAccess, archive: Archive, gu
     session = attempt.session
     if session.kind not in KINDS:
         return Failed("kind_not_supported", {"kind": session.kind, "supported": sorted(KINDS)})
-    answer = await _ask(attempt, bot, drawn=True)
+    keeping = _Keeping(attempt, bot, archive, guard)
+    answer = await _ask(attempt, bot, drawn=True, keep=keeping.inline)
     match answer.status:
         case "success":
-            attempt.listed = len(answer.files)
+            attempt.listed = answer.listed
         case "call_in_progress" | "media_in_progress":
             return NotReady(answer.status)
         case "media_unavailable":
@@ -77,29 +84,109 @@ async def archive_session(attempt: Attempt, bot: BotAccess, archive: Archive, gu
         case _:
             return Retry("api_status_unknown", _evidence(answer) | {"status": answer.status})
     urls = _Urls(attempt, bot, answer)
-    problems: list[ArchiverError] = []
-    for file, name in _missing(session, answer):
+    missing = _missing(session, answer)
+    for file, name in missing:
+        await keeping.file(_Source(urls, file), name)
+    if answer.transcriptions is not None:
+        await keeping.transcriptions(answer.transcriptions, [name for _, name in missing])
+    keeping.raise_problem()
+    return Archived()
+
+
+async def _ask(attempt: Attempt, bot: BotAccess, *, drawn: bool, keep: Keep | None = None) -> Answer:
+    """Ask the platform, noting every exchange as evidence."""
+
+    def note(asked: Asked) -> None:
+        attempt.calls += 1
+        attempt.note("asked", http_status=asked.http_status, status=asked.status, answer=asked.raw)
+
+    session = attempt.session
+    return await bot.client.recordings(
+        session.session_id,
+        kind=session.kind,
+        user_id=session.user_id,
+        draw=bot.quota.draw,
+        on_answer=note,
+        drawn=drawn,
+        keep=keep,
+    )
+
+
+class _Keeping:
+    """Takes files into the store one after another. What is wrong with one does not keep the next from being tried."""
+
+    def __init__(self, attempt: Attempt, bot: BotAccess, archive: Archive, guard: Callable[[], None]) -> None:
+        self._attempt = attempt
+        self._bot = bot
+        self._archive = archive
+        self._guard = guard
+        self._problems: dict[int, ArchiverError] = {}
+
+    async def file(self, source: _Source, name: str) -> None:
+        """One that the answer has a URL of."""
+        to = self._archive.target(self._attempt.session, name)
+        store, transfers = self._archive.store, self._archive.transfers
+
+        async def fetch(progress: Transfer) -> Transferred:
+            return await transfer(source, to, self._bot.media, store, self._guard, progress, transfers)
+
+        await self._keep(source.file.ordinal, source.file.name, name, fetch)
+
+    async def inline(self, recording: Inline) -> None:
+        """One that lies in the answer. The platform gives it no name."""
+        session = self._attempt.session
+        known = {(file.ordinal, file.source_name) for file in session.known}
+        known |= {(file.ordinal, file.source_name) for file in self._attempt.stored}
+        if (recording.ordinal, "") in known:
+            return
+        taken = [file.file_name for file in session.known]
+        name = clean_file_name(name_by_place(recording.ordinal, recording.media_type), taken)
+        to = self._archive.target(session, name)
+        store, transfers = self._archive.store, self._archive.transfers
+
+        async def take(progress: Transfer) -> Transferred:
+            return await transfer_inline(recording, to, self._bot.media.bandwidth, store, self._guard, progress, transfers)
+
+        await self._keep(recording.ordinal, "", name, take)
+
+    async def transcriptions(self, said: Any, taken: list[str]) -> None:
+        """What the answer says beside its files."""
+        session = self._attempt.session
+        ordinal, source_name = TRANSCRIPTIONS
+        if any((file.ordinal, file.source_name) == TRANSCRIPTIONS for file in session.known):
+            return
+        name = clean_file_name("transcriptions.json", [*(file.file_name for file in session.known), *taken])
+        to = self._archive.target(session, name)
+        store, transfers = self._archive.store, self._archive.transfers
+
+        async def write(progress: Transfer) -> Transferred:
+            return await store_document(_canonical(said), "application/json", to, store, self._guard, progress, transfers)
+
+        await self._keep(ordinal, source_name, name, write)
+
+    def raise_problem(self) -> None:
+        """Raise what came in the way of a file, if anything did. As long as one of them may still come, the session is not given
+        up.
+        """
+        if self._problems:
+            raise min(self._problems.values(), key=lambda error: isinstance(classify(error), Failed))
+
+    async def _keep(self, ordinal: int, source_name: str, name: str, save: Callable[[Transfer], Awaitable[Transferred]]) -> None:
+        attempt = self._attempt
+        self._problems.pop(ordinal, None)  # of an answer that broke off later on, and has come again
         try:
-            with archive.transfers.running_one(session.bot, session.session_id, name) as progress:
-                done = await transfer(
-                    _Source(urls, file),
-                    to=archive.target(session, name),
-                    media=bot.media,
-                    store=archive.store,
-                    guard=guard,
-                    progress=progress,
-                    transfers=archive.transfers,
-                )
+            with self._archive.transfers.running_one(attempt.session.bot, attempt.session.session_id, name) as progress:
+                done = await save(progress)
         except StoreUnavailable:
             raise
         except (TransferError, StoreError) as error:
             # The other files of the session are not to blame, and may be gone tomorrow.
-            problems.append(error)
-            attempt.note("file_failed", ordinal=file.ordinal, file_name=name, **facts_of(error))
-            continue
+            self._problems[ordinal] = error
+            attempt.note("file_failed", ordinal=ordinal, file_name=name, **facts_of(error))
+            return
         stored = StoredFile(
-            ordinal=file.ordinal,
-            source_name=file.name,
+            ordinal=ordinal,
+            source_name=source_name,
             file_name=name,
             store_key=done.saved.key,
             bytes=done.saved.bytes,
@@ -111,23 +198,14 @@ async def archive_session(attempt: Attempt, bot: BotAccess, archive: Archive, gu
         attempt.stored.append(stored)
         breaks = {"breaks": done.breaks} if done.breaks else {}
         attempt.note("stored", existed=done.saved.existed, **breaks, **stored.as_row())
-    if problems:
-        # As long as one of them may still come, the session is not given up.
-        raise min(problems, key=lambda error: isinstance(classify(error), Failed))
-    return Archived()
 
 
-async def _ask(attempt: Attempt, bot: BotAccess, *, drawn: bool) -> Answer:
-    """Ask the platform, noting every exchange as evidence."""
-
-    def note(asked: Asked) -> None:
-        attempt.calls += 1
-        attempt.note("asked", http_status=asked.http_status, status=asked.status, answer=asked.raw)
-
-    session = attempt.session
-    return await bot.client.recordings(
-        session.session_id, user_id=session.user_id, draw=bot.quota.draw, on_answer=note, drawn=drawn
-    )
+def _canonical(said: Any) -> bytes:
+    """The same bytes for the same content: keys sorted, no white space, UTF-8."""
+    try:
+        return json.dumps(said, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # half a character, which JSON can only escape
+        return json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _missing(session: Session, answer: Answer) -> list[tuple[RemoteFile, str]]:

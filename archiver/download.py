@@ -1,4 +1,4 @@
-"""The body of one recording, whole and in order, however often its connection breaks.
+"""The body of one recording, whole and in order, however often its connection breaks; or as it lies in the platform's answer.
 
 Where the media host can, a body goes on at the byte at which it broke, and only if it is the same file still: `If-Range` names
 what the first answer was known by. A signed URL that has expired meanwhile is asked for afresh. Where the host cannot, the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -16,7 +17,9 @@ from typing import Protocol, Self
 
 import aiohttp
 
+from archiver.bandwidth import Bandwidth
 from archiver.errors import MediaNotResumable, MediaUnreachable, MediaUrlExpired, TransferError
+from archiver.kore.inline import Inline
 from archiver.kore.media import MediaClient, Rest
 from archiver.observe.logs import logger
 from archiver.observe.transfers import Transfer, Transfers
@@ -49,19 +52,12 @@ class TooSlow(TimeoutError):
     """So little came in so long that the connection is given up."""
 
 
-class Download:
-    """An open body. Entered, its answer is there; `pieces` are its bytes. Errors are those of `MediaClient.open` and of `source`;
-    a body that broke for good is MediaUnreachable, or MediaNotResumable if it may be begun again.
-    """
+class Body(ABC):
+    """A recording on its way, whichever it is. `pieces` are its bytes, and the rest is known of what has come of them."""
 
-    def __init__(self, media: MediaClient, source: Source, progress: Transfer, transfers: Transfers) -> None:
-        self._media = media
-        self._source = source
+    def __init__(self, progress: Transfer, transfers: Transfers) -> None:
         self._progress = progress
         self._transfers = transfers
-        self._response: aiohttp.ClientResponse | None = None
-        self._ahead = b""
-        self._validator: str | None = None
         self.expected: int | None = None
         """Bytes that were promised, if any were."""
         self.content_type: str | None = None
@@ -69,6 +65,63 @@ class Download:
         """The first HEAD_BYTES that came."""
         self.received = 0
         self.breaks = 0
+
+    @abstractmethod
+    def pieces(self) -> AsyncIterator[bytes]:
+        """The bytes, as they come."""
+
+    def _count(self, piece: bytes) -> None:
+        self.received += len(piece)
+        self._transfers.count(self._progress, len(piece))
+        if len(self.head) < HEAD_BYTES:
+            self.head += piece[: HEAD_BYTES - len(self.head)]
+
+
+class InlineBody(Body):
+    """A body that lies in the platform's answer. Errors are those of `Inline`."""
+
+    def __init__(self, inline: Inline, bandwidth: Bandwidth | None, progress: Transfer, transfers: Transfers) -> None:
+        super().__init__(progress, transfers)
+        self._inline = inline
+        self._bandwidth = bandwidth
+        self.content_type = inline.media_type
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The bytes, as they come."""
+        async for piece in self._inline:
+            self._count(piece)
+            yield piece
+            if self._bandwidth is not None:
+                await self._bandwidth.take(len(piece) * 4 // 3)  # as base64
+
+
+class Document(Body):
+    """What the platform said, as a file."""
+
+    def __init__(self, content: bytes, content_type: str, progress: Transfer, transfers: Transfers) -> None:
+        super().__init__(progress, transfers)
+        self._content = content
+        self.expected = progress.total = len(content)
+        self.content_type = content_type
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """All of it."""
+        self._count(self._content)
+        yield self._content
+
+
+class Download(Body):
+    """An open body. Entered, its answer is there. Errors are those of `MediaClient.open` and of `source`; a body that broke for
+    good is MediaUnreachable, or MediaNotResumable if it may be begun again.
+    """
+
+    def __init__(self, media: MediaClient, source: Source, progress: Transfer, transfers: Transfers) -> None:
+        super().__init__(progress, transfers)
+        self._media = media
+        self._source = source
+        self._response: aiohttp.ClientResponse | None = None
+        self._ahead = b""
+        self._validator: str | None = None
 
     async def __aenter__(self) -> Self:
         self._progress.received = 0
@@ -87,10 +140,7 @@ class Download:
         while not whole:
             try:
                 async for piece in self._arriving():
-                    self.received += len(piece)
-                    self._transfers.count(self._progress, len(piece))
-                    if len(self.head) < HEAD_BYTES:
-                        self.head += piece[: HEAD_BYTES - len(self.head)]
+                    self._count(piece)
                     yield piece
                     if self.expected is not None and self.received > self.expected:
                         break  # more than was promised is not the file, and may never end

@@ -129,6 +129,18 @@ def clean_file_name(given: str, taken: Iterable[str]) -> str:
     return candidate
 
 
+_SUFFIXES = {
+    "audio/wav": "wav", "audio/x-wav": "wav", "audio/wave": "wav", "audio/vnd.wave": "wav",
+    "audio/mpeg": "mp3", "audio/mp3": "mp3", "audio/ogg": "ogg", "audio/opus": "opus", "audio/webm": "webm",
+    "audio/mp4": "m4a", "audio/x-m4a": "m4a", "audio/aac": "aac", "audio/flac": "flac",
+}  # fmt: skip
+
+
+def name_by_place(ordinal: int, media_type: str) -> str:
+    """A name for a recording that the platform gave none: by its place in the answer and what it is said to be."""
+    return f"recording-{ordinal}.{_SUFFIXES.get(media_type, 'bin')}"
+
+
 def _fold(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 

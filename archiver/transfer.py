@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from archiver.download import Download, Source
+from archiver.bandwidth import Bandwidth
+from archiver.download import Body, Document, Download, InlineBody, Source
 from archiver.errors import (
     CredentialsRejected,
     KeyConflict,
@@ -16,10 +17,11 @@ from archiver.errors import (
     RecordingRejected,
     TransferError,
 )
+from archiver.kore.inline import Inline
 from archiver.kore.media import MediaClient
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.recording import Inspection, inspect
-from archiver.stores import Saved, Store
+from archiver.stores import Saved, Store, Upload
 from archiver.transient import retry_transient
 
 
@@ -66,26 +68,69 @@ async def transfer(
         store.upload(to.key, part=to.part, movable=to.keep_rejected) as upload,
         Download(media, source, progress, transfers) as body,
     ):
-        if body.expected is not None:
-            upload.expect(body.expected)
-        try:
-            async for piece in body.pieces():
-                await upload.write(piece)
-            _check_length(body)
-            inspection = inspect(name=to.name, head=bytes(body.head), length=body.received, content_type=body.content_type)
-            return Transferred(await upload.save(guard=guard), inspection, body.breaks)
-        except (TransferError, KoreError, KeyConflict) as error:
-            # A rate limit and rejected credentials cost no attempt: the session comes again.
-            last = to.keep_rejected and not isinstance(error, RateLimited | CredentialsRejected)
-            if body.received and (last or isinstance(error, KeyConflict)):
-                # An earlier try of this same attempt may have left another body of this length there: then that one stays.
-                with suppress(KeyConflict):
-                    saved = await upload.save(f"{to.quarantine}{body.received}-{to.name}", guard=guard)
-                    error.facts["quarantined"] = saved.key
-            raise
+        return await _save(body, upload, to, guard, _as_recording)
 
 
-def _check_length(body: Download) -> None:
+async def transfer_inline(
+    inline: Inline,
+    to: Target,
+    bandwidth: Bandwidth | None,
+    store: Store,
+    guard: Callable[[], None],
+    progress: Transfer,
+    transfers: Transfers,
+) -> Transferred:
+    """The same for a recording that lies in the platform's answer: all that `transfer` promises, but that a break cannot be
+    waited out here; then the whole answer has to be asked for again. Raises what `Inline` does besides.
+    """
+    # Here memory is waited for while the answer is open: that there is a recording in it has only just turned out.
+    async with store.upload(to.key, part=to.part, movable=to.keep_rejected) as upload:
+        return await _save(InlineBody(inline, bandwidth, progress, transfers), upload, to, guard, _as_recording)
+
+
+async def store_document(
+    content: bytes,
+    media_type: str,
+    to: Target,
+    store: Store,
+    guard: Callable[[], None],
+    progress: Transfer,
+    transfers: Transfers,
+) -> Transferred:
+    """Keep what the platform said beside its recordings, as a file. Raises StoreError."""
+    async with store.upload(to.key, part=to.part, movable=to.keep_rejected) as upload:
+        body = Document(content, media_type, progress, transfers)
+        return await _save(body, upload, to, guard, lambda body, to: Inspection(media_type))
+
+
+async def _save(
+    body: Body, upload: Upload, to: Target, guard: Callable[[], None], judge: Callable[[Body, Target], Inspection]
+) -> Transferred:
+    """From the first byte to the confirmed object, or to the quarantine."""
+    if body.expected is not None:
+        upload.expect(body.expected)
+    try:
+        async for piece in body.pieces():
+            await upload.write(piece)
+        _check_length(body)
+        inspection = judge(body, to)
+        return Transferred(await upload.save(guard=guard), inspection, body.breaks)
+    except (TransferError, KoreError, KeyConflict) as error:
+        # A rate limit and rejected credentials cost no attempt: the session comes again.
+        last = to.keep_rejected and not isinstance(error, RateLimited | CredentialsRejected)
+        if body.received and (last or isinstance(error, KeyConflict)):
+            # An earlier try of this same attempt may have left another body of this length there: then that one stays.
+            with suppress(KeyConflict):
+                saved = await upload.save(f"{to.quarantine}{body.received}-{to.name}", guard=guard)
+                error.facts["quarantined"] = saved.key
+        raise
+
+
+def _as_recording(body: Body, to: Target) -> Inspection:
+    return inspect(name=to.name, head=bytes(body.head), length=body.received, content_type=body.content_type)
+
+
+def _check_length(body: Body) -> None:
     promised, received = body.expected, body.received
     if promised is not None and promised != received:
         raise RecordingRejected(

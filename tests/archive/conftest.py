@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,10 +116,29 @@ class Trial:
         }
 
 
-@pytest.fixture
-async def trial(simulator: Simulator, settings: Settings, database: Database, tmp_path: Path) -> AsyncIterator[Trial]:
+@asynccontextmanager
+async def trying(simulator: Simulator, settings: Settings, database: Database) -> AsyncIterator[Trial]:
+    """Attempts with these settings."""
     transfers = Transfers()
     buffers = Buffers(settings.transfer.max_buffer)
     async with bot_access(settings, database) as bots, open_store(settings.storage, buffers) as store:
         archive = Archive(store, settings.storage.path, settings.retry, transfers=transfers)
-        yield Trial(simulator, archive, bots["bot"], tmp_path / "store", transfers)
+        yield Trial(simulator, archive, bots["bot"], settings.storage.folder, transfers)
+
+
+@pytest.fixture
+async def trial(simulator: Simulator, settings: Settings, database: Database) -> AsyncIterator[Trial]:
+    async with trying(simulator, settings, database) as one:
+        yield one
+
+
+MAX_INLINE = 200_000
+
+
+@pytest.fixture
+async def inline(simulator: Simulator, settings: Settings, database: Database) -> AsyncIterator[Trial]:
+    """The same for a bot whose recordings lie in the platform's answers, with up to MAX_INLINE bytes each."""
+    bot = settings.bots[0].model_copy(update={"api": "v1"})
+    transfer = settings.transfer.model_copy(update={"max_inline": MAX_INLINE})
+    async with trying(simulator, settings.model_copy(update={"bots": (bot,), "transfer": transfer}), database) as one:
+        yield one

@@ -75,8 +75,8 @@ async def test_each_status_has_its_end_and_leaves_the_raw_answer(trial: Trial, s
 
 
 async def test_a_kind_that_is_not_supported_fails_without_a_call(trial: Trial) -> None:
-    way = await trial.go(kind="voicemail")
-    assert way.outcome == Failed("kind_not_supported", {"kind": "voicemail", "supported": ["recording"]})
+    way = await trial.go(kind="fax")
+    assert way.outcome == Failed("kind_not_supported", {"kind": "fax", "supported": ["recording", "voicemail"]})
     assert way.attempt.calls == 0
 
 

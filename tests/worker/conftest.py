@@ -84,10 +84,12 @@ class Plant:
                 data[section].update(changes)
         return Settings.model_validate(data)
 
-    def config_file(self, **worker: Any) -> Path:
-        """The usual settings in a file."""
+    def config_file(self, *, bot: Row | None = None, transfer: Row | None = None, log: Row | None = None, **worker: Any) -> Path:
+        """The usual settings in a file, with these keys changed."""
         data: dict[str, Any] = settings_data(self.simulator, self.database_url, self.root)
         data["worker"].update(worker)
+        data["bots"][0].update(bot or {})
+        data |= {"transfer": transfer or {}, "log": log or {}}
         path = self.root.with_name("archiver.toml")
         path.write_text(as_toml(data))
         return path

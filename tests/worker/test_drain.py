@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 
 import pytest
@@ -102,12 +103,20 @@ async def test_a_partial_session_keeps_what_was_stored(plant: Plant) -> None:
     await plant.assert_accounted_for()
 
 
-async def test_voicemail_waits_for_a_later_version_as_a_failure(plant: Plant) -> None:
-    await plant.enqueue(session_id(1), kind="voicemail")
-    assert (await plant.drained()).failed == 1
-    row = (await plant.sessions())[session_id(1)]
-    assert (row["state"], row["reason"]) == ("failed", "kind_not_supported")
-    assert plant.simulator.report()["api"]["calls"] == 0
+async def test_voicemail_is_archived_beside_the_recording_of_its_session(plant: Plant) -> None:
+    one = session_id(1)
+    said = [{"components": [{"cT": "text", "data": {"text": "ring me"}}]}]
+    plant.simulator.script({"session_id": one, "voicemail": True, "transcriptions": said})
+    await plant.enqueue(one, kind="voicemail")
+    assert (await plant.drained()).complete
+    rows = await plant.rows("SELECT * FROM archived_recordings ORDER BY ordinal")
+    assert [(row["kind"], row["ordinal"], row["media_type"]) for row in rows] == [
+        ("voicemail", 0, "application/json"),
+        ("voicemail", 1, "audio/wav"),
+    ]
+    assert json.loads(plant.files()[rows[0]["store_key"]]) == said
+    (row,) = await plant.rows("SELECT state, files FROM archive_sessions")
+    assert (row["state"], row["files"]) == ("archived", 1)
 
 
 async def test_a_drain_waits_no_longer_than_it_may(plant: Plant) -> None:

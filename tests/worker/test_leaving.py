@@ -10,7 +10,7 @@ import pytest
 from archiver import worker as worker_module
 from archiver.errors import DatabaseError
 
-from .conftest import Line, Logged, Plant
+from .conftest import Line, Logged, Plant, session_id
 
 STALL = {"kind": "stall", "at": 1000, "times": None}
 
@@ -132,3 +132,20 @@ async def test_a_hung_download_does_not_stop_the_others(plant: Plant, logged: Lo
     assert {sessions[one]["state"] for one in others} == {"archived"}
     (told,) = logged.named("worker_stopped")
     assert (told["archived"], told["files"], told["bytes"] >= 29 * 2000) == (29, 29, True)
+
+
+async def test_a_recording_inside_an_answer_is_left_without_a_trace_and_comes_again(plant: Plant) -> None:
+    one = session_id(1)
+    stalled = {"audio": {"bytes": 4_000_000}, "faults": [{"kind": "stall", "at": 3_000_000}]}
+    plant.simulator.script({"session_id": one, "recordings": [{"audio": {"bytes": 2000}}, stalled]})
+    await plant.enqueue(one)
+    settings = plant.settings(bot={"api": "v1"})
+    async with plant.shift(settings) as shift:
+        await plant.parts_are(1)
+        await shift.stopped(hurry=True)
+    assert plant.parts() == []
+    row = (await plant.sessions())[one]
+    assert (row["state"], row["reason"], row["failures"]) == ("pending", "worker_stopped", 0)
+    assert (await plant.drained(settings)).complete
+    await plant.assert_accounted_for()
+    assert (await plant.events(one)).count("stored") == 2

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,11 +17,30 @@ FILES, MEGABYTES = map(int, os.environ.get("ARCHIVER_MEMORY_TEST", "8x40").split
 
 LIMIT_MEGABYTES = 150 if FILES <= 16 else 300
 
+INLINE_MEGABYTES = 50
+
 _MEASURED = """
 import resource, subprocess, sys
-code = subprocess.run(sys.argv[1:], stderr=subprocess.DEVNULL).returncode
+code = subprocess.run(sys.argv[1:]).returncode
 print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
+
+
+async def start_draining(config: Path) -> asyncio.subprocess.Process:
+    """A worker whose memory is measured."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _MEASURED, sys.executable, "-m", "archiver", "--config", str(config), "worker", "--drain"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def drained(process: asyncio.subprocess.Process) -> tuple[int, float, str]:
+    """How it ended: its exit code, its peak in megabytes, its log."""
+    out, log = await process.communicate()
+    code, kilobytes = map(int, out.split())
+    print(f"peak of the worker: {kilobytes / 1024:.0f} MB")
+    return code, kilobytes / 1024, log.decode()
 
 
 @pytest.mark.timeout(900)
@@ -31,18 +51,40 @@ async def test_long_recordings_at_once_fit_into_little_memory(
     for one in ids:
         plant.simulator.script({"session_id": one, "recordings": [{"audio": {"bytes": MEGABYTES * 1_000_000}}]})
     await plant.enqueue(*ids)
-    config = plant.config_file(concurrency=FILES)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _MEASURED, sys.executable, "-m", "archiver", "--config", str(config), "worker", "--drain"),
-        stdout=asyncio.subprocess.PIPE,
-    )
+    process = await start_draining(plant.config_file(concurrency=FILES))
     begun = await plant.simulator.wait_for(lambda report: report["media"]["requests"] == FILES, timeout=60)
     assert begun["media"]["complete"] == 0  # all of them at once
-    out, _ = await process.communicate()
-    code, kilobytes = map(int, out.split())
+    code, megabytes, _ = await drained(process)
     assert code == 0
     assert await plant.states() == {"archived": FILES}
     assert sum(path.stat().st_size for path in plant.root.rglob("*.wav")) == FILES * MEGABYTES * 1_000_000
-    record_property("peak_megabytes", kilobytes / 1024)
-    print(f"peak of the worker: {kilobytes / 1024:.0f} MB")
-    assert kilobytes / 1024 < LIMIT_MEGABYTES
+    record_property("peak_megabytes", megabytes)
+    assert megabytes < LIMIT_MEGABYTES
+
+
+@pytest.mark.timeout(300)
+async def test_recordings_inside_answers_fit_into_as_little(plant: Plant, record_property: Callable[[str, object], None]) -> None:
+    """Several of fifty megabytes at once, and one that is too long, which is nobody's trouble but its own."""
+    *ids, too_long = [session_id(number) for number in range(5)]
+    for one in ids:
+        plant.simulator.script({"session_id": one, "recordings": [{"audio": {"bytes": INLINE_MEGABYTES * 1_000_000}}]})
+    plant.simulator.script({"session_id": too_long, "recordings": [{"audio": {"bytes": 70_000_000}}]})
+    await plant.enqueue(*ids, too_long)
+    config = plant.config_file(
+        bot={"api": "v1"}, transfer={"max_inline": f"{INLINE_MEGABYTES}MB"}, log={"level": "debug", "format": "json"}
+    )
+    code, megabytes, log = await drained(await start_draining(config))
+    assert code == 3
+    sessions = await plant.sessions()
+    failed = sessions.pop(too_long)
+    assert (failed["state"], failed["reason"], failed["failures"]) == ("failed", "recording_too_large", 1)
+    assert failed["detail"]["expected"] == INLINE_MEGABYTES * 1_000_000 < failed["detail"]["received"]
+    assert "transfer.max_inline" in failed["detail"]["hint"]
+    assert {one["state"] for one in sessions.values()} == {"archived"}
+    await plant.assert_accounted_for()
+    assert plant.parts() == []
+    assert plant.simulator.client_secret not in log
+    assert "eyJ" not in log
+    assert len(log) < 20_000, "no audio in it"
+    record_property("peak_megabytes", megabytes)
+    assert megabytes < LIMIT_MEGABYTES
