@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,6 +86,7 @@ async def archive_session(attempt: Attempt, bot: BotAccess, archive: Archive, gu
             return Retry("api_status_unknown", _evidence(answer) | {"status": answer.status})
     urls = _Urls(attempt, bot, answer)
     missing = _missing(session, answer)
+    attempt.missing |= {(file.ordinal, file.name) for file, _ in missing}
     for file, name in missing:
         await keeping.file(_Source(urls, file), name)
     if answer.transcriptions is not None:
@@ -173,6 +175,7 @@ class _Keeping:
 
     async def _keep(self, ordinal: int, source_name: str, name: str, save: Callable[[Transfer], Awaitable[Transferred]]) -> None:
         attempt = self._attempt
+        attempt.missing.add((ordinal, source_name))
         self._problems.pop(ordinal, None)  # of an answer that broke off later on, and has come again
         try:
             with self._archive.transfers.running_one(attempt.session.bot, attempt.session.session_id, name) as progress:
@@ -196,6 +199,7 @@ class _Keeping:
             seconds=done.inspection.seconds,
         )
         attempt.stored.append(stored)
+        attempt.missing.discard((ordinal, source_name))
         breaks = {"breaks": done.breaks} if done.breaks else {}
         attempt.note("stored", existed=done.saved.existed, **breaks, **stored.as_row())
 
@@ -209,14 +213,24 @@ def _canonical(said: Any) -> bytes:
 
 
 def _missing(session: Session, answer: Answer) -> list[tuple[RemoteFile, str]]:
-    """The files that no earlier attempt stored, with the names that they will have."""
+    """The files that no earlier attempt stored, with the names that they will have.
+
+    A file is known by its place and name; of those left over on both sides, by its name alone: a list in another order, or with
+    something new at its beginning, brings only what is new.
+    """
+    listed = {(file.ordinal, file.name) for file in answer.files}
     known = {(file.ordinal, file.source_name) for file in session.known}
+    moved = Counter(name for place, name in known - listed if place > 0)  # no file of a list has place 0
     taken = [file.file_name for file in session.known]
     missing = []
     for file in answer.files:
-        if (file.ordinal, file.name) not in known:
-            taken.append(clean_file_name(file.name, taken))
-            missing.append((file, taken[-1]))
+        if (file.ordinal, file.name) in known:
+            continue
+        if moved[file.name]:
+            moved[file.name] -= 1
+            continue
+        taken.append(clean_file_name(file.name, taken))
+        missing.append((file, taken[-1]))
     return missing
 
 

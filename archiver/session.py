@@ -131,6 +131,8 @@ class Attempt:
     calls: int = 0
     listed: int | None = None
     """How many files the platform's last answer named; None: no answer said."""
+    missing: set[tuple[int, str]] = field(default_factory=set)
+    """Place and name of what an answer has that nobody has stored yet."""
 
     def note(self, event: str, **data: Any) -> None:
         """Add a line to the session's history. `data` is JSON-safe and redacted by its maker."""

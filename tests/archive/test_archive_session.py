@@ -331,6 +331,46 @@ async def test_what_an_earlier_attempt_stored_is_not_fetched_again(trial: Trial)
     assert [sha256(body) for body in trial.files().values()] == trial.simulator.sha256_of(SESSION)
 
 
+LISTS = [
+    (["a", "b"], ["b", "a"], []),
+    (["a", "b"], ["c", "a", "b"], ["c"]),
+    (["a", "b"], ["b"], []),
+    (["a", "b"], ["b", "c"], ["c"]),
+    (["a", "a"], ["a", "a", "a"], ["a"]),
+    (["a", "b", "a"], ["a", "a", "b", "a"], ["a"]),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "new"), LISTS)
+async def test_of_a_later_list_only_what_is_new_is_fetched(
+    trial: Trial, before: list[str], after: list[str], new: list[str]
+) -> None:
+    trial.script(*({"file_name": f"{name}.wav", "audio": {"bytes": 500 + at * 2}} for at, name in enumerate(before)))
+    first = await trial.go()
+    stored = trial.files()
+    trial.script(*({"file_name": f"{name}.wav", "audio": {"bytes": 600 + at * 2}} for at, name in enumerate(after)))
+    second = await trial.go(epoch=2, known=tuple(first.attempt.stored))
+    assert second.outcome == Archived()
+    assert [file.source_name for file in second.attempt.stored] == [f"{name}.wav" for name in new]
+    assert (second.attempt.listed, second.attempt.missing) == (len(after), set())
+    assert stored.items() <= trial.files().items()
+    assert len(trial.files()) == len(before) + len(new)
+
+
+async def test_what_was_stored_beside_the_files_is_none_of_them(trial: Trial) -> None:
+    trial.script(A)
+    first = await trial.go()
+    beside = tuple(dataclasses.replace(file, ordinal=0, file_name="x", store_key="x") for file in first.attempt.stored)
+    trial.script(A, {**A, "file_name": "b.wav"})
+    assert len((await trial.go(epoch=2, known=beside)).attempt.stored) == 2
+
+
+async def test_which_files_are_missing_is_told(trial: Trial) -> None:
+    trial.script(A, {**faulty(kind="page", body=PAGE, **ALWAYS), "file_name": "b.wav"}, {**A, "file_name": "c.wav"})
+    way = await trial.go()
+    assert (way.attempt.listed, way.attempt.missing, len(way.attempt.stored)) == (3, {(2, "b.wav")}, 2)
+
+
 async def test_a_session_is_not_given_up_while_one_of_its_files_may_still_come(trial: Trial) -> None:
     refused = {**A, "file_name": "b.wav", "url": "file:///etc/passwd"}
     trial.script(refused, faulty(kind="page", body=PAGE, **ALWAYS))
