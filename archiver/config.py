@@ -19,6 +19,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -531,12 +532,20 @@ class RetrySettings(_Section):
     backoff_max: Duration = timedelta(minutes=15)
     not_ready_delays: Durations = tuple(timedelta(seconds=s) for s in (30, 60, 120, 300, 600, 1800))
     not_ready_give_up: Duration = timedelta(hours=24)
+    recheck_unavailable: Durations = tuple(timedelta(days=d) for d in (1, 3, 7))
 
     @field_validator("not_ready_delays")
     @classmethod
     def _some(cls, value: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
         if not value:
             raise ValueError("needs at least one delay")
+        return value
+
+    @field_validator("recheck_unavailable")
+    @classmethod
+    def _growing(cls, value: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
+        if any(later <= earlier for earlier, later in pairwise((timedelta(0), *value))):
+            raise ValueError("is counted from when a session became unavailable: each must be longer than the one before")
         return value
 
     @model_validator(mode="after")

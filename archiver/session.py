@@ -30,7 +30,13 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.FAILED: frozenset({State.PENDING}),
     State.CANCELLED: frozenset({State.PENDING}),
 }
-"""What may follow what; `archiver retry` is the only way out of a finished state. The database refuses everything else."""
+"""What may follow what, whatever the row says besides. The database refuses everything else, but for the two below."""
+
+OF_A_RECHECK = {State.UNAVAILABLE: frozenset({State.ARCHIVED, State.FAILED})}
+"""What may follow too while a worker holds the session: it asks again for what was unavailable."""
+
+OF_ONE_ARCHIVED_BEFORE = {State.PENDING: frozenset({State.ARCHIVED})}
+"""What may follow too where `archiver retry` brought an archived session back, and a person takes it out again."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,8 @@ class Session:
     """The reason of the last attempt's end, if it was put back."""
     probe: bool = False
     """Claimed to try a held bot again."""
+    recheck: bool = False
+    """Unavailable, and asked for again; `failures` and `checks` are then the tries of this recheck."""
     claimed_tick: float = field(default_factory=time.monotonic)
 
     def now(self) -> datetime:
@@ -108,6 +116,7 @@ class Session:
             "kind": self.kind,
             "attempt": self.failures + 1,
             "epoch": self.epoch,
+            **({"recheck": True} if self.recheck else {}),
         }
 
     @property

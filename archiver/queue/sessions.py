@@ -33,6 +33,12 @@ PRUNE_BATCH = 500
 WAITING = (State.PENDING, State.CLAIMED)
 """What `cancel` takes out; the other states are what `retry` brings back."""
 
+RECHECK_EVERY = 8
+"""Of so many claims of a bot about one is a recheck, while other work of it is due."""
+
+MOST_ASKS = 10_000
+"""So often a recheck that is answered "in progress" is put off at most, however short the delays."""
+
 MAX_CRASHES = 5
 """A session that was held by so many dying workers is given up: it would only take the next one down."""
 
@@ -107,6 +113,22 @@ class Backlog:
     claimed: int
     failed: int
     left_pending: list[dict[str, Any]]
+    rechecks: int
+    """Due, and waited for."""
+
+
+def _asks_in_progress(retry: RetrySettings) -> int:
+    """How many asks that are answered "in progress" fill the time after which that is given up."""
+    asks, waited = 1, timedelta(0)
+    while waited < retry.not_ready_give_up and asks < MOST_ASKS:
+        waited += retry.not_ready_delays[min(asks, len(retry.not_ready_delays)) - 1]
+        asks += 1
+    return asks
+
+
+def _nothing_new(attempt: Attempt, outcome: Outcome) -> bool:
+    """No file is known of that isn't stored: a session that was archived before may be archived again."""
+    return not attempt.missing and not (isinstance(outcome, Failed) and outcome.reason == "too_many_files")
 
 
 class Queue:
@@ -115,6 +137,7 @@ class Queue:
     def __init__(self, database: Database, retry: RetrySettings) -> None:
         self._database = database
         self._retry = retry
+        self._asks_in_progress = _asks_in_progress(retry)
 
     # --- producers and operators
 
@@ -169,7 +192,9 @@ class Queue:
         return bool(row["busy"])
 
     async def cancel(self, *, reason: str, actor: str, dry_run: bool = False, **choice: Unpack[Choice]) -> list[str]:
-        """Take waiting and claimed sessions out; returns the IDs of those that were (a dry run: would be)."""
+        """Take waiting and claimed sessions out; returns the IDs of those that were (a dry run: would be). One that was brought
+        back from archived is archived again.
+        """
         states = [state for state in choice.get("states") or WAITING if state in WAITING]
         changed: list[str] = []
         async for rows in self._chosen(states, choice):
@@ -180,7 +205,9 @@ class Queue:
         return changed
 
     async def retry(self, *, actor: str, dry_run: bool = False, **choice: Unpack[Choice]) -> list[str]:
-        """Bring ended sessions back with fresh counters; returns the IDs of those that were (a dry run: would be)."""
+        """Bring ended sessions back with fresh counters; returns the IDs of those that were (a dry run: would be). One that was
+        archived ends archived again, unless the platform lists a file that cannot be had.
+        """
         states = [state for state in choice.get("states") or State if state not in WAITING]
         changed: list[str] = []
         async for rows in self._chosen(states, choice):
@@ -216,42 +243,61 @@ class Queue:
 
     # --- a worker's claim
 
-    async def claim(self, worker_id: int, bots: Mapping[str, Quota], slots: int) -> Claim:
+    async def claim(
+        self, worker_id: int, bots: Mapping[str, Quota], slots: int, *, idle_rechecks: bool = True, due_by: datetime | None = None
+    ) -> Claim:
         """Claim at most `slots` due sessions, no more of a bot than its budget grants, least recently served bot first.
+
+        Rechecks that are due (were by `due_by`, if given) get about one claim in eight of a bot that has other work, and, with
+        `idle_rechecks`, what slots are left over for bots that have none.
 
         When it raises, or an answer is lost on the way, rows may be claimed that nobody was told of: see `disown`.
         """
         due = await self._database.rows("due", list(bots))
-        sessions: list[Session] = []
-        waits: list[timedelta] = []
         now = timedelta(0)
-        ready = [row for row in due if row["due_in"] <= now]
-        waits += [row["due_in"] for row in due if row["due_in"] > now]
-        for position, row in enumerate(ready):
-            share = -(-(slots - len(sessions)) // (len(ready) - position))
-            if share <= 0:
-                waits.append(now)
-                break
-            try:
-                found, wait, again = await self._claim_of(worker_id, row["name"], row["kind"], bots[row["name"]], share)
-            except DatabaseError:
-                if not sessions:
-                    raise
-                break
-            sessions += found
-            if wait > now:
-                waits.append(wait)
-            elif again:
-                waits.append(now)
+        work = [row for row in due if row["due_in"] is not None and row["due_in"] <= now]
+        busy = {row["name"] for row in work}
+        waits = [row["due_in"] for row in due if row["due_in"] is not None and row["due_in"] > now]
+        rechecks = [row for row in due if idle_rechecks and row["recheck_in"] is not None and row["name"] not in busy]
+        waits += [row["recheck_in"] for row in rechecks if row["recheck_in"] > now]
+        rechecks = [row for row in rechecks if row["recheck_in"] <= now]
+        sessions: list[Session] = []
+        for ready, turns_of in ((work, self._turns), (rechecks, lambda _, share: [("claim_rechecks", share)])):
+            for position, row in enumerate(ready):
+                share = -(-(slots - len(sessions)) // (len(ready) - position))
+                if share <= 0:
+                    waits.append(now)
+                    break
+                for statement, count in turns_of(row, share):
+                    quota = bots[row["name"]]
+                    terms = [worker_id, row["name"], row["kind"], count, quota.key, quota.windows, quota.limits]
+                    last = PROBE_EVERY if statement == "claim" else due_by
+                    try:
+                        rows = await self._database.rows(statement, *terms, last)
+                    except DatabaseError:
+                        if not sessions:
+                            raise
+                        return Claim(sessions, min(waits, default=None))
+                    found, wait, again = self._claimed(statement, worker_id, rows)
+                    sessions += found
+                    if wait > now:
+                        waits.append(wait)
+                    elif again:
+                        waits.append(now)
         return Claim(sessions, min(waits, default=None))
 
-    async def _claim_of(
-        self, worker_id: int, bot: str, kind: str, quota: Quota, slots: int
-    ) -> tuple[list[Session], timedelta, bool]:
+    @staticmethod
+    def _turns(row: asyncpg.Record, share: int) -> list[tuple[str, int]]:
+        """Which statement claims how many, in order: at a place at random, so that no budget is too short for it, one recheck."""
+        before = random.randrange(RECHECK_EVERY)  # noqa: S311  # a lot, no secret
+        if row["recheck_in"] is None or row["recheck_in"] > timedelta(0) or before >= share:
+            return [("claim", share)]
+        turns = [("claim", before), ("claim_rechecks", 1), ("claim", share - before - 1)]
+        return [(statement, count) for statement, count in turns if count]
+
+    @staticmethod
+    def _claimed(statement: str, worker_id: int, rows: Sequence[asyncpg.Record]) -> tuple[list[Session], timedelta, bool]:
         """The sessions, how long the budget makes wait, and whether there may be more at once."""
-        rows = await self._database.rows(
-            "claim", worker_id, bot, kind, slots, quota.key, quota.windows, quota.limits, PROBE_EVERY
-        )
         sessions = [
             Session(
                 id=row["id"],
@@ -269,6 +315,7 @@ class Queue:
                 put_back_for=row["put_back_for"],
                 known=tuple(KnownFile(**known) for known in row["stored"]),
                 probe=row["probe"],
+                recheck=statement == "claim_rechecks",
             )
             for row in rows
             if row["id"] is not None
@@ -311,10 +358,13 @@ class Queue:
             [attempt.calls for attempt, _ in ended],
             [bool(attempt.stored) for attempt, _ in ended],
             [attempt.listed for attempt, _ in ended],
+            [_nothing_new(attempt, outcome) for attempt, outcome in ended],
             [{"n": n, **file.as_row()} for n, (attempt, _) in enumerate(ended, 1) for file in attempt.stored],
             [{"n": n, **event} for n, (attempt, _) in enumerate(ended, 1) for event in attempt.events],
             self._retry.max_attempts,
             self._retry.not_ready_give_up,
+            self._asks_in_progress,
+            self._retry.recheck_unavailable,
         )
         return [row["state"] and State(row["state"]) for row in rows]
 
@@ -386,11 +436,13 @@ class Queue:
         """These reasons to hold are disproven. True if the kind was held for one of them."""
         return await self._database.row("release", bot, kind, list(reasons)) is not None
 
-    async def backlog(self, bots: Sequence[str], since: datetime) -> Backlog:
-        """What a drain still waits for, and what it has to leave."""
-        row = await self._database.row("drain", list(bots), since)
+    async def backlog(self, bots: Sequence[str], since: datetime, *, rechecks: bool = False) -> Backlog:
+        """What a drain that began at `since` still waits for (`rechecks`: of those that were due then, too), and what it has to
+        leave.
+        """
+        row = await self._database.row("drain", list(bots), since, rechecks)
         assert row is not None
-        return Backlog(row["workable"], row["due_in"], row["claimed"], row["failed"], row["left_pending"])
+        return Backlog(**row)
 
     async def unknown_bots(self, bots: Sequence[str]) -> dict[str, int]:
         """Waiting sessions of bots that no configuration knows, counted by name."""

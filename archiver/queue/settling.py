@@ -136,5 +136,5 @@ class Settling:
     @staticmethod
     def _say_less(ended: Ended) -> None:
         """It is not the connection but what we say that the database refuses."""
-        ended.attempt = Attempt(ended.attempt.session, calls=ended.attempt.calls)
+        ended.attempt = Attempt(ended.attempt.session, calls=ended.attempt.calls, missing=ended.attempt.missing)
         ended.outcome = Retry("internal_error", {"message": "the database refused the outcome; the archiver's log has more"})

@@ -70,6 +70,10 @@ class Bench:
         """As if every delay had passed."""
         await self.fetch("UPDATE archive_queue SET run_at = now() - interval '1 second' WHERE state = 'pending'")
 
+    async def make_rechecks_due(self) -> None:
+        """As if their time had come."""
+        await self.fetch("UPDATE archive_queue SET recheck_at = now() - interval '1 second' WHERE recheck_at IS NOT NULL")
+
     def quota(self, name: str = "bot", *limits: str) -> Quota:
         data = {"name": name, "bot_id": f"st-{name}", "client_id": "cs-1", "client_secret": "secret-1", "rate_limits": limits}
         settings = BotSettings.model_validate(data)

@@ -25,7 +25,8 @@ ROWS = int(os.environ.get("ARCHIVER_EXPLAIN_ROWS", "1000000"))
 
 MOST = {
     "claim": 2_000,
-    "due": 260,
+    "claim_rechecks": 2_000,
+    "due": 340,
     "unknown_bots": 60,
     "draw": 170,
     "rescue": 15_000,
@@ -48,8 +49,10 @@ LARGE = ("archive_queue", "archive_events", "archived_recordings", "archive_call
 HOUR = timedelta(hours=1)
 
 FILL = """
-INSERT INTO archive_queue (bot, session_id, state, finished_at, first_asked_at, calls)
-    SELECT 'bot-' || n % 3, 'a-' || lpad(n::text, 9, '0'), 'archived', now(), now(), 2
+INSERT INTO archive_queue (bot, session_id, kind, state, reason, finished_at, first_asked_at, calls, recheck_at)
+    SELECT 'bot-' || n % 3, 'a-' || lpad(n::text, 9, '0'), CASE WHEN n % 10 > 0 THEN 'recording' ELSE 'voicemail' END,
+           CASE WHEN n % 2 > 0 THEN 'archived' ELSE 'unavailable' END, 'r', now(), now(), 2,
+           CASE WHEN n % 8 = 0 THEN now() + interval '1 ms' * n + interval '1 day' * CASE WHEN n % 10 > 0 THEN 1 ELSE -1 END END
     FROM generate_series({at} + 1, {at} + {rows}) n;
 INSERT INTO archive_queue (bot, session_id, kind, run_at)
     SELECT 'bot-' || n * 3 / ({rows} + 1), 's-' || lpad(({at} + n)::text, 9, '0'),
@@ -62,6 +65,9 @@ INSERT INTO archive_queue (bot, session_id, kind, priority, run_at)
     SELECT bot, concat_ws('-', 'd', {at}, priority, kind, n), kind, priority, now() - interval '1 ms' * n
     FROM unnest('{{bot-0,bot-1,bot-2}}'::text[]) bot, unnest('{{recording,voicemail}}'::text[]) kind,
          unnest('{{high,normal,low}}'::text[]) priority, generate_series(1, {few}) n;
+INSERT INTO archive_queue (bot, session_id, kind, state, reason, finished_at, recheck_at)
+    SELECT bot, concat_ws('-', 'r', {at}, kind, n), kind, 'unavailable', 'r', now(), now() - interval '1 ms' * n
+    FROM unnest('{{bot-0,bot-1,bot-2}}'::text[]) bot, unnest('{{recording,voicemail}}'::text[]) kind, generate_series(1, {few}) n;
 INSERT INTO archived_recordings (bot, session_id, kind, ordinal, file_name, store_key, bytes, sha256, source_name, queue_id)
     SELECT 'bot', 'a-' || lpad(n::text, 9, '0'), 'recording', 1, 'a.wav', 'k/' || n, 44, repeat('0', 64), 'a.wav', n
     FROM generate_series({at} + 1, {at} + {rows} / 5) n;
@@ -70,7 +76,9 @@ INSERT INTO archive_events (queue_id, event, epoch, actor)
 INSERT INTO archive_calls (key, at) SELECT 'other', now() - interval '1 ms' * n FROM generate_series(1, {rows} / 10) n;
 INSERT INTO archive_calls (key, at) SELECT 'key', now() - interval '1 s' * n FROM generate_series(1, {few} * 5) n
 """
-"""Archived, asleep or held, claimed by one worker, due; a history and recordings of some; calls of two budgets."""
+"""Archived or unavailable (a quarter of these to be asked for again), asleep or held, claimed by one worker, due, due to be
+asked for again; a history and recordings of some; calls of two budgets.
+"""
 
 
 class Worker:
@@ -102,6 +110,7 @@ class Worker:
         limits = ("key", [timedelta(minutes=1), HOUR], [60_000, 1_800_000])
         said = {
             "claim": (self._worker_id, "bot-1", "recording", 16, *limits, PROBE_EVERY),
+            "claim_rechecks": (self._worker_id, "bot-1", "recording", 16, *limits, None),
             "due": (["bot-0", "bot-1", "bot-2"],),
             "unknown_bots": (["bot-0", "bot-1", "bot-2"],),
             "draw": limits,
@@ -183,7 +192,8 @@ def _settled(ids: list[int], epochs: list[int]) -> tuple[Any, ...]:
     reasons, details = ["why"] * len(ids), [{"answer": 1}] * len(ids)
     stores = [n % 5 == 4 for n in places]
     ones = [1] * len(ids)
-    return ids, epochs, outcomes, reasons, details, [HOUR] * len(ids), ones, stores, ones, files, events, 3, timedelta(days=1)
+    said = (ids, epochs, outcomes, reasons, details, [HOUR] * len(ids), ones, stores, ones, [True] * len(ids), files, events)
+    return *said, 3, timedelta(days=1), 50, [timedelta(days=1), timedelta(days=3)]
 
 
 @pytest.mark.timeout(900)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any
+from typing import Any, assert_never
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,15 +27,22 @@ from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Re
 from archiver.queue.database import Database
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import MAX_CRASHES, NewSession, Queue
-from archiver.session import TRANSITIONS, Attempt, KnownFile, Session, State
+from archiver.session import OF_A_RECHECK, OF_ONE_ARCHIVED_BEFORE, TRANSITIONS, Attempt, KnownFile, Session, State
 from tests.queue.conftest import Bench, stored_file
 
 EXAMPLES = int(os.environ.get("ARCHIVER_MODEL_EXAMPLES", "0"))
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 RETRY = RetrySettings(
-    max_attempts=2, backoff_base=HOUR, backoff_max=2 * HOUR, not_ready_delays=(HOUR, 2 * HOUR), not_ready_give_up=DAY
+    max_attempts=2,
+    backoff_base=HOUR,
+    backoff_max=2 * HOUR,
+    not_ready_delays=(HOUR, 2 * HOUR),
+    not_ready_give_up=9 * HOUR,
+    recheck_unavailable=(DAY, 3 * DAY),
 )
+ASKS = 6
+"""Of an hour and then of two, five fill the nine hours: with the sixth ask they have passed."""
 LIMITS = {"free": (), "counted": ("600/hour", "9/day"), "paced": ("3/minute",)}
 """Of `counted` a claim gets six at once, then one in six seconds, and nine a day; of `paced` one in twenty seconds or so."""
 
@@ -74,11 +81,11 @@ outcomes = st.sampled_from(
         HandedBack("worker_stopped", after=HOUR),
     )
 )
-End = tuple[int, Outcome, int, set[str]]
-"""Which claim, how it ends, the calls that it spent, and the files that it stored."""
+End = tuple[int, Outcome, int, set[str], bool]
+"""Which claim, how it ends, the calls that it spent, the files that it stored, and whether one that was listed is not."""
 
 ends: st.SearchStrategy[list[End]] = st.lists(
-    st.tuples(picks, outcomes, st.integers(0, 2), st.sets(st.sampled_from(("k-1", "k-2")))), min_size=3, max_size=8
+    st.tuples(picks, outcomes, st.integers(0, 2), st.sets(st.sampled_from(("k-1", "k-2"))), st.booleans()), min_size=3, max_size=8
 )
 skews = st.sampled_from((timedelta(0), timedelta(0), -30 * DAY, 30 * DAY))
 
@@ -102,23 +109,46 @@ class Row:
     calls: int = 0
     rests: bool = False
     """Surely not due. Otherwise it may be."""
+    recheck: bool | None = None
+    """Whether the recheck to come may be due; None: there is none."""
+    rechecks: int = 0
+    tries: int = 0
+    unavailable_for: timedelta = timedelta(0)
+    archived_before: bool = False
     claimed_long_ago: bool = False
     asked_long_ago: bool | None = None
     files: dict[str, int] = field(default_factory=dict)
     history: list[tuple[str, int]] = field(default_factory=list)
 
     def to(self, state: State, event: str, reason: str | None, *, takes_away: bool = False, rests: bool = False) -> None:
-        assert state in TRANSITIONS[self.state], (self, state)
-        self.state, self.reason, self.owner, self.rests = state, reason, None, rests
+        may = TRANSITIONS[self.state]
+        if self.owner is not None:
+            may |= OF_A_RECHECK.get(self.state, frozenset())
+        if self.archived_before:
+            may |= OF_ONE_ARCHIVED_BEFORE.get(self.state, frozenset())
+        assert state in may, (self, state)
+        self.state, self.reason, self.rests = state, reason, rests
+        self.recheck, self.tries = None, 0
+        self.archived_before &= state in {State.PENDING, State.CLAIMED, State.FAILED}
+        self.let_go(event, takes_away=takes_away)
+
+    def let_go(self, event: str, *, takes_away: bool = False) -> None:
+        self.owner = None
         self.epoch += takes_away
         self.history.append((event, self.epoch))
 
     def claim(self, worker: int) -> None:
-        self.to(State.CLAIMED, "claimed", self.reason, takes_away=True)
+        if self.state is State.UNAVAILABLE:
+            self.let_go("claimed", takes_away=True)
+        else:
+            self.to(State.CLAIMED, "claimed", self.reason, takes_away=True)
         self.owner, self.claimed_long_ago = worker, False
 
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
         """As the docstrings of the outcomes have it."""
+        asked_again = self.state is State.UNAVAILABLE
+        kept = self.archived_before and not attempt.missing
+        self.archived_before = kept
         for file in attempt.stored:
             self.files.setdefault(file.store_key, file.ordinal)
         self.history += [(event["event"], self.epoch) for event in attempt.events]
@@ -128,11 +158,22 @@ class Row:
         self.calls += attempt.calls
         self.checks += isinstance(outcome, NotReady)
         self.failures += isinstance(outcome, Retry | Failed)
+        if asked_again:
+            self.rechecks += bool(attempt.calls)
+            self.settle_recheck(outcome)
+        else:
+            self.settle_ask(outcome, gave_up, kept)
+
+    def settle_ask(self, outcome: Outcome, gave_up: bool, kept: bool) -> None:
+        last = self.failures >= RETRY.max_attempts if isinstance(outcome, Retry) else gave_up or not isinstance(outcome, NotReady)
         match outcome:
             case Archived():
                 self.to(State.ARCHIVED, "archived", None)
+            case Unavailable() | Failed() | Retry() | NotReady() if kept and last:
+                self.to(State.ARCHIVED, "archived", "kept")
             case Unavailable(reason) if not self.files:
                 self.to(State.UNAVAILABLE, "unavailable", reason)
+                self.unavailable_for, self.recheck = timedelta(0), False
             case NotReady(status) if not gave_up:
                 self.to(State.PENDING, "not_ready", status, rests=True)
             case Retry(reason) if self.failures < RETRY.max_attempts:
@@ -144,21 +185,54 @@ class Row:
             case Unavailable(reason) | Retry(reason) | Failed(reason):
                 self.to(State.FAILED, "failed", "partial" if self.files else reason)
 
+    def settle_recheck(self, outcome: Outcome) -> None:
+        match outcome:
+            case Archived():
+                self.to(State.ARCHIVED, "archived", None)
+                return
+            case HandedBack():
+                event, over = "handed_back", False
+            case NotReady():
+                event, over = "not_ready", self.tries + 1 >= ASKS
+            case Retry():
+                event, over = "retry", self.tries + 1 >= RETRY.max_attempts
+            case Failed():
+                event, over = "recheck_failed", True
+            case Unavailable(reason):
+                self.reason = reason
+                event, over = "unavailable", True
+            case _:
+                assert_never(outcome)
+        if over and self.files:
+            self.to(State.FAILED, "failed", "partial")
+            return
+        self.tries = 0 if over else self.tries + (not isinstance(outcome, HandedBack))
+        # A retry's delay has full jitter: it may be over at once, as one of nothing is.
+        self.recheck = not over and isinstance(outcome, Retry | HandedBack)
+        if over and not any(delay > self.unavailable_for for delay in RETRY.recheck_unavailable):
+            self.recheck = None
+        self.let_go(event)
+
     def rescue(self) -> None:
         self.crashes += 1
-        if self.crashes < MAX_CRASHES:
+        if self.state is State.UNAVAILABLE:
+            self.let_go("rescued", takes_away=True)
+            self.recheck = None if self.crashes >= MAX_CRASHES else self.recheck
+        elif self.crashes < MAX_CRASHES:
             self.to(State.PENDING, "rescued", "worker_lost", takes_away=True, rests=self.crashes > 1)
         else:
             self.to(State.FAILED, "failed", "partial" if self.files else "crashed_workers", takes_away=True)
 
     def retry(self) -> None:
+        self.archived_before |= self.state is State.ARCHIVED
         self.to(State.PENDING, "retried", None, takes_away=True)
-        self.failures = self.checks = self.crashes = 0
+        self.failures = self.checks = self.crashes = self.rechecks = 0
         self.asked_long_ago = None
 
     def columns(self) -> dict[str, Any]:
         names = ("bot", "session_id", "kind", "priority", "state", "reason", "epoch", "failures", "checks", "crashes", "calls")
-        return {**{name: getattr(self, name) for name in names}, "worker_id": self.owner}
+        late = {"rechecks": self.rechecks, "recheck_tries": self.tries, "archived_before": self.archived_before}
+        return {**{name: getattr(self, name) for name in names}, "worker_id": self.owner, **late}
 
 
 @dataclass(frozen=True)
@@ -237,7 +311,7 @@ class Machine(RuleBasedStateMachine):
     @rule(bot=bots, kind=kinds, name=st.sampled_from(("s-1", "s-6", "in valid")))
     def insert(self, bot: str, kind: str, name: str) -> None:
         """Plain SQL of another program, which may say of state and counters what it likes."""
-        forged = {"state": "archived", "epoch": 7, "failures": 2, "worker_id": 1, "finished_at": None}
+        forged = {"state": "archived", "epoch": 7, "failures": 2, "worker_id": 1, "finished_at": None, "archived_before": True}
         self.run(self.bench.add(name, bot=bot, kind=kind, priority="low", **forged))
         if not any((row.bot, row.session_id, row.kind) == (bot, name, kind) for row in self.rows.values()):
             self._learn({(bot, name, kind): "low"})
@@ -274,6 +348,7 @@ class Machine(RuleBasedStateMachine):
 
     def _claim(self, worker: int, slots: int, served: tuple[str, ...], skew: timedelta, lost: int) -> None:
         may = [row for row in self.rows.values() if row.bot in served and self._claimable(row)]
+        work = [row for row in may if row.state is State.PENDING]  # a recheck may have to stand behind it
         before = self._now()
         with clock_of(skew):
             claim = self.run(self.queue.claim(worker, {bot: self.quotas[bot] for bot in served}, slots))
@@ -288,13 +363,16 @@ class Machine(RuleBasedStateMachine):
             self.attempts.insert(0, wrong)
         for bot in served:
             self._granted(bot, sum(session.bot == bot for session in claim.sessions), before, after)
-        surely = [row for row in may if not LIMITS[row.bot] and row.bot not in self.blocked and row.reason != "api_unreachable"]
+        surely = [row for row in work if not LIMITS[row.bot] and row.bot not in self.blocked and row.reason != "api_unreachable"]
         if self.workers[worker] and slots > len(LIMITS) * len(KINDS):  # then each that has something gets a slot
             assert {(row.bot, row.kind) for row in surely} <= {(session.bot, session.kind) for session in claim.sessions}
 
     def _claimable(self, row: Row) -> bool:
-        open_ = self.held.get((row.bot, row.kind), True)
-        return row.state is State.PENDING and not row.rests and row.bot not in self.paused and open_
+        if row.bot in self.paused or row.owner is not None:
+            return False
+        if row.state is State.UNAVAILABLE:
+            return bool(row.recheck) and (row.bot, row.kind) not in self.held
+        return row.state is State.PENDING and not row.rests and self.held.get((row.bot, row.kind), True)
 
     def _claimed(self, session: Session, worker: int, may: list[Row]) -> None:
         row = self.rows[session.id]
@@ -304,12 +382,16 @@ class Machine(RuleBasedStateMachine):
         if session.probe:
             self.held[row.bot, row.kind] = False
         put_back_for = row.reason
+        assert session.recheck == (row.state is State.UNAVAILABLE)
         row.claim(worker)
         told = (session.epoch, session.worker_id, session.failures, session.checks, session.crashes, session.put_back_for)
-        assert told == (row.epoch, worker, row.failures, row.checks, row.crashes, put_back_for)
+        if session.recheck:
+            assert told == (row.epoch, worker, row.tries, row.tries, row.crashes, None)
+        else:
+            assert told == (row.epoch, worker, row.failures, row.checks, row.crashes, put_back_for)
         assert {known.store_key: known.ordinal for known in session.known} == row.files
         assert all(isinstance(known, KnownFile) for known in session.known)
-        due = "SELECT run_at <= claimed_at AND claimed_at = $2 FROM archive_queue WHERE id = $1"
+        due = "SELECT coalesce(recheck_at, run_at) <= claimed_at AND claimed_at = $2 FROM archive_queue WHERE id = $1"
         assert self.run(self.bench.value(due, session.id, session.claimed_at))
 
     @rule(pick=picks, chosen=ends, again=st.booleans(), skew=skews, waits=st.sampled_from((None, False, True)))
@@ -323,11 +405,11 @@ class Machine(RuleBasedStateMachine):
     def settle(self, chosen: list[End], again: bool, skew: timedelta) -> None:
         """A batch of ends, also of claims that hold no more, or that were settled before."""
         batch: dict[tuple[int, int], tuple[Attempt, Outcome]] = {}
-        for pick, outcome, calls, keys in chosen:
+        for pick, outcome, calls, keys, missing in chosen:
             if self.attempts:
                 session = self.attempts[pick % min(len(self.attempts), 20)]
                 files = [stored_file(number, f"{session.id}/{key}") for number, key in enumerate(sorted(keys), 1)]
-                attempt = Attempt(session, files, calls=calls)
+                attempt = Attempt(session, files, calls=calls, missing={(9, "x.wav")} if missing else set())
                 if calls:
                     attempt.note("asked", calls=calls)
                 batch[session.id, session.epoch] = attempt, outcome
@@ -337,7 +419,7 @@ class Machine(RuleBasedStateMachine):
         written: list[tuple[Row, Outcome]] = []
         for attempt, outcome in batch.values():
             row = self.rows[attempt.session.id]
-            if row.epoch == attempt.session.epoch and row.state is State.CLAIMED:
+            if row.epoch == attempt.session.epoch and row.owner is not None:
                 row.settle(attempt, outcome)
                 written.append((row, outcome))
             ends.append(row.state if row.epoch == attempt.session.epoch else None)
@@ -352,17 +434,66 @@ class Machine(RuleBasedStateMachine):
     def _delayed(self, written: list[tuple[Row, Outcome]], before: datetime, after: datetime) -> None:
         """Delays count from the database's time."""
         for row, outcome in written:
-            if row.state is not State.PENDING:
+            if row.state is State.UNAVAILABLE and not row.tries and not isinstance(outcome, HandedBack):
+                self._scheduled(row, before, after)
+            if row.state is not State.PENDING and not row.tries:
                 continue
             match outcome:
                 case NotReady():
-                    least = most = RETRY.not_ready_delays[min(row.checks - 1, 1)]
+                    least = most = RETRY.not_ready_delays[min((row.tries or row.checks) - 1, 1)]
                 case HandedBack(after=wait):
                     least = most = wait
                 case _:
-                    least, most = timedelta(0), min(RETRY.backoff_base * 2 ** (row.failures - 1), RETRY.backoff_max)
-            run_at = self.run(self.bench.value("SELECT run_at FROM archive_queue WHERE id = $1", row.id))
+                    most = min(RETRY.backoff_base * 2 ** ((row.tries or row.failures) - 1), RETRY.backoff_max)
+                    least = timedelta(0)
+            run_at = self.run(self.bench.value("SELECT coalesce(recheck_at, run_at) FROM archive_queue WHERE id = $1", row.id))
             assert before + least <= run_at <= after + most, (row, outcome)
+
+    def _scheduled(self, row: Row, before: datetime, after: datetime) -> None:
+        """The recheck to come is the next of the schedule."""
+        recheck_at = self.run(self.bench.value("SELECT recheck_at FROM archive_queue WHERE id = $1", row.id))
+        coming = [delay for delay in RETRY.recheck_unavailable if delay > row.unavailable_for]
+        if coming:
+            # What the test itself takes is less than a minute, but not nothing.
+            assert (
+                before + coming[0] - row.unavailable_for - timedelta(minutes=1)
+                <= recheck_at
+                <= after + coming[0] - row.unavailable_for
+            )
+        else:
+            assert recheck_at is None
+
+    @rule(chosen=ends, again=st.booleans(), days=st.booleans(), fate=st.sampled_from(("", "", "rescue", "disown", "crash")))
+    def recheck(self, chosen: list[End], again: bool, days: bool, fate: str) -> None:
+        """Of all that there was none of, with nothing else to do."""
+        self._resume(None)
+        self.time_passes_for_sessions(False)
+        self._claim(self._worker(1), 4, ("free",), timedelta(0), 1)
+        self.settle(
+            [(place, Unavailable("media_unavailable"), 1, set(), False) for place in range(4)], again=False, skew=timedelta(0)
+        )
+        self.run(self.bench.fetch("UPDATE archive_queue SET run_at = now() + interval '1 hour' WHERE state = 'pending'"))
+        for row in self.rows.values():
+            row.rests |= row.state is State.PENDING
+        self.time_passes_for_rechecks(days)
+        worker = self._worker(1)
+        self._claim(worker, 4, ("free",), timedelta(0), 1)
+        match fate:
+            case "crash":
+                self.crashes_passed()
+                self._rescue(worker)
+            case "rescue":
+                self._rescue(worker)
+            case "disown":
+                self.disown(1, {0, 1})
+            case _:
+                pass
+        self.settle(chosen, again, timedelta(0))
+
+    def _rescue(self, worker: int) -> None:
+        self.workers[worker] = False
+        self.run(self.bench.expire(worker))
+        self.rescue(0)
 
     @rule(pick=picks, fate=st.sampled_from(("start", "lease runs out", "renew", "stop")))
     def worker(self, pick: int, fate: str) -> None:
@@ -410,12 +541,15 @@ class Machine(RuleBasedStateMachine):
         self.run(self.queue.disown(worker, sorted(working_on)))
         for row in self.rows.values():
             if row.owner == worker and row.id not in working_on:
-                row.to(State.PENDING, "handed_back", "claim_unanswered", takes_away=True)
+                if row.state is State.UNAVAILABLE:
+                    row.let_go("handed_back", takes_away=True)
+                else:
+                    row.to(State.PENDING, "handed_back", "claim_unanswered", takes_away=True)
 
         self._taken_away()
 
     def _taken_away(self) -> None:
-        held = [s for s in self.attempts if (self.rows[s.id].epoch, self.rows[s.id].state) == (s.epoch, State.CLAIMED)]
+        held = [s for s in self.attempts if self.rows[s.id].epoch == s.epoch and self.rows[s.id].owner is not None]
         gone = {session.id for session in self.attempts if session not in held}
         assert self.run(self.queue.taken_away(self.attempts)) == gone
 
@@ -472,7 +606,10 @@ class Machine(RuleBasedStateMachine):
         for row in chosen:
             if row.owner is not None:
                 self.leftovers.add((row.id, row.owner, row.epoch))
-            row.to(State.CANCELLED, "cancelled", "a wrong list", takes_away=True)
+            if row.archived_before:
+                row.to(State.ARCHIVED, "cancelled", "kept", takes_away=True)
+            else:
+                row.to(State.CANCELLED, "cancelled", "a wrong list", takes_away=True)
         cancelled = self.run(self.queue.cancel(ids=ids, bot=bot, kind=None, reason="a wrong list", actor="me"))
         assert cancelled == [row.session_id for row in chosen]
 
@@ -487,13 +624,15 @@ class Machine(RuleBasedStateMachine):
         self.time_passes_for_sessions(everything)
         ids = None if everything else [f"s-{pick % 6 + 1}", "in valid"]
         chosen = [row for row in self._matching(ids, bot) if row.state in ENDED and row.state in states]
-        chosen = [row for row in chosen if row.reason != "invalid_session_id"]
+        chosen = [row for row in chosen if row.reason != "invalid_session_id" and row.owner is None]
         for row in chosen:
             row.retry()
         retried = self.run(self.queue.retry(ids=ids, bot=bot, kind=None, states=states, actor="me"))
         assert retried == [row.session_id for row in chosen]
         self.claim(1, 9, tuple(LIMITS), timedelta(0), 1)
-        self.settle([(place, NotReady("media_in_progress"), 1, set()) for place in range(4)], again=False, skew=timedelta(0))
+        self.settle(
+            [(place, NotReady("media_in_progress"), 1, set(), False) for place in range(4)], again=False, skew=timedelta(0)
+        )
 
     def _matching(self, ids: list[str] | None, bot: str | None) -> list[Row]:
         rows = (self.rows[id_] for id_ in sorted(self.rows))
@@ -506,20 +645,29 @@ class Machine(RuleBasedStateMachine):
         self.run(self.bench.make_due())
         for row in self.rows.values():
             row.rests = False
+        self.time_passes_for_rechecks(days)
+
+    def time_passes_for_rechecks(self, days: bool) -> None:
+        self.run(self.bench.make_rechecks_due())
+        for row in self.rows.values():
+            row.recheck = None if row.recheck is None else True
         if days:
-            ago = "UPDATE archive_queue SET first_asked_at = first_asked_at - $1::interval, claimed_at = claimed_at - $1"
+            ago = """UPDATE archive_queue SET first_asked_at = first_asked_at - $1::interval, claimed_at = claimed_at - $1,
+                     finished_at = finished_at - $1"""
             self.run(self.bench.fetch(ago, 2 * DAY))
             for row in self.rows.values():
                 row.claimed_long_ago = True
+                row.unavailable_for += 2 * DAY
                 row.asked_long_ago = row.asked_long_ago is not None or None
 
     @rule()
     def crashes_passed(self) -> None:
         """What waits or runs has taken down all but one of the workers that it may."""
         for row in self.rows.values():
-            if row.state in {State.PENDING, State.CLAIMED}:
+            if row.state is State.PENDING or row.owner is not None:
                 row.crashes = MAX_CRASHES - 1
-        self.run(self.bench.fetch("UPDATE archive_queue SET crashes = $1 WHERE state IN ('pending', 'claimed')", MAX_CRASHES - 1))
+        sql = "UPDATE archive_queue SET crashes = $1 WHERE state = 'pending' OR worker_id IS NOT NULL"
+        self.run(self.bench.fetch(sql, MAX_CRASHES - 1))
 
     # --- the budget
 
@@ -582,6 +730,7 @@ class Machine(RuleBasedStateMachine):
         for row in found:
             columns = self.rows[row["id"]].columns()
             assert {name: row[name] for name in columns} == columns
+            assert (row["recheck_at"] is not None) == (self.rows[row["id"]].recheck is not None)
         states = self.run(self.bench.states())
         assert states == Counter(row.state.value for row in self.rows.values())
 

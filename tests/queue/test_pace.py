@@ -137,7 +137,7 @@ async def test_rates_and_failures_cost_the_same_however_much_has_ended(bench: Be
         if analyzed:
             await connection.execute("ANALYZE archive_queue")
         since = await bench.queue.clock() - timedelta(minutes=10)
-        for name, args in {"rates": [], "drain": [["bot"], since]}.items():
+        for name, args in {"rates": [], "drain": [["bot"], since, True]}.items():
             explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement(name)}"
             await connection.fetchval(explain, *args)
             (found,) = await connection.fetchval(explain, *args)

@@ -12,7 +12,7 @@ import pytest
 from archiver.errors import DatabaseError, DatabaseTooNew, NotMigrated
 from archiver.queue.database import Database, statement, statement_names
 from archiver.queue.migrate import check_version, migrate, migrations
-from archiver.session import TRANSITIONS, State
+from archiver.session import OF_A_RECHECK, OF_ONE_ARCHIVED_BEFORE, TRANSITIONS, State
 from tests.queue.conftest import Bench
 
 
@@ -28,8 +28,18 @@ async def test_the_states_of_the_program_are_those_of_the_database(bench: Bench)
     assert set(re.findall(r"'(\w+)'", check)) == set(State)
 
 
-@pytest.mark.parametrize(("before", "after"), list(itertools.product(State, State)))
-async def test_the_database_allows_exactly_the_transitions_of_the_program(bench: Bench, before: State, after: State) -> None:
+@pytest.mark.parametrize(
+    ("before", "after", "besides"),
+    [
+        *itertools.product(State, State, ["", "archived_before = true"]),
+        *itertools.product([State.CLAIMED, State.UNAVAILABLE], State, ["worker_id = 1"]),  # no other can be held
+    ],
+)
+async def test_the_database_allows_exactly_the_transitions_of_the_program(
+    bench: Bench, before: State, after: State, besides: str
+) -> None:
+    more = {"": {}, "worker_id = 1": OF_A_RECHECK, "archived_before = true": OF_ONE_ARCHIVED_BEFORE}[besides]
+    allowed = TRANSITIONS[before] | more.get(before, frozenset())
     await bench.add("s-1")
     move = """UPDATE archive_queue SET state = $1, reason = 'test',
         worker_id = CASE WHEN $1 = 'claimed' THEN 1 END,
@@ -38,7 +48,9 @@ async def test_the_database_allows_exactly_the_transitions_of_the_program(bench:
         await connection.execute("ALTER TABLE archive_queue DISABLE TRIGGER archive_queue_transition")
         await connection.execute(move, before)
         await connection.execute("ALTER TABLE archive_queue ENABLE TRIGGER archive_queue_transition")
-        if after == before or after in TRANSITIONS[before]:
+        if besides:
+            await connection.execute(f"UPDATE archive_queue SET {besides}")
+        if after == before or after in allowed:
             await connection.execute(move, after)
         else:
             with pytest.raises(asyncpg.CheckViolationError, match="cannot become"):
@@ -55,6 +67,9 @@ async def test_the_database_allows_exactly_the_transitions_of_the_program(bench:
         "run_at = 'infinity'",
         "priority = 'urgent'",
         "kind = 'fax'",
+        "recheck_at = now()",
+        "state = 'archived', finished_at = now(), worker_id = 1",
+        "state = 'unavailable', reason = 'r', finished_at = now(), recheck_at = 'infinity'",
     ],
 )
 async def test_a_row_that_contradicts_itself_is_refused(bench: Bench, wrong: str) -> None:

@@ -90,13 +90,17 @@ async def test_an_insert_cannot_forge_what_the_archiver_writes(bench: Bench) -> 
     forged: dict[str, Any] = {
         "state": "archived", "reason": "forged", "detail": {"a": 1}, "archive_date": past, "enqueued_at": past,
         "claimed_at": past, "first_asked_at": past, "finished_at": past, "worker_id": 7, "epoch": 9, "failures": -5,
-        "checks": 3, "crashes": 3, "calls": 3,
+        "checks": 3, "crashes": 3, "calls": 3, "files": 3, "recheck_at": past, "rechecks": 3, "recheck_tries": 3,
+        "last_asked_at": past, "archived_before": True,
     }  # fmt: skip
     await bench.add("s-1", **forged)
     row = await bench.row("s-1")
     assert row["state"] == "pending"
-    assert [row[name] for name in ("reason", "claimed_at", "first_asked_at", "finished_at", "worker_id")] == [None] * 5
-    assert [row[name] for name in ("epoch", "failures", "checks", "crashes", "calls", "detail")] == [0, 0, 0, 0, 0, {}]
+    nulls = ("reason", "claimed_at", "first_asked_at", "last_asked_at", "finished_at", "worker_id", "files", "recheck_at")
+    assert [row[name] for name in nulls] == [None] * len(nulls)
+    counters = ("epoch", "failures", "checks", "crashes", "calls", "rechecks", "recheck_tries")
+    assert [row[name] for name in counters] == [0] * len(counters)
+    assert (row["detail"], row["archived_before"]) == ({}, False)
     assert row["enqueued_at"] > past < row["archive_date"]
 
 

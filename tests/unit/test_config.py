@@ -248,6 +248,8 @@ def test_history_is_kept_for_ever_or_as_long_as_is_said(loaded: Load) -> None:
         ("[retry]\nbackoff_base = '1h'", "retry: backoff_base is longer than backoff_max"),
         ("[retry]\nnot_ready_give_up = '99999999d'", "a duration is at most"),
         ("[retry]\nnot_ready_delays = []", "retry.not_ready_delays: needs at least one delay"),
+        ("[retry]\nrecheck_unavailable = ['1d', '1d']", "retry.recheck_unavailable: is counted from when"),
+        ("[retry]\nrecheck_unavailable = ['0s']", "each must be longer than the one before"),
         ("[retry]\nnot_ready_delays = ['soon']", "retry.not_ready_delays[0] = 'soon': a duration"),
         ("[log]\nlevel = 'loud'", "log.level = 'loud': input should be 'debug'"),
         ("[log]\nlevel = 'a\\nb'".replace("'", '"'), r"log.level = 'a\nb'"),

@@ -1,6 +1,6 @@
 -- What became of the given calls of a bot: a row for each that is in the queue, with its files.
 -- $1 bot, $2 session IDs, $3 kinds: arrays of one length; `n` is the place of the call in them, from 1
-SELECT g.n, q.session_id, q.kind, q.state, q.reason, q.detail, q.run_at, q.first_asked_at, NULL::timestamptz AS last_asked_at, q.finished_at, q.calls, q.files,
+SELECT g.n, q.session_id, q.kind, q.state, q.reason, q.detail, q.run_at, q.first_asked_at, q.last_asked_at, q.finished_at, q.calls, q.files,
        q.started_at, q.ended_at,
        (SELECT coalesce(jsonb_agg(jsonb_build_object('store_key', r.store_key, 'bytes', r.bytes, 'seconds', r.seconds,
                                                      'ordinal', r.ordinal, 'media_type', r.media_type)

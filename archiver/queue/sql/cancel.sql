@@ -1,4 +1,5 @@
--- Take sessions out of the queue; a claimed one is taken from its worker by raising the epoch.
+-- Take sessions out of the queue; a claimed one is taken from its worker by raising the epoch. One that was brought back from archived
+-- is archived again: what is stored of it is all that was known of.
 -- $1 rows, $2 states that they may be in by now, $3 reason, $4 who
 WITH chosen AS MATERIALIZED (
     SELECT id, worker_id, epoch FROM archive_queue
@@ -6,15 +7,19 @@ WITH chosen AS MATERIALIZED (
     ORDER BY id FOR UPDATE
 ), cancelled AS (
     UPDATE archive_queue q
-    SET state = 'cancelled', reason = $3, detail = jsonb_build_object('cancelled_by', $4::text), finished_at = clock_timestamp(),
-        worker_id = NULL, epoch = q.epoch + 1
+    SET state = CASE WHEN q.archived_before THEN 'archived' ELSE 'cancelled' END,
+        reason = CASE WHEN q.archived_before THEN 'kept' ELSE $3 END,
+        detail = jsonb_build_object('cancelled_by', $4::text)
+                 || CASE WHEN q.archived_before THEN jsonb_build_object('reason', $3::text) ELSE '{}' END,
+        finished_at = clock_timestamp(), archived_before = false, worker_id = NULL, epoch = q.epoch + 1
     FROM chosen c WHERE q.id = c.id
-    RETURNING q.id, q.epoch, q.session_id
+    RETURNING q.id, q.epoch, q.session_id, q.state
 ), leftovers AS (
     INSERT INTO archive_leftovers (queue_id, worker_id, epoch)
     SELECT id, worker_id, epoch FROM chosen WHERE worker_id IS NOT NULL ON CONFLICT DO NOTHING
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, data)
-    SELECT id, 'cancelled', epoch, $4, jsonb_build_object('reason', $3::text) FROM cancelled
+    SELECT id, 'cancelled', epoch, $4,
+           jsonb_strip_nulls(jsonb_build_object('reason', $3::text, 'state', nullif(state, 'cancelled'))) FROM cancelled
 )
 SELECT session_id FROM cancelled ORDER BY id

@@ -1,22 +1,27 @@
 -- Take back what dead workers hold, also one that is off the list already (a claim of its own came in while it was taken
 -- off). The epoch rises, so that one that comes back from the dead can write nothing.
--- A session that took $1 workers down is given up: it would only take the next. $2 delay, $3 actor
+-- A session that took $1 workers down is given up: it would only take the next. A recheck leaves it unavailable and is due as it
+-- was; given up, it is the last one. $2 delay, $3 actor
 WITH dead AS MATERIALIZED (
     SELECT id FROM archive_workers WHERE expires_at <= clock_timestamp() FOR UPDATE SKIP LOCKED
 ), lost AS MATERIALIZED (
     SELECT q.id, q.worker_id, q.epoch FROM archive_queue q
-    WHERE q.state = 'claimed' AND (q.worker_id = ANY (ARRAY(SELECT id FROM dead))
-                                   OR NOT EXISTS (SELECT FROM archive_workers w WHERE w.id = q.worker_id))
+    WHERE q.worker_id IS NOT NULL AND (q.worker_id = ANY (ARRAY(SELECT id FROM dead))
+                                       OR NOT EXISTS (SELECT FROM archive_workers w WHERE w.id = q.worker_id))
     ORDER BY q.id FOR UPDATE OF q
 ), rescued AS (
     UPDATE archive_queue q
-    SET state = CASE WHEN q.crashes + 1 >= $1::integer THEN 'failed' ELSE 'pending' END,
-        reason = CASE WHEN q.crashes + 1 < $1::integer THEN 'worker_lost'
+    SET state = CASE WHEN q.state = 'unavailable' THEN q.state WHEN q.crashes + 1 >= $1::integer THEN 'failed' ELSE 'pending' END,
+        reason = CASE WHEN q.state = 'unavailable' THEN q.reason
+                      WHEN q.crashes + 1 < $1::integer THEN 'worker_lost'
                       WHEN EXISTS (SELECT FROM archived_recordings r WHERE r.queue_id = q.id) THEN 'partial'
                       ELSE 'crashed_workers' END,
-        detail = jsonb_build_object('reason', 'crashed_workers', 'crashes', q.crashes + 1),
-        finished_at = CASE WHEN q.crashes + 1 >= $1::integer THEN clock_timestamp() END,
-        run_at = clock_timestamp() + $2::interval * q.crashes,
+        detail = CASE WHEN q.state = 'unavailable' THEN q.detail
+                      ELSE jsonb_build_object('reason', 'crashed_workers', 'crashes', q.crashes + 1) END,
+        finished_at = CASE WHEN q.state = 'unavailable' THEN q.finished_at
+                           WHEN q.crashes + 1 >= $1::integer THEN clock_timestamp() END,
+        run_at = CASE WHEN q.state = 'unavailable' THEN q.run_at ELSE clock_timestamp() + $2::interval * q.crashes END,
+        recheck_at = CASE WHEN q.crashes + 1 < $1::integer THEN q.recheck_at END,
         crashes = q.crashes + 1, epoch = q.epoch + 1, worker_id = NULL
     WHERE q.id = ANY (ARRAY(SELECT id FROM lost))
     RETURNING q.id, q.epoch, q.state, q.reason, q.bot, q.session_id, q.crashes
@@ -28,7 +33,10 @@ WITH dead AS MATERIALIZED (
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, data)
     SELECT id, CASE WHEN state = 'failed' THEN 'failed' ELSE 'rescued' END, epoch, $3,
-           jsonb_build_object('reason', reason, 'from', 'worker ' || lost_worker, 'crashes', crashes)
+           jsonb_build_object('reason', CASE WHEN state <> 'unavailable' THEN reason
+                                             WHEN crashes < $1::integer THEN 'worker_lost'
+                                             ELSE 'crashed_workers' END,
+                              'from', 'worker ' || lost_worker, 'crashes', crashes)
     FROM taken
 ), buried AS (
     DELETE FROM archive_workers w

@@ -1,13 +1,15 @@
--- Bring ended sessions back with fresh counters; what is stored stays. One that has moved since it was chosen is left alone.
+-- Bring ended sessions back with fresh counters; what is stored stays. One that has moved since it was chosen is left alone, and so is
+-- one that is being asked for again already.
 -- $1 rows, $2 their epochs, $3 who
 WITH chosen AS MATERIALIZED (
     SELECT q.id, q.state, q.reason FROM archive_queue q JOIN unnest($1::bigint[], $2::bigint[]) AS c (id, epoch) USING (id, epoch)
-    WHERE q.state NOT IN ('pending', 'claimed')
+    WHERE q.state NOT IN ('pending', 'claimed') AND q.worker_id IS NULL
     ORDER BY q.id FOR UPDATE OF q
 ), revived AS (
     UPDATE archive_queue q
     SET state = 'pending', reason = NULL, detail = '{}', finished_at = NULL, run_at = clock_timestamp(), failures = 0, checks = 0,
-        crashes = 0, first_asked_at = NULL, epoch = q.epoch + 1
+        crashes = 0, first_asked_at = NULL, recheck_at = NULL, rechecks = 0, recheck_tries = 0,
+        archived_before = q.archived_before OR c.state = 'archived', epoch = q.epoch + 1
     FROM chosen c WHERE q.id = c.id
     RETURNING q.id, q.epoch, q.session_id, c.state, c.reason
 ), noted AS (

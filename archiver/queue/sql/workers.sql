@@ -5,7 +5,7 @@ WITH held AS (
     SELECT q.worker_id, count(*) AS claimed,
            jsonb_agg(jsonb_build_object('bot', q.bot, 'session_id', q.session_id, 'kind', q.kind, 'since', q.claimed_at)
                      ORDER BY q.claimed_at, q.id) AS sessions
-    FROM archive_queue q WHERE q.state = 'claimed' GROUP BY q.worker_id
+    FROM archive_queue q WHERE q.worker_id IS NOT NULL GROUP BY q.worker_id
 )
 SELECT jsonb_build_object(
            'id', coalesce(w.id, h.worker_id), 'host', w.host, 'pid', w.pid, 'version', w.version, 'started_at', w.started_at,

@@ -1,0 +1,36 @@
+-- Claim up to $4 unavailable sessions of one kind of a bot whose recheck is due, as many as its budget allows; one call is drawn for
+-- each. They stay unavailable. None of a paused bot or a held kind.
+-- $1 worker, $2 bot, $3 kind, $4 slots, $5 budget, $6 windows, $7 limits, $8 due by then (null: by now)
+WITH bot AS MATERIALIZED (
+    SELECT FROM archive_workers w, archive_bots b
+    WHERE w.id = $1 AND w.expires_at > clock_timestamp() AND b.name = $2 AND b.paused_at IS NULL
+      AND NOT EXISTS (SELECT FROM archive_holds WHERE bot = $2 AND kind = $3)
+), due AS MATERIALIZED (
+    SELECT id, recheck_at FROM archive_queue
+    WHERE bot = $2 AND kind = $3 AND recheck_at <= least($8::timestamptz, now()) AND worker_id IS NULL
+    ORDER BY recheck_at LIMIT (SELECT count(*) FROM bot) * $4::integer
+    FOR UPDATE SKIP LOCKED
+), picked AS MATERIALIZED (
+    SELECT array_agg(id ORDER BY recheck_at, id) AS ids FROM due
+), drawn AS MATERIALIZED (
+    SELECT d.wait, picked.ids[1 : d.granted] AS ids
+    FROM picked, archive_draw($5, cardinality(picked.ids), $6::interval[], $7::integer[]) d
+    WHERE picked.ids IS NOT NULL
+), claimed AS (
+    UPDATE archive_queue q SET worker_id = $1, epoch = epoch + 1, claimed_at = clock_timestamp()
+    WHERE id = ANY ((SELECT ids FROM drawn)::bigint[])
+    RETURNING q.*
+), noted AS (
+    INSERT INTO archive_events (queue_id, event, epoch, actor, at, data)
+    SELECT id, 'claimed', epoch, 'worker ' || worker_id, claimed_at, jsonb_build_object('recheck', rechecks + 1) FROM claimed
+), served AS (
+    UPDATE archive_bots SET served_at = clock_timestamp() WHERE name = $2 AND EXISTS (SELECT FROM claimed)
+)
+-- Its tries stand for its failures and checks: delays and the last attempt go by them.
+SELECT drawn.wait, false AS put_off, c.id, c.epoch, c.bot, c.session_id, c.kind, c.user_id, c.archive_date, c.claimed_at,
+       c.recheck_tries AS failures, c.recheck_tries AS checks, c.crashes, NULL AS put_back_for, false AS probe,
+       ARRAY(SELECT jsonb_build_object('source_name', r.source_name, 'ordinal', r.ordinal, 'store_key', r.store_key,
+                                       'file_name', r.file_name)
+             FROM archived_recordings r WHERE r.queue_id = c.id ORDER BY r.ordinal, r.store_key) AS stored
+FROM drawn LEFT JOIN claimed c ON true
+ORDER BY array_position(drawn.ids, c.id)
