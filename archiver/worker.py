@@ -134,10 +134,17 @@ class Worker:
         self._hurry.set()
 
     async def run(
-        self, *, drain: bool = False, max_wait: timedelta | None = None, feeding: asyncio.Task[Any] | None = None
+        self,
+        *,
+        drain: bool = False,
+        max_wait: timedelta | None = None,
+        feeding: asyncio.Task[Any] | None = None,
+        rechecks: bool = False,
     ) -> Drained:
         """Work until stopped, or, with `drain`, until nothing is left that could be done now (or within `max_wait`). As long as
         `feeding` runs there will be more: a drain goes on.
+
+        A drain makes rechecks of unavailable sessions beside other work only; with `rechecks` all that were due when it began.
         """
         started = await self._queue.clock()
         await self._enlist()
@@ -148,7 +155,7 @@ class Worker:
             asyncio.create_task(read_and_tell(self.tally.transfers), name="readings"),
             asyncio.create_task(write_down(self.tally.transfers, self._queue, lambda: self._lease), name="progress"),
         ]
-        work = asyncio.create_task(self._claim_until_done(drain, max_wait, started, feeding), name="claim")
+        work = asyncio.create_task(self._claim_until_done(drain, max_wait, started, feeding, rechecks), name="claim")
         told_to_stop = asyncio.create_task(self._stopping.wait(), name="stop")
         try:
             done, _ = await asyncio.wait([work, told_to_stop, *helpers], return_when=asyncio.FIRST_COMPLETED)
@@ -163,21 +170,22 @@ class Worker:
     # --- claiming
 
     async def _claim_until_done(
-        self, drain: bool, max_wait: timedelta | None, started: datetime, feeding: asyncio.Task[Any] | None
+        self, drain: bool, max_wait: timedelta | None, started: datetime, feeding: asyncio.Task[Any] | None, rechecks: bool
     ) -> Drained:
         waited = 0.0  # for sessions that fall due later, with nothing else to do
         while not self._stopping.is_set():
             self._wake.clear()
             idle = False
             try:
-                again_in = await self._claim_once()
+                again_in = await self._claim_once(idle_rechecks=rechecks or not drain, due_by=started if drain else None)
                 fed = feeding is None or feeding.done()
                 if drain and fed and not self._running and not self._settling and again_in > 0:
-                    backlog = await self._queue.backlog(list(self._bots), started)
+                    backlog = await self._queue.backlog(list(self._bots), started, rechecks=rechecks)
                     ended = self._drained(backlog, max_wait, waited)
                     if ended is not None:
                         return ended
-                    idle = backlog.claimed == 0 and backlog.due_in is not None and backlog.due_in > timedelta(0)
+                    due_now = backlog.claimed or backlog.rechecks or backlog.due_in is None or backlog.due_in <= timedelta(0)
+                    idle = not due_now
             except DatabaseError as error:
                 log.warning("database_unavailable", **facts_of(error))
                 again_in = POLL_SECONDS
@@ -187,7 +195,7 @@ class Worker:
             waited += time.monotonic() - since if idle else 0.0
         return Drained()
 
-    async def _claim_once(self) -> float:
+    async def _claim_once(self, *, idle_rechecks: bool, due_by: datetime | None) -> float:
         """Claim for the free slots and start what was claimed. Returns seconds until it is worth coming again."""
         lease = self._lease
         if lease is None or lease.lost:
@@ -204,7 +212,8 @@ class Worker:
             if self._running or not await self._store_is_back():
                 return POLL_SECONDS
             slots = 1
-        claim = await self._queue.claim(lease.worker_id, {name: bot.quota for name, bot in self._bots.items()}, slots)
+        quotas = {name: bot.quota for name, bot in self._bots.items()}
+        claim = await self._queue.claim(lease.worker_id, quotas, slots, idle_rechecks=idle_rechecks, due_by=due_by)
         for session in claim.sessions:
             self._start(session, lease)
         wait = POLL_SECONDS if claim.again_in is None else min(claim.again_in.total_seconds(), POLL_SECONDS)
@@ -246,11 +255,11 @@ class Worker:
             pass
 
     def _drained(self, backlog: Backlog, max_wait: timedelta | None, waited: float) -> Drained | None:
-        if backlog.workable == 0 and backlog.claimed == 0:
+        if backlog.workable == backlog.claimed == backlog.rechecks == 0:
             return Drained(backlog.failed, backlog.left_pending)
         if self._store_failures >= STORE_PATIENCE:
             return Drained(backlog.failed, backlog.left_pending, store_unavailable=True, timed_out=backlog.workable)
-        if max_wait is None or backlog.claimed or backlog.due_in is None or backlog.due_in <= timedelta(0):
+        if max_wait is None or backlog.claimed or backlog.rechecks or backlog.due_in is None or backlog.due_in <= timedelta(0):
             # What is due now is done however long it takes: only the wait for what falls due later is bounded.
             return None
         if waited + backlog.due_in.total_seconds() > max_wait.total_seconds():
@@ -332,7 +341,8 @@ class Worker:
                     # Not the session's doing, the first time: a full disk over a weekend must not use up the attempts of all.
                     # The second time it may be: a recording too large for what is free would come again for ever.
                     wait = self._store_failed(error)
-                    if session.put_back_for != "store_unavailable":
+                    # So it may be of a recheck, whose session tells nothing of the last time.
+                    if session.put_back_for != "store_unavailable" and not session.recheck:
                         return HandedBack("store_unavailable", after=wait, detail=facts_of(error))
                 case DatabaseError():
                     log.warning("database_unavailable", **facts_of(error))
@@ -374,7 +384,8 @@ class Worker:
         if attempt.calls and not isinstance(outcome, HandedBack | Retry):
             with suppress(DatabaseError):  # the next answer tells it again
                 await self._bots[session.bot].quota.answered()
-        name = state.value if state.value != "pending" else type(outcome).__name__.lower()
+        asked_again = session.recheck and state is State.UNAVAILABLE
+        name = "rechecked" if asked_again else state.value if state.value != "pending" else type(outcome).__name__.lower()
         facts = {"files": len(attempt.stored), "bytes": sum(f.bytes for f in attempt.stored), "calls": attempt.calls}
         reason = getattr(outcome, "reason", None)
         self.tally.ended[name] = self.tally.ended.get(name, 0) + 1
@@ -384,7 +395,12 @@ class Worker:
         if session.probe:
             await self._release(attempt, outcome)
         tell = log.warning if state.value == "failed" else log.info
-        tell(f"session_{state.value}", **session.naming(), **facts, **({"reason": reason} if reason else {}))
+        tell(
+            "session_rechecked" if asked_again else f"session_{state.value}",
+            **session.naming(),
+            **facts,
+            **({"reason": reason} if reason else {}),
+        )
 
     async def _release(self, attempt: Attempt, outcome: Outcome) -> None:
         """End a hold, if this probe proves that its reason is gone."""
