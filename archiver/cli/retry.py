@@ -12,13 +12,14 @@ from archiver.config import Settings
 from archiver.queue.sessions import Choice
 from archiver.session import State
 
-ENDED = (State.FAILED, State.CANCELLED)
+BY_DEFAULT = (State.FAILED, State.CANCELLED)
+CHOICES = (*BY_DEFAULT, State.ARCHIVED)
 
 
-@click.command(short_help="Bring failed or cancelled sessions back.")
+@click.command(short_help="Bring failed or cancelled sessions back; look for new files of archived ones.")
 @click.argument("ids", nargs=-1, type=TEXT, metavar="[ID]...")
-@click.option("--state", "states", type=click.Choice([state.value for state in ENDED]), multiple=True,
-              help="Which to bring back; may be repeated. Default: failed; for sessions named by ID, either.")  # fmt: skip
+@click.option("--state", "states", type=click.Choice([state.value for state in CHOICES]), multiple=True,
+              help="Which to bring back; may be repeated. Default: failed; of those named by ID, cancelled too.")  # fmt: skip
 @click.option("--bot", type=TEXT, help="Only this bot's.")
 @click.option("--kind", type=TEXT, help="Only this kind.")
 @click.option("--reason", "--error", "errors", type=TEXT, multiple=True,
@@ -42,13 +43,16 @@ def command(
     """Bring ended sessions back to the queue, with fresh counters. What is stored stays, and is not fetched again.
 
     Without IDs every failed session that the options choose is brought back. One that is unavailable stays so: the platform has
-    said that there is no recording.
+    said that there is no recording, and is asked again as retry.recheck_unavailable says.
+
+    With --state archived the platform is asked for archived sessions again, and files that are new to the archive are taken.
+    Nothing that is stored is touched; where the platform no longer has a session, it is archived as before.
 
     Exit codes: 0 done, were there any or none; 1 fatal; 2 usage or configuration.
     """
     check_times(since, until)
     settings = settings_of(ctx)
-    chosen = [State(state) for state in states] or (list(ENDED) if ids else [State.FAILED])
+    chosen = [State(state) for state in states] or (list(BY_DEFAULT) if ids else [State.FAILED])
     choice = Choice(ids=list(ids) or None, bot=bot, kind=kind, states=chosen, errors=errors, since=since, until=until)
     revived = run_async(_retry(settings, choice, dry_run))
     check_bot_was_meant(settings, bot, len(revived))

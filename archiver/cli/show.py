@@ -61,11 +61,15 @@ def _print(document: dict[str, Any]) -> None:
         "started_at",
         "enqueued_at",
         "run_at",
+        "first_asked_at",
+        "last_asked_at",
         "finished_at",
+        "recheck_at",
         "failures",
         "checks",
         "crashes",
         "calls",
+        "rechecks",
     ):
         if document[key] is not None:
             facts.add_row(key, safe(document[key]))

@@ -123,6 +123,10 @@ async def status_document(database: Database, bots: Sequence[BotSettings]) -> di
         for counted in (by_bot.setdefault(row["bot"], _nothing()), whole):
             counted["sessions"][row["state"]] += row["sessions"]
             counted["api_calls"] += row["calls"]
+            counted["rechecks"]["waiting"] += row["rechecks"]
+            if row["next_recheck"] is not None:
+                next_at = row["next_recheck"].isoformat()
+                counted["rechecks"]["next_at"] = min(counted["rechecks"]["next_at"] or next_at, next_at)
     for name, counted in by_bot.items():
         counted["rates"] = paces.bots.get(name, Pace()).as_document()
         counted["time_left_seconds"] = forecast.bots.get(name, 0)
@@ -158,7 +162,7 @@ def _on_their_way(workers: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _nothing() -> dict[str, Any]:
-    return {"sessions": dict.fromkeys(STATES, 0), "api_calls": 0}
+    return {"sessions": dict.fromkeys(STATES, 0), "api_calls": 0, "rechecks": {"waiting": 0, "next_at": None}}
 
 
 def print_status(document: dict[str, Any]) -> None:
@@ -179,6 +183,9 @@ def _blocks(document: dict[str, Any], width: int, transfers: int) -> Iterator[Ta
     """What people see, from top to bottom, with so many transfers at most."""
     yield _counts(document)
     yield f"{document['recordings']:,} recordings, {size(document['bytes'])}"
+    if again := document["rechecks"]["waiting"]:
+        next_at = moment(document["rechecks"]["next_at"])
+        yield f"{again:,} of the unavailable will be asked for again, the next one at {next_at} UTC, or when there is room"
     yield ""
     yield _rates(document)
     for left in document["time_left_without"]:

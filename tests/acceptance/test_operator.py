@@ -3,6 +3,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,54 @@ async def test_retry_brings_back_what_failed_for_a_reason(archiver: Program, sim
     assert (await archiver("worker", "--drain")).code == 0
     sessions = (await archiver("status", "--json")).document["sessions"]
     assert sessions == dict.fromkeys(STATES, 0) | {"archived": 1, "unavailable": 1}
+
+
+async def test_retry_of_archived_sessions_takes_what_is_new_and_loses_nothing(
+    archiver: Program, simulator: Simulator, sql: Any
+) -> None:
+    await archived(archiver, simulator, "more", "gone", "other")
+    old = {row["store_key"]: row["sha256"] for row in await sql.fetch("SELECT * FROM archived_recordings")}
+    (await archiver("retry", "--state", "unavailable")).refused(2, "--state")
+    assert (await archiver("retry", "--json")).document == {"retried": 0, "session_ids": []}
+    assert (await archiver("retry", "more", "--json")).document == {"retried": 0, "session_ids": []}
+    assert (await archiver("retry", "--state", "archived", "--dry-run", "--json")).document["would_retry"] == 3
+    assert (await archiver("retry", "--state", "archived", "other", "--json")).document["retried"] == 1
+    assert (await archiver("cancel", "other", "--reason", "a slip")).stdout == "1 cancelled\n"
+    assert (await archiver("retry", "--state", "archived", "more", "gone", "--json")).document["retried"] == 2
+    name = await sql.fetchval("SELECT source_name FROM archived_recordings WHERE session_id = 'more'")
+    simulator.script({"session_id": "more", "recordings": [{"file_name": "late.wav"}, {"file_name": name}]})
+    simulator.script({"session_id": "gone", "answers": [{"status": "media_unavailable"}]})
+
+    assert (await archiver("worker", "--drain")).code == 0
+
+    shown = {one: (await archiver("show", one, "--json")).document for one in ("more", "gone", "other")}
+    assert {one: (document["state"], document["reason"]) for one, document in shown.items()} == {
+        "more": ("archived", None), "gone": ("archived", "kept"), "other": ("archived", "kept")
+    }  # fmt: skip
+    assert sorted(row["file_name"] for row in shown["more"]["recordings"]) == sorted(["late.wav", name])
+    assert shown["gone"]["detail"]["reason"] == "media_unavailable"
+    assert [event["event"] for event in shown["gone"]["events"]][-4:] == ["retried", "claimed", "asked", "archived"]
+    assert shown["other"]["detail"]["reason"] == "a slip"
+    assert "gone (bot, recording) is archived: kept" in (await archiver("show", "gone")).stdout
+    new = {row["store_key"]: row["sha256"] for row in await sql.fetch("SELECT * FROM archived_recordings")}
+    assert old.items() <= new.items()
+    assert len(new) == 4
+    assert (await archiver("verify", "--json")).document["equal"] == 4
+
+
+async def test_an_unavailable_session_tells_when_it_is_asked_for_again(archiver: Program, simulator: Simulator, sql: Any) -> None:
+    simulator.script({"session_id": "none", "answers": [{"status": "media_unavailable"}]})
+    await archiver("enqueue", "none")
+    assert (await archiver("worker", "--drain")).code == 0
+    next_at = await sql.fetchval("SELECT recheck_at FROM archive_sessions")
+    document = (await archiver("show", "none", "--json")).document
+    assert (datetime.fromisoformat(document["recheck_at"]), document["rechecks"]) == (next_at, 0)
+    assert document["first_asked_at"] == document["last_asked_at"]
+    assert "recheck_at" in (await archiver("show", "none")).stdout
+    status = (await archiver("status", "--json")).document
+    waiting = {"waiting": 1, "next_at": next_at.isoformat()}
+    assert (status["rechecks"], status["bots"]["bot"]["rechecks"], status["time_left_seconds"]) == (waiting, waiting, 0)
+    assert "1 of the unavailable will be asked for again" in (await archiver("status")).stdout
 
 
 async def test_verify_names_every_file_that_is_not_what_was_recorded(archiver: Program, simulator: Simulator, sql: Any) -> None:
