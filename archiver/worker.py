@@ -139,12 +139,13 @@ class Worker:
         drain: bool = False,
         max_wait: timedelta | None = None,
         feeding: asyncio.Task[Any] | None = None,
-        rechecks: bool = False,
+        night: bool = False,
     ) -> Drained:
         """Work until stopped, or, with `drain`, until nothing is left that could be done now (or within `max_wait`). As long as
         `feeding` runs there will be more: a drain goes on.
 
-        A drain makes rechecks of unavailable sessions beside other work only; with `rechecks` all that were due when it began.
+        A drain makes rechecks of unavailable sessions beside other work only; that of a `night` makes all that were due when it
+        began, and does not wait for sessions of low priority: a backfill may take weeks.
         """
         started = await self._queue.clock()
         await self._enlist()
@@ -155,7 +156,7 @@ class Worker:
             asyncio.create_task(read_and_tell(self.tally.transfers), name="readings"),
             asyncio.create_task(write_down(self.tally.transfers, self._queue, lambda: self._lease), name="progress"),
         ]
-        work = asyncio.create_task(self._claim_until_done(drain, max_wait, started, feeding, rechecks), name="claim")
+        work = asyncio.create_task(self._claim_until_done(drain, max_wait, started, feeding, night), name="claim")
         told_to_stop = asyncio.create_task(self._stopping.wait(), name="stop")
         try:
             done, _ = await asyncio.wait([work, told_to_stop, *helpers], return_when=asyncio.FIRST_COMPLETED)
@@ -170,29 +171,33 @@ class Worker:
     # --- claiming
 
     async def _claim_until_done(
-        self, drain: bool, max_wait: timedelta | None, started: datetime, feeding: asyncio.Task[Any] | None, rechecks: bool
+        self, drain: bool, max_wait: timedelta | None, started: datetime, feeding: asyncio.Task[Any] | None, night: bool
     ) -> Drained:
         waited = 0.0  # for sessions that fall due later, with nothing else to do
+        idle, looked_at = False, 0.0
         while not self._stopping.is_set():
             self._wake.clear()
-            idle = False
             try:
-                again_in = await self._claim_once(idle_rechecks=rechecks or not drain, due_by=started if drain else None)
+                again_in = await self._claim_once(idle_rechecks=night or not drain, due_by=started if drain else None)
                 fed = feeding is None or feeding.done()
-                if drain and fed and not self._running and not self._settling and again_in > 0:
-                    backlog = await self._queue.backlog(list(self._bots), started, rechecks=rechecks)
+                still = not self._running and not self._settling and again_in > 0
+                now = time.monotonic()
+                # A night may be over while others' work goes on here.
+                if drain and fed and (still or (night and now >= looked_at + UPKEEP_SECONDS)):
+                    backlog = await self._queue.backlog(list(self._bots), started, night=night)
+                    waited += now - looked_at if idle else 0.0
                     ended = self._drained(backlog, max_wait, waited)
                     if ended is not None:
                         return ended
                     due_now = backlog.claimed or backlog.rechecks or backlog.due_in is None or backlog.due_in <= timedelta(0)
-                    idle = not due_now
+                    idle, looked_at = not due_now, now
+                elif not night:
+                    idle = False
             except DatabaseError as error:
                 log.warning("database_unavailable", **facts_of(error))
-                again_in = POLL_SECONDS
-            since = time.monotonic()
+                again_in, idle = POLL_SECONDS, False
             if again_in > 0:
                 await self._wait_for_wake(again_in)
-            waited += time.monotonic() - since if idle else 0.0
         return Drained()
 
     async def _claim_once(self, *, idle_rechecks: bool, due_by: datetime | None) -> float:

@@ -62,8 +62,8 @@ def command(
 
     A night ends at midnight in the bot's time zone. It begins where the last one ended, and discovery.overlap before, since calls
     are listed late, too; the first one begins a day before its end. What is listed only while it archives is archived as well.
-    Two at once don't collide: the second waits while the first reads the listings, then both archive. What is broken off goes on
-    the next time.
+    Nothing of low priority is waited for, such as a backfill. Two at once don't collide: the second waits while the first reads
+    the listings, then both archive. What is broken off goes on the next time.
 
     Exit codes: 0 every call is accounted for; 1 fatal; 2 usage or configuration; 3 some failed, are pending, missing or
     mismatched, or a bot was refused; 130, 143 stopped by a signal.
@@ -92,7 +92,7 @@ async def _night(
         rounds = 0
         while True:
             failed = await _discover(settings, database, queue, bots, spans)
-            received, drained = await worked(settings, database, queue, max_wait=max_wait)
+            received, drained = await worked(settings, database, queue, max_wait=max_wait, night=True)
             if received:  # stopped: nothing is closed yet
                 return received, drained, None
             listed = [bot for bot in bots if bot.name not in failed]

@@ -54,14 +54,20 @@ def pool_size(settings: Settings) -> int:
 
 
 async def worked(
-    settings: Settings, database: Database, queue: Queue, *, drain: bool = True, max_wait: timedelta | None = None
+    settings: Settings,
+    database: Database,
+    queue: Queue,
+    *,
+    drain: bool = True,
+    max_wait: timedelta | None = None,
+    night: bool = False,
 ) -> tuple[list[int], Drained]:
     """Run a worker to its end; the signals that it received, and how it ended. `database` is to be closed after that: the
     worker's farewell is written to it.
     """
     async with composed_worker(settings, database, queue, Tally()) as worker:
         with stop_on_signals(worker) as received:
-            return received, await worker.run(drain=drain, max_wait=max_wait)
+            return received, await worker.run(drain=drain, max_wait=max_wait, night=night)
 
 
 def tell_of_drain(ended: Drained) -> None:

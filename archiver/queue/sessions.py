@@ -436,11 +436,11 @@ class Queue:
         """These reasons to hold are disproven. True if the kind was held for one of them."""
         return await self._database.row("release", bot, kind, list(reasons)) is not None
 
-    async def backlog(self, bots: Sequence[str], since: datetime, *, rechecks: bool = False) -> Backlog:
-        """What a drain that began at `since` still waits for (`rechecks`: of those that were due then, too), and what it has to
-        leave.
+    async def backlog(self, bots: Sequence[str], since: datetime, *, night: bool = False) -> Backlog:
+        """What a drain that began at `since` still waits for, and what it has to leave. That of a `night` waits for rechecks that
+        were due then, and for nothing of low priority.
         """
-        row = await self._database.row("drain", list(bots), since, rechecks)
+        row = await self._database.row("drain", list(bots), since, night)
         assert row is not None
         return Backlog(**row)
 

@@ -117,6 +117,31 @@ async def test_a_night_that_is_stopped_goes_on(archiver: Program, simulator: Sim
     assert await sql.fetchval("SELECT count(*) FROM archived_recordings") == 60
 
 
+async def test_a_night_does_not_wait_for_a_backfill(archiver: Program, simulator: Simulator, sql: Any) -> None:
+    simulator.set_history(made(calls=30))
+    hung, sleeping = "65e7133a3242653c58d70001", "65e7133a3242653c58d70002"
+    simulator.script_all([
+        {"session_id": hung, "answers": [{"fault": "hang"}]},
+        {"session_id": sleeping, "answers": [{"status": "media_in_progress"}]},
+    ])  # fmt: skip
+    assert (await archiver("enqueue", "--priority", "low", hung, sleeping)).code == 0
+    night = await archiver("nightly", "--from", DAY, "--to", NEXT, "--format", "json")
+    assert night.code == 0, night
+    assert counts_of(night.document) == {"calls": 30, "archived": 30}
+    left = await sql.fetch("SELECT state FROM archive_queue WHERE priority = 'low'")
+    assert {row["state"] for row in left} == {"pending"}
+
+
+async def test_a_night_asks_again_for_what_was_unavailable(archiver: Program, simulator: Simulator, sql: Any) -> None:
+    simulator.set_history(made(calls=10, unavailable=2))
+    assert (await archiver("nightly", "--from", DAY, "--to", NEXT)).code == 0
+    await sql.execute("UPDATE archive_queue SET recheck_at = now() WHERE recheck_at IS NOT NULL")
+    published = [each.session_id for each in simulator.calls() if each.recording == "unavailable"]
+    simulator.script_all([{"session_id": each} for each in published])
+    night = await archiver("nightly", "--from", DAY, "--to", NEXT, "--format", "json")
+    assert counts_of(night.document)["archived"] == 10
+
+
 # --- where days begin
 
 

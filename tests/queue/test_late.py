@@ -263,7 +263,7 @@ async def test_no_drain_waits_for_one_unless_it_is_to_make_those_that_are_due(be
     start = await bench.queue.clock()
 
     async def waits() -> list[tuple[int, int]]:
-        backlogs = [await bench.queue.backlog(["bot"], start, rechecks=rechecks) for rechecks in (False, True)]
+        backlogs = [await bench.queue.backlog(["bot"], start, night=night) for night in (False, True)]
         assert [backlog.workable for backlog in backlogs] == [0, 0]
         return [(backlog.rechecks, backlog.claimed) for backlog in backlogs]
 
@@ -274,7 +274,7 @@ async def test_no_drain_waits_for_one_unless_it_is_to_make_those_that_are_due(be
     await bench.queue.hold("bot", "recording", "credentials_rejected", {})
     assert await waits() == [(0, 0), (0, 0)]
     await bench.queue.resume(None, actor="me")
-    assert (await bench.queue.backlog(["other"], start, rechecks=True)).rechecks == 0
+    assert (await bench.queue.backlog(["other"], start, night=True)).rechecks == 0
     (session,) = await bench.claim(worker)
     assert await waits() == [(0, 0), (0, 1)], "one that another has in hand is waited for"
     await bench.settle(Attempt(session, calls=1), Retry("api_unreachable"))

@@ -110,14 +110,14 @@ class Plant:
 
     @asynccontextmanager
     async def shift(
-        self, settings: Settings | None = None, *, drain: bool = False, max_wait: timedelta | None = None, rechecks: bool = False
+        self, settings: Settings | None = None, *, drain: bool = False, max_wait: timedelta | None = None, night: bool = False
     ) -> AsyncIterator[Shift]:
         """A worker with a pool of its own, running; hurried out at the end if it still runs."""
         settings = settings or self.settings()
         async with Database(settings.database.url.get_secret_value(), pool_size=8) as database:
             queue = Queue(database, settings.retry)
             async with composed_worker(settings, database, queue, Tally()) as worker:
-                run = asyncio.create_task(worker.run(drain=drain, max_wait=max_wait, rechecks=rechecks))
+                run = asyncio.create_task(worker.run(drain=drain, max_wait=max_wait, night=night))
                 try:
                     yield Shift(worker, run)
                 finally:

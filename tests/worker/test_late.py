@@ -86,7 +86,7 @@ async def test_a_drain_that_is_to_makes_those_that_are_due_and_no_others(plant: 
     await plant.rows("UPDATE archive_queue SET recheck_at = now() + interval '1 hour' WHERE session_id = $1", ids[0])
     plant.simulator.script({"session_id": ids[1], "answers": [NONE]})
     await plant.scripted(5)
-    assert (await plant.drained(_short(plant), rechecks=True, max_wait=timedelta(0), timeout=30)).complete
+    assert (await plant.drained(_short(plant), night=True, max_wait=timedelta(0), timeout=30)).complete
     assert await plant.states() == {"unavailable": 2, "archived": 43}
     calls = plant.simulator.report()["api"]["by_session"]
     assert (calls[ids[0]], calls[ids[1]], calls[ids[2]]) == (1, 2, 2)
@@ -101,13 +101,13 @@ def _short(plant: Plant) -> Settings:
 async def test_a_drain_that_is_to_make_rechecks_leaves_a_paused_bot_alone(plant: Plant) -> None:
     await unavailable(plant, 2, LATE)
     await plant.rows("UPDATE archive_bots SET paused_at = now()")
-    assert (await plant.drained(rechecks=True, timeout=10)).complete
+    assert (await plant.drained(night=True, timeout=10)).complete
     assert await plant.states() == {"unavailable": 2}
 
 
 async def test_two_drains_make_each_recheck_once(plant: Plant) -> None:
     ids = await unavailable(plant, 40, LATE)
-    async with plant.shift(drain=True, rechecks=True) as first, plant.shift(drain=True, rechecks=True) as second:
+    async with plant.shift(drain=True, night=True) as first, plant.shift(drain=True, night=True) as second:
         assert (await first.ended()).complete
         assert (await second.ended()).complete
         assert await plant.states() == {"archived": 40}
