@@ -10,67 +10,50 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from urllib.parse import quote, urlencode, urlsplit
 from xml.sax.saxutils import escape
 
-import aiohttp
-
 from archiver.buffers import Buffers
-from archiver.cancellation import to_its_end
 from archiver.config import S3Settings, StorageSettings
-from archiver.errors import KeyConflict, StoreError, StoreUnavailable
 from archiver.observe.logs import logger
-from archiver.stores import Advice, Saved, check_key, check_part
+from archiver.stores import Advice, Saved
+from archiver.stores.bucket import BucketStore, length_of
+from archiver.stores.parts_upload import settled
+from archiver.stores.refusals import Refused, text_of
 from archiver.stores.s3_advice import advise
 from archiver.stores.s3_parts import Multipart, composite, sweep
-from archiver.stores.s3_refusals import Refused, text_of, translated
+from archiver.stores.s3_refusals import HINTS
 from archiver.stores.s3_signing import Signer
 from archiver.stores.s3_trial import Tried, try_server
-from archiver.stores.s3_upload import S3Upload, settled
-from archiver.stores.s3_wire import READ_BUFFER, Answer, Body, S3Wire, base64_of, open_http
-from archiver.transient import TRIES
+from archiver.stores.s3_wire import S3Wire
+from archiver.stores.wire import Answer, Body, base64_of, open_http
 
 log = logger(__name__)
-
-LONGEST_KEY = 1024
-"""Bytes of UTF-8, the prefix included."""
 
 SHA256_TAG = "archiver-sha256"
 
 _AWS = (".amazonaws.com", ".amazonaws.com.cn")
 
 
-class S3Store:
+class S3Store(BucketStore[Multipart, Tried]):
     """An `s3://` store. See `archiver.stores` for what it guarantees."""
 
+    hints = HINTS
+    proof = "sha256"
+
     def __init__(self, wire: S3Wire, prefix: str, settings: S3Settings, buffers: Buffers) -> None:
+        super().__init__(wire, f"s3://{wire.bucket}/{prefix}", prefix, settings, buffers)
         self.wire = wire
-        self.prefix = prefix
-        self.parts_in_flight = settings.parts_in_flight
         self._settings = settings
-        self._buffers = buffers
-        self._tried: Tried | None = None
-        self._trying = asyncio.Lock()
         self._bucket_seen = False
         self._said_untagged = False
-        self._stuck: list[tuple[Multipart, bool]] = []
 
-    # --- keys and headers
-
-    def check_key(self, key: str) -> None:
-        """Raises StoreError for a key that could leave the prefix, or that S3 does not take."""
-        check_key(key)
-        if len((self.prefix + key).encode()) > LONGEST_KEY:
-            raise StoreError(f"{key} cannot be kept: longer than {LONGEST_KEY} bytes", hint="shorten storage.path", store_key=key)
-
-    def _part_key(self, key: str, part: str) -> str:
-        self.check_key(key)
-        check_part(key, part)
-        return "/".join((*key.split("/")[:-1], part))
+    @property
+    def endpoint(self) -> str:
+        return self.wire.site.endpoint
 
     def description(self, sha256: bytes | None = None) -> dict[str, str]:
         """Headers of a new object: what the settings say of every one, and its hash where that is known when it begins."""
@@ -90,31 +73,14 @@ class S3Store:
 
     # --- writing
 
-    @asynccontextmanager
-    async def upload(self, key: str, *, part: str, movable: bool = False) -> AsyncIterator[S3Upload]:
-        part_key = self._part_key(key, part)
-        async with self._buffers.reserve(self._settings.part_size) as memory:
-            upload = S3Upload(self, key, part_key, memory, movable=movable)
-            try:
-                yield upload
-            finally:
-                await to_its_end(upload.drop())
+    def known(self) -> Tried | None:
+        """AWS need not be tried: it documents all of it."""
+        return Tried(verifies=True) if (urlsplit(self.endpoint).hostname or "").endswith(_AWS) else None
 
-    async def tried(self) -> Tried:
-        """What the server is known to keep to; tried once, before the first object. AWS need not be: it documents all of it."""
-        if self._tried is None:
-            async with self._trying:
-                if self._tried is None:
-                    if (urlsplit(self.wire.site.endpoint).hostname or "").endswith(_AWS):
-                        self._tried = Tried(verifies=True)
-                    else:
-                        await settled(self._try())
-        assert self._tried is not None
-        return self._tried
-
-    async def _try(self) -> None:
-        self._tried = await try_server(self.wire, self.prefix, self.description())
+    async def try_server(self) -> Tried:
+        tried = await try_server(self.wire, self.prefix, self.description())
         self._bucket_seen = True
+        return tried
 
     async def _proof(self, body: Body) -> tuple[dict[str, str], Callable[[Answer], bool]]:
         """Headers that the server is to hold a body against, and whether its answer says that it did. Where it does not know
@@ -124,11 +90,10 @@ class S3Store:
         headers = {"x-amz-checksum-sha256": sha256}
         if (await self.tried()).verifies:
             return headers, lambda answer: answer.headers.get("x-amz-checksum-sha256") == sha256
-        md5 = await asyncio.to_thread(body.md5)
+        md5 = (await asyncio.to_thread(body.with_md5)).md5
         return {**headers, "Content-MD5": base64_of(md5)}, lambda answer: answer.etag.strip('"') == md5.hex()
 
     async def put(self, key: str, body: Body, guard: Callable[[], None] | None) -> Saved:
-        """An object in one request. Raises Refused, KeyConflict."""
         proof, proven = await self._proof(body)
         headers = {**self.description(body.sha256), **proof, "If-None-Match": "*"}
         try:
@@ -139,32 +104,57 @@ class S3Store:
             # Somebody's, or our own: of a try whose answer was lost.
             return await self.compare(key, body.length, body.sha256)
         if not proven(answer):
-            await self._read_back(key, body.sha256)
+            await self.read_back(key, body.sha256)
         return Saved(key, body.length, body.sha256.hex())
 
+    def parts(self, key: str) -> Multipart:
+        return Multipart(self.wire, key)
+
+    async def begin(self, multipart: Multipart) -> None:
+        await multipart.begin(self.description(), checksums=(await self.tried()).verifies)
+
+    async def copy(
+        self, source: Multipart, source_key: str, key: str, sha256: bytes, begun: Callable[[Multipart], None]
+    ) -> Multipart:
+        """The server copies, in parts as well. Some compute no checksums of what they copy: then it is begun without them, and
+        read back in the end.
+        """
+        verifies = (await self.tried()).verifies
+        copy = await self._copied(source, source_key, key, sha256, begun, checksums=verifies)
+        if verifies and not all(part.confirmed for part in copy.parts):
+            copy = await self._copied(source, source_key, key, sha256, begun, checksums=False)
+        return copy
+
+    async def _copied(
+        self, source: Multipart, source_key: str, key: str, sha256: bytes, begun: Callable[[Multipart], None], *, checksums: bool
+    ) -> Multipart:
+        copy = self.parts(self.prefix + key)
+        begun(copy)
+        await settled(copy.begin(self.description(sha256), checksums=checksums))
+        await copy.copy(source, self.copy_source(source_key))
+        return copy
+
     async def send_part(self, multipart: Multipart, number: int, body: Body) -> None:
-        """A part of an object. Raises Refused."""
         await multipart.send(number, body, *await self._proof(body))
 
     async def complete(self, multipart: Multipart, key: str, sha256: bytes, guard: Callable[[], None] | None) -> Saved:
-        """An object of its parts. Raises Refused, KeyConflict."""
         try:
             answer = await multipart.complete(guard)
         except Refused as refused:
             # No upload any more: the answer to an earlier try was lost, and that one did it. Or another one was quicker.
             if refused.status == 412 or (refused.status in (404, 409) and await self.stored(key)):
-                return await self.compare(key, multipart.length, sha256, composite(multipart.parts))
+                return await self.compare(key, multipart.length, sha256, multipart)
             raise
-        head = await self._head(key)
+        head = await self.head(key)
         if head is None:
             return await self.compare(key, multipart.length, sha256)  # which says so
         theirs = head.get("x-amz-checksum-sha256") or text_of(answer.xml(), "ChecksumSHA256")
-        if _length(head) != multipart.length or (theirs and theirs != composite(multipart.parts)):
+        if length_of(head) != multipart.length or (theirs and theirs != composite(multipart.parts)):
             # Some servers look whether the key is taken, and then complete, which is not one act: somebody came in between.
             return await self.compare(key, multipart.length, sha256)
         # Where the server has no checksum of the whole, those of the parts, in an object of the right length, say as much.
         if not theirs and not all(part.confirmed for part in multipart.parts):
-            await self._read_back(key, sha256)
+            await self.read_back(key, sha256)
         if "x-amz-meta-sha256" not in head:
             await self._tag(key, sha256)
         return Saved(key, multipart.length, sha256.hex())
@@ -175,8 +165,8 @@ class S3Store:
             f"<Tag><Key>{escape(name)}</Key><Value>{escape(value)}</Value></Tag>"
             for name, value in (*self._settings.tags, (SHA256_TAG, sha256.hex()))
         )
-        body = Body.of(f"<Tagging><TagSet>{tags}</TagSet></Tagging>".encode())
-        headers = {"Content-MD5": base64_of(body.md5()), "Content-Type": "application/xml"}
+        body = Body.of(f"<Tagging><TagSet>{tags}</TagSet></Tagging>".encode()).with_md5()
+        headers = {"Content-MD5": base64_of(body.md5), "Content-Type": "application/xml"}
         try:
             await self.wire.send("PUT", self.prefix + key, query={"tagging": ""}, headers=headers, body=body)
         except Refused as refused:
@@ -185,51 +175,23 @@ class S3Store:
                 log.info("object_not_tagged", store_key=key, error=refused.code)
                 self._said_untagged = True
 
-    async def compare(self, key: str, length: int, sha256: bytes, layout: str = "") -> Saved:
-        """Hold what lies under a key against what should: by the checksum that the server keeps of it, or else by reading it, as
-        its metadata may say anything. `layout`: the checksum that it would have in our parts. Raises Refused, KeyConflict.
-        """
-        head = await self._head(key)
-        if head is None:
-            raise StoreUnavailable(f"{key} was there a moment ago and is gone", hint="who deletes there?", store_key=key)
-        size, kept = _length(head), head.get("x-amz-checksum-sha256", "")
-        stored = b""
-        if (await self.tried()).verifies:
-            if kept and "-" not in kept:
-                stored = _decoded(kept)
-            elif kept and kept == layout and size == length:
-                stored = sha256
-        if stored != sha256:
-            stored = stored or await self._hash_of(key)
-        if stored != sha256:
-            raise KeyConflict(key, stored_sha256=stored.hex(), stored_bytes=size, sha256=sha256.hex(), size=length)
-        return Saved(key, size, stored.hex(), existed=True)
-
-    async def _read_back(self, key: str, sha256: bytes) -> None:
-        if await self._hash_of(key) != sha256:
-            raise StoreUnavailable(
-                f"{key}: what the server has is not what was sent", hint="do not use this server", store_key=key
-            )
-
-    async def _hash_of(self, key: str) -> bytes:
-        digest = hashlib.sha256()
-        async for block in self.read(key):
-            digest.update(block)
-        return digest.digest()
-
-    def left_behind(self, multipart: Multipart, *, aside: bool) -> None:
-        """An upload that could not be taken back."""
-        self._stuck.append((multipart, aside))
+    async def vouched(self, head: Mapping[str, str], length: int, sha256: bytes, parts: Multipart | None) -> bytes:
+        """By the checksum that the server keeps of it: its own, or the one that it would have in our parts."""
+        kept = head.get("x-amz-checksum-sha256", "")
+        if not kept or not (await self.tried()).verifies:
+            return b""
+        if "-" not in kept:
+            return _decoded(kept)
+        return sha256 if parts and kept == composite(parts.parts) and length_of(head) == length else b""
 
     async def take_back(self, multipart: Multipart, *, aside: bool, interrupted: bool) -> None:
-        """Remove what an upload left that was not saved. `aside`: its object was to be a temporary one. Raises Refused."""
         await multipart.abort(interrupted=interrupted)
         if aside and multipart.asked_to_complete:
             await self.wire.send("DELETE", multipart.key)
 
     # --- reading
 
-    async def _head(self, key: str) -> Mapping[str, str] | None:
+    async def head(self, key: str) -> Mapping[str, str] | None:
         try:
             found = await self.wire.send("HEAD", self.prefix + key, headers={"x-amz-checksum-mode": "ENABLED"})
         except Refused as refused:
@@ -246,96 +208,23 @@ class S3Store:
         try:
             await self.wire.send("GET", self.prefix + key, headers={"Range": "bytes=0-0"})
         except Refused as refused:
-            if refused.code != "NoSuchKey":
+            if not self.missing(refused):
                 raise
         self._bucket_seen = True
 
-    async def stored(self, key: str) -> bool:
-        """Whether something lies under a key. Raises Refused."""
-        return await self._head(key) is not None
-
-    async def size(self, key: str) -> int | None:
-        self.check_key(key)
-        with translated(key):
-            head = await self._head(key)
-            return None if head is None else _length(head)
-
-    async def read(self, key: str) -> AsyncIterator[bytes]:
-        self.check_key(key)
-        done, failures = 0, 0
-        whole: int | None = -1
-        same: dict[str, str] = {}
-        while whole not in (done, None):
-            try:
-                async with self._opened(key, done, same) as response:
-                    same = {"If-Match": response.headers.get("ETag", "*")}
-                    whole = None if response.content_length is None else done + response.content_length
-                    async for block in response.content.iter_chunked(READ_BUFFER):
-                        done += len(block)
-                        failures = 0
-                        yield block
-            except (aiohttp.ClientError, TimeoutError) as error:
-                failures += 1
-                if failures == TRIES:
-                    raise StoreUnavailable(
-                        f"{key}: its reading broke off after {done} bytes", hint="check the network", store_key=key,
-                        error=type(error).__name__,
-                    ) from None  # fmt: skip
-
-    @asynccontextmanager
-    async def _opened(self, key: str, start: int, same: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = {**same, "Range": f"bytes={start}-"} if start else {}
-        try:
-            async with self.wire.open(self.prefix + key, headers) as response:
-                if start and response.status != 206:
-                    raise StoreUnavailable(f"{key}: the server cannot go on reading where it broke off", store_key=key)
-                yield response
-        except Refused as refused:
-            if refused.code == "NoSuchKey":
-                raise StoreError(f"{key} is missing", store_key=key, missing=True) from None
-            if refused.status == 412:
-                raise StoreError(f"{key} was replaced while it was read", hint="who writes there?", store_key=key) from None
-            raise refused.told(key) from None
+    def missing(self, refused: Refused) -> bool:
+        return refused.code == "NoSuchKey"
 
     # --- keeping house
 
-    async def discard(self, key: str, *, part: str, left_for: timedelta) -> bool:
-        left = self._part_key(key, part)
-        with translated(key):
-            found = await self.stored(left)
-            if found:
-                await self.wire.send("DELETE", self.prefix + left)
-            swept = await sweep(self.wire, self.prefix + key, left_for)
-            # The temporary one's name tells whose it is, so that its age does not matter.
-            return await sweep(self.wire, self.prefix + left, timedelta.min) or swept or found
-
-    async def check(self) -> str:
-        stuck, self._stuck = self._stuck, []
-        for multipart, aside in stuck:
-            try:
-                await self.take_back(multipart, aside=aside, interrupted=False)
-            except Refused as refused:
-                # Whether the store works, the trial alone decides.
-                self._stuck.append((multipart, aside))
-                log.warning("upload_left_behind", store_key=multipart.key, error=refused.code, told=refused.message)
-        at = f"s3://{self.wire.bucket}/{self.prefix}"
-        with translated(at):
-            await self._try()
-        return f"{at} at {self.wire.site.endpoint}, overwrites nothing"
-
-    async def free(self) -> None:
-        return None
+    async def sweep(self, key: str, part_key: str, left_for: timedelta) -> bool:
+        swept = await sweep(self.wire, self.prefix + key, left_for)
+        # The temporary one's name tells whose it is, so that its age does not matter.
+        return await sweep(self.wire, self.prefix + part_key, timedelta.min) or swept
 
     async def advice(self) -> list[Advice]:
-        with translated(f"s3://{self.wire.bucket}"):
+        with self.translated(f"s3://{self.wire.bucket}"):
             return await advise(self.wire, self.prefix, await self.tried())
-
-
-def _length(head: Mapping[str, str]) -> int:
-    try:
-        return int(head.get("Content-Length", ""))
-    except ValueError:
-        raise Refused(200, "NoLength", "the server does not say how long the object is") from None
 
 
 def _decoded(checksum: str) -> bytes:

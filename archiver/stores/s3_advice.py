@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from archiver.config import is_loopback
 from archiver.stores import Advice
-from archiver.stores.s3_refusals import Refused, text_of
+from archiver.stores.refusals import Refused, text_of
 from archiver.stores.s3_trial import Tried
 from archiver.stores.s3_wire import S3Wire
 

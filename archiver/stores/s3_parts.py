@@ -11,15 +11,12 @@ from email.utils import parsedate_to_datetime
 from xml.sax.saxutils import escape
 
 from archiver.stores import ANY_FILE
-from archiver.stores.s3_refusals import Refused, text_of
-from archiver.stores.s3_wire import Answer, Body, S3Wire, base64_of
+from archiver.stores.refusals import Refused, text_of
+from archiver.stores.s3_wire import S3Wire
+from archiver.stores.wire import Answer, Body, base64_of
 
 SECOND = timedelta(seconds=1)
 """What ages are uncertain by: some servers name whole seconds only."""
-
-MOST_PARTS = 10_000
-DOUBLE_EVERY = 2_000
-"""Parts double in size so often: with 8 MiB, ten thousand of them hold 484 GiB."""
 
 _XML = {"Content-Type": "application/xml"}
 

@@ -1,4 +1,4 @@
-"""One object on its way into a bucket: a checked PUT if it is small, parts if it is not.
+"""One object on its way into a bucket, whoever's it is: a checked PUT if it is small, parts if it is not.
 
 The bytes are held block by block, in memory that is reserved before the first one comes. A body that fits into one block is sent
 whole by `save`, so that its hash can stand in the object's metadata, and the server is held to it. A longer one goes out block by
@@ -11,21 +11,28 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from archiver.buffers import Reservation
 from archiver.cancellation import to_its_end, within
 from archiver.errors import StoreError, StoreUnavailable
 from archiver.observe.logs import logger
 from archiver.stores import Saved
-from archiver.stores.s3_parts import DOUBLE_EVERY, MOST_PARTS, Multipart, composite
-from archiver.stores.s3_refusals import Refused, translated
-from archiver.stores.s3_wire import Body, Piece
+from archiver.stores.refusals import Refused
+from archiver.stores.wire import Body, Piece
 
 if TYPE_CHECKING:
-    from archiver.stores.s3 import S3Store
+    from archiver.stores.bucket import BucketStore, Parts, Trial
+
+P = TypeVar("P", bound="Parts")
+T = TypeVar("T", bound="Trial")
+R = TypeVar("R")
 
 log = logger(__name__)
+
+MOST_PARTS = 10_000
+DOUBLE_EVERY = 2_000
+"""Parts double in size so often: with 8 MiB, ten thousand of them hold 484 GiB."""
 
 INLINE_BYTES = 64 * 1024
 """So much is hashed on the event loop: a hop to a thread takes as long."""
@@ -39,10 +46,8 @@ LEAVE_SECONDS = 10.0
 SETTLE_SECONDS = 5.0
 """How long a request that decides over the object is still awaited after a cancellation, to know how it ended."""
 
-T = TypeVar("T")
 
-
-async def settled(work: Coroutine[Any, Any, T]) -> T:
+async def settled(work: Coroutine[Any, Any, R]) -> R:
     """Await `work` to its end, a cancellation notwithstanding, but then no longer than SETTLE_SECONDS."""
     task = asyncio.create_task(work)
     loop = asyncio.get_running_loop()
@@ -73,10 +78,10 @@ class _Block:
             self.pieces.append(bytearray(piece))
 
 
-class S3Upload:
+class PartsUpload(Generic[P, T]):
     """See `archiver.stores.Upload`. `movable`: it may be saved under another key, however long it is."""
 
-    def __init__(self, store: S3Store, key: str, part_key: str, memory: Reservation, *, movable: bool) -> None:
+    def __init__(self, store: BucketStore[P, T], key: str, part_key: str, memory: Reservation, *, movable: bool) -> None:
         self._store = store
         self._key = key
         self._part_key = part_key
@@ -87,8 +92,8 @@ class S3Upload:
         self._in_flight: dict[asyncio.Task[None], int] = {}
         self._number = 0
         self._sha256 = hashlib.sha256()
-        self._multipart: Multipart | None = None
-        self._copies: list[Multipart] = []
+        self._parts: P | None = None
+        self._copies: list[P] = []
         self._broken = False
 
     # --- taking bytes
@@ -114,7 +119,7 @@ class S3Upload:
 
     def _hold(self, size: int) -> None:
         """More comes than was expected, and takes more memory than was kept for it."""
-        if not self._multipart and size > self._memory.size:
+        if not self._parts and size > self._memory.size:
             self._broken = not self._memory.grow(self._least - self._memory.size)
             if self._broken:
                 # To wait for memory while holding some could be for ever.
@@ -123,15 +128,14 @@ class S3Upload:
     async def _send_block(self, *, more: bool) -> None:
         """Send the block as the next part, and with `more` to come make room for another one."""
         done, self._broken = self._block, True  # until all of this went well
-        with translated(self._key):
-            if self._multipart is None:
+        with self._store.translated(self._key):
+            if self._parts is None:
                 await self._begin()
-            assert self._multipart is not None
+            assert self._parts is not None
             self._number += 1
             if self._number > MOST_PARTS:
                 raise StoreError(f"{self._key}: more than {MOST_PARTS} parts", store_key=self._key)
-            digest = await self._hash(done)
-            send = partial(self._store.send_part, self._multipart, self._number, Body(done.pieces, done.length, digest))
+            send = partial(self._store.send_part, self._parts, self._number, await self._hashed(done))
             self._in_flight[asyncio.create_task(self._part(send))] = done.capacity
             self._block = _Block(0)
             if more:
@@ -167,27 +171,32 @@ class S3Upload:
             del self._in_flight[task]
             task.result()
 
-    async def _hash(self, block: _Block) -> bytes:
-        """Hash a block by itself, and into the whole if that has other parts too, in one hop to a thread."""
-        digests = [hashlib.sha256()]
-        if self._multipart is not None:
-            digests.append(self._sha256)
+    async def _hashed(self, block: _Block) -> Body:
+        """A block as a request's body, hashed in one hop to a thread: as the server is to prove it, and into the whole if that
+        has other parts too.
+        """
+        digests = {self._store.proof: hashlib.new(self._store.proof, usedforsecurity=False)}
+        whole = self._sha256
+        if self._parts is None:
+            whole = digests.setdefault("sha256", hashlib.sha256())
+        into = {id(digest): digest for digest in (*digests.values(), whole)}.values()
 
-        def into_each() -> bytes:
+        def into_each() -> Body:
             for piece in block.pieces:
-                for digest in digests:
+                for digest in into:
                     digest.update(piece)
-            return digests[0].digest()
+            return Body(block.pieces, block.length, **{name: digest.digest() for name, digest in digests.items()})
 
         return into_each() if block.length <= INLINE_BYTES else await asyncio.to_thread(into_each)
 
     async def _begin(self) -> None:
         # Parts cannot be given another key later, nor be read. Where that may be needed they go to the temporary one: when the
         # caller says so, and when the key is taken, by an equal object most likely, which ends in nothing, or else in quarantine.
-        tried = await self._store.tried()
-        at = self._part_key if self._movable or await self._store.stored(self._key) else self._key
-        self._multipart = Multipart(self._store.wire, self._store.prefix + at)
-        await settled(self._multipart.begin(self._store.description(), checksums=tried.verifies))
+        store = self._store
+        await store.tried()
+        at = self._part_key if self._movable or await store.stored(self._key) else self._key
+        self._parts = store.parts(store.prefix + at)
+        await settled(store.begin(self._parts))
 
     # --- saving
 
@@ -195,11 +204,10 @@ class S3Upload:
         key = key or self._key
         self._store.check_key(key)
         self._whole()
-        with translated(key):
+        with self._store.translated(key):
             await self._store.tried()
-            if self._multipart is None:
-                digest = await self._hash(self._block)
-                return await settled(self._store.put(key, Body(self._block.pieces, self._block.length, digest), guard))
+            if self._parts is None:
+                return await settled(self._store.put(key, await self._hashed(self._block), guard))
             if self._block.length:
                 await self._send_block(more=False)
             while self._in_flight:
@@ -208,14 +216,14 @@ class S3Upload:
                 if self._in_flight:
                     await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
             self._broken = False
-            return await self._complete(self._multipart, key, guard)
+            return await self._complete(self._parts, key, guard)
 
-    async def _complete(self, multipart: Multipart, key: str, guard: Callable[[], None] | None) -> Saved:
+    async def _complete(self, parts: P, key: str, guard: Callable[[], None] | None) -> Saved:
         sha256 = self._sha256.digest()
         store = self._store
-        if multipart.key == store.prefix + key:
-            return await settled(store.complete(multipart, key, sha256, guard))
-        if multipart.key != store.prefix + self._part_key:
+        if parts.key == store.prefix + key:
+            return await settled(store.complete(parts, key, sha256, guard))
+        if parts.key != store.prefix + self._part_key:
             raise StoreError(
                 f"{key}: what was sent in parts for {self._key} cannot be kept under another key",
                 hint="fetch it again",
@@ -223,24 +231,11 @@ class S3Upload:
             )
         # It lies aside, or is about to.
         if await store.stored(key):
-            return await store.compare(key, multipart.length, sha256, composite(multipart.parts))
-        if not multipart.completed:
-            await settled(store.complete(multipart, self._part_key, sha256, None))
-        return await settled(store.complete(await self._copy_of(multipart, key, sha256), key, sha256, guard))
-
-    async def _copy_of(self, multipart: Multipart, key: str, sha256: bytes) -> Multipart:
-        """A copy of what lies aside, in parts as well, to be completed. Some servers compute no checksums of what they copy: then
-        it is begun without them, and read back in the end.
-        """
-        store = self._store
-        for checksums in (True, False) if (await store.tried()).verifies else (False,):
-            copy = Multipart(store.wire, store.prefix + key)
-            self._copies.append(copy)
-            await settled(copy.begin(store.description(sha256), checksums=checksums))
-            await copy.copy(multipart, store.copy_source(self._part_key))
-            if all(part.confirmed for part in copy.parts):
-                break
-        return self._copies[-1]
+            return await store.compare(key, parts.length, sha256, parts)
+        if not parts.completed:
+            await settled(store.complete(parts, self._part_key, sha256, None))
+        copy = await store.copy(parts, self._part_key, key, sha256, self._copies.append)
+        return await settled(store.complete(copy, key, sha256, guard))
 
     # --- leaving
 
@@ -254,10 +249,10 @@ class S3Upload:
             for task in self._in_flight:
                 task.cancelled() or task.exception()  # what stopped the upload was raised already
         self._in_flight.clear()
-        for multipart in [*self._copies, *([self._multipart] if self._multipart else [])]:
-            aside = multipart.key == self._store.prefix + self._part_key
+        for parts in [*self._copies, *([self._parts] if self._parts else [])]:
+            aside = parts.key == self._store.prefix + self._part_key
             try:
-                await within(LEAVE_SECONDS, self._store.take_back(multipart, aside=aside, interrupted=interrupted))
+                await within(LEAVE_SECONDS, self._store.take_back(parts, aside=aside, interrupted=interrupted))
             except (Refused, StoreError, TimeoutError) as error:
-                self._store.left_behind(multipart, aside=aside)
+                self._store.left_behind(parts, aside=aside)
                 log.warning("upload_left_behind", store_key=self._key, error=getattr(error, "code", "timeout"), told=str(error))

@@ -1,0 +1,257 @@
+"""Requests to a bucket's server: sent, repeated while a fault is passing, and refusals told in words of ours. How an URL looks,
+how it is signed and what a refusal means differs from one kind of server to another: the heirs of `Wire` say it.
+
+Sent by aiohttp, as everything else here is, since of what an SDK would add little serves an archive: bodies are held in memory
+piece by piece and hashed already, a guard must be asked before each try, and redirects must never carry a signature along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+from xml.etree.ElementTree import Element
+
+import aiohttp
+from yarl import URL
+
+from archiver.stores.refusals import Passing, Refused, parsed
+from archiver.transient import retry_transient
+
+STALL_SECONDS = 60.0
+"""A request is given up when for so long nothing of it could be sent, or nothing of its answer came."""
+
+CONNECT_SECONDS = 15.0
+
+SEND_BYTES = 128 * 1024
+"""What is handed to the socket at a time: what it cannot take at once, the event loop copies."""
+
+READ_BUFFER = 256 * 1024
+LONGEST_ANSWER = 4 * 1024 * 1024
+"""Bytes of an answer that is read whole: a list of a thousand uploads has a tenth of it."""
+
+T = TypeVar("T")
+
+Piece = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True)
+class Body:
+    """What a request carries. `sha256` and `md5` are digests of all its pieces together, as far as somebody has computed them."""
+
+    pieces: Sequence[Piece] = ()
+    length: int = 0
+    sha256: bytes = hashlib.sha256().digest()
+    md5: bytes = b""
+
+    @classmethod
+    def of(cls, data: bytes) -> Body:
+        """A small one."""
+        return cls([data], len(data), hashlib.sha256(data).digest())
+
+    def with_md5(self) -> Body:
+        """The same with its MD5; blocks for 2 ms a megabyte if nobody has computed it."""
+        if self.md5:
+            return self
+        digest = hashlib.md5(usedforsecurity=False)
+        for piece in self.pieces:
+            digest.update(piece)
+        return replace(self, md5=digest.digest())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A 2xx."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def etag(self) -> str:
+        """As the server gave it, with its quotes."""
+        return self.headers.get("ETag", "")
+
+    def xml(self) -> Element:
+        """Its document, without namespaces."""
+        return parsed(self.body)
+
+
+def base64_of(digest: bytes) -> str:
+    """As headers have it."""
+    return base64.b64encode(digest).decode()
+
+
+class _Sending:
+    """A body's pieces, cut so that none blocks the loop. Puts off `patience` with each that went out, until it is `answered`."""
+
+    def __init__(self, body: Body, patience: asyncio.Timeout) -> None:
+        self._cuts = self._cut(body)
+        self._patience = patience
+        self._loop = asyncio.get_running_loop()
+        self.answered = False
+
+    @staticmethod
+    def _cut(body: Body) -> Iterator[memoryview]:
+        for piece in body.pieces:
+            for start in range(0, len(piece), SEND_BYTES):
+                yield memoryview(piece)[start : start + SEND_BYTES]
+
+    def __aiter__(self) -> _Sending:
+        return self
+
+    async def __anext__(self) -> memoryview:
+        if not self.answered:  # a server may answer before it has all
+            self._patience.reschedule(self._loop.time() + STALL_SECONDS)
+        for cut in self._cuts:
+            return cut
+        raise StopAsyncIteration
+
+
+@retry_transient(Passing)
+async def _patiently(request: Callable[[], Awaitable[T]]) -> T:
+    return await request()
+
+
+@dataclass(frozen=True)
+class Wire(ABC):
+    """The requests of one store. A key here is the bucket's: with the store's prefix."""
+
+    http: aiohttp.ClientSession
+
+    @abstractmethod
+    def url(self, key: str = "", query: Mapping[str, str] | None = None) -> str:
+        """The URL of a key, or of the bucket, escaped as signatures want it."""
+
+    @abstractmethod
+    async def signed(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> tuple[str, dict[str, str]]:
+        """The URL and the headers with what proves who we are. Raises StoreUnavailable without credentials."""
+
+    @abstractmethod
+    def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Refused:
+        """What an answer that is no 2xx means, the credentials distrusted if it means them."""
+
+    def belied(self, answer: Answer) -> Refused | None:
+        """What a 2xx means if its body says otherwise."""
+        return None
+
+    def undone(self, refused: Refused) -> bool:
+        """Whether the server is known to have done nothing when it said so."""
+        return 0 < refused.status < 500
+
+    async def send(
+        self,
+        method: str,
+        key: str = "",
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        before: Callable[[], None] | None = None,
+        on_lost: Callable[[], None] = lambda: None,
+        patient: bool = True,
+    ) -> Answer:
+        """One request, repeated, if `patient`, while what stops it is passing. `before` is called just before each try, and may
+        raise; `on_lost` whenever one ended without saying whether it was carried out. Raises Refused.
+        """
+
+        async def once() -> Answer:
+            try:
+                response = await self._begin(method, key, query or {}, headers or {}, body or Body(), before)
+                async with response:
+                    answer = Answer(response.status, response.headers, await _whole(response))
+                if (refused := self.belied(answer)) is not None:
+                    raise refused
+            except Passing as passing:
+                if not self.undone(passing):
+                    on_lost()
+                raise
+            return answer
+
+        return await (_patiently(once) if patient else once())
+
+    @asynccontextmanager
+    async def open(self, key: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A GET whose body is the caller's to read, with aiohttp's errors. Its beginning is repeated like any request. Raises
+        Refused.
+        """
+        response = await _patiently(lambda: self._begin("GET", key, {}, headers, Body(), None))
+        async with response:
+            yield response
+
+    async def _begin(
+        self,
+        method: str,
+        key: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: Body,
+        before: Callable[[], None] | None,
+    ) -> aiohttp.ClientResponse:
+        """One try, up to the head of a 2xx. Raises Refused for whatever else comes, Passing if it may be tried again."""
+        url, signed = await self.signed(method, self.url(key, query), headers, body)
+        if method in ("PUT", "POST"):
+            signed["Content-Length"] = str(body.length)
+        if before is not None:
+            before()
+        try:
+            async with asyncio.timeout(STALL_SECONDS) as patience:
+                sending = _Sending(body, patience)
+                response = await self.http.request(
+                    method,
+                    URL(url, encoded=True),
+                    headers=signed,
+                    data=sending if body.length else None,
+                    allow_redirects=False,
+                )
+                sending.answered = True
+        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+            raise Refused(0, "TlsFailed", f"no trusted connection: {error}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Passing(0, type(error).__name__, f"no answer: {_told(error)}") from None
+        if 200 <= response.status < 300:
+            return response
+        async with response:
+            raise self.refusal(response.status, response.headers, await _whole(response))
+
+
+def _told(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer. Raises Passing when it breaks off."""
+    body = bytearray()
+    try:
+        async for block in response.content.iter_any():
+            body += block
+            if len(body) > LONGEST_ANSWER:
+                raise Refused(response.status, "AnswerTooLong", "the answer is too long: is this the right kind of server?")
+    except (aiohttp.ClientError, OSError) as error:
+        raise Passing(0, type(error).__name__, f"the answer broke off: {_told(error)}") from None
+    return bytes(body)
+
+
+@asynccontextmanager
+async def open_http() -> AsyncIterator[aiohttp.ClientSession]:
+    """What all requests of a store are sent by."""
+    http = aiohttp.ClientSession(
+        # No limit: what is under way at a time is bounded by the memory that it takes.
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        read_bufsize=READ_BUFFER,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=STALL_SECONDS),
+        headers={"Accept-Encoding": "identity", "User-Agent": "kore-archiver"},
+    )
+    # aiohttp repeats a PUT by itself when a kept connection turns out to be closed: no guard would be asked before that.
+    http._retry_connection = False
+    async with http:
+        yield http
