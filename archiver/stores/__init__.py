@@ -16,8 +16,8 @@ Keys are relative, with `/`, without scheme or prefix. Callers make them: a stor
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple, Protocol
@@ -115,20 +115,37 @@ def _encodable(key: str) -> bool:
         return False
 
 
+@contextmanager
+def _needing(extra: str, package: str, settings: StorageSettings) -> Iterator[None]:
+    """What is imported here, an extra brings."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != package:
+            raise
+        raise ConfigError(
+            f"storage.url = {settings.url!r} needs an extra that is not installed", hint=f"pip install 'kore-archiver[{extra}]'"
+        ) from None
+
+
 @asynccontextmanager
 async def open_store(settings: StorageSettings, buffers: Buffers) -> AsyncIterator[Store]:
     """The store that `storage.url` names, for as long as it is needed. Raises ConfigError."""
     if settings.url.startswith("s3:"):
-        try:
+        with _needing("s3", "botocore", settings):
             from archiver.stores.s3 import open_s3
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "botocore":
-                raise
-            raise ConfigError(
-                f"storage.url = {settings.url!r} needs an extra that is not installed", hint="pip install 'kore-archiver[s3]'"
-            ) from None
         async with open_s3(settings, buffers) as store:
             yield store
+        return
+    if settings.url.startswith("az:"):
+        from archiver.stores.azure import open_azure
+
+        with _needing("azure", "azure", settings):
+            from archiver.stores.azure_access import access_of
+
+            access = access_of(settings.azure)
+        async with open_azure(settings, access, buffers) as container:
+            yield container
         return
     from archiver.stores.local import LocalStore
 

@@ -166,10 +166,12 @@ class BucketStore(ABC, Generic[P, T]):
 
     async def tried(self) -> T:
         """What the server is known to keep to; tried once, before the first object, unless it is known already."""
-        async with self._trying:
-            tried = self._tried or self.known() or await settled(self.try_server())
-            self._tried = tried
-        return tried
+        if self._tried is None:
+            async with self._trying:
+                if self._tried is None:
+                    self._tried = self.known() or await settled(self.try_server())
+        assert self._tried is not None
+        return self._tried
 
     async def stored(self, key: str) -> bool:
         """Whether something lies under a key. Raises Refused."""
@@ -263,8 +265,16 @@ class BucketStore(ABC, Generic[P, T]):
         with self.translated(key):
             found = await self.stored(left)
             if found:
-                await self._requests.send("DELETE", self.prefix + left)
+                await self.remove(self.prefix + left)
             return await self.sweep(key, left, left_for) or found
+
+    async def remove(self, key: str) -> None:
+        """Remove a temporary object, under a key of the bucket; one that is gone is all right. Raises Refused."""
+        try:
+            await self._requests.send("DELETE", key)
+        except Refused as refused:
+            if not self.missing(refused):
+                raise
 
     async def sweep(self, key: str, part_key: str, left_for: timedelta) -> bool:
         """Remove parts as `Store.discard` says, where a server has such that can be removed. Raises Refused."""

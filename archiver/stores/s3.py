@@ -187,7 +187,7 @@ class S3Store(BucketStore[Multipart, Tried]):
     async def take_back(self, multipart: Multipart, *, aside: bool, interrupted: bool) -> None:
         await multipart.abort(interrupted=interrupted)
         if aside and multipart.asked_to_complete:
-            await self.wire.send("DELETE", multipart.key)
+            await self.remove(multipart.key)
 
     # --- reading
 

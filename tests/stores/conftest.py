@@ -14,8 +14,11 @@ import pytest
 from archiver.buffers import Buffers
 from archiver.config import StorageSettings
 from archiver.stores import Store
+from archiver.stores.azure import AzureStore, open_azure
+from archiver.stores.azure_access import access_of
 from archiver.stores.local import LocalStore
 from archiver.stores.s3 import S3Store, open_s3
+from tests.azure_servers import CONTAINER, AzureServer, Folder
 from tests.s3_servers import BUCKET, Prefix, S3Server
 
 from .memory import MemoryStore
@@ -121,13 +124,43 @@ async def s3_bench(server: S3Server, *, bucket: str = BUCKET, buffer: int = BUFF
         yield S3Bench(store, server, bucket)
 
 
+class AzureBench(Folder):
+    """A prefix of a container, this test's own."""
+
+    has_parts = False
+    peak = BUFFER + 8 * MEGABYTE
+
+    def __init__(self, store: AzureStore, server: AzureServer) -> None:
+        super().__init__(server, store.prefix)
+        self.azure = store
+        self.store: Store = store
+
+
+@asynccontextmanager
+async def azure_bench(
+    server: AzureServer, *, container: str = CONTAINER, buffer: int = BUFFER, **keys: object
+) -> AsyncIterator[AzureBench]:
+    """A store there; `keys` as in [storage.azure]."""
+    settings = StorageSettings.model_validate(
+        {"url": f"az://{container}/{new_prefix()}", "azure": {**server.keys, "part_size": 5 * MEGABYTE, **keys}}
+    )
+    async with open_azure(settings, access_of(settings.azure), Buffers(buffer)) as store:
+        yield AzureBench(store, server)
+
+
 def new_prefix() -> str:
     """A prefix that no other test has, and that needs escaping."""
     return f"tests {os.getpid()}/~+{next(_numbers)} ü"
 
 
 @pytest.fixture(
-    params=["local", "memory", pytest.param("seaweedfs", marks=pytest.mark.once), pytest.param("localstack", marks=_STRICT)]
+    params=[
+        "local",
+        "memory",
+        pytest.param("seaweedfs", marks=pytest.mark.once),
+        pytest.param("azurite", marks=pytest.mark.once),
+        pytest.param("localstack", marks=_STRICT),
+    ]
 )
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     """Each store in turn, empty. A new store joins the suite here."""
@@ -136,6 +169,9 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             yield LocalBench(tmp_path / "store")
         case "memory":
             yield MemoryBench()
+        case "azurite":
+            async with azure_bench(request.getfixturevalue("azurite")) as container:
+                yield container
         case server:
             async with s3_bench(request.getfixturevalue(server)) as bench:
                 yield bench
