@@ -31,6 +31,9 @@ RENEW_SECONDS = 300.0
 LAST_SECONDS = 30.0
 """With so few seconds left it is not used any more; before, it is, if no other can be had."""
 
+_TOLD = 1000
+"""Characters of the library's error: it says of each place that it looked at what was missing there."""
+
 # What goes wrong with credentials, we say in one line of ours; the library would log each of a dozen places that it looked at.
 logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
 logging.getLogger("azure.core").setLevel(logging.WARNING)
@@ -141,7 +144,7 @@ class Identity:
         try:
             found = await self._credential.get_token(SCOPE)
         except Exception as error:  # noqa: BLE001  # whatever a provider raises: there are a dozen of them
-            told = str(error).partition("\n")[0]
+            told = " ".join(str(error).split())[:_TOLD]
             if not self._lasts(LAST_SECONDS):
                 raise StoreUnavailable(
                     f"no credentials for Azure: {told}",

@@ -30,11 +30,11 @@ class Blocks:
         """Bytes in its blocks."""
         return sum(self.lengths.values())
 
-    async def send(self, number: int, body: Body) -> None:
+    async def send(self, number: int, body: Body, *, patient: bool = True) -> None:
         """Send one block, which the service holds against its MD5. Raises Refused."""
         query = {"comp": "block", "blockid": self._id(number)}
         md5 = base64_of(body.md5)
-        answer = await self._wire.send("PUT", self.key, query=query, headers={"Content-MD5": md5}, body=body)
+        answer = await self._wire.send("PUT", self.key, query=query, headers={"Content-MD5": md5}, body=body, patient=patient)
         if answer.headers.get("Content-MD5", md5) != md5:
             raise Refused(answer.status, "Md5Mismatch", "the server took a block for something else")
         self.lengths[number] = body.length

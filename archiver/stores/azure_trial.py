@@ -37,10 +37,7 @@ async def try_server(wire: AzureWire, prefix: str) -> Tried:
         if (await wire.send("GET", name)).body != body.pieces[0]:
             raise StoreUnavailable("what was written is not what is read back", hint="do not use this server")
         await _damage_is_refused(put(wire, wrong, damaged, patient=False))
-        await _damage_is_refused(wire.send(
-            "PUT", wrong, query={"comp": "block", "blockid": "AAAA"}, headers={"Content-MD5": base64_of(damaged.md5)},
-            body=damaged, patient=False,
-        ))  # fmt: skip
+        await _damage_is_refused(Blocks(wire, wrong).send(1, damaged, patient=False))
     finally:
         for key in (name, wrong):
             try:

@@ -1,8 +1,9 @@
-"""A line to an S3 server on which things go wrong: answers get lost, connections break, servers are busy, headers vanish."""
+"""A line to a bucket's server on which things go wrong: answers get lost, connections break, servers are busy, headers vanish."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import socket
 import struct
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qs, unquote, urlsplit
 
 READ = 64 * 1024
+
+_OF_A_SAS = frozenset({"se", "sig", "sp", "sr", "st", "sv"})
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,14 @@ class Request:
 
     @property
     def operation(self) -> str:
-        """What S3 calls it."""
+        """What S3 calls it; of Azure's, blocks are called by their number, and what makes an object of them is a "Commit"."""
         match self.method, sorted(self.query):
+            case "PUT", ["blockid", "comp"]:
+                return f"Block {int(base64.b64decode(self.query['blockid'])[16:])}"
+            case "PUT", ["comp"]:
+                return "Commit"
+            case "HEAD", ["restype"]:
+                return "Container"
             case "POST", ["uploads"]:
                 return "Create"
             case "POST", ["uploadId"]:
@@ -72,7 +81,7 @@ class Fault:
 
 
 def error(status: int, code: str, message: str = "no", *, headers: str = "", inside: str = "") -> bytes:
-    """An answer of S3 that says no."""
+    """An answer of S3, or of Azure, that says no."""
     body = f"<?xml version='1.0'?>\n<Error><Code>{code}</Code><Message>{message}</Message>{inside}</Error>"
     return f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n{headers}Connection: close\r\n\r\n{body}".encode()
 
@@ -195,7 +204,7 @@ def _parsed(head: bytes) -> Request:
     method, target, _ = lines[0].split(" ")
     at = urlsplit(target)
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)}
-    query = {name: values[0] for name, values in parse_qs(at.query, keep_blank_values=True).items()}
+    query = {name: values[0] for name, values in parse_qs(at.query, keep_blank_values=True).items() if name not in _OF_A_SAS}
     return Request(method, unquote(at.path), query, headers)
 
 

@@ -16,7 +16,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from archiver.config import BotSettings, DatabaseSettings, RateLimit, S3Settings, Settings, load, parse_duration, parse_size
+from archiver.config import (
+    AzureSettings,
+    BotSettings,
+    DatabaseSettings,
+    RateLimit,
+    S3Settings,
+    Settings,
+    load,
+    parse_duration,
+    parse_size,
+)
 from archiver.errors import ConfigError
 from archiver.naming import PathTemplate, path_part
 from archiver.redact import redact
@@ -101,6 +111,7 @@ def test_the_example_shows_the_defaults() -> None:
     for name in ("worker", "transfer", "retry", "log", "metrics"):
         assert getattr(settings, name) == type(getattr(settings, name))(), name
     assert settings.storage.s3 == S3Settings()
+    assert settings.storage.azure == AzureSettings()
     assert settings.storage.path.text == PathTemplate(data["storage"]["path"]).text
     for key in ("host", "algorithm", "account_id", "rate_limits", "media_hosts"):
         assert getattr(settings.bots[0], key) == BotSettings.model_fields[key].default, key
@@ -177,7 +188,28 @@ def test_history_is_kept_for_ever_or_as_long_as_is_said(loaded: Load) -> None:
         ("[database]\nurl = 'postgresql://u:p\u2100ss@h/d'", "database.url: is not a URL; percent-encode"),
         (f"[database]\nlisten_url = 'x{SECRET}'", "database.listen_url: begins with"),
         ("[storage]\nurl = 'gs://bucket/prefix'", "storage.url = 'gs://bucket/prefix': gs:// is not supported"),
-        ("[storage]\nurl = 'az://bucket/prefix'", "az:// is not supported by this version; use file:///a/folder or s3://"),
+        ("[storage]\nurl = 'az://audit'", "storage: azure.account or azure.endpoint is missing"),
+        *(
+            (f"[storage]\nurl = 'az:{container}'", f"storage.url = 'az:{container}': names no container")
+            for container in ("calls/x", "//", "//Calls", "//-calls", "//ca--lls", "//calls.x", "//$root")
+        ),
+        ("[storage]\nurl = 'az://audit/a?sig=b'", "has a '?', a '#' or a control character"),
+        *(
+            (f"[storage]\nurl = 'az://audit'\n[storage.azure]\naccount = 'calls'\n{keys}", complaint)
+            for keys, complaint in (
+                ("endpoint = 'azurite:10000'", "storage.azure.endpoint = 'azurite:10000': is the URL of the account's blobs"),
+                ("endpoint = 'https://h/?sig=abc'", "is the URL of the account's blobs"),
+                ("endpoint = 'http://calls.example'", "must not travel"),
+                ("account_key = 'Particular-9'\naccount_key_file = 'k'", "account_key and account_key_file exclude each other"),
+                ("account_key = 'Particular-9'\nsas_token = 'sig=Particular-8'", "account_key and sas_token exclude each other"),
+                ("account_key = 12345678", "storage.azure.account_key: input should be a valid string"),
+                ("part_size = '1KiB'", 'storage.azure.part_size = \'1KiB\': is "1MiB" to "4000MiB"'),
+                ("part_size = '512MiB'", "storage.azure.part_size is more than transfer.max_buffer"),
+            )
+        ),
+        ("[storage]\nurl = 'az://audit'\n[storage.azure]\naccount = 'Calls'", "storage.azure.account = 'Calls'"),
+        ("[storage.azure]\naccount = 'calls'", "storage: azure.account is set, but url is not az://"),
+        ("[storage]\nurl = 'az://audit'\n[storage.azure]\naccount = 'calls'\nsas_token = 'sv=2'", "it has no signature in it"),
         *(
             (f"[storage]\nurl = 's3:{bucket}'", f"storage.url = 's3:{bucket}': names no bucket")
             for bucket in (
@@ -400,7 +432,9 @@ def test_no_secret_is_in_any_representation_of_the_settings(loaded: Load) -> Non
         BOT + f'[database]\nurl = "postgresql://u:{quote(SECRET, safe="")}@h/d"\n[storage]\nurl = "s3://bucket"\n'
         f'[storage.s3]\naccess_key_id = "AKIA"\nsecret_access_key = "{SECRET}"\nsession_token = "{SECRET}"'
     )
-    for text in (repr(settings), str(settings), f"{settings.bots}", repr(settings.database)):
+    azure = loaded(f'[storage]\nurl = "az://audit"\n[storage.azure]\naccount = "calls"\nsas_token = "sig={SECRET}"')
+    assert azure.storage.azure.sas() == f"sig={SECRET}"
+    for text in (repr(settings), str(settings), f"{settings.bots}", repr(settings.database), repr(azure)):
         assert SECRET not in text
         assert quote(SECRET, safe="") not in text
     assert settings.bots[0].client_secret == SecretStr(SECRET)
@@ -526,6 +560,11 @@ def test_relative_paths_are_taken_from_the_file_that_names_them(
     assert redact("<of the S3 file>") == "<[redacted]>"
     assert (settings.storage.bucket, settings.storage.prefix) == ("bucket", "")
     assert settings.storage.s3.tags == (("team", "audit"),)
+    (tmp_path / "az").write_text("?sig=of%20the%20SAS%20file\n")
+    azure = loaded('[storage]\nurl = "az://audit/x"\n[storage.azure]\naccount = "calls"\nsas_token_file = "az"').storage
+    assert azure.azure.sas() == "sig=of%20the%20SAS%20file"
+    assert redact("<of the SAS file>") == "<[redacted]>"
+    assert (azure.bucket, azure.prefix, azure.azure.blobs) == ("audit", "x/", "https://calls.blob.core.windows.net")
     other = loaded(text, ARCHIVER_BOTS__0__CLIENT_SECRET_FILE="kore", ARCHIVER_DATABASE__URL="embedded:pg")
     assert other.bots[0].signing_key() == "of the environment"
     assert other.database.embedded_path == here / "pg"
