@@ -16,16 +16,19 @@ from urllib.parse import urlsplit
 from archiver.buffers import Buffers
 from archiver.config import AzureSettings, StorageSettings
 from archiver.errors import StoreError, StoreUnavailable
+from archiver.observe.logs import logger
 from archiver.stores import Advice, Saved
 from archiver.stores.azure_access import Access
 from archiver.stores.azure_advice import advise
 from archiver.stores.azure_blocks import Blocks
-from archiver.stores.azure_refusals import HINTS, TAKEN
+from archiver.stores.azure_refusals import HINTS, LOCKED, TAKEN
 from archiver.stores.azure_trial import Tried, headers_of, try_server
 from archiver.stores.azure_wire import AzureWire
 from archiver.stores.bucket import BucketStore, length_of
 from archiver.stores.refusals import Refused
 from archiver.stores.wire import Body, base64_of, open_http
+
+log = logger(__name__)
 
 _AZURE = (".blob.core.windows.net", ".blob.core.usgovcloudapi.net", ".blob.core.chinacloudapi.cn")
 
@@ -46,7 +49,7 @@ class AzureStore(BucketStore[Blocks, Tried]):
 
     def check_key(self, key: str) -> None:
         super().check_key(key)
-        if any(part.endswith(".") for part in key.split("/")):
+        if any(part.endswith(".") for part in (self.prefix + key).split("/")):
             # On their way such dots get lost, and two keys would be one.
             raise StoreError(f"{key} cannot be kept: Azure takes no name that ends with a dot", store_key=key)
 
@@ -137,6 +140,15 @@ class AzureStore(BucketStore[Blocks, Tried]):
         return refused.code == "BlobNotFound"
 
     # --- keeping house
+
+    async def remove(self, key: str) -> None:
+        try:
+            await super().remove(key)
+        except Refused as refused:
+            if refused.code != LOCKED:
+                raise
+            # To try again and again would not help: it stays until the policy lets it go, and is no recording.
+            log.warning("temporary_object_locked", store_key=key, error=refused.code)
 
     async def advice(self) -> list[Advice]:
         return await advise(self.wire, self.prefix, await self.tried())

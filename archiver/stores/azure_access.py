@@ -174,4 +174,7 @@ def access_of(settings: AzureSettings) -> Access:
         return SasToken(token)
     from azure.identity.aio import DefaultAzureCredential
 
-    return Identity(DefaultAzureCredential())
+    try:
+        return Identity(DefaultAzureCredential())
+    except ValueError as error:
+        raise ConfigError(f"storage.azure: {error}", hint="check the variables AZURE_... of the environment") from None

@@ -19,12 +19,15 @@ _PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 NOT_DONE = frozenset({"ServerBusy"})
 """What the service says before it does anything."""
 
+LOCKED = "BlobImmutableDueToPolicy"
+"""Nobody may remove or replace the blob yet."""
+
 TAKEN = frozenset(
     {
         "BlobAlreadyExists",
         "ConditionNotMet",
         "UnauthorizedBlobOverwrite",  # a SAS that allows to create, and not to write
-        "BlobImmutableDueToPolicy",
+        LOCKED,
     }
 )
 """A key holds something already."""

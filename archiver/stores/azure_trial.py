@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from archiver.errors import StoreUnavailable
 from archiver.stores.azure_blocks import Blocks
-from archiver.stores.azure_refusals import TAKEN
+from archiver.stores.azure_refusals import LOCKED, TAKEN
 from archiver.stores.azure_wire import AzureWire
 from archiver.stores.refusals import Refused
 from archiver.stores.wire import Body, base64_of
@@ -43,7 +43,7 @@ async def try_server(wire: AzureWire, prefix: str) -> Tried:
             try:
                 await wire.send("DELETE", key)
             except Refused as refused:
-                if refused.code in ("BlobImmutableDueToPolicy", "SnapshotsPresent") or refused.status == 403:
+                if refused.code == LOCKED or refused.status == 403:
                     deletes = False  # whoever may not delete recordings is well protected: that is no fault
                 elif refused.code != "BlobNotFound":
                     raise

@@ -21,6 +21,7 @@ from xml.etree.ElementTree import Element
 import aiohttp
 from yarl import URL
 
+from archiver.redact import redact
 from archiver.stores.refusals import Passing, Refused, parsed
 from archiver.transient import retry_transient
 
@@ -222,7 +223,8 @@ class Wire(ABC):
 
 
 def _told(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    """In aiohttp's words, which may quote the URL, and so a signature in it."""
+    return redact(str(error)) or type(error).__name__
 
 
 async def _whole(response: aiohttp.ClientResponse) -> bytes:

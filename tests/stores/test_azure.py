@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import structlog
 
 from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
 from archiver.stores import Saved
@@ -199,7 +200,8 @@ async def test_blocks_that_another_commit_has_taken_away_are_no_mystery(bench: A
 
 async def test_a_name_that_ends_with_a_dot_is_refused(bench: AzureBench) -> None:
     """On its way to Azure the dot gets lost."""
-    for key in ("a./b.wav", "a/b."):
+    for prefix, key in (("", "a./b.wav"), ("", "a/b."), ("calls./", "a.wav")):
+        bench.azure.prefix = prefix
         with pytest.raises(StoreError, match="ends with a dot"):
             await keep(bench, SMALL, key)
     assert bench.objects() == set()
@@ -371,6 +373,18 @@ async def test_a_temporary_object_of_a_killed_worker_is_discarded(shaky: AzureBe
     assert await shaky.store.discard(KEY, part=PART, left_for=timedelta(0))
     assert not await shaky.store.discard(KEY, part=PART, left_for=timedelta(0))
     assert shaky.objects() == set()
+
+
+async def test_what_a_policy_keeps_is_left_and_not_tried_again(shaky: AzureBench, proxy: Proxy) -> None:
+    proxy.add(Fault("Delete", ALWAYS, answer=error(409, "BlobImmutableDueToPolicy")))
+    with structlog.testing.capture_logs() as logs:
+        assert (await keep(shaky, LONG_BODY, movable=True)).sha256 == sha256(LONG_BODY)
+        assert shaky.objects() == {KEY, f"{FOLDER}/{PART}"}
+        proxy.requests.clear()
+        await shaky.store.check()
+        assert proxy.count("Delete") == 2  # the trial's
+    assert [entry["event"] for entry in logs] == ["temporary_object_locked"]
+    assert [advice for advice in await shaky.store.advice() if "may not delete" in advice.seen]
 
 
 # --- what passes

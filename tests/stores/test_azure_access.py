@@ -190,6 +190,13 @@ async def test_without_any_identity_the_error_says_what_to_do(monkeypatch: pytes
     assert "account_key_file" in caught.value.hint
 
 
+def test_an_environment_that_makes_no_sense_is_a_mistake_of_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "Nobody")
+    with pytest.raises(ConfigError, match="AZURE_TOKEN_CREDENTIALS") as caught:
+        access_of(AzureSettings.model_validate({"account": "calls"}))
+    assert "AZURE_" in caught.value.hint
+
+
 async def test_without_the_extra_the_error_names_it_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "azure.identity.aio", None)
     monkeypatch.setitem(__import__("sys").modules, "azure.identity", None)
