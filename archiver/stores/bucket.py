@@ -1,4 +1,4 @@
-"""What stores in a bucket share, whoever's bucket it is: keys, reading, comparing, and keeping house."""
+"""What stores in a bucket share, of whatever kind it is: keys, reading, comparing, and keeping house."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One object on its way into a bucket, whoever's it is: a checked PUT if it is small, parts if it is not.
+"""One object on its way into a bucket, of whatever kind: a checked PUT if it is small, parts if it is not.
 
 The bytes are held block by block, in memory that is reserved before the first one comes. A body that fits into one block is sent
 whole by `save`, so that its hash can stand in the object's metadata, and the server is held to it. A longer one goes out block by
