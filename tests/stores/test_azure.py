@@ -308,21 +308,28 @@ async def test_a_cancellation_at_any_moment_of_an_upload_in_blocks_leaves_the_wh
 
     await bench.azure.tried()
     seen: set[str] = set()
-    for moment in range(1000):
+    moment, missed = 0, 0
+    while True:
         run = CancelledAt(long(), set(range(moment, moment + times)))
         end = await ended(run)
         left = bench.objects()
         if end is None:
             assert moment >= run.suspensions
-            break
+            if "kept" in seen or missed == 10:
+                break
+            # Parts are on their way now longer, now shorter: the last moments, in which it is kept, have been passed by.
+            bench.remove(KEY)
+            moment, missed = max(0, moment - 3), missed + 1
+            continue
         assert isinstance(end, asyncio.CancelledError)
         assert left <= {KEY}
         if left:
             assert bench.get(KEY) == LONG_BODY
             bench.remove(KEY)
         seen.add("kept" if left else "nothing")
+        moment += 1
     assert bench.objects() == {KEY}
-    assert "nothing" in seen  # and "kept" as well, unless blocks go out so quickly that the last moment has moved
+    assert seen == {"kept", "nothing"}
 
 
 @pytest.mark.parametrize("operation", ["Block 1", "Block 3", "Commit", "Put"])
