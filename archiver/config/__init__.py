@@ -1,0 +1,33 @@
+"""Settings: TOML, environment and secret files, validated once, every mistake reported together.
+
+Precedence: environment over file over defaults. A key `worker.concurrency` is `ARCHIVER_WORKER__CONCURRENCY` in the
+environment; a list is indexed (`ARCHIVER_BOTS__0__CLIENT_SECRET`), or given whole, comma-separated, for lists of strings.
+Only names with `__` are read as keys, so that what Kubernetes injects for a service called "archiver" does no harm.
+Relative paths are taken from the folder of the file that names them, else from the working directory.
+
+`config.example.toml` shows every key with its default; a test holds both together.
+"""
+
+from archiver.config.bots import Algorithm, BotSettings
+from archiver.config.loading import ENVIRONMENT_PREFIX, FILE_NAME, find_file, load
+from archiver.config.settings import (
+    CALL_FACTS,
+    MAX_INLINE,
+    DatabaseSettings,
+    DiscoverySettings,
+    LogSettings,
+    MetricsSettings,
+    RetrySettings,
+    Settings,
+    TransferSettings,
+    WorkerSettings,
+)
+from archiver.config.storage import AzureSettings, S3Settings, StorageSettings
+from archiver.config.values import RateLimit, is_loopback, parse_duration, parse_size
+
+__all__ = [
+    "CALL_FACTS", "ENVIRONMENT_PREFIX", "FILE_NAME", "MAX_INLINE", "Algorithm", "AzureSettings", "BotSettings",
+    "DatabaseSettings", "DiscoverySettings", "LogSettings", "MetricsSettings", "RateLimit", "RetrySettings", "S3Settings",
+    "Settings", "StorageSettings", "TransferSettings", "WorkerSettings", "find_file", "is_loopback", "load", "parse_duration",
+    "parse_size",
+]  # fmt: skip

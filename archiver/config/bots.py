@@ -1,0 +1,131 @@
+"""One bot of the platform: who we are there, how much we may ask, where its recordings come from."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from archiver.config.values import (
+    ORIGIN,
+    Duration,
+    File,
+    RateLimit,
+    RateLimits,
+    Section,
+    Strings,
+    is_loopback,
+    read_secret,
+)
+from archiver.redact import remember_secret
+
+Algorithm = Literal["HS256", "HS512", "RS256", "RS512"]
+
+DEFAULT_LIMITS = (RateLimit(window=timedelta(minutes=1), calls=60), RateLimit(window=timedelta(hours=1), calls=1800))
+"""The platform's lower class."""
+
+
+class BotSettings(Section):
+    """One bot (app) of the platform: where its API is, who we are there, and how much we may ask."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    host: str = "https://platform.kore.ai"
+    bot_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
+    client_id: Annotated[str, Field(min_length=1)]
+    client_secret: SecretStr = SecretStr("")
+    client_secret_file: File = None
+    algorithm: Algorithm = "HS256"
+    private_key_file: File = None
+    account_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,200}$")] = ""
+    api: Literal["v1", "v2"] = "v2"
+    rate_limits: RateLimits = DEFAULT_LIMITS
+    account_rate_limits: RateLimits = DEFAULT_LIMITS
+    discovery: Literal["auto", "sessions", "call_details"] = "auto"
+    time_zone: str = "UTC"
+    length_tolerance: Duration = timedelta(seconds=5)
+    media_hosts: Strings = ("*.kore.ai", "*.korebots.com", "*.amazonaws.com", "*.blob.core.windows.net")
+
+    @field_validator("host")
+    @classmethod
+    def _origin(cls, value: str) -> str:
+        found = ORIGIN.fullmatch(value)
+        if found is None or int(found["port"] or 443) not in range(1, 65536):
+            raise ValueError('is the environment\'s URL, such as "https://platform.kore.ai"')
+        if found["scheme"].lower() == "http" and not is_loopback(found["host"]):
+            raise ValueError("http:// is accepted for loopback hosts only; use https://")
+        return value.rstrip("/")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError, LookupError):
+            raise ValueError('is a name of the IANA time zone database, such as "Asia/Kolkata" or "UTC"') from None
+        return value
+
+    @field_validator("rate_limits", "account_rate_limits")
+    @classmethod
+    def _limits(cls, value: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
+        if len({limit.window for limit in value}) != len(value):
+            raise ValueError("has one window twice")
+        return tuple(sorted(value))
+
+    @field_validator("media_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?", host):
+                raise ValueError(f'{host!r} is not a host name, "*.domain" or an address (no scheme, no port)')
+        return tuple(host.lower().strip("[]").rstrip(".") for host in value)
+
+    @model_validator(mode="after")
+    def _secret(self) -> Self:
+        if self.algorithm.startswith("RS"):
+            if self.private_key_file is None:
+                raise ValueError(f"algorithm {self.algorithm} needs private_key_file")
+        elif self.client_secret.get_secret_value() and self.client_secret_file:
+            raise ValueError("client_secret and client_secret_file exclude each other; empty the one not meant")
+        elif not self.client_secret.get_secret_value() and not self.client_secret_file:
+            raise ValueError("client_secret or client_secret_file is missing")
+        return self
+
+    @model_validator(mode="after")
+    def _account(self) -> Self:
+        if self.discovery == "call_details" and not self.account_id:
+            raise ValueError('discovery = "call_details" needs account_id')
+        return self
+
+    def signing_key(self) -> str:
+        """The key that signs this bot's tokens, read from its file now. Raises ConfigError."""
+        if self.algorithm.startswith("RS"):
+            assert self.private_key_file is not None
+            return read_secret(f"bots.{self.name}.private_key_file", self.private_key_file)
+        if self.client_secret_file is not None:
+            return read_secret(f"bots.{self.name}.client_secret_file", self.client_secret_file)
+        secret = self.client_secret.get_secret_value()
+        remember_secret(secret)
+        return secret
+
+    @property
+    def budget_key(self) -> str:
+        """What the platform counts calls by, whatever this bot is called here."""
+        return f"{self.host.lower()}|{self.bot_id}"
+
+    @property
+    def account_budget_key(self) -> str:
+        """The same for calls that it counts by the account, which several bots may share."""
+        return f"{self.host.lower()}|account {self.account_id}"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """Where its days begin."""
+        return ZoneInfo(self.time_zone)

@@ -1,0 +1,187 @@
+"""Reading the configuration: file, environment, defaults; and saying in one line what is wrong with a key."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import platformdirs
+from pydantic import (
+    BaseModel,
+    ValidationError,
+)
+
+from archiver.config.settings import Settings
+from archiver.errors import ConfigError
+
+ENVIRONMENT_PREFIX = "ARCHIVER_"
+FILE_NAME = "archiver.toml"
+
+
+def find_file(environment: Mapping[str, str]) -> Path | None:
+    """The configuration file that applies when none is named: $ARCHIVER_CONFIG, ./archiver.toml, the user's own."""
+    named = environment.get("ARCHIVER_CONFIG")
+    if named:
+        return Path(named)
+    for candidate in (Path(FILE_NAME), platformdirs.user_config_path("archiver") / FILE_NAME):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Read, merge and check. Raises ConfigError with one line a mistake; secrets are in no message."""
+    environment = os.environ if environment is None else environment
+    path = path or find_file(environment)
+    data: dict[str, Any] = {}
+    base = Path.cwd()
+    if path is not None:
+        data = _read_toml(path)
+        base = path.absolute().parent
+    _anchor(data, base)
+    came_from = _overlay(data, environment)
+    source = str(path) if path is not None else ("environment" if came_from else "defaults")
+    data.setdefault("database", {})
+    data.setdefault("storage", {})
+    if isinstance(data["database"], dict):
+        data["database"].setdefault("url", f"embedded:{platformdirs.user_data_path('archiver') / 'postgres'}")
+    if isinstance(data["storage"], dict):
+        data["storage"].setdefault("url", (Path.cwd() / "archive").as_uri())
+    _anchor(data, Path.cwd())
+    if "source" in data:
+        raise ConfigError(f"{source}: unknown key source", hint="config.example.toml shows every key")
+    try:
+        settings = Settings.model_validate({**data, "source": source})
+    except ValidationError as error:
+        lines = [_explain(item, came_from) for item in error.errors(include_url=False)]
+        raise ConfigError(
+            f"{source}: " + ("\n  " if len(lines) > 1 else "") + "\n  ".join(dict.fromkeys(lines)),
+            hint="config.example.toml shows every key",
+        ) from None
+    for bot in settings.bots:
+        bot.signing_key()
+    settings.storage.s3.secret_key()
+    settings.storage.azure.key()
+    settings.storage.azure.sas()
+    return settings
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}", hint="mend the line named") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}", hint="save the file as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", hint="name another file with --config, or run `archiver init`") from None
+
+
+_INDEX = re.compile("[0-9]{1,4}")
+
+
+def _overlay(data: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    """Lay the environment over the file's data; return which variable each key came from."""
+    came_from: dict[tuple[str, ...], str] = {}
+    # In the order of their numbers, so that a list grows one by one: 9 before 10.
+    for name in sorted(environment, key=lambda name: [(len(part), part) for part in name.split("__")]):
+        if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
+            continue
+        keys = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
+        here: Any = data
+        for key, following in zip(keys, [*keys[1:], None], strict=True):
+            if isinstance(here, list):
+                if not _INDEX.fullmatch(key) or int(key) > len(here):
+                    raise ConfigError(
+                        f"{name}: expected a number from 0 to {len(here)} in place of {key.upper()!r}",
+                        hint="a list is numbered from 0, without gaps",
+                    )
+                index = int(key)
+                if index == len(here):
+                    here.append({})
+                if following is None:
+                    here[index] = environment[name]
+                else:
+                    here = here[index]
+            elif isinstance(here, dict):
+                if following is None:
+                    here[key] = environment[name]
+                else:
+                    here = here.setdefault(key, [] if _INDEX.fullmatch(following) else {})
+            else:
+                raise ConfigError(f"{name}: {'.'.join(keys)} lies below a plain value", hint="check the name's parts")
+        came_from[keys] = name
+    return came_from
+
+
+_FILES = ("client_secret_file", "private_key_file", "secret_access_key_file", "account_key_file", "sas_token_file")
+"""Keys, in bots and in the sections of buckets, whose values are paths."""
+
+_SECRETS = ("client_secret", "secret_access_key", "session_token", "account_key", "sas_token")
+"""Keys whose values are never shown."""
+
+
+def _anchor(data: dict[str, Any], folder: Path) -> None:
+    """Make paths that are still relative absolute, from `folder`."""
+
+    def anchored(path: str) -> str:
+        return str(folder / os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises where there is no such user
+
+    database, storage, bots = data.get("database"), data.get("storage"), data.get("bots")
+    if isinstance(database, dict) and isinstance(url := database.get("url"), str):
+        scheme, _, path = url.partition(":")
+        if scheme == "embedded" and path:
+            database["url"] = f"embedded:{anchored(path)}"
+    buckets = [storage.get("s3"), storage.get("azure")] if isinstance(storage, dict) else []
+    for section in [*(bots if isinstance(bots, list) else ()), *buckets]:
+        for key in _FILES:
+            if isinstance(section, dict) and isinstance(section.get(key), str) and section[key]:
+                section[key] = anchored(section[key])
+
+
+_SHOWN = 200
+"""Characters of a wrong value that are shown."""
+
+
+def _explain(item: Any, came_from: Mapping[tuple[str, ...], str]) -> str:
+    """One mistake in one line: key, value, where it came from, what is expected."""
+    location = tuple(str(part) for part in item["loc"])
+    key = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in location).lstrip(".")
+    # A misspelt section stands in the variables of all its keys.
+    variables = [name for keys, name in came_from.items() if keys[: len(location)] == location] if location else []
+    origin = f" (from {', '.join(variables)})" if variables else ""
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(location[-1], _siblings(location[:-1]), n=1, cutoff=0.6)
+        return f"unknown key {key}{origin}" + (f"; did you mean {near[0]}?" if near else "")
+    if item["type"] == "missing":
+        return f"{key} is missing"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if not key:
+        return message
+    if item["type"] == "model_type":
+        return f"{key}{origin}: is a section of keys, not a plain value"
+    if item["type"] == "tuple_type":
+        return f"{key}{origin}: is a list" + (", each of its blocks headed [[bots]]" if key == "bots" else "")
+    value = item["input"]
+    secret = location[-1] in _SECRETS or (location[0] == "database" and location[-1] != "keep_history")
+    shown = "" if secret or isinstance(value, dict | list) else f" = {value!r:.{_SHOWN}}"
+    return f"{key}{shown}{origin}: {message[0].lower()}{message[1:]}"
+
+
+def _siblings(location: tuple[str, ...]) -> Iterator[str]:
+    """The keys that stand where a misspelt one was found."""
+    model: type[BaseModel] = Settings
+    for part in location:
+        if part.isdigit():
+            continue
+        annotation = model.model_fields[part].annotation
+        found = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
+        if not found:
+            return
+        model = found[0]
+    yield from (name for name in model.model_fields if name != "source")

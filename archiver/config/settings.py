@@ -1,0 +1,257 @@
+"""The whole configuration, section by section."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from pydantic import (
+    Field,
+    PlainValidator,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from archiver.config.bots import BotSettings
+from archiver.config.storage import StorageSettings
+from archiver.config.values import (
+    Duration,
+    Durations,
+    Section,
+    Size,
+    SizeOrNone,
+    Strings,
+    parse_duration,
+)
+from archiver.errors import ConfigError
+from archiver.redact import remember_secret
+
+MAX_INLINE = 256 * 2**20
+"""What `transfer.max_inline` is unless it is set."""
+
+
+def _retention(value: object) -> timedelta | None:
+    """How long something is kept; empty is for ever. A day at least: a slip of the unit must not empty a history."""
+    if value in (None, ""):
+        return None
+    duration = parse_duration(value)
+    if duration < timedelta(days=1):
+        raise ValueError('is at least "1d"; empty to keep it for ever')
+    return duration
+
+
+# Stricter than the driver, which takes a part of a password with '/', '@' or '#' in it for a host, and names it in its error.
+_POSTGRES_URL = re.compile(r"[a-z]+://([^\s:@/?#]*(:[^\s@/?#]*)?@)?[^\s@/?#]*(/[^\s@?#]*)?(\?[^\s#]*)?")
+
+
+def _remember_passwords(url: str) -> None:
+    mistake = ValueError("is not a URL; percent-encode what is special in its password")
+    if not _POSTGRES_URL.fullmatch(url):
+        raise mistake
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # Python's own words may quote the URL.
+        raise mistake from None
+    remember_secret(parts.password or "")
+    remember_secret(unquote(parts.password or ""))
+    for key, value in parse_qsl(parts.query):
+        if key.endswith("password"):
+            remember_secret(value)
+
+
+class DatabaseSettings(Section):
+    """Where the queue is. `url`: a Postgres URL, or `embedded:PATH`."""
+
+    url: SecretStr
+    listen_url: SecretStr = SecretStr("")
+    keep_history: Annotated[timedelta | None, PlainValidator(_retention)] = None
+
+    @field_validator("url", "listen_url")
+    @classmethod
+    def _known_scheme(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        if text and not text.startswith(("postgresql://", "postgres://", "embedded:")):
+            raise ValueError('begins with "postgresql://", or is "embedded:PATH"')
+        if text == "embedded:":
+            raise ValueError('"embedded:" needs a folder, such as "embedded:/var/lib/archiver/postgres"')
+        if text and not text.startswith("embedded:"):
+            _remember_passwords(text)
+        return value
+
+    @property
+    def embedded_path(self) -> Path | None:
+        """The folder of the embedded Postgres, if that is what `url` names."""
+        text = self.url.get_secret_value()
+        return Path(text.removeprefix("embedded:")) if text.startswith("embedded:") else None
+
+
+class WorkerSettings(Section):
+    """How much one worker does at once, and how long it may be silent."""
+
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 16
+    lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 60
+    drain_grace_seconds: Annotated[float, Field(ge=0, le=3600)] = 25
+    max_files_per_session: Annotated[int, Field(ge=1, le=10000)] = 200
+
+
+class TransferSettings(Section):
+    """How recordings are fetched: how much memory and bandwidth that may take, and when a body is given up. There is no limit on
+    the whole: a long recording may take its time.
+    """
+
+    max_buffer: Size = 256 * 2**20
+    max_bandwidth: SizeOrNone = None
+    connections_per_host: Annotated[int, Field(ge=0, le=1000)] = 0
+    stall_timeout: Duration = timedelta(seconds=60)
+    min_rate: SizeOrNone = 2**10
+    max_inline: Size = MAX_INLINE
+
+    @field_validator("max_inline")
+    @classmethod
+    def _some_length(cls, value: int) -> int:
+        if value < 2**10:
+            raise ValueError('is the most bytes that a recording inside an answer may have, at least "1KiB"')
+        return value
+
+    @field_validator("max_buffer")
+    @classmethod
+    def _enough(cls, value: int) -> int:
+        if value < 16 * 2**20:
+            raise ValueError('is at least "16MiB": what one part of a large upload takes, and a little')
+        return value
+
+    @field_validator("max_bandwidth")
+    @classmethod
+    def _some_bandwidth(cls, value: int | None) -> int | None:
+        if value is not None and value < 2**10:
+            raise ValueError('is bytes a second, at least "1KiB"; empty for no limit')
+        return value
+
+    @field_validator("stall_timeout")
+    @classmethod
+    def _some_patience(cls, value: timedelta) -> timedelta:
+        if value <= timedelta(0):
+            raise ValueError('is longer than 0, such as "60s"')
+        return value
+
+
+class RetrySettings(Section):
+    """When to ask again."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 8
+    backoff_base: Duration = timedelta(seconds=2)
+    backoff_max: Duration = timedelta(minutes=15)
+    not_ready_delays: Durations = tuple(timedelta(seconds=s) for s in (30, 60, 120, 300, 600, 1800))
+    not_ready_give_up: Duration = timedelta(hours=24)
+    recheck_unavailable: Durations = tuple(timedelta(days=d) for d in (1, 3, 7))
+
+    @field_validator("not_ready_delays")
+    @classmethod
+    def _some(cls, value: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
+        if not value:
+            raise ValueError("needs at least one delay")
+        return value
+
+    @field_validator("recheck_unavailable")
+    @classmethod
+    def _growing(cls, value: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
+        if any(later <= earlier for earlier, later in pairwise((timedelta(0), *value))):
+            raise ValueError("is counted from when a session became unavailable: each must be longer than the one before")
+        return value
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        if self.backoff_base > self.backoff_max:
+            raise ValueError("backoff_base is longer than backoff_max")
+        return self
+
+
+CALL_FACTS = (
+    "direction", "caller", "callee", "agent", "queue", "disposition", "conversation_id", "language", "tags",
+)  # fmt: skip
+"""What a listing may tell of a call besides when it was."""
+
+
+class DiscoverySettings(Section):
+    """How the platform's listings of calls are read, and what is kept of them."""
+
+    overlap: Duration = timedelta(days=1)
+    keep: Strings = CALL_FACTS
+
+    @field_validator("keep")
+    @classmethod
+    def _known_facts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(value) - set(CALL_FACTS)):
+            raise ValueError(f"{', '.join(unknown)}: no fact of a call; there are {', '.join(CALL_FACTS)}")
+        return value
+
+
+class LogSettings(Section):
+    """What is logged to standard error. `auto`: for people on a terminal, JSON lines elsewhere."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
+
+
+class MetricsSettings(Section):
+    """Where a worker serves its metrics. Empty: nowhere."""
+
+    listen: str = ""
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and ((found := _ADDRESS.fullmatch(value)) is None or int(found["port"]) > 65535):
+            raise ValueError('is host:port, such as "127.0.0.1:9464"; empty for no metrics')
+        return value
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port to listen at, if any; port 0 is a free one."""
+        host, _, port = self.listen.rpartition(":")
+        return (host.strip("[]"), int(port)) if self.listen else None
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    database: DatabaseSettings
+    bots: tuple[BotSettings, ...] = ()
+    storage: StorageSettings
+    worker: WorkerSettings = WorkerSettings()
+    transfer: TransferSettings = TransferSettings()
+    retry: RetrySettings = RetrySettings()
+    discovery: DiscoverySettings = DiscoverySettings()
+    log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    source: Annotated[str, Field(exclude=True)] = "defaults"
+    """Where the settings came from, for people; not a key."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        names = [bot.name.lower() for bot in self.bots]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"bots: two bots are called {name!r}; names must differ, also on disks that ignore case")
+        if len(self.bots) > 1 and "{bot}" not in self.storage.path.text:
+            raise ValueError("storage.path: with several bots {bot} is needed, or two files could meet in one key")
+        if self.storage.part_size > self.transfer.max_buffer:
+            section = "s3" if self.storage.url.startswith("s3:") else "azure"
+            raise ValueError(f"storage.{section}.part_size is more than transfer.max_buffer, in which a part must fit")
+        return self
+
+    def bot(self, name: str) -> BotSettings:
+        """The bot called `name`. Raises ConfigError that names those there are."""
+        for bot in self.bots:
+            if bot.name == name:
+                return bot
+        known = ", ".join(bot.name for bot in self.bots) or "none"
+        raise ConfigError(f"unknown bot {name!r}", hint=f"configured bots: {known}")

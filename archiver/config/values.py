@@ -1,0 +1,131 @@
+"""What a value of the configuration can be: durations, sizes, rate limits, files with secrets."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainValidator,
+)
+
+from archiver.errors import ConfigError
+from archiver.redact import remember_secret
+
+_LONGEST = timedelta(days=36525)
+"""A century: what Postgres can still add to a date."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(value: object) -> timedelta:
+    """`"500ms"`, `"2s"`, `"15m"`, `"24h"`, `"7d"`; a bare number is seconds. Never negative. Raises ValueError."""
+    if isinstance(value, timedelta):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*", str(value))
+    if match is None:
+        raise ValueError("a duration is a number and a unit, such as 500ms, 30s, 15m, 24h or 7d")
+    seconds = float(match[1]) * _UNITS[match[2] or "s"]
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError(f"a duration is at most {_LONGEST.days}d")
+    return timedelta(seconds=seconds)
+
+
+_SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def parse_size(value: object) -> int:
+    """`"256MiB"`, `"50MB"`, `"64KiB"`; a bare number is bytes. Never negative. Raises ValueError."""
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([KMG]i?B|B|)\s*", str(value))
+    if match is None or (isinstance(value, bool)):
+        raise ValueError("a size is a number and a unit, such as 64KiB, 50MB or 1GiB")
+    return int(float(match[1]) * _SIZES[match[2]])
+
+
+def _size_or_none(value: object) -> int | None:
+    """A size; empty or 0 is none."""
+    return None if value in (None, "") else parse_size(value) or None
+
+
+def _listed(value: object) -> object:
+    """One string for a list of strings, as it comes from the environment."""
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    return value
+
+
+Duration = Annotated[timedelta, PlainValidator(parse_duration)]
+
+
+@dataclass(frozen=True, order=True)
+class RateLimit:
+    """At most `calls` in any `window`."""
+
+    window: timedelta
+    calls: int
+
+    @classmethod
+    def parse(cls, value: object) -> RateLimit:
+        """`"60/minute"`; second, minute, hour or day. Raises ValueError."""
+        if isinstance(value, RateLimit):
+            return value
+        match = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(second|minute|hour|day)\s*", str(value))
+        if match is None or int(match[1]) == 0:
+            raise ValueError('a rate limit looks like "60/minute"; units: second, minute, hour, day')
+        seconds = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[match[2]]
+        return cls(window=timedelta(seconds=seconds), calls=int(match[1]))
+
+
+Size = Annotated[int, PlainValidator(parse_size)]
+"""Bytes."""
+
+SizeOrNone = Annotated[int | None, PlainValidator(_size_or_none)]
+RateLimits = Annotated[tuple[Annotated[RateLimit, PlainValidator(RateLimit.parse)], ...], BeforeValidator(_listed)]
+Durations = Annotated[tuple[Duration, ...], BeforeValidator(_listed)]
+Strings = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+File = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
+"""A path; an empty one is none, so that the environment can take one away."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host names this machine by itself, without asking a name server."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+ORIGIN = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?(/[a-z0-9._~-]+)*/?", re.IGNORECASE
+)
+"""The URL of a server, as a bot or a store names it."""
+
+
+class Section(BaseModel):
+    """A section of the configuration: no unknown keys, nothing that changes, and no value in an error's own words."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
+
+
+def read_secret(key: str, path: Path) -> str:
+    """The secret that a file holds, read now, and masked from then on. Raises ConfigError that names `key`."""
+    try:
+        secret = path.read_text(encoding="utf-8-sig").strip()
+    except ValueError:
+        # Not UTF-8, or a path with NUL.
+        raise ConfigError(f"{key}: {str(path)!r} is not a text file", hint="the file holds the secret as text") from None
+    except OSError as error:
+        raise ConfigError(f"{key}: {path}: {error.strerror}", hint="create the file, readable for the archiver's user") from None
+    if not secret:
+        raise ConfigError(f"{key}: {path} is empty", hint="write the secret into it")
+    remember_secret(secret)
+    return secret
