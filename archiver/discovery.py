@@ -19,7 +19,7 @@ from archiver.errors import ApiUnreachable, BudgetSpent, CredentialsRejected, Ra
 from archiver.kore.calls import Call, CallDetails, Listing, Page, Reader, SessionsHistory, Span, sources_of
 from archiver.kore.client import KoreClient
 from archiver.observe.logs import logger
-from archiver.queue.discoveries import Discoveries
+from archiver.queue.discoveries import Discoveries, Reading
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import Known, NewSession, Queue
 
@@ -127,6 +127,8 @@ class Discovered:
     problems: list[dict[str, Any]] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     """Rows of channels that are not voice, since it was last begun."""
+    reading: Reading | None = None
+    """What it is noted as."""
 
     @property
     def whole(self) -> bool:
@@ -153,14 +155,16 @@ class Discovery:
         priority: str = "normal",
         newest_first: bool = False,
         afresh: bool = False,
+        finish: bool = True,
         on_stretch: Callable[[Discovered, Span], None] = lambda _found, _left: None,
     ) -> Discovered:
         """Read `span` to its end, or go on where such a reading was broken off. After each stretch `on_stretch` is told what was
-        found so far, and what is left to read. Raises KoreError, DatabaseError: what was read before is kept.
+        found so far, and what is left to read. Without `finish` it stays one that can be gone on with, also when all is read.
+        Raises KoreError, DatabaseError: what was read before is kept.
         """
         bot = listings.bot.name
         reading = await self._discoveries.begin(bot, purpose, span.start, span.end, newest_first=newest_first, afresh=afresh)
-        found = Discovered(bot, span, calls=reading.calls, added=reading.added, resumed=reading.resumed)
+        found = Discovered(bot, span, calls=reading.calls, added=reading.added, resumed=reading.resumed, reading=reading)
         found.problems += reading.problems
         if reading.resumed:
             log.info("discovery_resumed", bot=bot, at=reading.reached.isoformat(), begun=reading.started_at.isoformat())
@@ -180,7 +184,7 @@ class Discovery:
                 left = Span(left.start, reached) if newest_first else Span(reached, left.end)
                 on_stretch(found, left)
         found.source = listings.source
-        await self._discoveries.advance(reading, span.start if newest_first else span.end, finished=True)
+        await self._discoveries.advance(reading, span.start if newest_first else span.end, finished=finish)
         log.info("discovered", bot=bot, source=found.source, calls=found.calls, new=found.added)
         return found
 

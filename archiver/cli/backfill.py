@@ -33,6 +33,7 @@ from archiver.errors import DatabaseError
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.queue.database import Database
+from archiver.queue.discoveries import Discoveries
 from archiver.worker import Drained
 
 log = logger(__name__)
@@ -102,7 +103,8 @@ async def _backfill(
     ):
         now = await queue.clock()
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
-        reading = Reading(settings, database, queue, PURPOSE, "low", newest_first, afresh)
+        # A reading ends with the archiving of its calls: what is broken off after the last page must not read them all again.
+        reading = Reading(settings, database, queue, PURPOSE, "low", newest_first, afresh, finish=False)
         with bars() as progress, stop_on_signals(worker) as received:
             shown = ListingProgress(progress)
 
@@ -120,6 +122,9 @@ async def _backfill(
             if received:
                 return received, drained, [], {}
             found, failed = feeding.result()
+            for each in found:
+                if each.reading is not None:
+                    await Discoveries(database).finish(each.reading)
             return received, drained, found, failed
 
 

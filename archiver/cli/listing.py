@@ -127,6 +127,7 @@ class Reading:
     priority: str = "normal"
     newest_first: bool = False
     afresh: bool = False
+    finish: bool = True
 
     async def read(self, listings: Listings, span: Span, progress: ListingProgress) -> Discovered:
         """Put the calls of `span` into the queue, when no other process is at it for the same purpose."""
@@ -146,6 +147,7 @@ class Reading:
                 priority=self.priority,
                 newest_first=self.newest_first,
                 afresh=self.afresh,
+                finish=self.finish,
                 on_stretch=progress.tell,
             )
 

@@ -49,6 +49,10 @@ class Discoveries:
         """All up to `reached` is in the queue, so many calls more; `finished`: that is the whole."""
         await self._database.row("discovery_advance", reading.id, reached, calls, added, list(problems), finished)
 
+    async def finish(self, reading: Reading) -> None:
+        """It has been read to its end, and nothing is to be gone on with."""
+        await self._database.row("discovery_finish", reading.id)
+
     async def watermark(self, bot: str, purpose: str) -> datetime | None:
         """Up to when this bot's calls have been read for this purpose."""
         row = await self._database.row("discovery_watermark", bot, purpose)
