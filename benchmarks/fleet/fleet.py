@@ -56,14 +56,15 @@ class Fleet:
 
     async def archiver(self, *arguments: str) -> None:
         """Run a command to its end. Raises Broken if it fails."""
-        process = await self._spawn("command", *arguments)
+        process = await spawn(self.folder, "command", "--config", str(self.config), *arguments)
         if await process.wait():
             raise Broken(f"archiver {' '.join(arguments)} ended with {process.returncode}:\n{self.log_of('command')}")
 
     async def start(self, count: int, *options: str) -> None:
         """Start so many workers."""
         for _ in range(count):
-            self.workers.append(await self._spawn(f"worker-{len(self.workers)}", "worker", *options))
+            name = f"worker-{len(self.workers)}"
+            self.workers.append(await spawn(self.folder, name, "--config", str(self.config), "worker", *options))
 
     async def drained(self, timeout: float) -> None:
         """Wait until every worker has ended by itself, with 0. Raises Broken."""
@@ -117,20 +118,27 @@ class Fleet:
 
     def log_of(self, name: str) -> str:
         """The end of what a process wrote."""
-        return (self.folder / f"{name}.log").read_text(errors="replace")[-2000:]
+        return log_of(self.folder, name)
 
-    async def _spawn(self, name: str, *arguments: str) -> asyncio.subprocess.Process:
-        environment = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(self.folder),
-            "TMPDIR": str(self.folder),
-            "LANG": "C.UTF-8",
-        }
-        with (self.folder / f"{name}.log").open("wb") as log:
-            return await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "archiver", "--config", str(self.config), *arguments,
-                cwd=self.folder, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
+
+async def spawn(folder: Path, name: str, *arguments: str) -> asyncio.subprocess.Process:
+    """Start `archiver` with these arguments. What it prints goes into NAME.out in `folder`, what it logs into NAME.log."""
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "LANG": "C.UTF-8",
+    }
+    with (folder / f"{name}.out").open("wb") as out, (folder / f"{name}.log").open("wb") as log:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "archiver", *arguments,
+            cwd=folder, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=log,
+        )  # fmt: skip
+
+
+def log_of(folder: Path, name: str) -> str:
+    """The end of what a process logged."""
+    return (folder / f"{name}.log").read_text(errors="replace")[-2000:]
 
 
 @asynccontextmanager
@@ -160,14 +168,15 @@ async def fleet(
             "rate_limits": list(bot_limits),
             "media_hosts": ["127.0.0.1"],
         }
-        config = folder / "archiver.toml"
-        config.touch(mode=0o600)
-        config.write_text(
-            _section("database", {"url": url})
-            + _section("[bots]", bot)
-            + _section("storage", {"url": (folder / "store").as_uri()})
-            + _section("worker", {"concurrency": concurrency})
-            + _section("retry", retry or {})
+        config = configured(
+            folder,
+            {
+                "database": {"url": url},
+                "[bots]": bot,
+                "storage": {"url": (folder / "store").as_uri()},
+                "worker": {"concurrency": concurrency},
+                "retry": retry or {},
+            },
         )
         sql = await asyncpg.connect(url)
         made = Fleet(folder, simulator, sql, config)
@@ -179,8 +188,17 @@ async def fleet(
             await sql.close()
 
 
-def _section(name: str, values: Mapping[str, Any]) -> str:
-    return "".join([f"[{name}]\n", *(f"{key} = {json.dumps(value)}\n" for key, value in values.items()), "\n"])
+def configured(folder: Path, sections: Mapping[str, Mapping[str, Any]]) -> Path:
+    """A configuration file in `folder`."""
+    config = folder / "archiver.toml"
+    config.touch(mode=0o600)
+    lines = [
+        line
+        for name, values in sections.items()
+        for line in (f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), "")
+    ]
+    config.write_text("\n".join(lines))
+    return config
 
 
 async def enqueue(sql: asyncpg.Connection, first: int, count: int, *, priority: str = "normal") -> None:
