@@ -91,12 +91,16 @@ async def _night(
         spans = {bot.name: await _span(settings, discoveries, bot, start, end, now) for bot in bots}
         rounds = 0
         while True:
-            failed = await _discover(settings, database, queue, bots, spans)
+            found, failed = await _discover(settings, database, queue, bots, spans, afresh=rounds > 0)
             received, drained = await worked(settings, database, queue, max_wait=max_wait, night=True)
             if received:  # stopped: nothing is closed yet
                 return received, drained, None
             listed = [bot for bot in bots if bot.name not in failed]
             closing = await close_account(settings, database, queue, listed, spans)
+            # Only now: a night that was broken off is not the last complete one, however far it had come.
+            for each in found:
+                if each.reading is not None and each.bot not in closing.failed:
+                    await discoveries.finish(each.reading)
             rounds += 1
             if rounds == ROUNDS or not closing.account.counts["missing"]:
                 return received, drained, replace(closing, failed={**failed, **closing.failed})
@@ -104,10 +108,10 @@ async def _night(
 
 
 async def _discover(
-    settings: Settings, database: Database, queue: Queue, bots: Sequence[BotSettings], spans: Mapping[str, Span]
-) -> dict[str, str]:
+    settings: Settings, database: Database, queue: Queue, bots: Sequence[BotSettings], spans: Mapping[str, Span], *, afresh: bool
+) -> tuple[list[Discovered], dict[str, str]]:
     """Put each bot's night into the queue; returns why not, of those that the platform refused."""
-    reading = Reading(settings, database, queue, PURPOSE)
+    reading = Reading(settings, database, queue, PURPOSE, afresh=afresh, finish=False)
     async with opened_listings(settings, database, queue) as listings:
         with bars() as progress:
             shown = ListingProgress(progress)
@@ -115,8 +119,7 @@ async def _discover(
             async def read(bot: BotSettings) -> Discovered:
                 return await reading.read(listings[bot.name], spans[bot.name], shown)
 
-            _, failed = await each_bot(bots, read)
-    return failed
+            return await each_bot(bots, read)
 
 
 async def _span(

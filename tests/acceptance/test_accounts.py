@@ -142,6 +142,24 @@ async def test_a_night_asks_again_for_what_was_unavailable(archiver: Program, si
     assert counts_of(night.document)["archived"] == 10
 
 
+async def test_what_a_stopped_night_has_not_accounted_for_the_next_one_does(archiver: Program, simulator: Simulator) -> None:
+    days = [datetime(2025, 3, day, tzinfo=UTC) for day in range(1, 7)]
+    simulator.set_history({"calls": [call(number, day) for number, day in enumerate(days)]})
+    assert (await archiver("nightly", "--to", days[1].isoformat())).code == 0
+    simulator.script_all([{"session_id": simulator.calls()[1].session_id, "answers": [{"fault": "hang"}]}])
+    night = await archiver.start("nightly", "--to", days[4].isoformat())
+    await night.logged("discovered")
+    night.send(signal.SIGTERM)
+    night.send(signal.SIGTERM)
+    assert (await night.ended()).code == 143
+    simulator.script_all([{"session_id": simulator.calls()[1].session_id}])
+    following = await archiver("nightly", "--to", days[5].isoformat(), "--format", "json")
+    assert following.code == 0, following
+    assert following.document["from"] == days[0].isoformat()
+    assert counts_of(following.document) == {"calls": 5, "archived": 5}
+    assert (await archiver("nightly", "--to", days[5].isoformat(), "--format", "json")).document["from"] == days[4].isoformat()
+
+
 # --- where days begin
 
 
