@@ -67,17 +67,19 @@ def command(
     """Discover the calls of a time and archive them, at low priority: calls that come in meanwhile go before them.
 
     A stretch of time is in the queue once it has been read, and is archived while the next one is read. Stop it at will: called
-    with the same times it goes on where it stopped. Other workers may help; `reconcile` states what became of every call.
+    with the same --from and --to it goes on where it stopped. Other workers may help; `reconcile` says what became of each call.
 
     Exit codes: 0 all is done; 1 fatal; 2 usage or configuration; 3 sessions failed meanwhile or had to be left pending, a bot was
     refused, or a time could not be read whole; 130, 143 stopped by a signal.
     """
     settings = settings_of(ctx)
     bots = chosen_bots(settings, names)
-    received, drained, found, failed = run_async(_backfill(settings, bots, start, end, newest_first, afresh, max_wait))
+    received, drained, found, failed, until = run_async(_backfill(settings, bots, start, end, newest_first, afresh, max_wait))
     tell_of_drain(drained)
     if received:
-        click.echo("stopped; the same command goes on from here", err=True)
+        # Now is another time when it is called again.
+        same = "the same command" if end is not None else f"the same command with --to {until.isoformat()}"
+        click.echo(f"stopped; {same} goes on from here", err=True)
         raise click.exceptions.Exit(128 + received[0])
     for each in found:
         click.echo(f"{each.bot}: {each.calls:,} calls, {each.added:,} new ({each.source})")
@@ -95,7 +97,7 @@ async def _backfill(
     newest_first: bool,
     afresh: bool,
     max_wait: timedelta | None,
-) -> tuple[list[int], Drained, list[Discovered], dict[str, str]]:
+) -> tuple[list[int], Drained, list[Discovered], dict[str, str], datetime]:
     async with (
         opened(settings, pool_size=pool_size(settings)) as (database, queue),
         opened_listings(settings, database, queue) as listings,
@@ -103,6 +105,7 @@ async def _backfill(
     ):
         now = await queue.clock()
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
+        until = max(span.end for span in spans.values())
         # A reading ends with the archiving of its calls: what is broken off after the last page must not read them all again.
         reading = Reading(settings, database, queue, PURPOSE, "low", newest_first, afresh, finish=False)
         with bars() as progress, stop_on_signals(worker) as received:
@@ -120,12 +123,12 @@ async def _backfill(
                     task.cancel()
                 await asyncio.wait([feeding, watching])
             if received:
-                return received, drained, [], {}
+                return received, drained, [], {}, until
             found, failed = feeding.result()
             for each in found:
                 if each.reading is not None:
                     await Discoveries(database).finish(each.reading)
-            return received, drained, found, failed
+            return received, drained, found, failed, until
 
 
 async def _watch(database: Database, bots: Sequence[BotSettings], progress: Progress) -> None:

@@ -387,3 +387,25 @@ async def test_a_store_that_is_away_is_no_mismatch(archiver: Program, simulator:
     (tmp_path / "store").rename(tmp_path / "elsewhere")
     document = await account(archiver, code=3)
     assert document["mismatched"] == 3
+
+
+# --- backfill
+
+
+async def test_a_backfill_until_now_that_is_stopped_says_how_to_go_on(archiver: Program, simulator: Simulator, sql: Any) -> None:
+    simulator.set_history(made(calls=30))
+    simulator.script_all([{"session_id": simulator.calls()[7].session_id, "answers": [{"fault": "hang"}]}])
+    backfill = await archiver.start("backfill", "--from", DAY)
+    await backfill.logged("discovered")
+    backfill.send(signal.SIGTERM)
+    backfill.send(signal.SIGTERM)
+    stopped = await backfill.ended()
+    assert stopped.code == 143
+    simulator.script_all([{"session_id": simulator.calls()[7].session_id}])
+    asked = simulator.report()["listings"]
+    until = stopped.stderr.partition("with --to ")[2].split()[0]
+    gone_on = await archiver("backfill", "--from", DAY, "--to", until)
+    assert gone_on.code == 0, gone_on
+    assert "30 calls, 30 new" in gone_on.stdout
+    assert simulator.report()["listings"] == asked
+    assert await sql.fetchval("SELECT count(*) FROM archived_recordings") == 30
