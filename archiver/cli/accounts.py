@@ -67,6 +67,8 @@ async def close_account(
     whole = Account()
     for account in accounts:
         whole.add(account)
+    # A stretch is listed newest first; an account is read from its beginning.
+    whole.items.sort(key=lambda item: (item.bot, item.started_at.timestamp() if item.started_at else 0.0, item.session_id))
     return Closing(whole, spans, {bot.name: bot.time_zone for bot in bots}, failed)
 
 

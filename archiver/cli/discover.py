@@ -54,8 +54,8 @@ def command(
 ) -> None:
     """Learn from the platform which voice calls took place, and add those to the queue that it does not know.
 
-    Broken off, it goes on where it stopped when it is called with the same times. A call that is known already only learns what
-    the platform says of it.
+    Broken off, it goes on where it stopped when it is called with the same --from and --to. A call that is known already only
+    learns what the platform says of it.
 
     Exit codes: 0 all was read; 1 fatal; 2 usage or configuration; 3 a bot was refused, or a time could not be read whole.
     """
@@ -163,7 +163,8 @@ async def _count(listings: Listings, span: Span, database: Database, queue: Queu
 def _print_estimate(document: dict[str, Any]) -> None:
     out = console()
     for found in document["bots"]:
-        days = table("day", "calls", title=f"{safe(found['bot'])} ({found['time_zone']})", right=[1])
+        out.print(f"{safe(found['bot'])} ({found['time_zone']})", soft_wrap=True)
+        days = table("day", "calls", right=[1])
         for day, count in found["days"].items():
             days.add_row(day, f"{count:,}")
         out.print(days)
