@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -9,10 +10,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client import Metric, generate_latest
 from prometheus_client.registry import Collector
 
 from archiver.cli.app import COMMANDS
+from archiver.config import CALL_FACTS
+from archiver.evidence.reconcile import COUNTS
 from archiver.observe.metrics import Now, metrics
 from archiver.observe.tally import Tally
 from archiver.queue.database import Database
@@ -20,7 +24,9 @@ from archiver.session import State
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+DISCOVERY = (ROOT / "docs" / "discovery.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+SOURCES = ("auto", "sessions", "call_details")
 TABLES = (ROOT / "docs" / "tables.md").read_text()
 
 REASON = re.compile(
@@ -123,3 +129,27 @@ async def test_the_documented_columns_exist(database: Database) -> None:
                 documented |= {name.strip() for name in listing.split(",")}
             assert documented, table
             assert documented <= columns, documented - columns
+
+
+@pytest.mark.parametrize("name", [*COUNTS, *CALL_FACTS, *SOURCES])
+def test_every_count_fact_and_source_of_calls_is_explained(name: str) -> None:
+    assert f"`{name}`" in DISCOVERY
+
+
+def test_every_problem_and_mismatch_is_explained() -> None:
+    code = (ROOT / "archiver/kore/calls.py").read_text() + (ROOT / "archiver/evidence/reconcile.py").read_text()
+    named = set(re.findall(r'"(?:problem|mismatch)": "([a-z_]+)"', code))
+    assert len(named) > 10, "the pattern above no longer finds them"
+    assert not {name for name in named if f"| `{name}` |" not in DISCOVERY}
+
+
+def test_the_cron_job_runs_a_command_that_there_is_as_the_images_user() -> None:
+    job = yaml.safe_load(DISCOVERY.partition("```yaml\n")[2].partition("```")[0])
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert f"USER {pod['securityContext']['runAsUser']}:" in (ROOT / "Dockerfile").read_text()
+    [container] = pod["containers"]
+    command, *options = container["args"]
+    known = importlib.import_module(f"archiver.cli.{command}").command
+    assert known.make_context(command, options).params["form"] == "json"
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
