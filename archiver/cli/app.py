@@ -33,7 +33,7 @@ COMMANDS = {
     "workers": "Show who is at work, since when, and on what.",
     "show": "Show one session: its state, its recordings, its whole history.",
     "verify": "Read every stored file again and hold it against its recorded SHA-256.",
-    "retry": "Bring failed or cancelled sessions back.",
+    "retry": "Bring failed or cancelled sessions back; look for new files of archived ones.",
     "cancel": "Take sessions out of the queue.",
     "pause": "Claim nothing more of a bot, or of all.",
     "resume": "Go on with paused or held bots.",
