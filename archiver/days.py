@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 SECOND = timedelta(seconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def first_moment(day: date, zone: ZoneInfo) -> datetime:
@@ -48,7 +49,11 @@ def resolved(given: date | datetime, zone: ZoneInfo) -> datetime:
     """The instant, in UTC, that a date (its first moment) or a time is in `zone`. Raises ValueError at the ends of time."""
     try:
         if not isinstance(given, datetime):
-            return first_moment(given, zone)
-        return (given if given.tzinfo else given.replace(tzinfo=zone)).astimezone(UTC)
+            moment = first_moment(given, zone)
+        else:
+            moment = (given if given.tzinfo else given.replace(tzinfo=zone)).astimezone(UTC)
     except OverflowError:
-        raise ValueError(f"{given} is no time of a call") from None
+        moment = _EPOCH - SECOND
+    if moment < _EPOCH:
+        raise ValueError(f"{given} is no time of a call")
+    return moment

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from archiver.config import BotSettings
-from archiver.errors import ApiUnreachable, BudgetSpent, CredentialsRejected, RateLimited
+from archiver.errors import ApiDefect, ApiUnreachable, BudgetSpent, CredentialsRejected, RateLimited
 from archiver.kore.calls import Call, CallDetails, Listing, Page, Reader, SessionsHistory, Span, sources_of
 from archiver.kore.client import KoreClient
 from archiver.observe.logs import logger
@@ -34,16 +34,26 @@ SHARE = 4
 PATIENCE = timedelta(days=1)
 """How long a listing waits for its budget."""
 
+DEFECTS = 3
+"""So often a page is asked for that is none."""
+
 OUTAGE = 900.0
 """Seconds that the platform may be away before a reading is given up; it can be gone on with."""
 
 
 class Listings:
-    """What the platform lists of one bot, by the first source of its configuration that its credentials may use."""
+    """What the platform lists of one bot, by the first source of its configuration that its credentials may use.
 
-    def __init__(self, client: KoreClient, queue: Queue, bot_quota: Quota, account_quota: Quota) -> None:
+    One that has told its calls before is not given up for another: they don't tell the same of a call, and what one calls a
+    voicemail would be missing from the other's account.
+    """
+
+    def __init__(
+        self, client: KoreClient, queue: Queue, discoveries: Discoveries, bot_quota: Quota, account_quota: Quota
+    ) -> None:
         self.bot: BotSettings = client.bot
         self._queue = queue
+        self._discoveries = discoveries
         self._bot_quota = bot_quota
         self._drawn_at = float("-inf")
         sources = sources_of(client, sessions=self._draw_behind, details=lambda: account_quota.draw(PATIENCE))
@@ -65,9 +75,10 @@ class Listings:
                     self._proven = True
                     yield listing
             except CredentialsRejected as error:
-                if self._proven or len(self._sources) == 1:
+                refused = self.source
+                if self._proven or len(self._sources) == 1 or refused in await self._discoveries.sources(self.bot.name):
                     raise
-                refused = self._sources.pop(0).source.name
+                self._sources.pop(0)
                 log.warning("listing_refused", bot=self.bot.name, source=refused, instead=self.source, hint=error.hint)
             else:
                 return
@@ -91,27 +102,38 @@ class _Patient:
     def __init__(self, source: SessionsHistory | CallDetails, quota: Quota) -> None:
         self.source = source
         self._quota = quota
-        self.grain, self.longest, self.wanted, self.most = source.grain, source.longest, source.wanted, source.most
+        self.grain, self.longest = source.grain, source.longest
+        self.wanted, self.most, self.shows_all = source.wanted, source.most, source.shows_all
 
     async def page(self, span: Span, number: int, seen: int) -> Page:
-        since, pause = time.monotonic(), 1.0
+        waited, defects = 0.0, 0
         while True:
             try:
                 page = await self.source.page(span, number, seen)
                 await self._quota.answered()
-            except BudgetSpent:
-                log.info("listing_waits", source=self.source.name, because="budget_spent")
+            except BudgetSpent as error:
+                await self._wait(PATIENCE if error.retry_after is None else error.retry_after, error.reason)
             except RateLimited as error:
                 wait = await self._quota.block(error.retry_after)
                 log.warning("rate_limited", source=self.source.name, wait_seconds=round(wait.total_seconds(), 1))
             except ApiUnreachable as error:
-                if time.monotonic() - since + pause > OUTAGE:
+                pause = min(max(waited, 1.0), 60.0)
+                if waited + pause > OUTAGE:
                     raise
-                log.warning("listing_waits", source=self.source.name, because=error.reason, wait_seconds=pause)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 60.0)
+                await self._wait(timedelta(seconds=pause), error.reason)
+                waited += pause
+            except ApiDefect as error:
+                # Such as a page of a gateway: it may pass by itself.
+                defects += 1
+                if defects == DEFECTS or error.facts.get("http_status", 0) >= 400:
+                    raise
+                await self._wait(timedelta(seconds=defects), error.reason)
             else:
                 return page
+
+    async def _wait(self, wait: timedelta, because: str) -> None:
+        log.warning("listing_waits", source=self.source.name, because=because, wait_seconds=round(wait.total_seconds(), 1))
+        await asyncio.sleep(wait.total_seconds())
 
 
 @dataclass
@@ -122,6 +144,7 @@ class Discovered:
     span: Span
     source: str = ""
     calls: int = 0
+    """Those that began within `span`."""
     added: int = 0
     resumed: bool = False
     problems: list[dict[str, Any]] = field(default_factory=list)
@@ -133,7 +156,7 @@ class Discovered:
     @property
     def whole(self) -> bool:
         """Whether every call could be seen, as far as anybody can know."""
-        return not any(problem["problem"] == "not_listed_whole" for problem in self.problems)
+        return not any(problem["gap"] for problem in self.problems)
 
 
 class Discovery:
@@ -171,11 +194,19 @@ class Discovery:
         left = Span(span.start, reading.reached) if newest_first else Span(reading.reached, span.end)
         if left.length:
             async for listing in listings.stretches(left, newest_first=newest_first):
-                calls = list(listing.calls.values())
+                # Also those that began at another time than was asked for: the platform says that they took place.
+                calls = [*listing.calls.values(), *listing.outside.values()]
                 added = await self._enqueue(bot, calls, priority)
                 reached = listing.span.start if newest_first else listing.span.end
-                await self._discoveries.advance(reading, reached, calls=len(calls), added=added, problems=listing.problems)
-                found.calls += len(calls)
+                await self._discoveries.advance(
+                    reading,
+                    reached,
+                    calls=len(listing.calls),
+                    added=added,
+                    problems=listing.problems,
+                    source=listings.source,
+                )
+                found.calls += len(listing.calls)
                 found.added += added
                 found.problems += listing.problems
                 found.others.update(listing.others)

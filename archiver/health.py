@@ -165,7 +165,12 @@ async def check_listing(bot: BotAccess, account: Quota, *, budget: bool) -> Find
         except ArchiverError as error:
             return Finding(check, "warning", f"{source.name}: {error.message}", error.hint or "try again; `discover` needs it")
         else:
-            return Finding(check, "ok", f"{source.name} answered")
+            message = f"{source.name} answered"
+            return (
+                Finding(check, "warning", f"{message}, but it tells less", "; ".join(refused))
+                if refused
+                else Finding(check, "ok", message)
+            )
     return Finding(
         check, "warning", "refused: `discover`, `nightly`, `backfill` and `reconcile` cannot work", "; or ".join(refused)
     )

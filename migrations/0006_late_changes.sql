@@ -35,7 +35,7 @@ CREATE TRIGGER archive_queue_transition BEFORE UPDATE OF state ON archive_queue
 
 CREATE OR REPLACE VIEW archive_sessions AS
 SELECT bot, session_id, kind, state, reason, priority, user_id, started_at, enqueued_at, run_at, claimed_at,
-       first_asked_at, finished_at, failures, checks, crashes, calls, metadata, detail, id AS queue_id, ended_at, call, files,
+       first_asked_at, finished_at, failures, checks, crashes, calls, metadata, detail, id AS queue_id, ended_at, call, files, listed_at,
        recheck_at, rechecks, last_asked_at
 FROM archive_queue;
 
@@ -82,6 +82,7 @@ BEGIN
     NEW.crashes := 0;
     NEW.calls := 0;
     NEW.files := NULL;
+    NEW.listed_at := NULL;
     NEW.recheck_at := NULL;
     NEW.rechecks := 0;
     NEW.recheck_tries := 0;

@@ -57,19 +57,18 @@ async def close_account(
         opened_listings(settings, database, queue) as listings,
         open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store,
     ):
+        accounts = {bot.name: Account() for bot in bots}
 
-        async def one(bot: BotSettings) -> Account:
-            account = Account()
-            await reconcile(bot, listings[bot.name].stretches(spans[bot.name]), database, store, account)
-            return account
+        async def one(bot: BotSettings) -> None:
+            await reconcile(bot, listings[bot.name].stretches(spans[bot.name]), database, store, accounts[bot.name])
 
-        accounts, failed = await each_bot(bots, one)
+        _, failed = await each_bot(bots, one)
     whole = Account()
-    for account in accounts:
-        whole.add(account)
+    for account in accounts.values():
+        whole.add(account)  # of one that was broken off, too: it says how far it came
     # A stretch is listed newest first; an account is read from its beginning.
     whole.items.sort(key=lambda item: (item.bot, item.started_at.timestamp() if item.started_at else 0.0, item.session_id))
-    return Closing(whole, spans, {bot.name: bot.time_zone for bot in bots}, failed)
+    return Closing(whole, spans, {bot.name: bot.time_zone for bot in settings.bots}, failed)
 
 
 def as_document(closing: Closing) -> dict[str, Any]:

@@ -13,28 +13,22 @@ from rich.progress import Progress
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import DURATION, opened, run_async, settings_of
 from archiver.cli.listing import (
-    ListingProgress,
     Reading,
-    bars,
+    Shift,
     bots_option,
     chosen_bots,
-    each_bot,
-    opened_listings,
     print_problems,
+    read_and_work,
     span_of,
     span_options,
 )
-from archiver.cli.serving import composed_worker, stop_on_signals
 from archiver.cli.status import pause_after, status_document
 from archiver.cli.worker import pool_size, tell_of_drain
 from archiver.config import BotSettings, Settings
-from archiver.discovery import Discovered
 from archiver.errors import DatabaseError
 from archiver.observe.logs import logger
-from archiver.observe.tally import Tally
 from archiver.queue.database import Database
 from archiver.queue.discoveries import Discoveries
-from archiver.worker import Drained
 
 log = logger(__name__)
 
@@ -74,18 +68,18 @@ def command(
     """
     settings = settings_of(ctx)
     bots = chosen_bots(settings, names)
-    received, drained, found, failed, until = run_async(_backfill(settings, bots, start, end, newest_first, afresh, max_wait))
-    tell_of_drain(drained)
-    if received:
+    shift, until = run_async(_backfill(settings, bots, start, end, newest_first, afresh, max_wait))
+    tell_of_drain(shift.drained)
+    if shift.received:
         # Now is another time when it is called again.
         same = "the same command" if end is not None else f"the same command with --to {until.isoformat()}"
         click.echo(f"stopped; {same} goes on from here", err=True)
-        raise click.exceptions.Exit(128 + received[0])
-    for each in found:
+        raise click.exceptions.Exit(128 + shift.received[0])
+    for each in shift.found:
         click.echo(f"{each.bot}: {each.calls:,} calls, {each.added:,} new ({each.source})")
         print_problems(each.problems)
     click.echo("next: `archiver reconcile` with the same times states what became of every call", err=True)
-    if failed or not drained.complete or not all(each.whole for each in found):
+    if shift.failed or not shift.drained.complete or not all(each.whole for each in shift.found):
         raise Incomplete
 
 
@@ -97,38 +91,19 @@ async def _backfill(
     newest_first: bool,
     afresh: bool,
     max_wait: timedelta | None,
-) -> tuple[list[int], Drained, list[Discovered], dict[str, str], datetime]:
-    async with (
-        opened(settings, pool_size=pool_size(settings)) as (database, queue),
-        opened_listings(settings, database, queue) as listings,
-        composed_worker(settings, database, queue, Tally()) as worker,
-    ):
+) -> tuple[Shift, datetime]:
+    async with opened(settings, pool_size=pool_size(settings)) as (database, queue):
         now = await queue.clock()
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
-        until = max(span.end for span in spans.values())
         # A reading ends with the archiving of its calls: what is broken off after the last page must not read them all again.
         reading = Reading(settings, database, queue, PURPOSE, "low", newest_first, afresh, finish=False)
-        with bars() as progress, stop_on_signals(worker) as received:
-            shown = ListingProgress(progress)
-
-            async def read(bot: BotSettings) -> Discovered:
-                return await reading.read(listings[bot.name], spans[bot.name], shown)
-
-            feeding = asyncio.create_task(each_bot(bots, read), name="discovery")
-            watching = asyncio.create_task(_watch(database, settings.bots, progress), name="progress")
-            try:
-                drained = await worker.run(drain=True, max_wait=max_wait, feeding=feeding)
-            finally:
-                for task in (feeding, watching):
-                    task.cancel()
-                await asyncio.wait([feeding, watching])
-            if received:
-                return received, drained, [], {}, until
-            found, failed = feeding.result()
-            for each in found:
-                if each.reading is not None:
-                    await Discoveries(database).finish(each.reading)
-            return received, drained, found, failed, until
+        shift = await read_and_work(
+            reading, bots, spans, max_wait=max_wait, watch=lambda progress: _watch(database, settings.bots, progress)
+        )
+        for each in shift.found:
+            if each.reading is not None:
+                await Discoveries(database).finish(each.reading)
+        return shift, max(span.end for span in spans.values())
 
 
 async def _watch(database: Database, bots: Sequence[BotSettings], progress: Progress) -> None:

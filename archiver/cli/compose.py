@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -58,8 +59,17 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _terminable(main: Coroutine[Any, Any, T]) -> T:
+_on_sigterm: ContextVar[Callable[[], None]] = ContextVar("what SIGTERM does, unless something else is put in its place")
+
+
+def restore_signals() -> None:
+    """Let signals end the command again, after something else was put in their place."""
     loop = asyncio.get_running_loop()
+    loop.remove_signal_handler(signal.SIGINT)
+    loop.add_signal_handler(signal.SIGTERM, _on_sigterm.get())
+
+
+async def _terminable(main: Coroutine[Any, Any, T]) -> T:
     task = asyncio.current_task()
     assert task is not None
     terminated = asyncio.Event()
@@ -69,7 +79,8 @@ async def _terminable(main: Coroutine[Any, Any, T]) -> T:
         task.cancel()
 
     # Process 1 of a container has no default action for it: without this, `docker stop` would wait and then kill.
-    loop.add_signal_handler(signal.SIGTERM, on_signal)
+    _on_sigterm.set(on_signal)
+    restore_signals()
     try:
         return await main
     except asyncio.CancelledError:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
@@ -15,16 +15,18 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from archiver.cli.compose import TEXT, actor
 from archiver.cli.output import printable, tell_error
-from archiver.cli.serving import account_quota, bot_access
+from archiver.cli.serving import account_quota, bot_access, composed_worker, stop_on_signals
 from archiver.config import BotSettings, Settings
 from archiver.days import moment_of, resolved
 from archiver.discovery import Discovered, Discovery, Listings
 from archiver.errors import ConfigError, KoreError, UsageError
 from archiver.kore.calls import Span
 from archiver.observe.logs import logger
+from archiver.observe.tally import Tally
 from archiver.queue.database import Database
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.sessions import Queue
+from archiver.worker import Drained
 
 log = logger(__name__)
 
@@ -87,8 +89,9 @@ def span_of(bot: BotSettings, start: date | datetime, end: date | datetime | Non
 async def opened_listings(settings: Settings, database: Database, queue: Queue) -> AsyncIterator[dict[str, Listings]]:
     """The listings of each bot."""
     async with bot_access(settings, database) as bots:
+        discoveries = Discoveries(database)
         yield {
-            name: Listings(access.client, queue, access.quota, account_quota(settings, database, access.settings))
+            name: Listings(access.client, queue, discoveries, access.quota, account_quota(settings, database, access.settings))
             for name, access in bots.items()
         }
 
@@ -150,6 +153,51 @@ class Reading:
                 finish=self.finish,
                 on_stretch=progress.tell,
             )
+
+
+@dataclass
+class Shift:
+    """What came of reading listings and working at the same time. `received`: the signals that stopped it, if any did."""
+
+    received: list[int]
+    drained: Drained
+    found: list[Discovered] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Bots that were refused, and why."""
+
+
+async def read_and_work(
+    reading: Reading,
+    bots: Sequence[BotSettings],
+    spans: Mapping[str, Span],
+    *,
+    max_wait: timedelta | None,
+    night: bool = False,
+    watch: Callable[[Progress], Coroutine[Any, Any, None]] | None = None,
+) -> Shift:
+    """Put each bot's calls into the queue, and archive what is in it meanwhile: a bot that has to wait stops no other. Ends when
+    all is read and drained. `watch` runs beside it, and may show how far it is.
+    """
+    settings, database, queue = reading.settings, reading.database, reading.queue
+    async with (
+        opened_listings(settings, database, queue) as listings,
+        composed_worker(settings, database, queue, Tally()) as worker,
+    ):
+        with bars() as progress, stop_on_signals(worker) as received:
+            shown = ListingProgress(progress)
+
+            async def read(bot: BotSettings) -> Discovered:
+                return await reading.read(listings[bot.name], spans[bot.name], shown)
+
+            feeding = asyncio.create_task(each_bot(bots, read), name="discovery")
+            beside = [asyncio.create_task(watch(progress), name="progress")] if watch is not None else []
+            try:
+                drained = await worker.run(drain=True, max_wait=max_wait, feeding=feeding, night=night)
+            finally:
+                for task in (feeding, *beside):
+                    task.cancel()
+                await asyncio.wait([feeding, *beside])
+            return Shift(received, drained) if received else Shift(received, drained, *feeding.result())
 
 
 class ListingProgress:

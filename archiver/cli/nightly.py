@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
@@ -13,26 +12,20 @@ from archiver.cli.app import Incomplete
 from archiver.cli.compose import DURATION, opened, run_async, settings_of
 from archiver.cli.listing import (
     BOUND,
-    ListingProgress,
     Reading,
-    bars,
+    Shift,
     bots_option,
     chosen_bots,
-    each_bot,
-    opened_listings,
+    read_and_work,
     span_of,
 )
-from archiver.cli.worker import pool_size, tell_of_drain, worked
+from archiver.cli.worker import pool_size, tell_of_drain
 from archiver.config import BotSettings, Settings
 from archiver.days import day_of, first_moment, resolved
-from archiver.discovery import Discovered
 from archiver.errors import UsageError
 from archiver.kore.calls import Span
 from archiver.observe.logs import logger
-from archiver.queue.database import Database
 from archiver.queue.discoveries import Discoveries
-from archiver.queue.sessions import Queue
-from archiver.worker import Drained
 
 log = logger(__name__)
 
@@ -69,12 +62,17 @@ def command(
     mismatched, or a bot was refused; 130, 143 stopped by a signal.
     """
     settings = settings_of(ctx)
-    received, drained, closing = run_async(_night(settings, chosen_bots(settings, names), start, end, max_wait))
-    tell_of_drain(drained)
+    shift, closing = run_async(_night(settings, chosen_bots(settings, names), start, end, max_wait))
+    tell_of_drain(shift.drained)
     if closing is None:
-        raise click.exceptions.Exit(128 + received[0])
+        raise click.exceptions.Exit(128 + shift.received[0])
     show(closing, form)
-    if not (drained.complete and closing.complete):
+    whole = all(each.whole for each in shift.found)
+    if not whole:
+        click.echo("some calls could not be listed: the log says of which times", err=True)
+    if not shift.drained.complete:
+        click.echo("sessions failed meanwhile, or had to be left pending: `archiver status` says why", err=True)
+    if not (whole and shift.drained.complete and closing.complete):
         raise Incomplete
 
 
@@ -84,42 +82,26 @@ async def _night(
     start: date | datetime | None,
     end: date | datetime | None,
     max_wait: timedelta | None,
-) -> tuple[list[int], Drained, Closing | None]:
+) -> tuple[Shift, Closing | None]:
     async with opened(settings, pool_size=pool_size(settings)) as (database, queue):
-        await queue.record_bots([bot.name for bot in settings.bots], complete=False)
         now, discoveries = await queue.clock(), Discoveries(database)
         spans = {bot.name: await _span(settings, discoveries, bot, start, end, now) for bot in bots}
         rounds = 0
         while True:
-            found, failed = await _discover(settings, database, queue, bots, spans, afresh=rounds > 0)
-            received, drained = await worked(settings, database, queue, max_wait=max_wait, night=True)
-            if received:  # stopped: nothing is closed yet
-                return received, drained, None
-            listed = [bot for bot in bots if bot.name not in failed]
+            reading = Reading(settings, database, queue, PURPOSE, afresh=rounds > 0, finish=False)
+            shift = await read_and_work(reading, bots, spans, max_wait=max_wait, night=True)
+            if shift.received:  # stopped: nothing is closed yet
+                return shift, None
+            listed = [bot for bot in bots if bot.name not in shift.failed]
             closing = await close_account(settings, database, queue, listed, spans)
             # Only now: a night that was broken off is not the last complete one, however far it had come.
-            for each in found:
+            for each in shift.found:
                 if each.reading is not None and each.bot not in closing.failed:
                     await discoveries.finish(each.reading)
             rounds += 1
             if rounds == ROUNDS or not closing.account.counts["missing"]:
-                return received, drained, replace(closing, failed={**failed, **closing.failed})
+                return shift, replace(closing, failed={**shift.failed, **closing.failed})
             log.info("calls_listed_late", calls=closing.account.counts["missing"])
-
-
-async def _discover(
-    settings: Settings, database: Database, queue: Queue, bots: Sequence[BotSettings], spans: Mapping[str, Span], *, afresh: bool
-) -> tuple[list[Discovered], dict[str, str]]:
-    """Put each bot's night into the queue; returns why not, of those that the platform refused."""
-    reading = Reading(settings, database, queue, PURPOSE, afresh=afresh, finish=False)
-    async with opened_listings(settings, database, queue) as listings:
-        with bars() as progress:
-            shown = ListingProgress(progress)
-
-            async def read(bot: BotSettings) -> Discovered:
-                return await reading.read(listings[bot.name], spans[bot.name], shown)
-
-            return await each_bot(bots, read)
 
 
 async def _span(

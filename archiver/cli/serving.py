@@ -13,6 +13,7 @@ from archiver import __version__
 from archiver.archive import Archive, BotAccess
 from archiver.bandwidth import Bandwidth
 from archiver.buffers import Buffers
+from archiver.cli.compose import restore_signals
 from archiver.config import BotSettings, Settings
 from archiver.errors import ConfigError
 from archiver.kore.client import KoreClient, api_session
@@ -120,6 +121,7 @@ async def _metrics(settings: Settings, worker: Worker) -> AsyncIterator[None]:
 def stop_on_signals(worker: Worker, *, at_once: bool = False) -> Iterator[list[int]]:
     """SIGTERM and SIGINT stop the worker in order; a second one (`at_once`: the first) hurries it. Yields those received."""
     loop = asyncio.get_running_loop()
+    of_ctrl_c = signal.getsignal(signal.SIGINT)
     received: list[int] = []
 
     def on_signal(number: int) -> None:
@@ -135,8 +137,8 @@ def stop_on_signals(worker: Worker, *, at_once: bool = False) -> Iterator[list[i
         yield received
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
-            if received:
-                # It is ending; what is left to do is bounded, and must not be cut short by one more signal.
-                loop.add_signal_handler(number, received.append, number)
-            else:
-                loop.remove_signal_handler(number)
+            # It is ending; what is left to do is bounded, and must not be cut short by one more signal.
+            loop.add_signal_handler(number, received.append, number)
+        if not received:
+            restore_signals()
+            signal.signal(signal.SIGINT, of_ctrl_c)

@@ -184,6 +184,13 @@ class DiscoverySettings(Section):
     overlap: Duration = timedelta(days=1)
     keep: Strings = CALL_FACTS
 
+    @field_validator("overlap")
+    @classmethod
+    def _some_overlap(cls, value: timedelta) -> timedelta:
+        if value < timedelta(minutes=1):
+            raise ValueError('is at least "1m": calls are listed late')
+        return value
+
     @field_validator("keep")
     @classmethod
     def _known_facts(cls, value: tuple[str, ...]) -> tuple[str, ...]:

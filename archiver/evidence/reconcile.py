@@ -18,8 +18,8 @@ import asyncpg
 
 from archiver.config import BotSettings
 from archiver.days import day_of
-from archiver.errors import StoreError
-from archiver.kore.calls import Call, Listing
+from archiver.errors import StoreError, StoreUnavailable
+from archiver.kore.calls import Call, Listing, Span
 from archiver.queue.database import Database
 from archiver.session import State
 from archiver.stores import Store
@@ -73,7 +73,7 @@ class Account:
     @property
     def complete(self) -> bool:
         """Whether every call is accounted for, for good. That the platform has forgotten old calls is no gap."""
-        whole = not any(problem["problem"] == "not_listed_whole" for problem in self.problems)
+        whole = not any(problem["gap"] for problem in self.problems)
         return whole and closed(self.counts)
 
     def add(self, other: Account) -> None:
@@ -95,15 +95,15 @@ async def reconcile(
     """Account for every call that `stretches` lists. Memory grows with what is not simply archived, not with the calls. Raises
     KoreError, DatabaseError, StoreUnavailable; what was counted before stands in `account`.
     """
+    books = _Books(bot, account)
     async for listing in stretches:
         account.problems += [{"bot": bot.name, **problem} for problem in listing.problems]
-        books = _Books(bot, account)
         calls = list(listing.calls.values())
         ids, kinds = [call.session_id for call in calls], [call.kind for call in calls]
         rows = {row["n"]: row for row in await database.rows("account", bot.name, ids, kinds)}
         looked_at = await _sizes(store, [stored for row in rows.values() for stored in row["stored"]])
         for number, call in enumerate(calls, 1):
-            books.enter(call, rows.get(number), looked_at)
+            books.enter(call, rows.get(number), looked_at, listing.span)
         for row in await database.rows("unlisted", bot.name, listing.span.start, listing.span.end, ids, kinds):
             books.unlisted(row)
 
@@ -116,6 +116,8 @@ async def _sizes(store: Store, files: Sequence[Mapping[str, Any]]) -> dict[str, 
         async with slots:
             try:
                 return await store.size(key)
+            except StoreUnavailable:
+                raise
             except StoreError as error:
                 if error.facts.get("store_key") != key:
                     raise
@@ -131,12 +133,20 @@ class _Books:
     def __init__(self, bot: BotSettings, account: Account) -> None:
         self._bot = bot
         self._account = account
+        self._missing: set[tuple[str, str]] = set()
 
-    def enter(self, call: Call, row: asyncpg.Record | None, sizes: Mapping[str, int | StoreError | None]) -> None:
-        """One call that is listed, its row in the queue, and the sizes of its files in the store."""
+    def enter(self, call: Call, row: asyncpg.Record | None, sizes: Mapping[str, int | StoreError | None], stretch: Span) -> None:
+        """One call that is listed, its row in the queue, and the sizes of its files in the store. A call that is listed again
+        where it was passed on counts where it began.
+        """
         if row is None:
+            if call.key in self._missing:
+                return
+            self._missing.add(call.key)
             self._count(call.started_at, "calls", "missing")
             self._item(call.session_id, call.kind, "missing", "never_enqueued", call.started_at, {"hint": "archiver discover"})
+            return
+        if row["started_at"] is not None and row["started_at"] < min(stretch.start, call.started_at):
             return
         state = "pending" if row["state"] == State.CLAIMED else row["state"]
         self._count(call.started_at, "calls", state)
@@ -202,7 +212,9 @@ def _mismatches(
             yield {"mismatch": "zero_length", "store_key": file["store_key"]}
     if call.ended_at is None or not seconds or len(seconds) < len(recordings):
         return
-    length, bound = (call.ended_at - call.started_at).total_seconds(), tolerance.total_seconds()
+    began = min(call.started_at, row["started_at"] or call.started_at)
+    ended = max(call.ended_at, row["ended_at"] or call.ended_at)
+    length, bound = (ended - began).total_seconds(), tolerance.total_seconds()
     # Several files may follow each other or be the sides of one call: together they must not fall short of it, none outlasts it.
     # A voicemail is what was said after the greeting.
     short = call.kind == "recording" and sum(seconds) < length - bound

@@ -2,8 +2,9 @@
 
 Sessions history (`getSessions`) shows all of a stretch, page by page, newest first, to the millisecond. Call details (version 2)
 are in whole seconds and show ten pages of a hundred at most, of at most seven days: what is busier is read in shorter stretches.
-Neither says reliably how many there are, and pages shift while calls come in: so pages are read up to a short one, all over again
-when they shifted or fell short of the total, and a total that still disagrees is reported.
+Neither says reliably how many there are, and pages shift while calls come and go: so pages are read up to a short one, all over
+again when they shifted or fell short of the total, and a total that still disagrees is reported. What nobody can see, and so is
+not seen here: a call that a listing leaves out without changing its pages or its total.
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ MAX_PAGES = 10
 
 PASSES = 3
 """So often a stretch is read whose pages shift meanwhile."""
+
+FIRST = timedelta(days=7)
+"""The first stretch; later ones are as long as what was seen suggests."""
+
+BROKEN = 3
+"""So many of the shortest stretches in a row that cannot be read mean that none can."""
 
 SECOND = timedelta(seconds=1)
 MILLISECOND = timedelta(milliseconds=1)
@@ -105,6 +112,8 @@ class Page:
 
     rows: list[Row]
     total: int | None
+    more: bool = False
+    """It says that there are more."""
 
 
 class Source(Protocol):
@@ -116,8 +125,10 @@ class Source(Protocol):
     """What one stretch can be."""
     wanted: int
     """Rows that a stretch should have: enough to fill its pages, few enough to be shown whole."""
-    most: int | None
-    """Rows that a stretch can show at all; None: any number."""
+    most: int
+    """Rows that a stretch can show, or that are read before it is told to be too long."""
+    shows_all: bool
+    """Whether even the shortest stretch can be read to its end, however many rows it has."""
 
     async def page(self, span: Span, number: int, seen: int) -> Page:
         """Page `number` (from 0) of a stretch of which `seen` rows have been read. Raises KoreError."""
@@ -130,7 +141,8 @@ class SessionsHistory:
     grain: timedelta = MILLISECOND
     longest: timedelta = timedelta(days=31)
     wanted: int = 5000
-    most: int | None = None
+    most: int = 20_000
+    shows_all: bool = True
 
     def __init__(self, client: KoreClient, draw: Draw) -> None:
         self._client = client
@@ -158,7 +170,8 @@ class CallDetails:
     grain: timedelta = SECOND
     longest: timedelta = timedelta(days=7)
     wanted: int = 700
-    most: int | None = PAGE * MAX_PAGES
+    most: int = PAGE * MAX_PAGES
+    shows_all: bool = False
 
     def __init__(self, client: KoreClient, draw: Draw) -> None:
         self._client = client
@@ -214,28 +227,39 @@ class Listing:
     """The identities of all rows, those of other channels among them."""
     others: Counter[str] = field(default_factory=Counter)
     """Rows of channels that are not voice, by channel."""
-    outside: list[str] = field(default_factory=list)
+    outside: dict[tuple[str, str], Call] = field(default_factory=dict)
     """Calls that were listed and did not begin within `span`."""
     unreadable: list[str] = field(default_factory=list)
-    whole: bool = True
-    """False: there are more than the platform shows of the shortest stretch that can be asked for."""
+    hidden: bool = False
+    """There are more than the platform shows of the shortest stretch that can be asked for."""
     shifted: bool = False
     """Its pages shifted every time they were read."""
+    broken: str = ""
+    """Why it could not be read at all."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether every call of it has been seen, as far as anybody can know."""
+        return not (self.hidden or self.shifted or self.broken or self.outside or self.unreadable)
 
     @property
     def problems(self) -> list[dict[str, Any]]:
-        """What an operator should know of this stretch: JSON."""
+        """What an operator should know of this stretch: JSON. `gap`: a call may have been missed."""
         found: list[dict[str, Any]] = []
-        if not self.whole:
-            found.append({"problem": "not_listed_whole", "listed": len(self.seen)})
+        if self.broken:
+            found.append({"problem": "not_listed", "gap": True, "because": self.broken})
+        elif self.hidden:
+            found.append({"problem": "not_listed_whole", "gap": True, "listed": len(self.seen)})
         elif self.shifted:
-            found.append({"problem": "pages_shifted", "listed": len(self.seen)})
+            found.append({"problem": "pages_shifted", "gap": True, "listed": len(self.seen)})
         elif self.total is not None and self.total > len(self.seen):
-            found.append({"problem": "total_disagrees", "total": self.total, "listed": len(self.seen)})
+            found.append({"problem": "total_disagrees", "gap": False, "total": self.total, "listed": len(self.seen)})
         if self.outside:
-            found.append({"problem": "calls_outside", "calls": len(self.outside), "first": self.outside[0]})
+            first = next(iter(self.outside.values()))
+            found.append({"problem": "calls_outside", "gap": True, "calls": len(self.outside), "first": first.session_id})
         if self.unreadable:
-            found.append({"problem": "rows_unreadable", "rows": len(self.unreadable), "first": self.unreadable[0]})
+            first_row = self.unreadable[0]
+            found.append({"problem": "rows_unreadable", "gap": True, "rows": len(self.unreadable), "first": first_row})
         where = {"from": self.span.start.isoformat(), "to": self.span.end.isoformat()}
         return [where | problem for problem in found]
 
@@ -243,22 +267,22 @@ class Listing:
         """Count a row in; of one that was seen before only what may have changed since."""
         new = row.identity not in self.seen
         self.seen.add(row.identity)
-        if row.call is not None and self.span.holds(row.call.started_at):
-            known = self.calls.get(row.call.key)
-            self.calls[row.call.key] = row.call if known is None else known.joined(row.call)
-        elif row.call is not None and new:
-            self.outside.append(row.call.session_id)
+        if row.call is not None:
+            calls = self.calls if self.span.holds(row.call.started_at) else self.outside
+            known = calls.get(row.call.key)
+            calls[row.call.key] = row.call if known is None else known.joined(row.call)
         elif row.other and new:
             self.others[row.other] += 1
         elif row.unreadable and new:
             self.unreadable.append(row.unreadable)
 
 
-class _TooBusy(Exception):
-    """A stretch has more rows than can be shown. `within`: a time that has about as many as can be."""
+class _TooMuch(Exception):
+    """A stretch cannot be read whole. `within`: a time that has about as much as can be; `defect`: what came for a page."""
 
-    def __init__(self, within: timedelta) -> None:
+    def __init__(self, within: timedelta, defect: ApiDefect | None = None) -> None:
         self.within = within
+        self.defect = defect
 
 
 class Reader:
@@ -267,22 +291,31 @@ class Reader:
     def __init__(self, source: Source) -> None:
         self.source = source
         self._believes_totals = True
-        self._length = source.longest
+        self._length = min(FIRST, source.longest)
 
     async def walk(self, span: Span, *, newest_first: bool = False) -> AsyncIterator[Listing]:
-        """All stretches of `span`, one after the other, without a gap; its bounds are widened to what the listing can tell apart.
-        Each has been read to its end. Raises KoreError: what was yielded before is good.
+        """All stretches of `span`, one after the other, without a gap. Each has been read to its end, or says why not. A bound
+        finer than the listing's own times is moved to the next that it knows, so that two spans that meet share nothing.
+
+        Raises KoreError: what was yielded before is good.
         """
         grain = self.source.grain
-        start, end = _floor(span.start, grain), _ceiling(span.end, grain)
+        start, end = _ceiling(span.start, grain), _ceiling(span.end, grain)
+        broken = 0
         while start < end:
             length = min(self._length, end - start)
             part = Span(end - length, end) if newest_first else Span(start, start + length)
             try:
                 listing = await self._read(part)
-            except _TooBusy as busy:
-                self._length = _whole(min(length / 2, busy.within * 0.8), grain)
-                continue
+                broken = 0
+            except _TooMuch as much:
+                if length > grain:
+                    self._length = _whole(min(length / 2, much.within * 0.8), grain)
+                    continue
+                broken += 1
+                if broken == BROKEN and much.defect is not None:
+                    raise much.defect from None
+                listing = Listing(part, broken=str(much.defect))
             # As long as this one was, for as many rows as are wanted; a quiet stretch says little of the next one.
             factor = min(self.source.wanted / max(len(listing.seen), 1), 4.0)
             self._length = min(_whole(length * factor, grain), self.source.longest)
@@ -296,48 +329,73 @@ class Reader:
         listing = Listing(span)
         for again in range(PASSES):
             before = len(listing.seen)
-            listing.shifted = await self._pass(listing)
+            listing.shifted, stuck = await self._pass(listing)
             short = self._believes_totals and listing.total is not None and listing.total > len(listing.seen)
-            if not listing.whole or not (listing.shifted or short):
+            if listing.hidden or not (listing.shifted or short):
                 break
-            if again and not listing.shifted and len(listing.seen) == before:
-                # Not what came meanwhile: it counts something else, and to read everything twice would never find anything.
-                self._believes_totals = False
+            if again and len(listing.seen) == before:
+                # Nothing came or went meanwhile: it lists rows twice, or counts something else, and would do so for ever. One
+                # whose next page is the same again shows no more than that.
+                listing.shifted, listing.hidden = False, stuck
+                self._believes_totals = self._believes_totals and not short
                 break
         return listing
 
-    async def _pass(self, listing: Listing) -> bool:
-        """Read all pages once. True if they shifted meanwhile: a row came twice. Raises _TooBusy."""
+    async def _pass(self, listing: Listing) -> tuple[bool, bool]:
+        """Read all pages once. Whether they shifted meanwhile, for a row came on two of them or the total changed; and whether a
+        full page had nothing but such rows, and ended it. Raises _TooMuch.
+        """
         source, span = self.source, listing.span
         divisible = span.length > source.grain
         here: set[str] = set()
+        totals: set[int | None] = set()
+        shifted = False
         number = seen = 0
         while True:
-            page = await source.page(span, number, seen)
+            try:
+                page = await source.page(span, number, seen)
+            except ApiDefect as defect:
+                if defect.facts.get("http_status", 0) >= 400:
+                    raise  # it is what we say that is refused, whatever the time
+                raise _TooMuch(span.length, defect) from None
             number, seen = number + 1, seen + len(page.rows)
+            identities = {row.identity for row in page.rows}
+            stuck = len(page.rows) >= PAGE and identities <= here
+            shifted = shifted or not identities.isdisjoint(here)
+            here |= identities
+            if page.total != len(page.rows):  # else it may be what the page has, and says nothing of the others
+                totals.add(page.total)
             listing.total = page.total
             for row in page.rows:
-                here.add(row.identity)
                 listing.take(row)
-            full = source.most is not None and seen >= source.most
-            if divisible and full:
-                raise _TooBusy(_time_of(listing.calls.values()))
-            if divisible and source.most is not None and page.total is not None and page.total > source.most:
-                raise _TooBusy(span.length * (source.wanted / page.total))
-            listing.whole = listing.whole and not full
-            more = self._believes_totals and page.total is not None and page.total > seen
-            if not page.rows or not listing.whole or (len(page.rows) < PAGE and not more):
-                return len(here) < seen
+            _check_dates(listing, page)
+            total = page.total if self._believes_totals and page.total is not None else 0
+            if divisible and total > source.most:
+                raise _TooMuch(span.length * (source.wanted / total))
+            if stuck or (len(page.rows) < PAGE and not (page.rows and (page.more or total > seen))):
+                return shifted or len(totals) > 1, stuck
+            full = seen >= source.most or (number >= MAX_PAGES and not source.shows_all)
+            if full and divisible:
+                raise _TooMuch(_time_of(listing.calls.values()))
+            if full and not source.shows_all:
+                listing.hidden = True
+                return False, False
+
+
+def _check_dates(listing: Listing, page: Page) -> None:
+    """A platform that does not look at the dates would be asked for the same calls for ever. Raises ApiDefect."""
+    if len(page.rows) >= PAGE and not listing.calls and len(listing.outside) >= PAGE:
+        first = next(iter(listing.outside.values()))
+        raise ApiDefect(
+            f"the listing shows other times than it was asked for, such as {first.started_at}",
+            hint="tell the platform's support: until then no account can be closed",
+        )
 
 
 def _time_of(calls: Iterable[Call]) -> timedelta:
     """From the first of their beginnings to the last."""
     moments = [call.started_at for call in calls]
     return max(moments) - min(moments) + SECOND if moments else SECOND
-
-
-def _floor(moment: datetime, grain: timedelta) -> datetime:
-    return moment - (moment - _EPOCH) % grain
 
 
 def _ceiling(moment: datetime, grain: timedelta) -> datetime:
@@ -357,22 +415,20 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def _page(answer: dict[str, Any], rows_key: str, total_key: str, read: Callable[[Mapping[str, Any]], Row]) -> Page:
     rows = answer.get(rows_key)
     if not isinstance(rows, list):
-        raise ApiDefect(f"a listing without its list {rows_key!r}", answer_keys=sorted(map(str, answer))[:20])
-    total = answer.get(total_key)
-    known = isinstance(total, int) and not isinstance(total, bool) and total >= 0
-    return Page([_read_row(row, read) for row in rows], total if known else None)
+        keys = [_word(key) for key in answer][:20]
+        raise ApiDefect(f"a listing without its list {rows_key!r}", hint=_ODD_HINT, answer_keys=keys)
+    total = re.fullmatch(r"(\d{1,12})(\.0*)?", _word(answer.get(total_key)))
+    made = [read(row) if isinstance(row, dict) else Row(_word(row), unreadable=f"a {_kind(row)}, not an object") for row in rows]
+    return Page(made, int(total[1]) if total else None, answer.get("moreAvailable") is True)
 
 
-def _read_row(row: Any, read: Callable[[Mapping[str, Any]], Row]) -> Row:
-    if not isinstance(row, dict):
-        return Row(repr(row), unreadable=f"a {type(row).__name__}, not an object")
-    return read(row)
+_ODD_HINT = "try again; if it stays so, the platform has changed its listing: tell the archiver's developers"
 
 
 def _session(row: Mapping[str, Any]) -> Row:
     """One of getSessions. It does not say what the call left: a recording is what it is asked for."""
     facts = {"language": row.get("session_lang"), "tags": row.get("tags"), "conversation_id": row.get("conversationId")}
-    return _row(row, "recording", row.get("start_time"), row.get("end_time"), facts, str(row.get("sessionId")))
+    return _row(row, "recording", row.get("start_time"), row.get("end_time"), facts, _word(row.get("sessionId")))
 
 
 def _detail(row: Mapping[str, Any]) -> Row:
@@ -391,18 +447,18 @@ def _detail(row: Mapping[str, Any]) -> Row:
         "language": row.get("language"),
         "tags": row.get("sessionleveltags") or row.get("tags"),
     }
-    kind = "voicemail" if str(row.get("isVoicemail")).strip().lower() in ("yes", "true") else "recording"
-    identity = f"{row.get('sessionId')} {row.get('conversationId')}"
+    kind = "voicemail" if _word(row.get("isVoicemail")).strip().lower() in ("yes", "true") else "recording"
+    identity = f"{_word(row.get('sessionId'))} {_word(row.get('conversationId'))}"
     return _row(row, kind, row.get("sessionStartTime"), row.get("sessionEndTime"), facts, identity)
 
 
 def _row(row: Mapping[str, Any], kind: str, start: Any, end: Any, facts: Mapping[str, Any], identity: str) -> Row:
-    channel = str(row.get("channel") or "")
+    channel = _word(row.get("channel"))
     if channel and not _VOICE.search(channel):
         return Row(f"{channel} {identity}", other=channel[:_LONGEST_FACT])
     session_id, started_at = row.get("sessionId"), _moment(start)
     if not isinstance(session_id, str) or not session_id.strip():
-        return Row(f"{identity} {start}", unreadable="it names no session")
+        return Row(f"{identity} {_word(start)}", unreadable="it names no session")
     if started_at is None:
         return Row(identity, unreadable=f"session {session_id[:200]!r} does not say when it began")
     session_id = session_id.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
@@ -410,6 +466,17 @@ def _row(row: Mapping[str, Any], kind: str, start: Any, end: Any, facts: Mapping
     user = user_id if isinstance(user_id, str) and 0 < len(user_id) <= _LONGEST_FACT and user_id.isprintable() else None
     told = {name: _bounded(value) for name, value in facts.items() if value not in (None, "", [], {})}
     return Row(identity, Call(session_id, kind, started_at, _moment(end), user, told))
+
+
+def _word(value: Any) -> str:
+    """A value as one word. Of what has an inside only what it is: that may be deeper than Python can show."""
+    if isinstance(value, dict | list):
+        return f"({_kind(value)})"
+    return "" if value is None else str(value)
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
 
 
 def _table(value: Any) -> Mapping[str, Any]:
@@ -432,16 +499,21 @@ def _bounded(value: Any, depth: int = 0) -> Any:
         case dict() if depth < 3:
             return {str(key)[:_LONGEST_FACT]: _bounded(item, depth + 1) for key, item in list(value.items())[:_MOST_FACTS]}
         case _:
-            return str(value)[:_LONGEST_FACT]
+            return _word(value)[:_LONGEST_FACT]
 
 
 def _moment(value: Any) -> datetime | None:
-    """A time of a listing; one without a zone is in GMT, as was asked for. None for what is no time of a call."""
-    if not isinstance(value, str):
-        return None
+    """A time of a listing: ISO 8601, in GMT if it has no zone, as was asked for; or Unix time, in seconds or milliseconds. None
+    for what is no time of a call.
+    """
     try:
-        found = datetime.fromisoformat(value.strip())
-        found = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            found = _EPOCH + timedelta(seconds=value if value < 1e11 else value / 1000)
+        elif isinstance(value, str):
+            found = datetime.fromisoformat(value.strip())
+            found = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+        else:
+            return None
     except (ValueError, OverflowError):
         return None
     return found if 1970 <= found.year < 9999 else None

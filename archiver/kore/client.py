@@ -417,7 +417,7 @@ def _kept(body: bytes) -> str:
 
 
 def _untranscribed(body: bytes) -> bytes:
-    if not _TRANSCRIPTIONS.search(body):
+    if not _TRANSCRIPTIONS.search(body) and b"\\u" not in body:  # JSON can spell the key with escapes, too
         return body
     try:
         data = json.loads(body)

@@ -237,6 +237,11 @@ class Database:
             connection = await asyncpg.connect(self.listen_dsn, timeout=10, command_timeout=STATEMENT_TIMEOUT)
         try:
             told = False
+            # A host that dies must not keep its lock until somebody notices.
+            with translated():
+                await connection.execute(
+                    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
+                )
             while True:
                 with translated():
                     if await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", f"archiver {what}"):

@@ -44,10 +44,15 @@ class Discoveries:
         calls: int = 0,
         added: int = 0,
         problems: Sequence[Mapping[str, Any]] = (),
+        source: str | None = None,
         finished: bool = False,
     ) -> None:
-        """All up to `reached` is in the queue, so many calls more; `finished`: that is the whole."""
-        await self._database.row("discovery_advance", reading.id, reached, calls, added, list(problems), finished)
+        """All up to `reached` is in the queue, so many calls more, told by `source`; `finished`: that is the whole."""
+        await self._database.row("discovery_advance", reading.id, reached, calls, added, list(problems), source, finished)
+
+    async def sources(self, bot: str) -> set[str]:
+        """By what this bot's calls have been listed so far."""
+        return {row["source"] for row in await self._database.rows("discovery_sources", bot)}
 
     async def finish(self, reading: Reading) -> None:
         """It has been read to its end, and nothing is to be gone on with."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -182,9 +182,10 @@ def _check_listings(desk: Desk, name: str, span: Span, listings: list[Listing], 
     found = ids(listings)
     assert len(found) == len(set(found)), "listed twice"
     grain = desk.source(name).grain
-    first, last = min(each.span.start for each in listings), max(each.span.end for each in listings)
-    assert span.start - grain < first <= span.start
-    assert span.end <= last < span.end + grain
+    first = min((each.span.start for each in listings), default=span.start)
+    last = max((each.span.end for each in listings), default=span.start)
+    assert span.start <= first < span.start + grain
+    assert span.end <= last < span.end + grain or not listings
     ordered = sorted(listings, key=lambda each: each.span.start)
     assert all(before.span.end == after.span.start for before, after in itertools.pairwise(ordered)), "a gap"
     truly = {each.session_id for each in desk.simulator.calls(first, last)}
@@ -290,11 +291,13 @@ async def test_a_call_that_began_at_another_time_than_was_asked_for_is_reported(
     row = {"sessionId": "s-1", "channel": "korevg", "start_time": "2025-03-09T10:00:00.000Z"}
     [listing] = await _listed({"sessions": [row]})
     assert not listing.calls
-    assert [problem["problem"] for problem in listing.problems] == ["calls_outside"]
+    assert list(listing.outside) == [("s-1", "recording")]
+    assert [(problem["problem"], problem["gap"]) for problem in listing.problems] == [("calls_outside", True)]
+    assert not listing.whole
 
 
 async def test_hostile_rows_are_made_harmless() -> None:
-    row = {"sessionId": "a\0b\ud800", "channel": "korevg", "start_time": "2025-03-01T10:00:00", "end_time": 7,
+    row = {"sessionId": "a\0b\ud800", "channel": "korevg", "start_time": "2025-03-01T10:00:00", "end_time": [7],
            "userId": "x\n", "tags": [["x" * 9999] * 999] * 999, "session_lang": {"a": {"b": {"c": {"d": {"e": 1}}}}}}  # fmt: skip
     [listing] = await _listed({"sessions": [row], "total": True})
     [found] = listing.calls.values()
@@ -303,21 +306,162 @@ async def test_hostile_rows_are_made_harmless() -> None:
     assert listing.total is None
 
 
+async def test_a_row_deeper_than_python_can_show_is_one_row_that_cannot_be_read() -> None:
+    deep: Any = []
+    for _ in range(5000):
+        deep = [deep]
+    good = {"sessionId": "s-1", "channel": "korevg", "start_time": 1740823200000, "tags": deep}
+    [listing] = await _listed({"sessions": [good, deep, {"sessionId": deep, "channel": "korevg", "start_time": deep}]})
+    assert [found.started_at for found in listing.calls.values()] == [START + timedelta(hours=10)]
+    assert [problem["rows"] for problem in listing.problems] == [2]
+
+
 @pytest.mark.parametrize("answer", [{}, {"sessions": None}, {"sessions": {}}])
 async def test_an_answer_without_its_list_is_a_defect(answer: dict[str, Any]) -> None:
     with pytest.raises(ApiDefect, match="without its list"):
         await _listed(answer)
 
 
+# --- platforms that are not as documented
+
+
+class Odd:
+    """Answers as `says` has it, of the pages asked for; counts them."""
+
+    def __init__(self, says: Callable[[dict[str, Any], dict[str, str]], Any]) -> None:
+        self.bot = bot_settings()
+        self.asked = 0
+        self._says = says
+
+    async def listing(self, path: str, *, json: dict[str, Any], **_: object) -> dict[str, Any]:
+        self.asked += 1
+        assert self.asked < 500, "it would go on for ever"
+        query = dict(pair.split("=") for pair in path.partition("?")[2].split("&") if pair)
+        answer: Any = self._says(json, query)
+        if isinstance(answer, Exception):
+            raise answer
+        return dict(answer)
+
+    async def read(self, name: str, span: Span) -> list[Listing]:
+        client: Any = self
+        return [each async for each in Reader(SOURCES[name](client, _nothing)).walk(span)]
+
+
 async def _listed(answer: dict[str, Any]) -> list[Listing]:
-    class Says:
-        async def listing(self, *_: object, **__: object) -> dict[str, Any]:
-            return answer
+    return await Odd(lambda _body, _query: answer).read("sessions", days(1))
 
-        bot = bot_settings()
 
-    says: Any = Says()
-    return [each async for each in Reader(SessionsHistory(says, _nothing)).walk(days(1))]
+def rows(count: int, start: datetime = START) -> list[dict[str, Any]]:
+    return [
+        {"sessionId": f"s-{n}", "channel": "korevg", "start_time": (start + timedelta(seconds=n)).isoformat()}
+        for n in range(count)
+    ]
+
+
+def shown(all_rows: list[dict[str, Any]], body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those of the time that is asked for, as getSessions keeps to it."""
+    first, last = (datetime.fromisoformat(body[key]) for key in ("dateFrom", "dateTo"))
+    return [row for row in all_rows if first <= datetime.fromisoformat(row["start_time"]) <= last]
+
+
+@pytest.mark.parametrize("hint", [{"total": "250"}, {"total": 250.0}, {"moreAvailable": True}])
+async def test_pages_that_are_capped_are_read_on_where_the_platform_says_that_there_are_more(hint: dict[str, Any]) -> None:
+    everything = rows(250)
+
+    def says(body: dict[str, Any], _: object) -> dict[str, Any]:
+        page = shown(everything, body)[body["skip"] : body["skip"] + 50]
+        return {"sessions": page, **(hint if "total" in hint else {"moreAvailable": body["skip"] + 50 < 250})}
+
+    [listing] = await Odd(says).read("sessions", days(1))
+    assert len(listing.calls) == 250
+    assert listing.whole
+
+
+async def test_a_call_that_is_deleted_while_pages_are_read_hides_no_other() -> None:
+    everything = rows(350)
+
+    def says(body: dict[str, Any], _: object) -> dict[str, Any]:
+        if body["skip"] == 100 and everything[0]["sessionId"] == "s-0":
+            del everything[0]
+        found = shown(everything, body)
+        return {"sessions": found[body["skip"] : body["skip"] + 100], "total": len(found)}
+
+    [listing] = await Odd(says).read("sessions", days(1))
+    assert {f"s-{n}" for n in range(1, 350)} <= {session_id for session_id, _ in listing.calls}
+
+
+async def test_a_platform_that_shows_the_same_page_for_ever_is_not_believed() -> None:
+    same = Odd(lambda _body, _query: {"sessions": rows(100)})
+    [listing] = await same.read("sessions", days(1))
+    assert not listing.whole
+    assert same.asked <= 10
+
+
+async def test_a_number_of_results_that_is_always_the_same_is_soon_not_believed() -> None:
+    always = Odd(lambda _body, _query: {"data": [], "numResults": 5000})
+    listings = await always.read("call_details", days(1 / 24))
+    assert all(listing.whole for listing in listings)
+    assert always.asked < 50
+
+
+async def test_a_platform_that_ignores_the_dates_is_told_as_such() -> None:
+    ignores = Odd(lambda _body, _query: {"sessions": rows(100, START - timedelta(days=400))})
+    with pytest.raises(ApiDefect, match="other times"):
+        await ignores.read("sessions", days(30))
+
+
+async def test_pages_of_ninety_nine_are_asked_for_no_further_than_there_are_pages() -> None:
+    def says(_: dict[str, Any], query: dict[str, str]) -> dict[str, Any]:
+        assert int(query["offset"]) < 10
+        made = rows(99, START + timedelta(seconds=100 * int(query["offset"])))
+        data = [
+            {**row, "sessionId": f"{query['offset']}-{row['sessionId']}", "sessionStartTime": row["start_time"]} for row in made
+        ]
+        return {"data": data, "numResults": 100_000}
+
+    odd = Odd(says)
+    with pytest.raises(AssertionError, match="for ever"):
+        await odd.read("call_details", days(1))
+
+
+@pytest.mark.parametrize("poison", [ApiDefect("an answer of more than 4194304 bytes"), ApiDefect("the answer is not JSON")])
+async def test_what_cannot_be_read_of_a_stretch_hides_no_more_than_itself(poison: ApiDefect) -> None:
+    everything, bad = rows(300), START + timedelta(seconds=150)
+
+    def says(body: dict[str, Any], _: object) -> Any:
+        found = shown(everything, body)
+        page = found[body["skip"] : body["skip"] + 100]
+        if any(datetime.fromisoformat(row["start_time"]) == bad for row in page):
+            return poison
+        return {"sessions": page, "total": len(found)}
+
+    listings = await Odd(says).read("sessions", Span(START, START + timedelta(minutes=10)))
+    assert len(ids(listings)) == 299
+    [broken] = [listing for listing in listings if not listing.whole]
+    assert broken.span.holds(bad)
+    assert broken.span.length < timedelta(seconds=1)
+    assert broken.problems[0]["problem"] == "not_listed"
+
+
+async def test_a_platform_whose_every_page_is_broken_ends_the_reading() -> None:
+    with pytest.raises(ApiDefect, match="not JSON"):
+        await Odd(lambda _body, _query: ApiDefect("the answer is not JSON")).read("sessions", days(700))
+
+
+async def test_a_session_that_is_listed_twice_costs_one_more_reading_and_is_no_gap() -> None:
+    twice = [*rows(150), rows(1)[0]]
+    odd = Odd(lambda body, _query: {"sessions": twice[body["skip"] : body["skip"] + 100]})
+    [listing] = await odd.read("sessions", days(1))
+    assert (len(listing.calls), listing.whole, odd.asked) == (150, True, 4)
+
+
+async def test_spans_that_meet_within_a_second_share_no_call(desk: Desk) -> None:
+    middle = START + timedelta(milliseconds=500)
+    desk.simulator.set_history({"calls": [call(1, START), call(2, START + timedelta(milliseconds=700))]})
+    for name in SOURCES:
+        before = await desk.read(name, Span(START - timedelta(hours=1), middle))
+        after = await desk.read(name, Span(middle, START + timedelta(hours=1)))
+        assert sorted(ids(before) + ids(after)) == [call(n, START)["session_id"] for n in (1, 2)]
 
 
 async def _nothing() -> None:

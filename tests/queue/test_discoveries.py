@@ -87,12 +87,45 @@ async def test_means_are_of_what_is_archived(bench: Bench) -> None:
     assert await bench.queue.means("bot") == (None, None)
 
 
-async def test_busy_is_a_bot_with_sessions_that_are_due(bench: Bench) -> None:
+async def test_busy_is_a_bot_with_sessions_that_are_due_and_that_somebody_could_do(bench: Bench) -> None:
     await bench.queue.enqueue([NewSession("bot", "s-1", priority="low")], actor="me")
+    assert not await bench.queue.busy("bot"), "nobody is there"
+    worker = await bench.worker("bot", "other")
     assert await bench.queue.busy("bot")
     assert not await bench.queue.busy("other")
+    await bench.queue.pause(["bot"], actor="me")
+    assert not await bench.queue.busy("bot")
+    await bench.queue.resume(None, actor="me")
+    await bench.queue.hold("bot", "recording", "credentials_rejected", {})
+    assert not await bench.queue.busy("bot")
+    await bench.queue.resume(None, actor="me")
+    assert await bench.queue.busy("bot")
     await bench.fetch("UPDATE archive_queue SET run_at = now() + interval '1 hour'")
     assert not await bench.queue.busy("bot")
+    await bench.make_due()
+    await bench.expire(worker)
+    assert not await bench.queue.busy("bot")
+
+
+async def test_a_session_that_is_listed_more_than_once_lasts_from_its_first_beginning_to_its_last_end(bench: Bench) -> None:
+    producers = START - timedelta(days=3)
+    await bench.queue.enqueue([NewSession("bot", "s-1", started_at=producers, ended_at=END)], actor="me")
+    minute = timedelta(minutes=1)
+    for begin, end in ((5, 9), (0, 4), (10, None), (5, 9)):
+        call = known("s-1", started_at=START + begin * minute, ended_at=end and START + end * minute)
+        await bench.queue.learn("bot", [call])
+        [row] = await bench.fetch("SELECT started_at, ended_at, listed_at FROM archive_sessions")
+        assert row["listed_at"] is not None
+    assert (row["started_at"], row["ended_at"]) == (START, START + 9 * minute), "the platform's word, not the producer's"
+
+
+async def test_sources_are_remembered(discoveries: Discoveries) -> None:
+    begun = await discoveries.begin("bot", "discover", START, END, newest_first=False, afresh=False)
+    assert await discoveries.sources("bot") == set()
+    await discoveries.advance(begun, END, source="call_details")
+    await discoveries.advance(begun, END)
+    assert await discoveries.sources("bot") == {"call_details"}
+    assert await discoveries.sources("other") == set()
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
