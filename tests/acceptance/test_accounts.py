@@ -409,3 +409,125 @@ async def test_a_backfill_until_now_that_is_stopped_says_how_to_go_on(archiver: 
     assert "30 calls, 30 new" in gone_on.stdout
     assert simulator.report()["listings"] == asked
     assert await sql.fetchval("SELECT count(*) FROM archived_recordings") == 30
+
+
+# --- what goes wrong
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "table"])
+async def test_a_bot_that_is_refused_spoils_no_others_night(
+    blank: Program, data: dict[str, Any], simulator: Simulator, form: str
+) -> None:
+    [bot] = data["bots"]
+    data["bots"].append(bot | {"name": "refused", "client_secret": "not-the-secret-of-this-app-0123456789"})
+    blank.configure(data)
+    simulator.set_history(made(calls=8))
+    night = await blank("nightly", "--from", DAY, "--to", NEXT, "--format", form)
+    assert night.code == 3, night
+    assert "bot refused" in night.stderr
+    assert "Traceback" not in night.stderr
+    if form == "json":
+        assert counts_of(night.document) == {"calls": 8, "archived": 8}
+        assert night.document["failed_bots"].keys() == {"refused"}
+        assert not night.document["complete"]
+
+
+async def test_a_bot_that_waits_for_its_budget_holds_up_nobody(
+    blank: Program, data: dict[str, Any], simulator: Simulator, sql: Any
+) -> None:
+    [bot] = data["bots"]
+    data["bots"] = [bot | {"name": "waits", "rate_limits": ["1/hour"], "discovery": "sessions"}, bot | {"name": "goes_on"}]
+    blank.configure(data)
+    await sql.execute(
+        "INSERT INTO archive_budgets (key, blocked_until) VALUES ($1, now() + interval '1 hour')",
+        f"{simulator.api_url}|{simulator.bot_id}",
+    )
+    other = simulator.bot_id + "-2"
+    simulator.add_bot(other, simulator.client_id, simulator.client_secret)
+    data["bots"][1]["bot_id"] = other
+    blank.configure(data)
+    simulator.set_history(made(calls=8))
+    night = await blank.start("nightly", "--from", DAY, "--to", NEXT)
+    await eventually(lambda: sql.fetchval("SELECT count(*) = 8 FROM archive_queue WHERE state = 'archived'"))
+    night.send(signal.SIGTERM)
+    assert (await night.ended()).code == 143
+
+
+async def test_rows_of_other_programs_with_impossible_times_do_not_break_an_account(
+    archiver: Program, simulator: Simulator, sql: Any
+) -> None:
+    simulator.set_history(made(calls=4))
+    ids = [each.session_id for each in simulator.calls()]
+    await sql.execute("INSERT INTO archive_queue (bot, session_id, started_at) VALUES ('bot', $1, '0044-03-15 BC')", ids[0])
+    await sql.execute("INSERT INTO archive_queue (bot, session_id, run_at) VALUES ('bot', $1, '12000-01-01')", ids[1])
+    await sql.execute("INSERT INTO archive_queue (bot, session_id, ended_at) VALUES ('bot', $1, '0044-03-15 BC')", ids[2])
+    document = await account(archiver, code=3)
+    assert counts_of(document) == {"calls": 4, "pending": 3, "missing": 1}
+
+
+async def test_a_call_that_began_at_another_time_than_was_asked_for_is_archived_and_no_account_is_complete(
+    archiver: Program, simulator: Simulator, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from archiver.simulator import listings
+
+    true_row = listings._details_row
+
+    def in_another_zone(call_: Any, bot_id: str, offset: int) -> dict[str, Any]:
+        return true_row(call_, bot_id, offset + 300)
+
+    monkeypatch.setattr(listings, "_details_row", in_another_zone)
+    simulator.set_history({"calls": [call(1, f"{DAY}T01:00:00Z"), call(2, f"{DAY}T12:00:00Z")]})
+    night = await archiver("nightly", "--from", DAY, "--to", NEXT, "--format", "json")
+    assert night.code == 3, night
+    assert not night.document["complete"]
+    assert {problem["problem"] for problem in night.document["problems"]} == {"calls_outside"}
+    assert await sql.fetchval("SELECT count(*) FROM archive_queue WHERE state = 'archived'") == 2
+
+
+async def test_a_listing_that_told_a_bots_calls_is_not_given_up_for_another(
+    archiver: Program, simulator: Simulator, sql: Any
+) -> None:
+    simulator.set_history({"calls": [call(1, f"{DAY}T01:00:00Z", voicemail=True)]})
+    assert (await archiver("nightly", "--from", DAY, "--to", NEXT)).code == 0
+    assert [row["kind"] for row in await sql.fetch("SELECT kind FROM archive_queue")] == ["voicemail"]
+    simulator.alter({"scopes": ["SmartAssist Recordings", "SmartAssist Voicemail", "Bot Sessions"]})
+    night = await archiver("nightly", "--from", DAY, "--to", NEXT, "--format", "json")
+    assert night.code == 3, night
+    assert "SmartAssist Analytics" in night.stderr
+    assert await sql.fetchval("SELECT count(*) FROM archive_queue") == 1
+
+
+async def test_a_session_that_was_passed_on_is_one_call(
+    archiver: Program, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from archiver.simulator import listings
+
+    true_row = listings._details_row
+    border = datetime.fromisoformat(f"{DAY}T12:00:00+00:00")
+
+    def passed_on(call_: Any, bot_id: str, offset: int) -> dict[str, Any]:
+        row = true_row(call_, bot_id, offset)
+        return row | {"sessionId": call(1, DAY)["session_id"]}  # two conversations of one session
+
+    monkeypatch.setattr(listings, "_details_row", passed_on)
+    first, second = call(1, border - timedelta(seconds=20), 20), call(2, border, 10)
+    simulator.set_history({"calls": [first, second]})
+    simulator.script_all([{"session_id": first["session_id"], "recordings": [{"audio": {"seconds": 30}}]}])
+    for start, end in ((DAY, border.isoformat()), (border.isoformat(), NEXT)):
+        assert (await archiver("discover", "--from", start, "--to", end)).code == 0
+    assert (await archiver("worker", "--drain")).code == 0
+    assert counts_of(await account(archiver, code=0)) == {"calls": 1, "archived": 1}
+    late = await archiver("reconcile", "--from", border.isoformat(), "--to", NEXT, "--format", "json")
+    assert (late.code, late.document["calls"]) == (0, 0), "it counts where it began"
+
+
+async def test_sigterm_ends_a_night_that_is_being_closed(
+    blank: Program, data: dict[str, Any], simulator: Simulator, sql: Any
+) -> None:
+    data["bots"][0] |= {"account_rate_limits": ["2/minute"]}
+    blank.configure(data)
+    simulator.set_history(made(calls=5))
+    night = await blank.start("nightly", "--from", DAY, "--to", NEXT)
+    await night.logged("worker_stopped")  # the account waits for the budget now
+    night.send(signal.SIGTERM)
+    assert (await night.ended()).code == 143
