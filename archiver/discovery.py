@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from archiver.config import BotSettings
-from archiver.errors import ApiDefect, ApiUnreachable, BudgetSpent, CredentialsRejected, RateLimited
+from archiver.errors import ApiDefect, ApiUnreachable, BudgetSpent, CredentialsRejected, DatabaseUnreachable, RateLimited
 from archiver.kore.calls import Call, CallDetails, Listing, Page, Reader, SessionsHistory, Span, sources_of
 from archiver.kore.client import KoreClient
 from archiver.observe.logs import logger
 from archiver.queue.discoveries import Discoveries, Reading
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import Known, NewSession, Queue
+from archiver.transient import retry_transient
 
 log = logger(__name__)
 
@@ -33,6 +34,9 @@ SHARE = 4
 
 PATIENCE = timedelta(days=1)
 """How long a listing waits for its budget."""
+
+NOT_HERE = (400, 403, 404, 405)
+"""What a platform may say of a listing that an account does not have."""
 
 DEFECTS = 3
 """So often a page is asked for that is none."""
@@ -74,9 +78,12 @@ class Listings:
                 async for listing in Reader(self._sources[0]).walk(span, newest_first=newest_first):
                     self._proven = True
                     yield listing
-            except CredentialsRejected as error:
+            except (CredentialsRejected, ApiDefect) as error:
                 refused = self.source
-                if self._proven or len(self._sources) == 1 or refused in await self._discoveries.sources(self.bot.name):
+                here = isinstance(error, CredentialsRejected) or error.facts.get("http_status") in NOT_HERE
+                if self._proven or not here or len(self._sources) == 1:
+                    raise
+                if refused in await self._discoveries.sources(self.bot.name):
                     raise
                 self._sources.pop(0)
                 log.warning("listing_refused", bot=self.bot.name, source=refused, instead=self.source, hint=error.hint)
@@ -150,13 +157,24 @@ class Discovered:
     problems: list[dict[str, Any]] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     """Rows of channels that are not voice, since it was last begun."""
-    reading: Reading | None = None
-    """What it is noted as."""
+    readings: list[int] = field(default_factory=list)
+    """What it is noted as, until `Discoveries.finish` is told of them."""
 
     @property
     def whole(self) -> bool:
         """Whether every call could be seen, as far as anybody can know."""
         return not any(problem["gap"] for problem in self.problems)
+
+    def add(self, other: Discovered) -> None:
+        """Count in another one of the same bot, whose time meets this one's."""
+        self.span = Span(min(self.span.start, other.span.start), max(self.span.end, other.span.end))
+        self.source = other.source
+        self.calls += other.calls
+        self.added += other.added
+        self.resumed = self.resumed or other.resumed
+        self.problems += other.problems
+        self.others.update(other.others)
+        self.readings += other.readings
 
 
 class Discovery:
@@ -178,55 +196,50 @@ class Discovery:
         priority: str = "normal",
         newest_first: bool = False,
         afresh: bool = False,
-        finish: bool = True,
         on_stretch: Callable[[Discovered, Span], None] = lambda _found, _left: None,
     ) -> Discovered:
         """Read `span` to its end, or go on where such a reading was broken off. After each stretch `on_stretch` is told what was
-        found so far, and what is left to read. Without `finish` it stays one that can be gone on with, also when all is read.
-        Raises KoreError, DatabaseError: what was read before is kept.
+        found so far, and what is left to read. It stays a reading to be gone on with until `Discoveries.finish`. Raises
+        KoreError, DatabaseError: what was read before is kept.
         """
         bot = listings.bot.name
         reading = await self._discoveries.begin(bot, purpose, span.start, span.end, newest_first=newest_first, afresh=afresh)
-        found = Discovered(bot, span, calls=reading.calls, added=reading.added, resumed=reading.resumed, reading=reading)
-        found.problems += reading.problems
+        found = Discovered(bot, span, "", reading.calls, reading.added, reading.resumed, list(reading.problems))
+        found.readings.append(reading.id)
         if reading.resumed:
             log.info("discovery_resumed", bot=bot, at=reading.reached.isoformat(), begun=reading.started_at.isoformat())
         left = Span(span.start, reading.reached) if newest_first else Span(reading.reached, span.end)
         if left.length:
             async for listing in listings.stretches(left, newest_first=newest_first):
-                # Also those that began at another time than was asked for: the platform says that they took place.
-                calls = [*listing.calls.values(), *listing.outside.values()]
-                added = await self._enqueue(bot, calls, priority)
-                reached = listing.span.start if newest_first else listing.span.end
-                await self._discoveries.advance(
-                    reading,
-                    reached,
-                    calls=len(listing.calls),
-                    added=added,
-                    problems=listing.problems,
-                    source=listings.source,
-                )
-                found.calls += len(listing.calls)
-                found.added += added
-                found.problems += listing.problems
+                found.source = listings.source
                 found.others.update(listing.others)
+                found.problems += listing.problems
                 for problem in listing.problems:
                     log.warning("listing_problem", bot=bot, source=listings.source, **problem)
+                reached = listing.span.start if newest_first else listing.span.end
+                await self._enqueue(reading, found, listing, reached, priority)
                 left = Span(left.start, reached) if newest_first else Span(reached, left.end)
                 on_stretch(found, left)
         found.source = listings.source
-        await self._discoveries.advance(reading, span.start if newest_first else span.end, finished=finish)
         log.info("discovered", bot=bot, source=found.source, calls=found.calls, new=found.added)
         return found
 
-    async def _enqueue(self, bot: str, calls: Sequence[Call], priority: str) -> int:
+    @retry_transient(DatabaseUnreachable)
+    async def _enqueue(self, reading: Reading, found: Discovered, listing: Listing, reached: datetime, priority: str) -> None:
+        """Put a stretch into the queue, then note that it is there. May be done twice."""
+        # Also those that began at another time than was asked for: the platform says that they took place.
+        calls = [*listing.calls.values(), *listing.outside.values()]
         added = 0
         for first in range(0, len(calls), BATCH):
             batch = calls[first : first + BATCH]
-            new, _ = await self._queue.enqueue([_new_session(bot, call, priority) for call in batch], actor=self._actor)
-            await self._queue.learn(bot, [self._known(call) for call in batch])
+            new, _ = await self._queue.enqueue([_new_session(found.bot, call, priority) for call in batch], actor=self._actor)
+            await self._queue.learn(found.bot, [self._known(call) for call in batch])
             added += new
-        return added
+        now = found.calls + len(listing.calls), found.added + added
+        await self._discoveries.advance(
+            reading, reached, calls=now[0], added=now[1], problems=found.problems, source=found.source
+        )
+        found.calls, found.added = now
 
     def _known(self, call: Call) -> Known:
         facts = {name: fact for name, fact in call.facts.items() if name in self._keep}

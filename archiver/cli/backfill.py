@@ -13,7 +13,7 @@ from rich.progress import Progress
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import DURATION, opened, run_async, settings_of
 from archiver.cli.listing import (
-    Reading,
+    ReadingTerms,
     Shift,
     bots_option,
     chosen_bots,
@@ -61,19 +61,17 @@ def command(
     """Discover the calls of a time and archive them, at low priority: calls that come in meanwhile go before them.
 
     A stretch of time is in the queue once it has been read, and is archived while the next one is read. Stop it at will: called
-    with the same --from and --to it goes on where it stopped. Other workers may help; `reconcile` says what became of each call.
+    with the same options it goes on where it stopped. Other workers may help; `reconcile` says what became of each call.
 
     Exit codes: 0 all is done; 1 fatal; 2 usage or configuration; 3 sessions failed meanwhile or had to be left pending, a bot was
     refused, or a time could not be read whole; 130, 143 stopped by a signal.
     """
     settings = settings_of(ctx)
     bots = chosen_bots(settings, names)
-    shift, until = run_async(_backfill(settings, bots, start, end, newest_first, afresh, max_wait))
+    shift = run_async(_backfill(settings, bots, start, end, newest_first, afresh, max_wait))
     tell_of_drain(shift.drained)
     if shift.received:
-        # Now is another time when it is called again.
-        same = "the same command" if end is not None else f"the same command with --to {until.isoformat()}"
-        click.echo(f"stopped; {same} goes on from here", err=True)
+        click.echo("stopped; the same command goes on from here", err=True)
         raise click.exceptions.Exit(128 + shift.received[0])
     for each in shift.found:
         click.echo(f"{each.bot}: {each.calls:,} calls, {each.added:,} new ({each.source})")
@@ -91,19 +89,18 @@ async def _backfill(
     newest_first: bool,
     afresh: bool,
     max_wait: timedelta | None,
-) -> tuple[Shift, datetime]:
+) -> Shift:
     async with opened(settings, pool_size=pool_size(settings)) as (database, queue):
         now = await queue.clock()
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
         # A reading ends with the archiving of its calls: what is broken off after the last page must not read them all again.
-        reading = Reading(settings, database, queue, PURPOSE, "low", newest_first, afresh, finish=False)
+        reading = ReadingTerms(settings, database, queue, PURPOSE, "low", newest_first, afresh, until_now=end is None)
         shift = await read_and_work(
             reading, bots, spans, max_wait=max_wait, watch=lambda progress: _watch(database, settings.bots, progress)
         )
         for each in shift.found:
-            if each.reading is not None:
-                await Discoveries(database).finish(each.reading)
-        return shift, max(span.end for span in spans.values())
+            await Discoveries(database).finish(each.readings)
+        return shift
 
 
 async def _watch(database: Database, bots: Sequence[BotSettings], progress: Progress) -> None:

@@ -12,7 +12,7 @@ from archiver.cli.app import Incomplete
 from archiver.cli.compose import opened, run_async, settings_of
 from archiver.cli.listing import (
     ListingProgress,
-    Reading,
+    ReadingTerms,
     bars,
     bots_option,
     chosen_bots,
@@ -29,6 +29,7 @@ from archiver.days import day_of
 from archiver.discovery import Discovered, Listings
 from archiver.kore.calls import Span
 from archiver.queue.database import Database
+from archiver.queue.discoveries import Discoveries
 from archiver.queue.sessions import Queue
 
 
@@ -54,8 +55,8 @@ def command(
 ) -> None:
     """Learn from the platform which voice calls took place, and add those to the queue that it does not know.
 
-    Broken off, it goes on where it stopped when it is called with the same --from and --to. A call that is known already only
-    learns what the platform says of it.
+    Broken off, it goes on where it stopped when it is called with the same options. A call that is known already only learns
+    what the platform says of it.
 
     Exit codes: 0 all was read; 1 fatal; 2 usage or configuration; 3 a bot was refused, or a time could not be read whole.
     """
@@ -95,12 +96,14 @@ async def _discover(
         now = await queue.clock()
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
         await queue.record_bots([bot.name for bot in settings.bots], complete=False)
-        reading = Reading(settings, database, queue, "discover", priority, afresh=afresh)
+        reading = ReadingTerms(settings, database, queue, "discover", priority, afresh=afresh, until_now=end is None)
         with bars(quiet=quiet) as progress:
             shown = ListingProgress(progress)
 
             async def read(bot: BotSettings) -> Discovered:
-                return await reading.read(listings[bot.name], spans[bot.name], shown)
+                found = await reading.read(listings[bot.name], spans[bot.name], shown)
+                await Discoveries(database).finish(found.readings)
+                return found
 
             found, failed = await each_bot(bots, read)
     return {

@@ -120,8 +120,8 @@ async def each_bot(bots: Sequence[BotSettings], work: Callable[[BotSettings], Aw
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How a command has the listings read. `progress` is told of each bot's, where there is a terminal."""
+class ReadingTerms:
+    """How a command has the listings read. `until_now`: its end was left open, so that one that was broken off ended earlier."""
 
     settings: Settings
     database: Database
@@ -130,29 +130,43 @@ class Reading:
     priority: str = "normal"
     newest_first: bool = False
     afresh: bool = False
-    finish: bool = True
+    until_now: bool = False
 
     async def read(self, listings: Listings, span: Span, progress: ListingProgress) -> Discovered:
         """Put the calls of `span` into the queue, when no other process is at it for the same purpose."""
         bot = listings.bot.name
-        discovery = Discovery(
-            self.queue, Discoveries(self.database), keep=self.settings.discovery.keep, actor=f"{self.purpose} by {actor()}"
-        )
+        discoveries = Discoveries(self.database)
+        discovery = Discovery(self.queue, discoveries, keep=self.settings.discovery.keep, actor=f"{self.purpose} by {actor()}")
 
         def wait() -> None:
             log.warning("waiting", bot=bot, for_="another process that reads the same bot's listings")
 
         async with self.database.alone(f"{self.purpose} {bot}", on_wait=wait):
-            return await discovery.run(
-                listings,
-                span,
-                purpose=self.purpose,
-                priority=self.priority,
-                newest_first=self.newest_first,
-                afresh=self.afresh,
-                finish=self.finish,
-                on_stretch=progress.tell,
-            )
+            spans = await self._spans(discoveries, bot, span)
+            found = Discovered(bot, spans[0])
+            for part in spans:
+                found.add(
+                    await discovery.run(
+                        listings,
+                        part,
+                        purpose=self.purpose,
+                        priority=self.priority,
+                        newest_first=self.newest_first,
+                        afresh=self.afresh,
+                        on_stretch=progress.tell,
+                    )
+                )
+            return found
+
+    async def _spans(self, discoveries: Discoveries, bot: str, span: Span) -> list[Span]:
+        """What is to be read one after the other: a reading until now that was broken off, and what has come since."""
+        if not self.until_now or self.afresh:
+            return [span]
+        broken = await discoveries.broken_off(bot, self.purpose, span.start, newest_first=self.newest_first)
+        if broken is None or not span.start < broken < span.end:
+            return [span]
+        spans = [Span(span.start, broken), Span(broken, span.end)]
+        return spans[::-1] if self.newest_first else spans
 
 
 @dataclass
@@ -167,7 +181,7 @@ class Shift:
 
 
 async def read_and_work(
-    reading: Reading,
+    reading: ReadingTerms,
     bots: Sequence[BotSettings],
     spans: Mapping[str, Span],
     *,

@@ -12,7 +12,7 @@ from archiver.cli.app import Incomplete
 from archiver.cli.compose import DURATION, opened, run_async, settings_of
 from archiver.cli.listing import (
     BOUND,
-    Reading,
+    ReadingTerms,
     Shift,
     bots_option,
     chosen_bots,
@@ -88,7 +88,7 @@ async def _night(
         spans = {bot.name: await _span(settings, discoveries, bot, start, end, now) for bot in bots}
         rounds = 0
         while True:
-            reading = Reading(settings, database, queue, PURPOSE, afresh=rounds > 0, finish=False)
+            reading = ReadingTerms(settings, database, queue, PURPOSE, afresh=rounds > 0)
             shift = await read_and_work(reading, bots, spans, max_wait=max_wait, night=True)
             if shift.received:  # stopped: nothing is closed yet
                 return shift, None
@@ -96,8 +96,8 @@ async def _night(
             closing = await close_account(settings, database, queue, listed, spans)
             # Only now: a night that was broken off is not the last complete one, however far it had come.
             for each in shift.found:
-                if each.reading is not None and each.bot not in closing.failed:
-                    await discoveries.finish(each.reading)
+                if each.bot not in closing.failed:
+                    await discoveries.finish(each.readings)
             rounds += 1
             if rounds == ROUNDS or not closing.account.counts["missing"]:
                 return shift, replace(closing, failed={**shift.failed, **closing.failed})

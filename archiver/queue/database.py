@@ -74,7 +74,8 @@ def translated() -> Iterator[None]:
     except asyncpg.InvalidCatalogNameError as error:
         raise DatabaseUnreachable(f"{error}", hint="create the database, or mend database.url") from None
     except _UNREACHABLE as error:
-        text = str(error) or type(error).__name__
+        # What the driver says of its own state helps nobody.
+        text = "the connection broke" if isinstance(error, asyncpg.InternalClientError) else str(error) or type(error).__name__
         raise DatabaseUnreachable(f"the database cannot be reached: {text}") from None
     except asyncpg.PostgresError as error:
         raise DatabaseError(f"the database refused: {error}") from None

@@ -41,22 +41,26 @@ class Discoveries:
         reading: Reading,
         reached: datetime,
         *,
-        calls: int = 0,
-        added: int = 0,
-        problems: Sequence[Mapping[str, Any]] = (),
-        source: str | None = None,
-        finished: bool = False,
+        calls: int,
+        added: int,
+        problems: Sequence[Mapping[str, Any]],
+        source: str | None,
     ) -> None:
-        """All up to `reached` is in the queue, so many calls more, told by `source`; `finished`: that is the whole."""
-        await self._database.row("discovery_advance", reading.id, reached, calls, added, list(problems), source, finished)
+        """All up to `reached` is in the queue: so many calls in all, and these problems, told by `source`. May be said twice."""
+        await self._database.row("discovery_advance", reading.id, reached, calls, added, list(problems), source)
 
     async def sources(self, bot: str) -> set[str]:
         """By what this bot's calls have been listed so far."""
         return {row["source"] for row in await self._database.rows("discovery_sources", bot)}
 
-    async def finish(self, reading: Reading) -> None:
-        """It has been read to its end, and nothing is to be gone on with."""
-        await self._database.row("discovery_finish", reading.id)
+    async def finish(self, readings: Sequence[int]) -> None:
+        """These have been read to their end, and what they were made for is done: nothing is to be gone on with."""
+        await self._database.rows("discovery_finish", list(readings))
+
+    async def broken_off(self, bot: str, purpose: str, start: datetime, *, newest_first: bool) -> datetime | None:
+        """Where the last reading from `start` on ends, if that is one to be gone on with."""
+        row = await self._database.row("discovery_open", bot, purpose, start, newest_first)
+        return None if row is None else row["to_at"]
 
     async def watermark(self, bot: str, purpose: str) -> datetime | None:
         """Up to when this bot's calls have been read for this purpose."""

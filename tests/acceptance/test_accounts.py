@@ -239,6 +239,18 @@ async def test_the_listing_is_chosen_by_what_the_credentials_may_use(
         assert "Traceback" not in result.stderr
 
 
+async def test_an_account_that_has_no_call_details_is_listed_by_its_sessions(
+    blank: Program, data: dict[str, Any], simulator: Simulator
+) -> None:
+    data["bots"][0]["account_id"] = "a-which-the-platform-does-not-know"
+    blank.configure(data)
+    simulator.set_history(made(calls=5))
+    result = await blank("discover", "--from", DAY, "--to", NEXT, "--json")
+    assert result.code == 0, result
+    assert [(found["source"], found["calls"]) for found in result.document["bots"]] == [("sessions", 5)]
+    assert "listing_refused" in result.stderr
+
+
 async def test_a_reading_that_was_killed_goes_on(blank: Program, data: dict[str, Any], simulator: Simulator, sql: Any) -> None:
     data["bots"][0]["discovery"] = "sessions"
     blank.configure(data)
@@ -392,23 +404,24 @@ async def test_a_store_that_is_away_is_no_mismatch(archiver: Program, simulator:
 # --- backfill
 
 
-async def test_a_backfill_until_now_that_is_stopped_says_how_to_go_on(archiver: Program, simulator: Simulator, sql: Any) -> None:
+@pytest.mark.parametrize("order", ["--newest-first", "--oldest-first"])
+async def test_a_backfill_until_now_that_was_killed_goes_on_and_takes_what_has_come_since(
+    archiver: Program, simulator: Simulator, sql: Any, order: str
+) -> None:
     simulator.set_history(made(calls=30))
     simulator.script_all([{"session_id": simulator.calls()[7].session_id, "answers": [{"fault": "hang"}]}])
-    backfill = await archiver.start("backfill", "--from", DAY)
+    backfill = await archiver.start("backfill", "--from", DAY, order)
     await backfill.logged("discovered")
-    backfill.send(signal.SIGTERM)
-    backfill.send(signal.SIGTERM)
-    stopped = await backfill.ended()
-    assert stopped.code == 143
+    os.kill(backfill.process.pid, signal.SIGKILL)
+    await backfill.ended()
     simulator.script_all([{"session_id": simulator.calls()[7].session_id}])
-    asked = simulator.report()["listings"]
-    until = stopped.stderr.partition("with --to ")[2].split()[0]
-    gone_on = await archiver("backfill", "--from", DAY, "--to", until)
+    asked = simulator.report()["listings"]["call_details"]
+    gone_on = await archiver("backfill", "--from", DAY, order)
     assert gone_on.code == 0, gone_on
     assert "30 calls, 30 new" in gone_on.stdout
-    assert simulator.report()["listings"] == asked
+    assert simulator.report()["listings"]["call_details"] <= asked + 1, "at most the seconds that have passed since"
     assert await sql.fetchval("SELECT count(*) FROM archived_recordings") == 30
+    assert await sql.fetchval("SELECT count(*) FROM archive_discoveries WHERE finished_at IS NULL") == 0
 
 
 # --- what goes wrong

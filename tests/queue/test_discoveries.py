@@ -122,8 +122,8 @@ async def test_a_session_that_is_listed_more_than_once_lasts_from_its_first_begi
 async def test_sources_are_remembered(discoveries: Discoveries) -> None:
     begun = await discoveries.begin("bot", "discover", START, END, newest_first=False, afresh=False)
     assert await discoveries.sources("bot") == set()
-    await discoveries.advance(begun, END, source="call_details")
-    await discoveries.advance(begun, END)
+    await discoveries.advance(begun, END, calls=0, added=0, problems=[], source="call_details")
+    await discoveries.advance(begun, END, calls=0, added=0, problems=[], source=None)
     assert await discoveries.sources("bot") == {"call_details"}
     assert await discoveries.sources("other") == set()
 
@@ -134,13 +134,14 @@ async def test_a_reading_that_was_broken_off_goes_on_where_it_stopped(discoverie
     begun = await discoveries.begin("bot", "discover", START, END, **how)
     assert (begun.resumed, begun.reached) == (False, END if newest_first else START)
     reached = START + timedelta(days=4)
-    await discoveries.advance(begun, reached, calls=10, added=8, problems=[{"problem": "x"}])
+    for _ in range(2):  # said twice, because the first answer was lost
+        await discoveries.advance(begun, reached, calls=10, added=8, problems=[{"problem": "x"}], source="sessions")
     again = await discoveries.begin("bot", "discover", START, END, **how)
     assert (again.id, again.resumed, again.reached, again.calls, again.added) == (begun.id, True, reached, 10, 8)
     assert again.problems == [{"problem": "x"}]
     afresh = await discoveries.begin("bot", "discover", START, END, newest_first=newest_first, afresh=True)
     assert not afresh.resumed
-    await discoveries.advance(afresh, END, finished=True)
+    await discoveries.finish([afresh.id])
     assert not (await discoveries.begin("bot", "discover", START, END, **how)).resumed, "the older one is of no use any more"
     for other in (("other", "discover", START, END), ("bot", "nightly", START, END), ("bot", "discover", START, reached)):
         assert not (await discoveries.begin(*other, **how)).resumed
@@ -150,7 +151,11 @@ async def test_a_reading_that_was_broken_off_goes_on_where_it_stopped(discoverie
 async def test_one_that_ended_is_not_gone_on_with(discoveries: Discoveries) -> None:
     begun = await discoveries.begin("bot", "nightly", START, END, newest_first=False, afresh=False)
     assert await discoveries.watermark("bot", "nightly") is None
-    await discoveries.advance(begun, END + timedelta(days=1), finished=True)
+    await discoveries.advance(begun, END + timedelta(days=1), calls=1, added=1, problems=[], source=None)
+    assert await discoveries.watermark("bot", "nightly") is None, "what it was made for isn't done"
+    assert await discoveries.broken_off("bot", "nightly", START, newest_first=False) == END
+    await discoveries.finish([begun.id])
+    assert await discoveries.broken_off("bot", "nightly", START, newest_first=False) is None
     assert await discoveries.watermark("bot", "nightly") == END
     assert await discoveries.watermark("bot", "discover") is None
     assert not (await discoveries.begin("bot", "nightly", START, END, newest_first=False, afresh=False)).resumed
