@@ -32,8 +32,8 @@ BATCH = 1000
 SHARE = 4
 """While sessions of its bot are due, a listing takes one call of so many of the bot's budget: it must not stop the recordings."""
 
-PATIENCE = timedelta(days=1)
-"""How long a listing waits for its budget."""
+PATIENCE = timedelta(minutes=1)
+"""How long a listing waits for its budget without a word."""
 
 NOT_HERE = (400, 403, 404, 405)
 """What a platform may say of a listing that an account does not have."""

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import structlog
 
 from archiver import discovery as discovery_module
 from archiver.cli.listing import opened_listings
@@ -76,6 +77,29 @@ async def test_a_refusal_for_the_rate_is_waited_out(plant: Plant) -> None:
     found = await plant.discovery.run((await plant.listings())["bot"], SPAN, purpose="discover")
     assert (found.calls, found.added, await plant.count()) == (900, 900, 900)
     assert plant.simulator.report()["listings"]["rate_limited"] > 0
+
+
+async def test_a_long_wait_for_the_budget_is_told(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def unblock(seconds: float) -> None:
+        slept.append(seconds)
+        async with plant.database.connection() as connection:
+            await connection.execute("UPDATE archive_budgets SET blocked_until = '-infinity'")
+
+    monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=unblock))
+    listings = (await plant.listings())["bot"]
+    async with plant.database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO archive_budgets (key, blocked_until) VALUES ($1, now() + interval '1 hour')",
+            listings.bot.account_budget_key,
+        )
+    with structlog.testing.capture_logs() as logs:
+        await plant.discovery.run(listings, SPAN, purpose="discover")
+    [told] = [line for line in logs if line["event"] == "listing_waits"]
+    assert told["because"] == "rate_limited"
+    assert 3500 < told["wait_seconds"] <= 3600
+    assert slept == [pytest.approx(told["wait_seconds"], abs=1)]
 
 
 async def test_bots_of_one_account_share_its_budget(plant: Plant) -> None:
