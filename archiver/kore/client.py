@@ -59,7 +59,7 @@ _RATE_LIMIT = re.compile(
 )
 
 _LEFT_OUT = "[left out]"
-_TRANSCRIPTIONS = re.compile(rb'"transcriptions"\s*+:\s*+(?!"\[left out\]")')
+_TRANSCRIPTIONS = re.compile(rb'"transcriptions"\s*:(?!\s*"\[left out\]")')
 
 
 @dataclass(frozen=True)

@@ -342,7 +342,7 @@ async def test_a_span_that_nothing_can_lie_in_is_refused(archiver: Program) -> N
 
 
 async def test_options_that_do_not_exist_are_refused(archiver: Program) -> None:
-    (await archiver("retry", "--state", "archived")).refused(2, "--state", "'archived'", "failed")
+    (await archiver("retry", "--state", "unavailable")).refused(2, "--state", "'unavailable'", "failed")
     (await archiver("cancel", "a", "--reason", "x", "--state", "failed")).refused(2, "--state", "'failed'", "pending")
     (await archiver("cancel", "--dry-run", "--reason", "x")).refused(2, "no session named", "--all")
     (await archiver("retry", "--dry-run", "--bot", "nobody")).refused(2, "unknown bot 'nobody'")
