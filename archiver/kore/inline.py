@@ -22,8 +22,8 @@ MAX_OPENING = 1000
 
 _MARK = re.compile(rb'["{}\[\]]')
 _STRING = re.compile(rb'[^"\\]+')
-# Whole characters of a string: nothing that ends in the middle of an escape. Nothing can be matched in two ways, so nothing is tried
-# again; possessive quantifiers would say so, but early releases of Python 3.11 have them wrong.
+# Whole characters of a string: nothing that ends in the middle of an escape. Nothing can be matched in two ways, so nothing is
+# tried again; possessive quantifiers would say so, but early releases of Python 3.11 have them wrong.
 _TEXT = re.compile(rb'(?:[^"\\]+|\\(?:u[0-9a-fA-F]{4}|[^u]))*')
 _LONGEST_ESCAPE = len(rb"\u0000")
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,80}/[\w.+-]{1,80}", re.ASCII)

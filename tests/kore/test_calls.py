@@ -195,7 +195,7 @@ def _check_listings(desk: Desk, name: str, span: Span, listings: list[Listing], 
     assert truly - waiting <= set(found), "missed"
     for listing in listings:
         assert listing.whole or (listing.shifted and waiting)  # three times in a row, new ones came while it was read
-        assert not (listing.hidden or listing.broken or listing.outside or listing.unreadable)
+        assert not any([listing.hidden, listing.broken, listing.outside, listing.unreadable])
 
 
 @pytest.mark.parametrize("name", SOURCES)
