@@ -20,8 +20,8 @@ SERVERS ?= .venv-seaweedfs/.ready .venv-azurite/.ready
 help:
 	@echo "make demo      archive 300 simulated sessions into ./archiver-demo (AUDIO=DIR serves your own WAVs)"
 	@echo "make test      lint, types, import directions and every test, on one Python"
-	@echo "make test-all  the same and those on a second S3 server (the marker thorough), then the tests on every other Python from"
-	@echo "               3.11 up that this machine has, but those that prove a server or a whole fleet, whatever the Python (once)"
+	@echo "make test-all  the same and those on a second S3 server (the marker thorough), then the tests on every other Python from 3.11"
+	@echo "               up that this machine has, but those that prove a server, a command or a fleet, whatever the Python (once)"
 	@echo "make bench-fleet  prove budget, evening, nightly batch and long backfill over real processes (45 minutes)"
 	@echo "make bench-queue  the queue beside pgqueuer and procrastinate (BENCH='--rounds 3' passes options)"
 	@echo "make bench-transfer  downloads, uploads and the whole job beside curl, aria2, rclone and others (BENCH='--only disk')"

@@ -22,8 +22,21 @@ from tests.conftest import settings_data
 
 T = TypeVar("T")
 
+ON_EVERY_PYTHON = ("test_demo.py", "test_help.py", "test_worker.py")
+"""Commands whole, whatever the Python. The others of this folder say what a command does, and once is enough for that: what is below
+them has tests of its own on each.
+"""
+
 ROOT = Path(__file__).parents[2]
 """The checkout."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the others `once`, before the marks choose."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.name not in ON_EVERY_PYTHON:
+            item.add_marker(pytest.mark.once)
 
 
 @dataclass(frozen=True)
