@@ -23,8 +23,8 @@ from tests.conftest import settings_data
 T = TypeVar("T")
 
 ON_EVERY_PYTHON = ("test_demo.py", "test_help.py", "test_worker.py")
-"""Commands whole, whatever the Python. The others of this folder say what a command does, and once is enough for that: what is below
-them has tests of its own on each.
+"""Commands whole, whatever the Python. The others of this folder say what a command does, and once is enough for that: what is
+below them has tests of its own on each.
 """
 
 ROOT = Path(__file__).parents[2]

@@ -26,6 +26,8 @@ import pytest
 from archiver.simulator.platform import Simulator
 from tests.container.files import ROOT, SECRETS, copy_context, environment_of, image_environment, last
 
+pytestmark = pytest.mark.once  # the image has one Python
+
 SESSIONS = [f"65e7133a3242653c58d7{number:04}" for number in range(12)]
 
 
