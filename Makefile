@@ -13,6 +13,8 @@ AUDIO ?=
 BENCH ?=
 TESTS ?= tests
 PYTEST ?= -m "not thorough"
+# Of pytest. Two keep two cores busy where servers and fleets are proven; the tests that every Python repeats mostly wait.
+PROCESSES ?= 2
 # Whose buckets the tests meet: see tests/s3_servers.py and tests/azure_servers.py.
 SERVERS ?= .venv-seaweedfs/.ready .venv-azurite/.ready
 
@@ -54,14 +56,14 @@ imports: $(VENV)/.ready
 	$(BIN)/lint-imports
 
 tests: $(VENV)/.ready $(SERVERS)
-	$(BIN)/python -m pytest -n 2 --basetemp=.tmp/pytest $(PYTEST) $(TESTS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --basetemp=.tmp/pytest $(PYTEST) $(TESTS)
 
 test-all: check
 	@$(MAKE) --no-print-directory SERVERS='.venv-seaweedfs/.ready .venv-azurite/.ready .venv-localstack/.ready' PYTEST= tests
 	@for python in $$(sh .ci/python --others); do \
 		name=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 		echo "== Python $$name"; \
-		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$$name SERVERS= PYTEST='-m "not once"' tests types || exit 1; \
+		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$$name SERVERS= PROCESSES=3 PYTEST='-m "not once"' tests types || exit 1; \
 	done
 
 bench-fleet: $(VENV)/.ready
