@@ -263,8 +263,6 @@ async def test_a_cancellation_at_any_moment_leaves_the_whole_object_or_nothing(b
 
 
 async def test_a_hundred_megabytes_go_through_in_constant_memory(bench: Bench) -> None:
-    if not bench.peak:
-        pytest.skip("a store in memory")
     piece = bytes(256 * 1024)
     tracemalloc.start()
     try:
@@ -279,4 +277,4 @@ async def test_a_hundred_megabytes_go_through_in_constant_memory(bench: Bench) -
     finally:
         tracemalloc.stop()
     assert saved.bytes == read == 400 * len(piece)
-    assert peak < bench.peak
+    assert peak < bench.peak or not bench.peak  # a store in memory has to hold all of it
