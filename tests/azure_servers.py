@@ -66,9 +66,12 @@ class Folder:
         return {name.removeprefix(self.prefix) for name in self.server.container.list_blob_names(name_starts_with=self.prefix)}
 
     def uncommitted(self) -> set[str]:
-        """The keys of blobs of which there are only blocks."""
+        """The keys of blobs of which there are only blocks: those of one listing that have no type of content.
+
+        Two listings, with and without them, would take a whole blob that is removed in between for one of these.
+        """
         found = self.server.container.list_blobs(name_starts_with=self.prefix, include=["uncommittedblobs"])
-        return {blob.name.removeprefix(self.prefix) for blob in found} - self.objects()
+        return {blob.name.removeprefix(self.prefix) for blob in found if blob.content_settings.content_type is None}
 
     def put(self, key: str, data: bytes, metadata: dict[str, str] | None = None) -> None:
         self.server.container.upload_blob(self.prefix + key, data, overwrite=True, metadata=metadata)
