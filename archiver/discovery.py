@@ -16,8 +16,9 @@ from typing import Any
 
 from archiver.config import BotSettings
 from archiver.errors import ApiDefect, ApiUnreachable, BudgetSpent, CredentialsRejected, DatabaseUnreachable, RateLimited
-from archiver.kore.calls import Call, CallDetails, Listing, Page, Reader, SessionsHistory, Span, sources_of
+from archiver.kore.calls import Call, CallDetails, Page, SessionsHistory, Span, sources_of
 from archiver.kore.client import KoreClient
+from archiver.kore.reader import Listing, Reader
 from archiver.observe.logs import logger
 from archiver.queue.discoveries import Discoveries, Reading
 from archiver.queue.quota import Quota

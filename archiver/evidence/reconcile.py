@@ -19,7 +19,8 @@ import asyncpg
 from archiver.config import BotSettings
 from archiver.days import day_of
 from archiver.errors import StoreError, StoreUnavailable
-from archiver.kore.calls import Call, Listing, Span
+from archiver.kore.calls import Call, Span
+from archiver.kore.reader import Listing
 from archiver.queue.database import Database
 from archiver.session import State
 from archiver.stores import Store

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archiver.errors import ApiDefect, CredentialsRejected, RateLimited
-from archiver.kore.calls import PAGE, Call, CallDetails, Listing, Reader, SessionsHistory, Source, Span
+from archiver.kore.calls import PAGE, Call, CallDetails, SessionsHistory, Source, Span
 from archiver.kore.client import KoreClient, api_session
+from archiver.kore.reader import Listing, Reader
 from archiver.simulator.platform import Simulator, SimulatorSettings
 from tests.kore.conftest import bot_of
 
