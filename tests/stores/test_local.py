@@ -19,6 +19,7 @@ from archiver.errors import StoreError, StoreUnavailable
 from archiver.stores import local_upload
 from archiver.stores.local import LocalStore
 from archiver.stores.local_upload import BLOCK
+from tests.disks import disk, remount
 
 KEY = "s1/recording/a.wav"
 PART = ".session-1.worker-2.epoch-3.part"
@@ -34,26 +35,16 @@ def files(root: Path) -> list[Path]:
     return [path for path in root.rglob("*") if not path.is_dir()]
 
 
-def remount(folder: Path, mode: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{mode}", str(folder)], check=True)
-
-
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two megabytes, where this user may mount one."""
+    """A file system of two megabytes."""
     folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, check=False)
-    if mounted.returncode != 0:
-        # CI is root, and must not pass this by.
-        assert os.geteuid() != 0, mounted.stderr
-        pytest.skip(f"may not mount: {mounted.stderr.decode(errors='replace').strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with disk(folder, "2m"):
+        yield folder
 
 
 async def test_a_disk_that_fills_up_in_the_middle_of_a_file_leaves_no_part(small_disk: Path) -> None:

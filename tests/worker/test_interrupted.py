@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 
 from archiver import worker as worker_module
 from archiver.queue.sessions import Queue
+from tests.disks import disk, remount
 
 from .conftest import Logged, Plant
 
@@ -69,20 +68,8 @@ async def test_a_cancelled_session_in_the_middle_of_its_upload(
 @pytest.fixture
 def small_disk(plant: Plant) -> Iterator[Path]:
     """The store on a file system of four megabytes."""
-    plant.root.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(plant.root)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        # Not root: without a disk of one's own there is nothing to fill. CI is root, and must not pass this by.
-        assert os.geteuid() != 0, mounted.stderr
-        pytest.skip("may not mount")
-    yield plant.root
-    subprocess.run(["umount", str(plant.root)], check=True)
-
-
-def make_room(disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    with disk(plant.root, "4m"):
+        yield plant.root
 
 
 async def test_a_disk_that_fills_up_in_the_middle_of_uploads(plant: Plant, small_disk: Path, logged: Logged) -> None:
@@ -92,7 +79,7 @@ async def test_a_disk_that_fills_up_in_the_middle_of_uploads(plant: Plant, small
         await logged.until("store_unavailable")
         await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'pending' AND reason = 'store_unavailable'")
         await plant.parts_are(0)
-        make_room(small_disk)
+        remount(small_disk, "size=64m")
         await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived' HAVING count(*) = 2", timeout=30)
         await shift.stopped()
     assert {row["failures"] for row in (await plant.sessions()).values()} == {0}
