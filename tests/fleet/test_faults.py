@@ -103,13 +103,19 @@ async def _stopped(fleet: Fleet, worker: Running) -> dict[int, int]:
 
 
 async def _leave_parts(fleet: Fleet, ids: list[int]) -> list[Path]:
-    """Temporary files that look like another worker's, next to those of these rows."""
-    parts = []
-    for row in await fleet.rows("SELECT id, session_id FROM archive_queue WHERE id = ANY ($1)", ids):
-        for folder in fleet.root.glob(f"*/*/{row['session_id']}/recording"):
-            parts.append(folder / f".session-{row['id']}.worker-999999.epoch-1.part")
-            parts[-1].write_bytes(b"somebody else's")
-    assert parts
+    """Temporary files that look like another worker's, next to those of these rows: of those that have a folder, once one has."""
+    rows = await fleet.rows("SELECT id, session_id FROM archive_queue WHERE id = ANY ($1)", ids)
+
+    async def look() -> list[Path]:
+        return [
+            folder / f".session-{row['id']}.worker-999999.epoch-1.part"
+            for row in rows
+            for folder in fleet.root.glob(f"*/*/{row['session_id']}/recording")
+        ]
+
+    parts = await eventually(look)
+    for part in parts:
+        part.write_bytes(b"somebody else's")
     return parts
 
 
