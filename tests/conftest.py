@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 
 from archiver.config import RetrySettings, Settings
@@ -25,6 +26,10 @@ from tests.s3_servers import S3Server
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a script, this run ignores Ctrl-C, and so would every command that a test ends by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A machine that is busy may stop any of us for longer than the 200 ms that Hypothesis gives one example.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 
 _numbers = itertools.count()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -83,9 +84,18 @@ def _wait_until_ready(url: str, keeper: subprocess.Popen[bytes], log: Path, answ
 
 
 def free_ports(count: int) -> list[int]:
-    """So many ports of loopback that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """So many ports of loopback that nobody listens on, none given twice. They are not of those that systems give to connections:
+    such a port may be a client's by the time that its server takes it.
+    """
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                ports.append(port)
+    return ports
+
+
+_given: set[int] = set()

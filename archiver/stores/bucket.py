@@ -281,14 +281,15 @@ class BucketStore(ABC, Generic[P, T]):
         return False
 
     async def check(self) -> str:
-        stuck, self._stuck = self._stuck, []
-        for parts, aside in stuck:
+        for left in list(self._stuck):
+            parts, aside = left
             try:
                 await self.take_back(parts, aside=aside, interrupted=False)
             except Refused as refused:
                 # Whether the store works, the trial alone decides.
-                self._stuck.append((parts, aside))
                 log.warning("upload_left_behind", store_key=parts.key, error=refused.code, told=refused.message)
+            else:
+                self._stuck.remove(left)  # only now: whatever else ends this check, the next one knows of it
         with self.translated(self._at):
             self._tried = await self.try_server()
         return f"{self._at} at {self.endpoint}, overwrites nothing"

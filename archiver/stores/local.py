@@ -111,10 +111,7 @@ class LocalStore:
     async def check(self) -> str:
         probe = f".check-{secrets.token_hex(8)}"
         payload = secrets.token_bytes(64)
-        for path in list(self._stuck):
-            # Whether the store works, the probe alone decides: the folder of such a part may be gone for good.
-            with suppress(OSError):
-                await self.hop(self.remove, path)
+        await self._tidy()  # what fills a disk goes first
         try:
             try:
                 async with self.upload(probe, part=f"{probe}.part") as upload:
@@ -129,7 +126,16 @@ class LocalStore:
                 await self.hop(partial(Path(self.name(probe)).unlink, missing_ok=True))
         if found != payload:
             raise StoreUnavailable(f"{self.root}: what was written is not what is read back")
+        await self._tidy()  # a drive may have come back in between, and a store that works is not checked again
         return f"{self.root}, {await self.free() / 1e9:.1f} GB free"
+
+    async def _tidy(self) -> None:
+        """Remove the parts that could not be removed. Whether the store works, the probe alone decides: the folder of such a part
+        may be gone for good.
+        """
+        for path in list(self._stuck):
+            with suppress(OSError):
+                await self.hop(self.remove, path)
 
     async def free(self) -> int:
         with translated(str(self.root)):

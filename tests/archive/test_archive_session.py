@@ -202,7 +202,7 @@ async def test_every_body_of_the_last_attempt_is_kept_under_its_length(trial: Tr
 
 
 async def test_a_body_that_stalls_is_given_up(trial: Trial) -> None:
-    impatient = MediaClient(MediaHosts.of(trial.bot.settings), TransferSettings(stall_timeout=timedelta(seconds=0.2)))
+    impatient = MediaClient(MediaHosts.of(trial.bot.settings), TransferSettings(stall_timeout=timedelta(seconds=1)))
     trial.bot = dataclasses.replace(trial.bot, media=impatient)
     trial.script(faulty(resumable="no", kind="stall", at=1000, **ALWAYS))
     try:

@@ -350,7 +350,7 @@ async def test_a_budget_that_is_spent_ends_the_repetition(simulator: Simulator, 
 
 async def test_an_answer_that_never_comes_is_given_up(simulator: Simulator) -> None:
     answers(simulator, {"fault": "hang"})
-    async with asking(bot_of(simulator), stall=0.05) as asker:
+    async with asking(bot_of(simulator), stall=0.5) as asker:
         with pytest.raises(ApiUnreachable) as caught:
             await asker.ask()
     assert "Timeout" in caught.value.facts["error"]

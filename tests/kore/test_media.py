@@ -423,7 +423,7 @@ async def test_a_broken_connection_is_translated(
 ) -> None:
     simulator.script({"session_id": SESSION, "recordings": [{"faults": [fault | {"times": None}]}]})
     (file,) = (await asker.ask()).files
-    async with media(stall=0.1) as client:
+    async with media(stall=0.3 if fault["kind"] == "stall" else 30) as client:
         with pytest.raises(MediaUnreachable) as caught:
             await fetched(client, file.url)
     assert caught.value.reason == reason

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -26,6 +26,8 @@ class Clock:
     def __init__(self, bench: Bench, *limits: str) -> None:
         self.quota = bench.quota("bot", *limits)
         self.calls: list[datetime] = []
+        self.passed: list[timedelta] = []
+        self.now = datetime(2000, 1, 1, tzinfo=UTC)
         self._bench = bench
         self._ahead = timedelta(0)
 
@@ -36,7 +38,9 @@ class Clock:
             self.quota.key, wanted, self.quota.windows, self.quota.limits,
         )  # fmt: skip
         assert 0 <= row["granted"] <= wanted
-        self.calls += [row["now"] + self._ahead] * row["granted"]
+        self.now = row["now"] + self._ahead
+        self.calls += [self.now] * row["granted"]
+        self.passed += [self._ahead] * row["granted"]
         return row["granted"], row["wait"]
 
     async def pass_(self, time: timedelta) -> None:
@@ -102,15 +106,17 @@ async def test_calls_are_paced_not_bunched(bench: Bench) -> None:
     clock = Clock(bench, "60/minute")
     await clock.draw_greedily(MINUTE)
     gaps = [(after - before).total_seconds() for before, after in zip(clock.calls, clock.calls[1:], strict=False)]
-    assert 55 <= len(clock.calls) <= 60
+    took = (clock.calls[-1] - clock.calls[0]) / SECOND
+    assert 55 <= len(clock.calls) <= took + 1, "a call a second at most, whatever the test itself takes"
     assert min(gaps) > 0.9
-    assert max(gaps) < 1.3
+    waits = [(after - before) / SECOND for before, after in zip(clock.passed, clock.passed[1:], strict=False)]
+    assert max(waits) < 1.3, "of the waits that were named; the rest is the machine's"
 
 
 async def test_a_large_budget_has_a_burst_of_a_hundredth(bench: Bench) -> None:
     clock = Clock(bench, "6000/hour")
     assert (await clock.draw(1000))[0] == 60
-    assert (await clock.draw(1000))[0] == 0
+    assert (await clock.draw(1000))[0] <= (clock.now - clock.calls[0]) / SECOND * 2, "and then its pace of less than two a second"
     await clock.pass_(HOUR)
     assert (await clock.draw(1000))[0] == 60, "what was not used is not saved up"
 
@@ -137,10 +143,13 @@ async def test_a_draw_after_the_named_wait_succeeds_and_well_before_it_does_not(
             await clock.pass_(wait)
             continue
         waited += 1
+        due = clock.now + wait
         await clock.pass_(wait * 0.9)
-        assert (await clock.draw())[0] == 0, wait
-        await clock.pass_(wait * 0.1)
-        assert (await clock.draw())[0] == 1, wait
+        early, _ = await clock.draw()
+        assert early == 0 or clock.now >= due, wait  # on a slow machine the rest may have passed meanwhile
+        if not early:
+            await clock.pass_(wait * 0.1)
+            assert (await clock.draw())[0] == 1, wait
     assert waited > 3
 
 
@@ -240,7 +249,7 @@ async def test_the_first_wait_is_a_minute_at_most_too(bench: Bench) -> None:
 
 async def test_one_refusal_met_by_many_calls_counts_once(bench: Bench) -> None:
     quota = bench.quota()
-    for _ in range(16):
+    for _ in range(4):
         assert (await quota.block(None)).total_seconds() <= 2
     await unblock(bench)
     assert 2 < (await quota.block(None)).total_seconds() <= 4
@@ -289,7 +298,7 @@ async def test_a_block_holds_for_every_worker_also_without_limits(bench: Bench) 
 
 async def test_a_short_wait_is_waited(bench: Bench) -> None:
     quota = bench.quota()
-    await quota.block(timedelta(milliseconds=300))
     before = await bench.queue.clock()
+    await quota.block(timedelta(milliseconds=300))
     await quota.draw()
-    assert await bench.queue.clock() - before > timedelta(milliseconds=200)
+    assert await bench.queue.clock() - before >= timedelta(milliseconds=300)

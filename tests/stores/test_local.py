@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -259,6 +260,31 @@ async def test_a_folder_that_vanishes_under_an_upload_is_cleaned_when_it_is_back
         root.unlink()
     (tmp_path / "aside").rename(root)
     assert [path.name for path in files(root)] == [PART]
+    await store.check()
+    assert files(root) == []
+
+
+async def test_a_drive_that_comes_back_in_the_middle_of_a_check_is_tidied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store works, and so it may never be checked again."""
+    root, aside = tmp_path / "store", tmp_path / "aside"
+    store = LocalStore(root, Buffers(2**26))
+
+    async def vanish() -> None:
+        async with store.upload(KEY, part=PART) as upload:
+            await upload.write(bytes(BLOCK))
+            root.rename(aside)
+
+    with pytest.raises(StoreUnavailable):
+        await vanish()
+    usual = LocalStore.upload
+
+    def back(self: LocalStore, key: str, **options: Any) -> Any:
+        aside.rename(root)
+        return usual(self, key, **options)
+
+    monkeypatch.setattr(LocalStore, "upload", back)
     await store.check()
     assert files(root) == []
 

@@ -385,6 +385,22 @@ async def test_what_could_not_be_taken_back_is_taken_back_by_the_next_check(shak
     assert shaky.objects() == set()
 
 
+async def test_a_check_that_is_broken_off_forgets_nothing_that_is_to_be_taken_back(shaky: S3Bench, proxy: Proxy) -> None:
+    for key in ("a.wav", "b.wav"):
+        proxy.add(Fault("Abort", times=3, answer=error(503, "SlowDown")))
+        async with shaky.store.upload(key, part=PART) as upload:
+            await upload.write(LONG_BODY)
+    assert shaky.objects() == {"a.wav (in parts)", "b.wav (in parts)"}
+    fault = proxy.add(Fault("Abort", hold=asyncio.Event()))
+    check = asyncio.create_task(shaky.store.check())
+    await asyncio.wait_for(fault.reached.wait(), 10)
+    check.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await check
+    await shaky.store.check()
+    assert shaky.objects() == set()
+
+
 # --- what passes
 
 
@@ -470,7 +486,7 @@ async def test_what_lasts_is_an_unavailable_store(shaky: S3Bench, proxy: Proxy) 
 
 async def test_a_server_that_hangs_is_given_up(shaky: S3Bench, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that takes no more bytes: aiohttp has no limit for that."""
-    monkeypatch.setattr("archiver.stores.wire.STALL_SECONDS", 0.3)
+    monkeypatch.setattr("archiver.stores.wire.STALL_SECONDS", 2.0)
     proxy.add(Fault("Part 1", hold=asyncio.Event()))
     assert (await keep(shaky, LONG_BODY)).sha256 == sha256(LONG_BODY)
     assert proxy.count("Part 1") == 2

@@ -215,7 +215,7 @@ async def test_a_rest_that_is_longer_than_promised_is_cut_off() -> None:
 
 async def test_a_body_that_breaks_behind_its_last_byte_is_whole() -> None:
     """Chunks without their end: all that was promised has come."""
-    async with dripping(len(BODY), 3600) as raw, media(stall_timeout="200ms") as client:
+    async with dripping(len(BODY), 3600) as raw, media(stall_timeout="1s") as client:
         body = await fetch(client, Urls(f"{raw.url}/a"))
     assert body.breaks == 0
 
@@ -327,14 +327,14 @@ async def dripping(size: int, pause: float) -> AsyncIterator[RawServer]:
 
 
 async def test_a_body_that_trickles_is_given_up_though_it_never_stalls() -> None:
-    async with dripping(10, 0.02) as raw, media(stall_timeout="300ms", min_rate="64KiB") as client:
+    async with dripping(10, 0.02) as raw, media(stall_timeout="1s", min_rate="64KiB") as client:
         with pytest.raises(MediaUnreachable) as caught:
             await fetch(client, Urls(f"{raw.url}/a"))
     assert caught.value.reason == "recording_slow"
 
 
 async def test_a_body_that_is_slow_but_fast_enough_has_all_the_time_it_needs() -> None:
-    async with dripping(100_000, 0.1) as raw, media(stall_timeout="300ms", min_rate="64KiB") as client:
+    async with dripping(25_000, 0.05) as raw, media(stall_timeout="1s", min_rate="64KiB") as client:
         await fetch(client, Urls(f"{raw.url}/a"))
 
 

@@ -116,8 +116,8 @@ async def test_a_rate_limit_blocks_the_bot_for_everyone_and_costs_no_attempt(pla
     plant.simulator.script({"session_id": limited, "answers": answers})
     await plant.enqueue(limited)
     async with plant.shift() as first, plant.shift() as second:
-        told = await logged.until("rate_limited")
         began = time.monotonic()
+        told = await logged.until("rate_limited")
         assert 1.5 < told["wait_seconds"] <= 2.1
         calls = plant.simulator.report()["api"]["calls"]
         await plant.scripted(10)

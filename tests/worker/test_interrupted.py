@@ -23,7 +23,7 @@ STALLED = {"audio": {"bytes": 3_000_000}, "faults": [{"kind": "stall", "at": 2_5
 async def nothing_stays(plant: Plant, **states: int) -> None:
     """After the next start, which archives what is still to be archived."""
     assert not [name for name in plant.files() if not name.endswith(".part")], "a part of a recording is visible"
-    assert (await plant.drained(plant.settings(worker={"lease_seconds": 1}))).complete
+    assert (await plant.drained(plant.settings(worker={"lease_seconds": 2}))).complete
     assert await plant.states() == states
     assert plant.parts() == []
     await plant.assert_accounted_for()
@@ -32,7 +32,7 @@ async def nothing_stays(plant: Plant, **states: int) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 async def test_a_signal_in_the_middle_of_uploads(plant: Plant, number: signal.Signals) -> None:
     await plant.scripted(3, **STALLED)
-    config = plant.config_file(lease_seconds=1, drain_grace_seconds=0.2)
+    config = plant.config_file(lease_seconds=2, drain_grace_seconds=0.2)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "archiver", "--config", str(config), "worker", "--drain",
         stderr=asyncio.subprocess.DEVNULL,

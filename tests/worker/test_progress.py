@@ -85,7 +85,7 @@ async def test_a_database_that_is_away_keeps_no_transfer_waiting(plant: Plant, t
     """The column is away, and so every write fails; the transfer goes on, and the worker keeps its lease."""
     await plant.rows("ALTER TABLE archive_workers RENAME COLUMN progress TO elsewhere")
     await plant.scripted(1, audio={"bytes": 60_000}, faults=[SLOW])
-    async with plant.shift(plant.settings(worker={"lease_seconds": 1}), drain=True) as shift:
+    async with plant.shift(plant.settings(worker={"lease_seconds": 2}), drain=True) as shift:
         assert (await shift.ended()).complete
     assert len(told.named("progress_not_written")) > 1
     assert shift.worker.tally.lost == 0
