@@ -51,14 +51,7 @@ def joined(
         fcntl.flock(starting, fcntl.LOCK_EX)
         fcntl.flock(users, fcntl.LOCK_SH)
         if not (folder / "url").exists():
-            (port,) = free_ports(1)
-            url = f"http://127.0.0.1:{port}"
-            keeper = subprocess.Popen(
-                [sys.executable, "-m", "tests.server_keeper", str(folder), *command(port)],
-                cwd=ROOT, env={**os.environ, **(environment or {})}, start_new_session=True,
-            )  # fmt: skip
-            _keepers.append(keeper)
-            _wait_until_ready(url, keeper, folder / "server.log", ready.answers)
+            url = _started(folder, command, ready, environment or {})
             ready.then(url)
             (folder / "url").write_text(url)
         url = (folder / "url").read_text()
@@ -66,11 +59,27 @@ def joined(
         yield url
 
 
-def _wait_until_ready(url: str, keeper: subprocess.Popen[bytes], log: Path, answers: Collection[int]) -> None:
-    """A server says in no way of its own when it is ready: it is asked until it answers as its kind does."""
+def _started(folder: Path, command: Callable[[int], list[str]], ready: Ready, environment: Mapping[str, str]) -> str:
+    """The URL of a server that answers. One whose port was taken meanwhile ends at once, and is tried at another."""
+    for _ in range(3):
+        (port,) = free_ports(1)
+        url = f"http://127.0.0.1:{port}"
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "tests.server_keeper", str(folder), *command(port)],
+            cwd=ROOT, env={**os.environ, **environment}, start_new_session=True,
+        )  # fmt: skip
+        _keepers.append(keeper)
+        if _answers(url, keeper, folder / "server.log", ready.answers):
+            return url
+    pytest.fail(f"it ends by itself: {(folder / 'server.log').read_text(errors='replace')[-3000:]}", pytrace=False)
+
+
+def _answers(url: str, keeper: subprocess.Popen[bytes], log: Path, answers: Collection[int]) -> bool:
+    """Whether it comes to answer as its kind does, which is how it says that it is ready; False if it ends before."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
-        assert keeper.poll() is None, log.read_text(errors="replace")[-3000:]
+        if keeper.poll() is not None:
+            return False
         with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
             try:
                 status = urllib.request.urlopen(f"{url}/", timeout=2).status
@@ -78,7 +87,7 @@ def _wait_until_ready(url: str, keeper: subprocess.Popen[bytes], log: Path, answ
                 error.close()
                 status = error.code
             if status in answers:
-                return
+                return True
         time.sleep(0.05)
     pytest.fail(f"no answer of {url} for {READY_SECONDS} s: {log.read_text(errors='replace')[-3000:]}", pytrace=False)
 

@@ -161,14 +161,18 @@ async def test_ctrl_c_ends_a_demo_and_everything_that_it_started(blank: Program,
     async def underway() -> bool:
         return output.joinpath("postgres").exists() if moment == "while it starts" else any(output.glob("recordings/**/*.wav"))
 
-    await eventually(underway)
+    await eventually(underway, timeout=60)
     port = int((await _line(running, r"simulated platform on http://127\.0\.0\.1:(\d+)"))[1])
     os.killpg(running.process.pid, signal.SIGINT)  # as a terminal does: to all of them
-    result = await running.ended(timeout=20)
+    result = await running.ended(timeout=40)
 
     assert result.code == 130
     assert "Traceback" not in result.stderr
-    assert _processes_of(output) == []
+
+    async def gone() -> bool:
+        return _processes_of(output) == []
+
+    await eventually(gone, timeout=60)  # initdb goes on to its end, for which the command waits for ten seconds at most
     assert not _open(port)
     service = output / "postgres/pg_service.conf"
     assert not service.exists() or not _open(int(re.findall(r"port=(\d+)", service.read_text())[0]))

@@ -17,11 +17,11 @@ from archiver.simulator.platform import Simulator
 from tests.acceptance.conftest import Program, Running, eventually
 
 ESCAPE = "\x1b[31m\x9b2J\u202e[bold]:bug:"
-SIZE, PACE = 2_400_000, 300_000
+SIZE, PACE = 4_500_000, 300_000
 
 
 async def on_its_way(archiver: Program, simulator: Simulator) -> Running:
-    """A worker with one recording that takes eight seconds."""
+    """A worker with one recording that takes fifteen seconds."""
     recording = {"file_name": "long.wav", "audio": {"bytes": SIZE}, "faults": [{"kind": "slow", "bytes_per_second": PACE}]}
     simulator.script({"session_id": "large", "recordings": [recording]})
     await archiver("enqueue", "large")
@@ -61,7 +61,8 @@ class Screen:
         async def look() -> bytes | None:
             with suppress(OSError):  # nothing yet
                 self.drawn.extend(os.read(self._descriptor, 65536))
-            return bytes(self.drawn) if found(bytes(self.drawn)) else None
+            whole = bytes(self.drawn).rpartition(b"\n")[0]  # a frame may come in pieces
+            return whole if found(whole) else None
 
         drawn = await eventually(look)
         assert drawn is not None
@@ -115,7 +116,7 @@ async def test_a_recording_on_its_way_is_in_the_status_until_it_is_stored(archiv
     assert same["transfers"][0].items() >= {"session_id": "large", "total": SIZE}.items()
     human = (await archiver("status")).stdout
     assert "long.wav" in human
-    assert "of 2.4 MB" in human
+    assert "of 4.5 MB" in human
 
     await worker.logged("session_archived")
 
@@ -135,7 +136,7 @@ async def test_a_watch_on_a_terminal_and_one_elsewhere_show_it(archiver: Program
     await on_its_way(archiver, simulator)
     line = await archiver.start("status", "--watch", "--every", "100ms")
     async with watched(archiver) as screen:
-        drawn = await screen.shows(lambda drawn: b"long.wav" in drawn and b"of 2.4 MB" in drawn)
+        drawn = await screen.shows(lambda drawn: b"long.wav" in drawn and b"of 4.5 MB" in drawn)
     assert b"large" in drawn
     assert b" %" in drawn
     assert b"kB" in drawn
@@ -145,7 +146,7 @@ async def test_a_watch_on_a_terminal_and_one_elsewhere_show_it(archiver: Program
 
     await eventually(told)
     (found, *_) = [one for one in line.stdout.splitlines() if "; transfers" in one]
-    assert " of 2.4 MB, " in found
+    assert " of 4.5 MB, " in found
     assert "kB/s" in found
 
 

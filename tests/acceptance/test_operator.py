@@ -269,7 +269,7 @@ async def test_a_look_with_another_configuration_does_not_change_where_rows_with
     data["database"]["url"] = f"embedded:{archiver.folder / 'pg'}"
     archiver.configure(data)
     worker = await archiver.start("worker")
-    await worker.logged("worker_started")
+    await worker.logged("worker_started", timeout=60)
     data["bots"][0]["name"] = "other"
     archiver.configure(data, "other.toml")
     assert (await archiver("status")).code == 0

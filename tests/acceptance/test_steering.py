@@ -148,7 +148,9 @@ async def test_a_watch_redraws_a_terminal(archiver: Program) -> None:
         process.send_signal(signal.SIGINT)
         async with asyncio.timeout(20):
             _, stderr = await process.communicate()
-        await redrawn()
+        with suppress(OSError):  # nothing more
+            while more := os.read(ours, 65536):
+                drawn.extend(more)
     finally:
         if process.returncode is None:
             process.kill()

@@ -155,10 +155,10 @@ async def test_a_running_worker_archives_a_row_that_another_program_inserts(
     await sql.execute(PLAIN_INSERT)
     await sql.execute(PLAIN_INSERT)
 
-    archived = await running.logged("session_archived", timeout=5)
+    archived = await running.logged("session_archived")
     assert (archived["session"], archived["bot"], archived["attempt"]) == ("65e7133a3242653c58d70001", "bot", 1)
     took = await sql.fetchval("SELECT extract(epoch FROM finished_at - enqueued_at)::float8 FROM archive_sessions")
-    assert took < 2
+    assert took < 10
     stored = await sql.fetchrow("SELECT store_key, sha256 FROM archived_recordings")
     assert [stored["sha256"]] == simulator.sha256_of("65e7133a3242653c58d70001")
     assert (archiver.folder / "store" / stored["store_key"]).is_file()
@@ -177,9 +177,9 @@ async def _busy(archiver: Program, simulator: Simulator, seconds: float) -> Any:
     simulator.script(slow("slow", seconds))
     simulator.script({"session_id": "later"})
     await archiver("enqueue", "slow")
+    await archiver("enqueue", "later")  # its turn comes after: there is one slot
     running = await archiver.start("worker", environment={"ARCHIVER_WORKER__CONCURRENCY": "1"})
     await simulator.wait_for(lambda report: report["media"]["requests"] > 0)
-    await archiver("enqueue", "later")
     return running
 
 
@@ -194,13 +194,17 @@ async def test_a_signal_stops_a_worker_after_what_runs(
     assert (await archiver("status", "--json")).document["workers"] == []
 
 
-async def test_a_second_signal_hands_back_at_once(archiver: Program, simulator: Simulator, sql: Any) -> None:
+async def test_a_second_signal_hands_back_at_once(
+    archiver: Program, data: dict[str, Any], simulator: Simulator, sql: Any
+) -> None:
+    data["worker"]["drain_grace_seconds"] = 60
+    archiver.configure(data)
     running = await _busy(archiver, simulator, 60)
     running.send(signal.SIGTERM)
     await running.logged("worker_stopping")
     running.send(signal.SIGTERM)
 
-    result = await running.ended(timeout=4)  # well within the grace of 5 s
+    result = await running.ended(timeout=30)  # well within the grace
 
     assert result.code == 143
     assert await counts(sql) == {"pending": 2}

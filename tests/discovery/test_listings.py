@@ -73,7 +73,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 async def test_a_refusal_for_the_rate_is_waited_out(plant: Plant) -> None:
-    plant.simulator.settings.account_rate_limits = ("4/second",)
+    plant.simulator.settings.account_rate_limits = ("2/second",)
     found = await plant.discovery.run((await plant.listings())["bot"], SPAN, purpose="discover")
     assert (found.calls, found.added, await plant.count()) == (900, 900, 900)
     assert plant.simulator.report()["listings"]["rate_limited"] > 0
@@ -103,7 +103,7 @@ async def test_a_long_wait_for_the_budget_is_told(plant: Plant, monkeypatch: pyt
 
 
 async def test_bots_of_one_account_share_its_budget(plant: Plant) -> None:
-    plant.simulator.settings.account_rate_limits = ("12/second",)
+    plant.simulator.settings.account_rate_limits = ("15/second",)
     listings = await plant.listings("one", "two", account_rate_limits=["12/second"])
     await asyncio.gather(*(plant.discovery.run(each, SPAN, purpose="discover") for each in listings.values()))
     assert await plant.count() == 1800
@@ -111,12 +111,12 @@ async def test_bots_of_one_account_share_its_budget(plant: Plant) -> None:
 
 
 async def test_the_sessions_history_gives_way_while_sessions_are_due(plant: Plant, pauses: list[float]) -> None:
-    listings = (await plant.listings(discovery="sessions", rate_limits=["6000/minute", "180000/hour"]))["bot"]
+    listings = (await plant.listings(discovery="sessions", rate_limits=["6000/minute", "18000/hour"]))["bot"]
     await plant.discovery.run(listings, SPAN, purpose="discover")
     assert not pauses, "nothing was due that anybody could do"
     await plant.queue.start_worker(host="here", pid=1, version="0", lease=timedelta(minutes=5), bots=["bot"])
     await plant.discovery.run(listings, SPAN, purpose="discover", afresh=True)
-    pace = 3600 / 180000
+    pace = 3600 / 18000
     assert pauses
     assert all(0 <= pause <= SHARE * pace for pause in pauses)
     assert max(pauses) > SHARE * pace / 2

@@ -25,7 +25,7 @@ from tests.conftest import settings_data
 SESSIONS = 2000
 WORKERS = 3
 LEASE_SECONDS = 3.0
-BOUND_SECONDS = LEASE_SECONDS + 7
+BOUND_SECONDS = LEASE_SECONDS + 17
 """How soon after a fault the fleet has to work as before. It takes a second or two where the machine is not busy otherwise."""
 
 BYTES = 2000
@@ -103,9 +103,7 @@ class Fleet:
         """Let the platform and the queue know these sessions, of one recording each."""
         fault = {"kind": "slow", "bytes_per_second": PACE, "times": None}
         for number in range(first, last):
-            audio = {"bytes": BYTES, "seed": number}
-            recording = {"file_name": "a.wav", "audio": audio, "faults": [fault]}
-            self.simulator.script({"session_id": f"s{number:04}", "recordings": [recording]})
+            self._script(number, fault)
         await self.rows(
             """INSERT INTO archive_queue (bot, session_id, priority)
                SELECT 'bot', 's' || to_char(n, 'FM0000'), $3 FROM generate_series($1::integer, $2::integer - 1) n""",
@@ -119,6 +117,16 @@ class Fleet:
         self.workers += started
         for worker in started:
             await worker.printed("worker_started", timeout=60)
+
+    async def slow_down(self, ids: Iterable[int]) -> None:
+        """Whoever has these sessions next is at work on them for a second, which can be seen."""
+        fault = {"kind": "slow", "bytes_per_second": BYTES, "times": None}
+        for row in await self.rows("SELECT session_id FROM archive_queue WHERE id = ANY ($1)", list(ids)):
+            self._script(int(row["session_id"][1:]), fault)
+
+    def _script(self, number: int, fault: dict[str, Any]) -> None:
+        recording = {"file_name": "a.wav", "audio": {"bytes": BYTES, "seed": number}, "faults": [fault]}
+        self.simulator.script({"session_id": f"s{number:04}", "recordings": [recording]})
 
     def hurt(self) -> None:
         """The fault begins now: up to here the rate is as it should be."""

@@ -66,6 +66,8 @@ async def test_a_worker_comes_back_whose_sessions_others_have_taken_over(fleet: 
         if others == "done_with_them":
             await _held_up(fleet, dead, line)
         held = await _stopped(fleet, dead)
+        if others == "at_work_on_them":
+            await fleet.slow_down(held)
         wanted = "q.epoch >= h.epoch + 2 AND q.state = 'claimed'"
         wanted = f"bool_or({wanted})" if others == "at_work_on_them" else "bool_and(q.state = 'archived')"
         await fleet.until(HELD + wanted, list(held), list(held.values()))
