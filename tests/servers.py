@@ -25,6 +25,9 @@ READY_SECONDS = 60
 _keepers: list[subprocess.Popen[bytes]] = []
 """They outlive those who start them, as others may still need the server."""
 
+_given: set[int] = set()
+"""The ports that `free_ports` has told of."""
+
 
 @dataclass(frozen=True)
 class Ready:
@@ -105,6 +108,3 @@ def free_ports(count: int) -> list[int]:
                 _given.add(port)
                 ports.append(port)
     return ports
-
-
-_given: set[int] = set()

@@ -272,7 +272,7 @@ async def test_a_reading_that_was_killed_goes_on(blank: Program, data: dict[str,
     [found] = whole.document["bots"]
     assert found["resumed"]
     assert found["calls"] == 200
-    assert simulator.report()["listings"]["get_sessions"] < 2 * asked + 24
+    assert simulator.report()["listings"]["get_sessions"] < 2 * asked + 16
     assert await sql.fetchval("SELECT count(*) FROM archive_queue") == 200
     assert simulator.report()["api"]["rate_limited"] == 0
 

@@ -103,7 +103,7 @@ async def test_a_long_wait_for_the_budget_is_told(plant: Plant, monkeypatch: pyt
 
 
 async def test_bots_of_one_account_share_its_budget(plant: Plant) -> None:
-    plant.simulator.settings.account_rate_limits = ("15/second",)
+    plant.simulator.settings.account_rate_limits = ("12/second",)
     listings = await plant.listings("one", "two", account_rate_limits=["12/second"])
     await asyncio.gather(*(plant.discovery.run(each, SPAN, purpose="discover") for each in listings.values()))
     assert await plant.count() == 1800

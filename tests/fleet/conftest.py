@@ -25,7 +25,7 @@ from tests.conftest import settings_data
 SESSIONS = 2000
 WORKERS = 3
 LEASE_SECONDS = 3.0
-BOUND_SECONDS = LEASE_SECONDS + 17
+BOUND_SECONDS = LEASE_SECONDS + 7
 """How soon after a fault the fleet has to work as before. It takes a second or two where the machine is not busy otherwise."""
 
 BYTES = 2000

@@ -28,7 +28,7 @@ async def test_leaving_drops_hung_stalled_slow_and_idle_connections_at_once(http
         tasks.append(asyncio.create_task(client.ask("hung")))
         await sim.wait_for(lambda report: report["api"]["calls"] == 2 and report["media"]["bytes"] > 10)
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 0.5
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(outcome, aiohttp.ClientError) for outcome in outcomes), outcomes
     with pytest.raises(aiohttp.ClientConnectorError):
@@ -43,7 +43,7 @@ async def test_leaving_does_not_wait_for_a_client_that_reads_nothing(http: aioht
             assert response.content_length == 200_000_000
             began = time.monotonic()
             await sim.__aexit__(None, None, None)
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 0.5
 
 
 async def test_a_client_that_goes_ends_its_hung_request(client: Client) -> None:
