@@ -22,6 +22,7 @@ import pytest
 
 from archiver.errors import EmbeddedUnavailable
 from archiver.queue import embedded
+from archiver.queue import keeper as keeper_script
 from archiver.queue.embedded import embedded_postgres
 
 if TYPE_CHECKING:
@@ -323,7 +324,7 @@ async def test_everything_killed_while_the_cluster_is_made(path: Path, patience:
             while not (path / "password").exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         await asyncio.sleep(patience)  # the point is to hit the making at different places
-        found = subprocess.run(["pgrep", "-f", f"embedded.py {path}"], capture_output=True, text=True, check=False)
+        found = subprocess.run(["pgrep", "-f", f"keeper.py {path}"], capture_output=True, text=True, check=False)
         for pid in map(int, found.stdout.split()):
             os.kill(pid, signal.SIGKILL)
         await other.end(signal.SIGKILL)
@@ -335,10 +336,10 @@ async def test_the_log_is_bounded(path: Path) -> None:
     async with embedded_postgres(path):
         pass
     with (path / "log").open("a") as log:
-        log.truncate(embedded.LOG_BYTES + 1)
+        log.truncate(keeper_script.LOG_BYTES + 1)
     async with embedded_postgres(path):
         pass
-    assert (path / "log.1").stat().st_size > embedded.LOG_BYTES
+    assert (path / "log.1").stat().st_size > keeper_script.LOG_BYTES
     assert (path / "log").stat().st_size < 10_000
 
 
@@ -393,7 +394,7 @@ async def test_as_an_ordinary_user(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     os.chown(home, nobody.pw_uid, nobody.pw_gid)
-    async with command(home / "pg", embedded._becoming(nobody.pw_uid, nobody.pw_gid, 2)) as other:
+    async with command(home / "pg", keeper_script._becoming(nobody.pw_uid, nobody.pw_gid, 2)) as other:
         assert await ask(await other.dsn(), "select 1") == 1
         assert set(status(keeper(home / "pg"), "Uid").split()) == {str(nobody.pw_uid)}
         await other.end(signal.SIGINT)
