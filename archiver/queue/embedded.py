@@ -24,8 +24,13 @@ What holds:
 - It listens on 127.0.0.1 only, wants a password (PATH/password, mode 0600), and syncs every commit. While it runs,
   `PGSERVICEFILE=PATH/pg_service.conf psql service=archiver` connects. PATH/data/postgresql.conf is yours to tune.
 - PATH must be new, empty or ours: in a folder with other content nothing is written, and nobody's ownership changes.
-- Started by root, Postgres runs as the owner of PATH or, where that is root, as `nobody`, and PATH with its content
-  belongs to that account. Parents are not touched: where one is closed, Postgres keeps one capability, to get past it.
+- Started by root, Postgres runs as the owner of PATH, and all of PATH is that account's; where PATH is root's, as `nobody`,
+  and PATH with every file directly in it is root's own: only PATH/data is the account's. The keeper gives up root, too, as soon
+  as the server runs: it keeps open files, no right to any. Parents are not touched: where one is closed, Postgres keeps one
+  capability, to get past it.
+- No file in PATH is opened through a link, or is used that belongs to somebody else: nobody who can write to PATH can make us
+  read, change or give away a file elsewhere. What `nobody` can do to PATH/data, it can do to the database, whoever runs it: an
+  account that serves for nothing else (`chown ACCOUNT PATH`) is the better one.
 """
 
 from __future__ import annotations
@@ -43,18 +48,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archiver.queue import keeper
-from archiver.queue.keeper import (
-    POLL_SECONDS,
-    STOP_SECONDS,
-    Problem,
-    _account,
-    bound_log,
-    describe,
-    lock,
-    open_file,
-    opened,
-    port_if_ready,
-)
+from archiver.queue.keeper import POLL_SECONDS, STOP_SECONDS, Folder, Problem, bound_log, describe, lock, port_if_ready
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -113,13 +107,14 @@ class _User:
         with self._joining:
             try:
                 pginstall = _pginstall()
-                self._prepare_folder()
-                self._place = open_file(self._path / "users.lock")
-                self._wait_for(self._place, fcntl.LOCK_SH, STOP_SECONDS + 15, "the server does not finish stopping")
-                with opened(self._path / "start.lock") as start:
-                    self._wait_for(start, fcntl.LOCK_EX, START_SECONDS + 15, "another command is still starting the server")
-                    port = self._join_or_start(pginstall)
-                password = (self._path / "password").read_text()
+                self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with Folder(self._path) as folder:
+                    self._place = folder.open("users.lock")
+                    self._wait_for(self._place, fcntl.LOCK_SH, STOP_SECONDS + 15, "the server does not finish stopping")
+                    with folder.opened("start.lock") as start:
+                        self._wait_for(start, fcntl.LOCK_EX, START_SECONDS + 15, "another command is still starting the server")
+                        port = self._join_or_start(folder, pginstall)
+                    password = folder.read("password")
             except (OSError, Problem) as error:
                 raise self._unavailable(**describe(error, self._path)) from error
         remember_secret(password)
@@ -131,9 +126,9 @@ class _User:
             if self._place is None or not self._free("server.lock"):
                 return
             try:
-                with opened(self._path / "start.lock") as start:
+                with Folder(self._path) as folder, folder.opened("start.lock") as start:
                     self._wait_for(start, fcntl.LOCK_EX, START_SECONDS + 15, "another command is still starting the server")
-                    self._join_or_start(_pginstall())
+                    self._join_or_start(folder, _pginstall())
             except (OSError, Problem) as error:
                 raise self._unavailable(**describe(error, self._path)) from error
 
@@ -154,39 +149,31 @@ class _User:
                 time.sleep(POLL_SECONDS)
 
     def _free(self, name: str) -> bool:
-        with opened(self._path / name) as fd:
+        with Folder(self._path) as folder, folder.opened(name) as fd:
             return lock(fd, fcntl.LOCK_SH)
 
     def _others(self) -> bool:
         """Whether there are users. start.lock keeps others from looking at the same time and being taken for users."""
-        with opened(self._path / "start.lock") as start, opened(self._path / "users.lock") as users:
+        with Folder(self._path) as folder, folder.opened("start.lock") as start, folder.opened("users.lock") as users:
             if not lock(start, fcntl.LOCK_EX) or lock(users, fcntl.LOCK_EX):
                 return False
             return lock(users, fcntl.LOCK_SH)  # not even this: the keeper has it, there are none
 
-    def _prepare_folder(self) -> None:
-        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = {entry.name for entry in self._path.iterdir()} - {"lost+found"}
-        if found and "users.lock" not in found:
-            raise Problem(f"{self._path} holds files, but no database of ours", "choose a new or an empty folder")
-        if os.geteuid() == 0 and self._path.stat().st_uid == 0:
-            os.chown(self._path, *_account(self._path))
-
-    def _join_or_start(self, pginstall: Path) -> int:
+    def _join_or_start(self, folder: Folder, pginstall: Path) -> int:
         deadline = time.monotonic() + STOP_SECONDS
         while True:
-            with opened(self._path / "server.lock") as server:
+            with folder.opened("server.lock") as server:
                 if lock(server, fcntl.LOCK_EX):
-                    return self._start(pginstall, server)
-            port = port_if_ready(self._path)
+                    return self._start(folder, pginstall, server)
+            port = port_if_ready(folder)
             if port is not None and not self._free("keeper.lock"):
                 return port
             self._pause(deadline, "a former server neither answers nor ends")
 
-    def _start(self, pginstall: Path, server: int) -> int:
+    def _start(self, folder: Folder, pginstall: Path, server: int) -> int:
         """Start a keeper, hand it our lock on the server, and wait for its word."""
-        with opened(self._path / "log", os.O_RDWR | os.O_APPEND) as log:
-            bound_log(self._path, log)
+        with folder.opened("log", os.O_RDWR | os.O_APPEND) as log, folder.opened("log.1") as old:
+            bound_log(log, old)
             self._log_from = seen = os.fstat(log).st_size
             command = [sys.executable, "-I", "-S", keeper.__file__, str(self._path), str(pginstall), str(server)]
             streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": log}
@@ -220,9 +207,9 @@ class _User:
 
         tail: list[str] = []
         if self._log_from is not None:  # what this start has written
-            with contextlib.suppress(OSError), (self._path / "log").open("rb") as log:
-                log.seek(max(self._log_from, log.seek(0, os.SEEK_END) - 4000))
-                tail = log.read().decode(errors="replace").splitlines()[-15:]
+            with contextlib.suppress(OSError, Problem), Folder(self._path) as folder, folder.opened("log") as log:
+                text = os.pread(log, 4000, max(self._log_from, os.fstat(log).st_size - 4000))
+                tail = text.decode(errors="replace").splitlines()[-15:]
         why = next((line for line in tail if "FATAL:" in line or "error:" in line), "")
         message = f"{message}: {why}" if why else message
         hint = hint or (f"see {self._path}/log" if tail else "choose another folder")

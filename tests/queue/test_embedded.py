@@ -9,6 +9,7 @@ import fcntl
 import importlib.util
 import os
 import pwd
+import re
 import signal
 import socket
 import stat
@@ -99,6 +100,10 @@ def keeper(path: Path) -> int:
     return int(status(postmaster(path), "PPid"))
 
 
+def an_account() -> pwd.struct_passwd:
+    return next(entry for entry in pwd.getpwall() if entry.pw_uid not in (0, pwd.getpwnam("nobody").pw_uid))
+
+
 class Command:
     """A user in another process: `dsn` once it has joined."""
 
@@ -159,10 +164,13 @@ async def test_first_start(path: Path) -> None:
             env={"PGSERVICEFILE": str(path / "pg_service.conf")},
         )
         assert (await asyncio.wait_for(psql.communicate(), 20))[0] == b"archiver\n"
+        for pid in (postmaster(path), keeper(path)):
+            limits = Path(f"/proc/{pid}/limits").read_text()
+            assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE), "a core would have passwords in it"
     modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in path.iterdir()}
     assert modes.pop("data") == 0o700
     assert set(modes.values()) == {0o600}
-    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.stat().st_mode) in (0o700, 0o710), "nothing for others; as root, a way through for the server"
 
 
 async def test_data_survives_a_stop(path: Path) -> None:
@@ -361,12 +369,13 @@ async def test_as_root_below_a_closed_folder(tmp_path: Path) -> None:
         held = {name: int(status(process, name), 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
         assert set(held.values()) in ({1 << 2}, {1 << 1}), "one capability, CAP_DAC_READ_SEARCH if possible"
         assert status(process, "NoNewPrivs") == "1"
+        assert stat.S_IMODE((closed / "pg").stat().st_mode) == 0o700, "nobody else gets at what such a server runs on"
     assert [(folder.stat().st_mode, folder.stat().st_uid) for folder in parents] == before
 
 
 @as_root
 async def test_as_root_in_the_folder_of_an_account(tmp_path: Path) -> None:
-    owner = next(entry for entry in pwd.getpwall() if entry.pw_uid not in (0, pwd.getpwnam("nobody").pw_uid))
+    owner = an_account()
     path = tmp_path / "pg"
     path.mkdir()
     os.chown(path, owner.pw_uid, owner.pw_gid)
@@ -389,19 +398,98 @@ async def test_as_root_a_copy_made_by_root(path: Path, tmp_path: Path) -> None:
 
 @as_root
 async def test_as_an_ordinary_user(tmp_path: Path) -> None:
-    """The interpreter and the folder may be closed to `nobody`; the capability stands in for a home of its own."""
-    nobody = pwd.getpwnam("nobody")
+    """The interpreter and the folder may be closed to it; the capability stands in for a home of its own."""
+    owner = an_account()
     home = tmp_path / "home"
     home.mkdir()
-    os.chown(home, nobody.pw_uid, nobody.pw_gid)
-    async with command(home / "pg", keeper_script._becoming(nobody.pw_uid, nobody.pw_gid, 2)) as other:
+    os.chown(home, owner.pw_uid, owner.pw_gid)
+    async with command(home / "pg", keeper_script._becoming(owner.pw_uid, owner.pw_gid, 2)) as other:
         assert await ask(await other.dsn(), "select 1") == 1
-        assert set(status(keeper(home / "pg"), "Uid").split()) == {str(nobody.pw_uid)}
+        assert set(status(keeper(home / "pg"), "Uid").split()) == {str(owner.pw_uid)}
         await other.end(signal.SIGINT)
         assert not is_running(home / "pg")
     async with embedded_postgres(home / "pg") as dsn:  # root joins in, and leaves everything theirs
         assert await ask(dsn, "select 1") == 1
-    assert {entry.stat().st_uid for entry in (home / "pg").rglob("*")} == {nobody.pw_uid}
+    assert {entry.stat().st_uid for entry in (home / "pg").rglob("*")} == {owner.pw_uid}
+
+
+@as_root
+async def test_root_gives_away_the_data_alone(path: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    async with embedded_postgres(path) as dsn:
+        assert await ask(dsn, "select 1") == 1
+        for pid in (postmaster(path), keeper(path)):
+            assert set(status(pid, "Uid").split()) == {str(nobody.pw_uid)}
+            assert set(status(pid, "Gid").split()) == {str(nobody.pw_gid)}
+            assert status(pid, "Groups") == ""
+            assert status(pid, "NoNewPrivs") == "1"
+        assert {status(keeper(path), name).strip("0") for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {""}
+    assert not is_running(path), "the keeper could stop it all the same"
+    owners = {entry.name: entry.stat().st_uid for entry in (path, *path.iterdir())}
+    assert owners.pop("data") == nobody.pw_uid
+    assert set(owners.values()) == {0}
+    assert {entry.stat().st_uid for entry in (path / "data").rglob("*")} == {nobody.pw_uid}
+
+
+@as_root
+async def test_as_root_the_folder_of_an_earlier_version_is_taken_back(path: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    async with embedded_postgres(path) as dsn:
+        await ask(dsn, "create table kept as select 7 as number")
+    path.chmod(0o700)
+    for entry in (path, *path.iterdir()):
+        os.chown(entry, nobody.pw_uid, nobody.pw_gid)
+    async with embedded_postgres(path) as dsn:
+        assert await ask(dsn, "select number from kept") == 7
+    assert (path / "password").stat().st_uid == path.stat().st_uid == 0
+
+
+LINKED = ["users.lock", "start.lock", "keeper.lock", "server.lock", "log", "log.1", "password", "pg_service.conf"]
+
+
+async def test_nothing_is_opened_through_a_link(path: Path, tmp_path: Path) -> None:
+    async with embedded_postgres(path):
+        pass
+    mine = tmp_path / "mine"
+    mine.write_text("of value")
+    mine.chmod(0o644)
+    before = mine.stat()
+    for name in LINKED:
+        kept = (path / name).rename(tmp_path / "kept")
+        for plant in (path / name).symlink_to, (path / name).hardlink_to, lambda _, at=path / name: os.mkfifo(at):
+            plant(mine)
+            error = await refusal(path)
+            assert f"{path / name} is no plain file" in str(error)
+            assert "remove it" in error.hint
+            (path / name).unlink()
+        kept.rename(path / name)
+    assert mine.read_text() == "of value"
+    assert (mine.stat().st_uid, mine.stat().st_mode) == (before.st_uid, before.st_mode)
+    async with embedded_postgres(path) as dsn:
+        assert await ask(dsn, "select 1") == 1
+
+
+@as_root
+async def test_as_root_nothing_of_somebody_else_is_used(path: Path) -> None:
+    """Nor given to the owner of the folder: root's own file in its place may be one that was moved there."""
+    owner = an_account()
+    path.mkdir()
+    os.chown(path, owner.pw_uid, owner.pw_gid)
+    async with embedded_postgres(path):
+        pass
+    for name in ("users.lock", "password", "log", "data"):
+        os.chown(path / name, 0, 0)
+        assert f"{path / name} belongs to uid 0, not to uid {owner.pw_uid}" in str(await refusal(path))
+        assert (path / name).stat().st_uid == 0
+        os.chown(path / name, owner.pw_uid, owner.pw_gid)
+        await stopped(path)
+
+
+def test_a_folder_that_others_may_write_to_is_closed_to_them(path: Path) -> None:
+    path.mkdir()
+    path.chmod(0o777)
+    with keeper_script.Folder(path):
+        assert not path.stat().st_mode & 0o022
 
 
 async def refusal(path: Path) -> EmbeddedUnavailable:
