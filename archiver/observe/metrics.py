@@ -11,7 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from archiver.config import MetricsSettings
 from archiver.errors import MetricsUnavailable
+from archiver.observe.listening import listening
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.observe.transfers import BUCKETS, Lasted
@@ -126,21 +127,28 @@ async def served(settings: MetricsSettings, read: Callable[[], Iterable[Metric]]
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
+    async def close(_: web.Request, response: web.StreamResponse) -> None:
+        response.force_close()  # a connection has one request, and its time
+        response.headers["Connection"] = "close"
+
     app = web.Application()
     app.router.add_get("/metrics", answer)
+    app.on_response_prepare.append(close)
     # Whoever keeps a connection open does not keep the worker from ending.
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
         address = settings.address
         assert address is not None
-        try:
-            await web.TCPSite(runner, *address).start()
-        except (OSError, UnicodeError) as error:
-            number = getattr(error, "errno", None) or 0
-            why = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or "not a host's name"
-            raise MetricsUnavailable(f"metrics.listen = {settings.listen!r}: {why}") from None
-        log.info("metrics_served", host=address[0], port=runner.addresses[0][1], path="/metrics")
-        yield
+        assert runner.server is not None
+        async with AsyncExitStack() as stack:
+            try:
+                port = await stack.enter_async_context(listening(runner.server, *address))
+            except (OSError, UnicodeError) as error:
+                number = getattr(error, "errno", None) or 0
+                why = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or "not a host's name"
+                raise MetricsUnavailable(f"metrics.listen = {settings.listen!r}: {why}") from None
+            log.info("metrics_served", host=address[0], port=port, path="/metrics")
+            yield
     finally:
         await runner.cleanup()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from collections.abc import AsyncIterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from yarl import URL
 
 from archiver.observe.metrics import Now, metrics
 from archiver.observe.tally import Tally
@@ -132,6 +136,33 @@ async def test_it_answers_what_prometheus_asks_for_and_nothing_else(metered: Pro
             assert response.status == 404
         async with http.post(scrape.url) as response:
             assert response.status == 405
+
+
+async def test_a_flood_of_connections_leaves_the_worker_its_descriptors(
+    metered: Program, simulator: Simulator, scrape: Scraper
+) -> None:
+    """More than twice as many as it may have descriptors: silent ones, half a head, a head without end, none closed by us."""
+    metered.command = ("bash", "-c", 'ulimit -n 128 && exec "$@"', "bash", *metered.command)
+    worker = await metered.start("worker")
+    await scrape.finds(worker)
+    url = URL(scrape.url)
+    assert url.host is not None
+    assert url.port is not None
+    head = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
+    with ExitStack() as flood:
+        for number in range(300):
+            connection = flood.enter_context(socket.socket())
+            connection.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(connection, (url.host, url.port))
+            with suppress(ConnectionError):  # it may be ended already
+                connection.send((b"", head, head + b"a: b\r\n" * 20_000)[number % 3])
+        assert (await scrape())[("archiver_slots",)] == 8, "whoever asks is answered, in the middle of it"
+        simulator.script({"session_id": "s"})
+        assert (await metered("enqueue", "s")).code == 0
+        await worker.logged("session_archived")
+        descriptors = len(list(Path(f"/proc/{worker.process.pid}/fd").iterdir()))  # noqa: ASYNC240
+        assert descriptors < 90, descriptors
+        assert (await scrape())["archiver_files_total", "bot"] == 1
 
 
 async def test_a_port_that_is_taken_is_fatal_and_names_the_key(archiver: Program, data: dict[str, Any]) -> None:
