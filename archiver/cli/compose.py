@@ -6,8 +6,8 @@ What speaks HTTP is built in `serving`, so that the many commands that don't ans
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
+import pwd
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -90,11 +90,13 @@ async def _terminable(main: Coroutine[Any, Any, T]) -> T:
 
 
 def actor() -> str:
-    """Who is doing this, for the history: user and host."""
+    """Who is doing this, for the history: account and host. Not LOGNAME and the like: anybody can set these to another name.
+    A container may run as a number that has no name there.
+    """
     try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        user = f"uid {os.geteuid()}"
     return f"{user}@{socket.gethostname()}"
 
 
