@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from ipaddress import ip_address
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, assert_never
 
 from aiohttp import web
+from yarl import URL
 
 from archiver.simulator.connections import http_date, reset_connection, until_the_client_goes
 from archiver.simulator.inline import inline_answer
@@ -35,7 +37,7 @@ from archiver.simulator.tally import ApiTally
 from archiver.simulator.tokens import TokenRefused, check_jti, check_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from archiver.simulator.limits import Refusal
     from archiver.simulator.script import AnyAnswer
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
 PATHS_V1 = {"1.1": "/api/1.1/public/bot/{bot_id}/recordings", "plain": "/api/public/bot/{bot_id}/recordings"}
 
 MAX_SCRIPT_BYTES = 64 * 1024 * 1024
+
+UNOWNED = ("internal", "local", "localhost", "test")
+"""Ends of names that nobody can register; nor can a name without a dot be."""
 
 
 class Control(Protocol):
@@ -109,7 +114,7 @@ class Api:
             app.router.add_get(path, partial(self.recordings_v1, name), allow_head=False)
         app.add_routes(more)
         if self._settings.control:
-            _add_control(app, control)
+            _add_control(app, control, {self._settings.host, self._settings.public_host})
         app.router.add_route("*", "/{path:.*}", _not_found)
         app.on_response_prepare.append(self._set_date)
         return app
@@ -266,7 +271,7 @@ class Api:
         response.headers["Date"] = http_date(self._settings.clock_skew)
 
 
-def _add_control(app: web.Application, control: Control) -> None:
+def _add_control(app: web.Application, control: Control, hosts: Container[str | None]) -> None:
     async def add_sessions(request: web.Request) -> web.Response:
         return web.json_response({"sessions": control.script_all(await _json(request))})
 
@@ -281,6 +286,8 @@ def _add_control(app: web.Application, control: Control) -> None:
 
     @web.middleware
     async def explain(request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
+        if why := _foreign(request, hosts):
+            return error_response(403, why)
         try:
             response: web.StreamResponse = await handler(request)
         except ValueError as error:
@@ -293,6 +300,24 @@ def _add_control(app: web.Application, control: Control) -> None:
     panel.router.add_get("/report", report)
     panel.router.add_post("/settings", alter)
     app.add_subapp("/_simulator", panel)
+
+
+def _foreign(request: web.Request, hosts: Container[str | None]) -> str:
+    """Why a request may be that of a web page in somebody's browser, which can reach loopback as we can; else nothing.
+
+    There is no page of ours, so none has an origin. One whose name an attacker leads here (DNS rebinding) is known by Host alone.
+    """
+    if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
+        return "the simulator takes no orders from web pages"
+    host = ""
+    try:
+        host = (URL(f"http://{request.host}").host or "").rstrip(".")
+        if host in hosts or "." not in host or host.rpartition(".")[2] in UNOWNED:
+            return ""
+        ip_address(host)
+    except ValueError:
+        return f"the simulator takes no orders by the name of {host!r}: ask by its address, or as localhost"
+    return ""
 
 
 async def _json(request: web.Request) -> Any:

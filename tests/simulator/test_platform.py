@@ -182,6 +182,38 @@ async def test_a_wrong_setting_is_refused_and_none_altered(client: Client, data:
     assert client.sim.settings.url_lifetime == 60
 
 
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        ({"Origin": "http://page.example"}, True),
+        ({"Origin": "null"}, True),
+        ({"Sec-Fetch-Site": "cross-site"}, True),
+        ({"Sec-Fetch-Site": "same-origin", "Host": "localhost"}, True),
+        ({"Host": "rebound.example:8770"}, True),
+        ({"Host": "rebound.example."}, True),
+        ({"Host": "127.0.0.1.rebound.example"}, True),
+        ({"Host": "]["}, True),
+        ({"Host": "127.0.0.1:8770", "Sec-Fetch-Site": "none"}, False),
+        ({"Host": "[::1]:8770"}, False),
+        ({"Host": "localhost"}, False),
+        ({"Host": "simulator:8770"}, False),
+        ({"Host": "host.docker.internal"}, False),
+        ({"Host": "sim.example"}, False),
+    ],
+)
+async def test_a_web_page_controls_nothing(http: aiohttp.ClientSession, headers: dict[str, str], refused: bool) -> None:
+    """Nor does one whose name leads to this machine."""
+    async with Simulator(SimulatorSettings(public_host="sim.example")) as sim:
+        url = f"http://127.0.0.1:{URL(sim.api_url).port}/_simulator"
+        for path, body in (("sessions", [{"session_id": "s"}]), ("settings", {"reject_credentials": True})):
+            async with http.post(f"{url}/{path}", json=body, headers=headers) as answer:
+                assert answer.status == (403 if refused else 200), await answer.text()
+        async with http.get(f"{url}/report", headers=headers) as answer:
+            assert answer.status == (403 if refused else 200)
+            assert refused == ("no orders" in await answer.text())
+        assert sim.reject_credentials != refused
+
+
 async def test_control_can_be_left_out(http: aiohttp.ClientSession) -> None:
     async with Simulator(SimulatorSettings(control=False)) as sim:
         assert (await Client(sim, http).control("GET", "report")).status == 404
