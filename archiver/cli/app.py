@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -92,6 +93,9 @@ def run() -> NoReturn:
     """Run the command line and exit with its code."""
     from archiver.errors import ArchiverError
 
+    # A crash would leave every secret, and recordings, in a file. The process stays open to its own account's debuggers
+    # (PR_SET_DUMPABLE): a hung worker must be looked into without root, and that account can read the secrets' files anyway.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _open_standard_streams()
     try:
         code = cli.main(prog_name="archiver", standalone_mode=False)
