@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,7 +11,7 @@ from typing import Literal
 
 from archiver.archive import BotAccess
 from archiver.buffers import Buffers
-from archiver.config import Settings
+from archiver.config import Settings, secret_files
 from archiver.errors import ArchiverError, CredentialsRejected, KoreError, RateLimited
 from archiver.kore.calls import Span, sources_of
 from archiver.kore.client import Asked
@@ -68,6 +70,28 @@ def check_configuration(settings: Settings) -> list[Finding]:
                 )
             )
     return found or [Finding("configuration", "ok", f"{settings.source}, {len(settings.bots)} bot(s)")]
+
+
+def check_secret_files(settings: Settings) -> list[Finding]:
+    """Files with secrets that others than their owner can read. Orchestrators mount them so: never a failure."""
+    found = []
+    for what, file in secret_files(settings):
+        try:
+            seen, fixed = file.stat(), bool(os.statvfs(file).f_flag & os.ST_RDONLY)
+        except OSError:
+            continue  # whoever needs it says so
+        readers = "everybody" if seen.st_mode & 0o004 else "its group" if seen.st_mode & 0o040 else ""
+        if not readers:
+            continue
+        name = shlex.quote(str(file))
+        if fixed:
+            mend = "where it is mounted, give it mode 0400 and our uid (Compose: `mode`, `uid`; Kubernetes: `defaultMode`)"
+        elif os.geteuid() in (0, seen.st_uid):
+            mend = f"chmod 600 {name}"
+        else:
+            mend = f"as root: chown {os.geteuid()} {name} && chmod 400 {name}"
+        found.append(Finding(f"secret file {file}", "warning", f"{readers} can read it ({what})", mend))
+    return found
 
 
 async def check_database(database: Database) -> Finding:

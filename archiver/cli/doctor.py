@@ -12,7 +12,16 @@ from archiver.cli.output import console, json_option, print_json, safe
 from archiver.cli.serving import account_quota, bot_access
 from archiver.config import Settings
 from archiver.errors import ArchiverError
-from archiver.health import Finding, check_bot, check_configuration, check_database, check_listing, check_store, of_error
+from archiver.health import (
+    Finding,
+    check_bot,
+    check_configuration,
+    check_database,
+    check_listing,
+    check_secret_files,
+    check_store,
+    of_error,
+)
 from archiver.queue.database import Database, open_database
 
 MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", "failure": "[red]failure[/red]"}
@@ -22,8 +31,9 @@ MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", 
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Try everything that the first night would trip over: configuration, database, tokens, one harmless API call and one listing
-    per bot, the clocks, and a small object written to the store, read back and deleted. One line each, with the mend.
+    """Try everything that the first night would trip over: configuration, who can read its secrets, database, tokens, one
+    harmless API call and one listing per bot, the clocks, and a small object written to the store, read back and deleted. One
+    line each, with the mend.
 
     Exit codes: 0 nothing is wrong (warnings may be); 2 the configuration cannot be read; 3 something failed.
     """
@@ -42,7 +52,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 async def _doctor(settings: Settings) -> list[Finding]:
-    findings = check_configuration(settings)
+    findings = check_configuration(settings) + check_secret_files(settings)
     try:
         async with open_database(settings.database, pool_size=2) as database:
             found = await check_database(database)

@@ -9,7 +9,7 @@ Relative paths are taken from the folder of the file that names them, else from 
 """
 
 from archiver.config.bots import Algorithm, BotSettings
-from archiver.config.loading import ENVIRONMENT_PREFIX, FILE_NAME, find_file, load
+from archiver.config.loading import ENVIRONMENT_PREFIX, FILE_NAME, find_file, load, secret_files
 from archiver.config.settings import (
     CALL_FACTS,
     MAX_INLINE,
@@ -29,5 +29,5 @@ __all__ = [
     "CALL_FACTS", "ENVIRONMENT_PREFIX", "FILE_NAME", "MAX_INLINE", "Algorithm", "AzureSettings", "BotSettings",
     "DatabaseSettings", "DiscoverySettings", "LogSettings", "MetricsSettings", "RateLimit", "RetrySettings", "S3Settings",
     "Settings", "StorageSettings", "TransferSettings", "WorkerSettings", "find_file", "is_loopback", "load", "parse_duration",
-    "parse_size",
+    "parse_size", "secret_files",
 ]  # fmt: skip

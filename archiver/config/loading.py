@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,14 +25,28 @@ FILE_NAME = "archiver.toml"
 
 
 def find_file(environment: Mapping[str, str]) -> Path | None:
-    """The configuration file that applies when none is named: $ARCHIVER_CONFIG, ./archiver.toml, the user's own."""
+    """The configuration file that applies when none is named: $ARCHIVER_CONFIG, ./archiver.toml, the user's own.
+
+    Raises ConfigError for one that may be anybody's.
+    """
     named = environment.get("ARCHIVER_CONFIG")
     if named:
         return Path(named)
     for candidate in (Path(FILE_NAME), platformdirs.user_config_path("archiver") / FILE_NAME):
         if candidate.is_file():
+            _refuse_a_strangers(candidate)
             return candidate
     return None
+
+
+def _refuse_a_strangers(file: Path) -> None:
+    """A file that happens to lie where a command runs, such as in /tmp, decides where secrets and recordings go."""
+    owner, folder = file.stat().st_uid, file.absolute().parent
+    if owner not in (0, os.geteuid()) and folder.stat().st_mode & stat.S_IWOTH:
+        raise ConfigError(
+            f"{folder / file.name} belongs to uid {owner}, and everybody may write to {folder}",
+            hint="name it with --config if it is meant, or run archiver elsewhere",
+        )
 
 
 def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -124,6 +139,37 @@ _FILES = ("client_secret_file", "private_key_file", "secret_access_key_file", "a
 
 _SECRETS = ("client_secret", "secret_access_key", "session_token", "account_key", "sas_token")
 """Keys whose values are never shown."""
+
+
+def secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
+    """Every file that secrets are read from, and what names it or is in it."""
+    if settings.source not in ("environment", "defaults"):
+        path = Path(settings.source)
+        if keys := list(dict.fromkeys(_secrets_in(_read_toml(path)))):
+            yield ", ".join(keys), path
+    for section in (*settings.bots, settings.storage.s3, settings.storage.azure):
+        for key in _FILES:
+            if (file := getattr(section, key, None)) is not None:
+                yield key, file
+    if (folder := settings.database.embedded_path) is not None:
+        yield "of the embedded database", folder / "password"
+        yield "of the embedded database", folder / "pg_service.conf"
+    for variable in ("PGPASSFILE", "PGSERVICEFILE"):
+        if file := os.environ.get(variable):
+            yield variable, Path(file)
+
+
+def _secrets_in(value: Any, key: str = "") -> Iterator[str]:
+    """The keys below `value` that hold a secret."""
+    match value:
+        case dict():
+            for name, item in value.items():
+                yield from _secrets_in(item, name)
+        case list():
+            for item in value:
+                yield from _secrets_in(item, key)
+        case str() if value and (key in _SECRETS or (key.endswith("url") and re.search("//[^/@]*:[^/@]+@|password=", value))):
+            yield key
 
 
 def _anchor(data: dict[str, Any], folder: Path) -> None:

@@ -151,6 +151,7 @@ class Program:
     def configure(self, data: Mapping[str, Any], name: str = "archiver-test.toml") -> Path:
         """Write a configuration, which every later call names."""
         self.config = self.folder / name
+        self.config.touch(mode=0o600)
         self.config.write_text(toml(data), encoding="utf-8")
         return self.config
 

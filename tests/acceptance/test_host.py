@@ -1,0 +1,79 @@
+"""What the program keeps from whoever else is on the same machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archiver.simulator.platform import Simulator
+from tests.acceptance.conftest import Program
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+STRANGER = 12345
+
+
+async def test_a_crash_leaves_no_core(blank: Program) -> None:
+    blank.command = ("bash", "-c", 'ulimit -S -c hard 2>/dev/null; exec "$@"', "bash", *blank.command)
+    simulator = await blank.start("simulate", "--port", "0")
+    await simulator.printed("ready")
+    limits = Path(f"/proc/{simulator.process.pid}/limits").read_text()  # noqa: ASYNC240
+    assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE), limits
+
+
+async def test_doctor_names_secret_files_that_others_can_read(
+    archiver: Program, data: dict[str, Any], simulator: Simulator
+) -> None:
+    async def told() -> dict[str, tuple[str, str, str]]:
+        result = await archiver("doctor", "--json", environment={"PGSERVICEFILE": str(service)})
+        assert result.code == 0, "a warning, no failure"
+        findings = result.document["findings"]
+        return {each["check"]: (each["verdict"], each["message"], each["mend"]) for each in findings if "secret" in each["check"]}
+
+    service, secret = archiver.folder / "pg_service", archiver.folder / "a secret"
+    service.write_text("[archiver]\npassword=x\n")
+    service.chmod(0o600)
+    config = archiver.config
+    assert config is not None
+    assert await told() == {}
+    config.chmod(0o644)
+    service.chmod(0o640)
+    assert await told() == {
+        f"secret file {config}": ("warning", "everybody can read it (url, client_secret)", f"chmod 600 {config}"),
+        f"secret file {service}": ("warning", "its group can read it (PGSERVICEFILE)", f"chmod 600 {service}"),
+    }
+    service.chmod(0o400)
+    config.chmod(0o600)
+    secret.write_text(simulator.client_secret)
+    secret.chmod(0o444)
+    bot = {key: value for key, value in data["bots"][0].items() if key != "client_secret"}
+    archiver.configure({**data, "bots": [{**bot, "client_secret_file": str(secret)}]})
+    assert await told() == {
+        f"secret file {secret}": ("warning", "everybody can read it (client_secret_file)", f"chmod 600 '{secret}'")
+    }
+
+
+@as_root
+async def test_a_strangers_configuration_in_a_folder_of_everybody_is_not_taken(blank: Program) -> None:
+    found = blank.folder / "archiver.toml"
+    found.write_text("[mine]\n")
+    blank.folder.chmod(0o1777)
+    assert "unknown key mine" in (await blank("status")).stderr
+    os.chown(found, STRANGER, STRANGER)
+    (await blank("status")).refused(2, f"{found} belongs to uid {STRANGER}", "--config")
+    assert "unknown key mine" in (await blank("--config", "archiver.toml", "status")).stderr
+    blank.folder.chmod(0o755)
+    assert "unknown key mine" in (await blank("status")).stderr
+
+
+@as_root
+async def test_a_demo_in_a_strangers_folder_is_refused(blank: Program) -> None:
+    folder = blank.folder / "demo"
+    folder.mkdir()
+    (folder / ".archiver-demo").touch()
+    os.chown(folder, STRANGER, STRANGER)
+    (await blank("demo", "--directory", "demo")).refused(2, f"demo belongs to uid {STRANGER}", "--directory")
+    assert [path.name for path in folder.iterdir()] == [".archiver-demo"]
