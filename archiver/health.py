@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -91,6 +92,25 @@ def check_secret_files(settings: Settings) -> list[Finding]:
         else:
             mend = f"as root: chown {os.geteuid()} {name} && chmod 400 {name}"
         found.append(Finding(f"secret file {file}", "warning", f"{readers} can read it ({what})", mend))
+    return found
+
+
+def check_embedded(settings: Settings) -> list[Finding]:
+    """Folders above the embedded database in which somebody else could put another one in its place."""
+    path, found = settings.database.embedded_path, []
+    for folder in path.resolve().parents if path is not None else ():
+        seen, name = folder.stat(), shlex.quote(str(folder))
+        if seen.st_mode & 0o002 and not seen.st_mode & stat.S_ISVTX:
+            who, mend = "everybody may write to it", f"chmod o-w {name}"
+        elif os.geteuid() == 0 != seen.st_uid:
+            who, mend = (
+                f"it belongs to uid {seen.st_uid}",
+                "run archiver as that account, or put database.url below folders of root's",
+            )
+        else:
+            continue
+        message = f"{who}, and so may put another database in the place of {path}"
+        found.append(Finding(f"folder {folder}", "warning", message, mend))
     return found
 
 

@@ -17,6 +17,7 @@ from archiver.health import (
     check_bot,
     check_configuration,
     check_database,
+    check_embedded,
     check_listing,
     check_secret_files,
     check_store,
@@ -56,7 +57,7 @@ async def _doctor(settings: Settings) -> list[Finding]:
     try:
         async with open_database(settings.database, pool_size=2) as database:
             found = await check_database(database)
-            findings.append(found)
+            findings += [found, *check_embedded(settings)]
             findings += await check_store(settings)
             findings += await _bots(settings, database, budget=found.verdict == "ok")
     except ArchiverError as error:

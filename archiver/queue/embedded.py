@@ -46,6 +46,7 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from archiver.queue import keeper
 from archiver.queue.keeper import POLL_SECONDS, STOP_SECONDS, Folder, Problem, bound_log, describe, lock, port_if_ready
@@ -114,11 +115,11 @@ class _User:
                     with folder.opened("start.lock") as start:
                         self._wait_for(start, fcntl.LOCK_EX, START_SECONDS + 15, "another command is still starting the server")
                         port = self._join_or_start(folder, pginstall)
-                    password = folder.read("password")
+                    password = folder.read("password").strip()
             except (OSError, Problem) as error:
                 raise self._unavailable(**describe(error, self._path)) from error
         remember_secret(password)
-        return f"postgresql://archiver:{password}@127.0.0.1:{port}/archiver"
+        return f"postgresql://archiver:{quote(password, safe='')}@127.0.0.1:{port}/archiver"
 
     def revive(self) -> None:
         """Start the server again, if it died while we use it."""

@@ -365,7 +365,8 @@ class _Keeper:
                 break
         else:
             raise Problem("there is no free port on 127.0.0.1")
-        login = f"dbname=archiver\nuser=archiver\npassword={self._folder.read('password')}"
+        password = self._folder.read("password").strip().partition("\n")[0]  # no line of it may say where to connect
+        login = f"dbname=archiver\nuser=archiver\npassword={password}"
         self._folder.write("pg_service.conf", f"[archiver]\nhost=127.0.0.1\nport={port}\n{login}\n")
         return port
 

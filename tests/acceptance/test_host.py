@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from archiver.config import load
+from archiver.health import check_embedded
 from archiver.simulator.platform import Simulator
 from tests.acceptance.conftest import Program
 
@@ -54,6 +56,20 @@ async def test_doctor_names_secret_files_that_others_can_read(
     assert await told() == {
         f"secret file {secret}": ("warning", "everybody can read it (client_secret_file)", f"chmod 600 '{secret}'")
     }
+
+
+def test_a_folder_in_which_others_could_replace_the_database_is_named(tmp_path: Path) -> None:
+    def named() -> dict[str, str]:
+        settings = load(None, {"ARCHIVER_DATABASE__URL": f"embedded:{tmp_path}/a folder/further/pg"})
+        return {finding.check: finding.mend for finding in check_embedded(settings) if str(tmp_path) in finding.check}
+
+    folder = tmp_path / "a folder"
+    (folder / "further/pg").mkdir(parents=True)
+    assert named() == {}
+    folder.chmod(0o1777)
+    assert named() == {}, "in which nobody can rename what is another's"
+    folder.chmod(0o777)
+    assert named() == {f"folder {folder}": f"chmod o-w '{folder}'"}
 
 
 @as_root

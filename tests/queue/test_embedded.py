@@ -492,6 +492,15 @@ def test_a_folder_that_others_may_write_to_is_closed_to_them(path: Path) -> None
         assert not path.stat().st_mode & 0o022
 
 
+async def test_a_password_leads_to_no_other_server(path: Path) -> None:
+    """Whose folder it is chooses it, and root may be the one who connects."""
+    async with embedded_postgres(path) as dsn:
+        await ask(dsn, "ALTER ROLE archiver PASSWORD 'x@elsewhere/y?host=z'")
+        (path / "password").write_text("x@elsewhere/y?host=z\n")
+        async with embedded_postgres(path) as again:
+            assert await ask(again, "select 1") == 1
+
+
 async def refusal(path: Path) -> EmbeddedUnavailable:
     with pytest.raises(EmbeddedUnavailable) as caught:
         async with embedded_postgres(path):
