@@ -100,6 +100,7 @@ class Folder:
     def _take_back(self, nobody: tuple[int, int]) -> None:
         """Earlier versions gave the whole of it to `nobody`. From now on nothing in it can be replaced but by root."""
         os.fchown(self.fd, 0, nobody[1])
+        os.fchmod(self.fd, 0o710)  # its server may run still, and has to get at the data
         with contextlib.suppress(FileNotFoundError):
             if (owner := os.stat("data", dir_fd=self.fd, follow_symlinks=False).st_uid) != nobody[0]:
                 os.fchown(self.fd, *nobody)
