@@ -23,6 +23,7 @@ from archiver.kore.inline import Inline
 from archiver.kore.media import MediaClient, Rest
 from archiver.observe.logs import logger
 from archiver.observe.transfers import Transfer, Transfers
+from archiver.pace import Pace, TooSlow
 from archiver.recording import HEAD_BYTES
 from archiver.transient import TRIES, retry_transient
 
@@ -46,10 +47,6 @@ class Source(Protocol):
 
     def refused_afresh(self) -> None:
         """A URL that has just been asked for was refused too."""
-
-
-class TooSlow(TimeoutError):
-    """So little came in so long that the connection is given up."""
 
 
 class Body(ABC):
@@ -88,11 +85,14 @@ class InlineBody(Body):
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The bytes, as they come."""
+        began = time.monotonic()
         async for piece in self._inline:
+            self._progress.wait(time.monotonic() - began)
             self._count(piece)
             yield piece
             if self._bandwidth is not None:
                 await self._bandwidth.take(len(piece) * 4 // 3)  # as base64
+            began = time.monotonic()
 
 
 class Document(Body):
@@ -122,6 +122,7 @@ class Download(Body):
         self._response: aiohttp.ClientResponse | None = None
         self._ahead = b""
         self._validator: str | None = None
+        self._pace = Pace(media.stall, media.min_rate, progress.wait)
 
     async def __aenter__(self) -> Self:
         self._progress.received = 0
@@ -155,27 +156,15 @@ class Download(Body):
     async def _arriving(self) -> AsyncIterator[bytes]:
         """What comes over this connection. When it breaks, what had arrived by then comes first: aiohttp would throw it away."""
         assert self._response is not None
-        content, media = self._response.content, self._media
-        waited, came = 0.0, 0
+        content, bandwidth = self._response.content, self._media.bandwidth
         if self._ahead:
             piece, self._ahead = self._ahead, b""
             yield piece
         try:
-            while True:
-                began = time.monotonic()
-                piece = await content.readany()
-                waited += time.monotonic() - began
-                if not piece:
-                    return
+            while piece := await self._pace.read(content):
                 yield piece
-                came += len(piece)
-                if media.bandwidth is not None:
-                    await media.bandwidth.take(len(piece))
-                # Only what was spent on waiting for the host counts: our own disk and pace are no fault of its.
-                if waited >= media.stall:
-                    if came < media.min_rate * waited:
-                        raise TooSlow(f"{came} bytes in {waited:.0f} s")
-                    waited, came = 0.0, 0
+                if bandwidth is not None:
+                    await bandwidth.take(len(piece))
         except (aiohttp.ClientError, TimeoutError):
             if left := content._read_nowait(-1):
                 yield left
@@ -202,22 +191,31 @@ class Download(Body):
     async def _connect(self, rest: Rest | None) -> aiohttp.ClientResponse:
         """Open the body, or the rest of it. Of a rest the first bytes have to come too: an answer alone is no progress."""
         try:
-            response = await self._media.open(self._source.url, rest)
+            response = await self._open(rest)
         except MediaUrlExpired as expired:
             await self._source.renew(expired)
             try:
-                response = await self._media.open(self._source.url, rest)
+                response = await self._open(rest)
             except MediaUrlExpired:
                 self._source.refused_afresh()
                 raise
         self._response = response
+        self._pace.demand(self._media.min_rate)
         if rest is not None:
             try:
-                self._ahead = await response.content.readany()
+                self._ahead = await self._pace.read(response.content)
             except (aiohttp.ClientError, TimeoutError) as error:
                 self._close()
                 raise self._broken(error) from None
         return response
+
+    async def _open(self, rest: Rest | None) -> aiohttp.ClientResponse:
+        began = time.monotonic()
+        try:
+            return await self._media.open(self._source.url, rest)
+        finally:
+            if self._media.at_once:  # else it may be its turn that was waited for
+                self._progress.wait(time.monotonic() - began)
 
     def _close(self) -> None:
         if self._response is not None:

@@ -44,7 +44,7 @@ async def bot_access(settings: Settings, database: Database) -> AsyncIterator[di
                 bot,
                 http,
                 max_files=settings.worker.max_files_per_session,
-                max_inline=settings.transfer.max_inline,
+                terms=settings.transfer,
                 on_retry=_tell_of_retry(bot.name),
             )
             quota = Quota(database, bot.budget_key, bot.rate_limits, backoff_base=settings.retry.backoff_base)

@@ -12,7 +12,6 @@ from archiver.config.bots import Algorithm, BotSettings
 from archiver.config.loading import ENVIRONMENT_PREFIX, FILE_NAME, find_file, load, secret_files
 from archiver.config.settings import (
     CALL_FACTS,
-    MAX_INLINE,
     DatabaseSettings,
     DiscoverySettings,
     LogSettings,
@@ -26,7 +25,7 @@ from archiver.config.storage import AzureSettings, S3Settings, StorageSettings
 from archiver.config.values import RateLimit, is_loopback, parse_duration, parse_size
 
 __all__ = [
-    "CALL_FACTS", "ENVIRONMENT_PREFIX", "FILE_NAME", "MAX_INLINE", "Algorithm", "AzureSettings", "BotSettings",
+    "CALL_FACTS", "ENVIRONMENT_PREFIX", "FILE_NAME", "Algorithm", "AzureSettings", "BotSettings",
     "DatabaseSettings", "DiscoverySettings", "LogSettings", "MetricsSettings", "RateLimit", "RetrySettings", "S3Settings",
     "Settings", "StorageSettings", "TransferSettings", "WorkerSettings", "find_file", "is_loopback", "load", "parse_duration",
     "parse_size", "secret_files",

@@ -31,9 +31,6 @@ from archiver.config.values import (
 from archiver.errors import ConfigError
 from archiver.redact import remember_secret
 
-MAX_INLINE = 256 * 2**20
-"""What `transfer.max_inline` is unless it is set."""
-
 
 def _retention(value: object) -> timedelta | None:
     """How long something is kept; empty is for ever. A day at least: a slip of the unit must not empty a history."""
@@ -110,7 +107,7 @@ class TransferSettings(Section):
     connections_per_host: Annotated[int, Field(ge=0, le=1000)] = 0
     stall_timeout: Duration = timedelta(seconds=60)
     min_rate: SizeOrNone = 2**10
-    max_inline: Size = MAX_INLINE
+    max_inline: Size = 256 * 2**20
 
     @field_validator("max_inline")
     @classmethod

@@ -1,11 +1,13 @@
 """The platform's APIs of recordings, versions 1 and 2, and of voicemail: what they are asked, and all that they may answer.
 
-Guarantees: the `auth` header goes to the API host alone and no redirect is followed; an answer is read up to MAX_ANSWER bytes;
-every answer ends as an `Answer` or as a KoreError, redacted; a 429 is never slept on here. Connect and stall have timeouts.
+Guarantees: the `auth` header goes to the API host alone and no redirect is followed; an answer is read up to MAX_ANSWER bytes,
+and only as it is, never unpacked; every answer ends as an `Answer` or as a KoreError, redacted; a 429 is never slept on here.
+Connect, stall and the whole have timeouts.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -19,11 +21,12 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from archiver.config import MAX_INLINE, BotSettings
+from archiver.config import BotSettings, TransferSettings
 from archiver.errors import ApiDefect, ApiUnreachable, ArchiverError, CredentialsRejected, RateLimited
 from archiver.kore.inline import Inline, Keep, Scanner, read_inline
 from archiver.kore.token import TokenSigner
 from archiver.observe.logs import logger
+from archiver.pace import Pace
 from archiver.redact import redact
 from archiver.transient import retry_transient
 
@@ -41,6 +44,11 @@ CLOCK_TOLERANCE = 60.0
 CONNECT_SECONDS = 10.0
 STALL_SECONDS = 30.0
 """An answer that brings nothing for so long is given up."""
+
+CALL_STALLS = 5
+"""A whole call may take so many times `transfer.stall_timeout`, but for the recordings inside its answer: a long one takes its
+time, and is held to `transfer.min_rate`, as one from a media host is.
+"""
 
 SCOPES = {"recording": "SmartAssist Recordings", "voicemail": "SmartAssist Voicemail"}
 """What an app must be allowed, by the kind that is asked for."""
@@ -130,14 +138,14 @@ class KoreClient:
         http: aiohttp.ClientSession,
         *,
         max_files: int,
-        max_inline: int = MAX_INLINE,
+        terms: TransferSettings | None = None,
         on_retry: Callable[[Exception, float], None],
     ) -> None:
         self.bot = bot
         self.signer = TokenSigner(bot)
         self._http = http
         self._max_files = max_files
-        self._max_inline = max_inline
+        self._terms = terms or TransferSettings()
         self._paths_v1: tuple[str, ...] = _PATHS_V1
         self._exchange = retry_transient(ApiUnreachable, on_retry=on_retry)(self._exchange_once)
 
@@ -262,20 +270,25 @@ class KoreClient:
         await pay()
         started = time.perf_counter()
         seen: int | None = None
+        whole = CALL_STALLS * self._terms.stall_timeout.total_seconds()
+        patience = asyncio.timeout(whole)
         try:
-            async with self._http.request(
-                request.method,
-                request.url,
-                json=request.json,
-                headers={**request.headers, "auth": auth, "Content-Type": "application/json", "Accept": "application/json"},
-                allow_redirects=False,
-            ) as response:
+            async with (
+                patience,
+                self._http.request(
+                    request.method,
+                    request.url,
+                    json=request.json,
+                    headers={**request.headers, "auth": auth, "Content-Type": "application/json", "Accept": "application/json"},
+                    allow_redirects=False,
+                ) as response,
+            ):
                 seen = response.status
                 date = _date(response.headers.get("Date"))
                 retry_after = _retry_after(response.headers.get("Retry-After"), date)
-                reply = await self._read(response, request.keep)
+                reply = await self._read(response, request.keep, patience)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            broken = self._broken(error)
+            broken = self._broken(TimeoutError(f"none that was whole within {whole:g} s") if patience.expired() else error)
             on_answer(Asked(None, None, broken.message))
             raise broken from None
         except ArchiverError as error:
@@ -302,9 +315,14 @@ class KoreClient:
             )
         return reply
 
-    async def _read(self, response: aiohttp.ClientResponse, keep: Keep | None) -> _Reply:
-        """The body, up to MAX_ANSWER bytes and one more, what came in it of recordings left out."""
-        pieces = self._pieces(response)
+    async def _read(self, response: aiohttp.ClientResponse, keep: Keep | None, patience: asyncio.Timeout) -> _Reply:
+        """The body, up to MAX_ANSWER bytes and one more, what came in it of recordings left out. `patience` stands still while
+        one of those is taken.
+        """
+        pace = Pace(self._terms.stall_timeout.total_seconds(), 0)
+        pieces = self._pieces(response, pace)
+        if 200 <= response.status < 300:
+            _check_encoding(response)
         if keep is None or not 200 <= response.status < 300:
             held = bytearray()
             async for piece in pieces:
@@ -312,17 +330,29 @@ class KoreClient:
                 if len(held) > MAX_ANSWER:
                     break
             return _Reply(response.status, bytes(held[: MAX_ANSWER + 1]))
-        scanner = Scanner(self._max_inline)
+        scanner = Scanner(self._terms.max_inline)
+        loop = asyncio.get_running_loop()
+
+        async def take(recording: Inline) -> None:
+            left = (patience.when() or 0) - loop.time()
+            patience.reschedule(None)
+            pace.demand(self._terms.min_rate or 0)
+            await keep(recording)
+            async for _ in recording:
+                pass
+            pace.demand(0)
+            patience.reschedule(loop.time() + left)
+
         try:
-            body = await read_inline(pieces, scanner, keep, longest=MAX_ANSWER)
+            body = await read_inline(pieces, scanner, take, longest=MAX_ANSWER)
         except ApiDefect as error:
             error.facts |= {"http_status": response.status, "answer": _kept(bytes(scanner.skeleton))}
             raise
         return _Reply(response.status, body, scanner.placeholders)
 
-    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def _pieces(self, response: aiohttp.ClientResponse, pace: Pace) -> AsyncIterator[bytes]:
         try:
-            while piece := await response.content.readany():
+            while piece := await pace.read(response.content):
                 yield piece
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # Here already: whoever takes a recording from the answer is to know what it is that broke.
@@ -364,6 +394,19 @@ class KoreClient:
             hint="raise worker.max_files_per_session if that is right, then `archiver retry`",
             files=files,
             **facts,
+        )
+
+
+def _check_encoding(response: aiohttp.ClientResponse) -> None:
+    """What is packed may be a thousand times as long unpacked, and nobody asked for it. Raises ApiDefect."""
+    encodings = response.headers.getall("Content-Encoding", [])
+    if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
+        raise ApiDefect(
+            "the platform encoded its answer, unasked",
+            reason="api_encoded",
+            hint="a proxy in between? It has to leave answers as they are",
+            http_status=response.status,
+            encodings=encodings,
         )
 
 
@@ -476,11 +519,13 @@ def _retry_after(value: str | None, now: datetime | None) -> timedelta | None:
 
 
 def api_session(*, stall: float = STALL_SECONDS) -> aiohttp.ClientSession:
-    """A session for the API: no cookies, no proxies from the environment, TLS verified."""
+    """A session for the API: no cookies, no proxies from the environment, TLS verified, nothing unpacked."""
     http = aiohttp.ClientSession(
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
+        auto_decompress=False,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=stall),
+        headers={"Accept-Encoding": "identity"},
     )
     # aiohttp repeats a GET by itself when the connection breaks: that would be a call that no budget knows of.
     http._retry_connection = False

@@ -13,6 +13,7 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from urllib.parse import urljoin
 
 import aiohttp
@@ -40,7 +41,7 @@ READ_BUFFER = 256 * 1024
 CONNECT_SECONDS = 15.0
 
 QUEUE_SECONDS = 3600.0
-"""What a request may take until its answer begins, where the connections to a host are limited."""
+"""What a request may wait for its turn, where the connections to a host are limited."""
 
 REMEMBERED_HOSTS = 1000
 
@@ -192,8 +193,10 @@ class MediaClient:
         self.bandwidth = bandwidth
         self.stall = terms.stall_timeout.total_seconds()
         self.min_rate = terms.min_rate or 0
-        # A head that never ends would renew the other timeouts with every byte. Waiting for one's turn counts here, too.
-        self._head_seconds = QUEUE_SECONDS if terms.connections_per_host else CONNECT_SECONDS + self.stall
+        self.at_once = not terms.connections_per_host
+        """No request waits for its turn."""
+        # A head that never ends would renew the other timeouts with every byte.
+        self._head_seconds = CONNECT_SECONDS + self.stall
         checked = _CheckedResolver(hosts, resolver or ThreadedResolver())
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -206,6 +209,7 @@ class MediaClient:
             read_bufsize=READ_BUFFER,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=self.stall),
             headers={"Accept-Encoding": "identity", "User-Agent": "kore-archiver"},
+            trace_configs=[self._trace()],
         )
 
     async def close(self) -> None:
@@ -230,12 +234,24 @@ class MediaClient:
             raise
         return response
 
+    def _trace(self) -> aiohttp.TraceConfig:
+        """Puts a bound on a request's answer from when the request went out: its turn may have been long in coming."""
+
+        async def sent(_http: object, context: SimpleNamespace, _params: object) -> None:
+            context.trace_request_ctx.reschedule(asyncio.get_running_loop().time() + self._head_seconds)
+
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(sent)
+        return trace
+
     async def _follow(self, url: str, headers: Mapping[str, str] | None) -> aiohttp.ClientResponse:
         for _ in range(MAX_REDIRECTS + 1):
             self.hosts.check_url(url)
             try:
-                async with asyncio.timeout(self._head_seconds):
-                    response = await self._http.get(URL(url, encoded=True), headers=headers, allow_redirects=False)
+                async with asyncio.timeout(self._head_seconds if self.at_once else QUEUE_SECONDS) as patience:
+                    response = await self._http.get(
+                        URL(url, encoded=True), headers=headers, allow_redirects=False, trace_request_ctx=patience
+                    )
             except (aiohttp.InvalidURL, UnicodeError) as error:
                 # Among them a number that passes for a host, which a resolver might take for an inner address.
                 raise MediaUrlRefused(

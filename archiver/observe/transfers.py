@@ -27,10 +27,16 @@ class Transfer:
     total: int | None = None
     received: int = 0
     began: float = field(default_factory=time.monotonic)
+    waited: float = 0.0
+    """Seconds that were spent on waiting for the host: the rest is our own disk's, memory's and bandwidth's."""
     _readings: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=READINGS + 1), repr=False)
 
     def __post_init__(self) -> None:
         self._readings.append((self.began, self.received))
+
+    def wait(self, seconds: float) -> None:
+        """The host was waited for."""
+        self.waited += seconds
 
     def read(self, now: float) -> None:
         """Take a reading, for the rate. `now`: `time.monotonic`, as everywhere here."""

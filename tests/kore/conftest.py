@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from archiver.config import BotSettings
+from archiver.config import BotSettings, TransferSettings
 from archiver.kore.client import Answer, Asked, KoreClient, api_session
 from archiver.simulator.platform import Simulator
 
@@ -54,11 +54,17 @@ class Asker:
 
 
 @asynccontextmanager
-async def asking(bot: BotSettings, *, max_files: int = 200, stall: float = 30.0) -> AsyncIterator[Asker]:
-    """An Asker for one bot."""
+async def asking(bot: BotSettings, *, max_files: int = 200, stall: float = 30.0, **terms: Any) -> AsyncIterator[Asker]:
+    """An Asker for one bot; `terms` are those of the transfer."""
     retries: list[Exception] = []
     async with api_session(stall=stall) as http:
-        client = KoreClient(bot, http, max_files=max_files, on_retry=lambda error, wait: retries.append(error))
+        client = KoreClient(
+            bot,
+            http,
+            max_files=max_files,
+            terms=TransferSettings.model_validate(terms),
+            on_retry=lambda error, wait: retries.append(error),
+        )
         yield Asker(client, retries=retries)
 
 
@@ -121,6 +127,31 @@ async def raw_server(reply: Callable[[str], bytes], *, tls: ssl.SSLContext | Non
     finally:
         server.close()
         await server.wait_closed()
+
+
+@asynccontextmanager
+async def dripping(first: bytes, drip: bytes, *, times: int = 1_000_000, last: bytes = b"") -> AsyncIterator[str]:
+    """The URL of a server that answers with `first`, then with `drip` so many times, as long as anybody listens, and `last`."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(first)
+            for _ in range(times):
+                writer.write(drip)
+                await writer.drain()
+                await asyncio.sleep(0.02)  # a slow host is made of waiting
+            writer.write(last)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # given up, as it should be
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
 
 
 def http_answer(body: bytes = b"", status: str = "200 OK", **headers: str) -> bytes:

@@ -21,6 +21,7 @@ from archiver.kore import media as media_module
 from archiver.kore.media import MediaClient, MediaHosts
 from archiver.observe.transfers import Transfer, Transfers
 from tests.kore.conftest import RawServer, http_answer, raw_server
+from tests.kore.conftest import dripping as drips
 
 BODY = bytes(range(256)) * 4000
 ETAG = '"the-first-edition"'
@@ -220,31 +221,30 @@ async def test_a_body_that_breaks_behind_its_last_byte_is_whole() -> None:
     assert body.breaks == 0
 
 
-@pytest.mark.parametrize("line", [b"X-Filler: x\r\n", b"HTTP/1.1 102 Processing\r\n\r\n"], ids=["header", "provisional"])
-async def test_a_head_that_never_ends_is_given_up(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("connections", [0, 1])
+@pytest.mark.parametrize(
+    ("first", "drip"),
+    [(b"HTTP/1.1 200 OK\r\n", b"X-Filler: x\r\n"), (b"", b"HTTP/1.1 102 Processing\r\n\r\n")],
+    ids=["header", "provisional"],
+)
+async def test_a_head_that_never_ends_is_given_up(
+    first: bytes, drip: bytes, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it may wait long for its turn: that is over when the request has gone out."""
     monkeypatch.setattr(media_module, "CONNECT_SECONDS", 0.2)
     monkeypatch.setattr(transient, "SECONDS", 0.0)
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        if line.startswith(b"X"):
-            writer.write(b"HTTP/1.1 200 OK\r\n")
-        try:
-            while True:
-                writer.write(line)
-                await writer.drain()
-                await asyncio.sleep(0.05)  # the host takes its time
-        except ConnectionError:
-            pass  # given up, as it should be
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a"
-    async with media(stall_timeout="200ms") as client:
+    async with drips(first, drip) as url, media(stall_timeout="200ms", connections_per_host=connections) as client:
         with pytest.raises(MediaUnreachable):
             await asyncio.wait_for(fetch(client, Urls(url)), 10)
-    server.close()
+
+
+async def test_a_body_that_brings_nothing_but_its_wrapping_is_given_up() -> None:
+    """The extension of a chunk may be as long as it likes: the connection is alive, and no byte of the recording comes."""
+    body = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nRIFF\r\n4;x="
+    async with drips(body, b"x") as url, media(stall_timeout="200ms", min_rate="") as client:
+        with pytest.raises(MediaUnreachable) as caught:
+            await asyncio.wait_for(fetch(client, Urls(url)), 10)
+    assert (caught.value.reason, caught.value.facts["received"]) == ("recording_stalled", 4)
 
 
 async def test_a_url_that_expired_meanwhile_is_asked_for_afresh_and_goes_on() -> None:
