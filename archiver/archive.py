@@ -8,8 +8,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from archiver.config import BotSettings, RetrySettings
-from archiver.errors import ApiDefect, ArchiverError, MediaUrlExpired, StoreError, StoreUnavailable, TransferError
+from archiver.config import BotSettings, RetrySettings, TransferSettings
+from archiver.errors import (
+    ApiDefect,
+    ArchiverError,
+    MediaUrlExpired,
+    RecordingTooLarge,
+    StoreError,
+    StoreUnavailable,
+    TransferError,
+)
 from archiver.kore.client import Answer, Asked, KoreClient, RemoteFile
 from archiver.kore.inline import Inline, Keep
 from archiver.kore.media import MediaClient
@@ -47,10 +55,11 @@ class Archive:
     store: Store
     path: PathTemplate
     retry: RetrySettings
+    terms: TransferSettings = field(default_factory=TransferSettings)
     transfers: Transfers = field(default_factory=Transfers)
 
-    def target(self, session: Session, file_name: str) -> Target:
-        """Where one file of a session goes. A rejected body is kept when nothing else will come."""
+    def target(self, session: Session, file_name: str, taken: int) -> Target:
+        """Where one file of a session goes, whose others take so many bytes. A rejected body is kept when nothing else comes."""
         key = self.path.render(
             bot=session.bot,
             date=session.archive_date,
@@ -60,7 +69,16 @@ class Archive:
         )
         folder = "/".join(("quarantine", *key.split("/")[:-1]))
         last = session.failures + 1 >= self.retry.max_attempts
-        return Target(key, file_name, session.part_name, f"{folder}/{session.epoch}-", keep_rejected=last)
+        left, longest = max(self.terms.max_session - taken, 0), self.terms.max_recording
+        return Target(
+            key,
+            file_name,
+            session.part_name,
+            f"{folder}/{session.epoch}-",
+            keep_rejected=last,
+            limit=min(left, longest),
+            limited_by="transfer.max_session" if left < longest else "transfer.max_recording",
+        )
 
 
 async def archive_session(attempt: Attempt, bot: BotAccess, archive: Archive, guard: Callable[[], None]) -> Outcome:
@@ -123,10 +141,14 @@ class _Keeping:
         self._archive = archive
         self._guard = guard
         self._problems: dict[int, ArchiverError] = {}
+        self._taken = sum(file.bytes for file in attempt.session.known)
+        """Bytes that the session's files take so far, of earlier attempts and in quarantine too; and those that came of what was
+        too large: no session may bring more than is kept of one.
+        """
 
     async def file(self, source: _Source, name: str) -> None:
         """One that the answer has a URL of."""
-        to = self._archive.target(self._attempt.session, name)
+        to = self._archive.target(self._attempt.session, name, self._taken)
         store, transfers = self._archive.store, self._archive.transfers
 
         async def fetch(progress: Transfer) -> Transferred:
@@ -143,13 +165,16 @@ class _Keeping:
             return
         taken = [file.file_name for file in session.known]
         name = clean_file_name(name_by_place(recording.ordinal, recording.media_type), taken)
-        to = self._archive.target(session, name)
+        to = self._archive.target(session, name, self._taken)
         store, transfers = self._archive.store, self._archive.transfers
 
         async def take(progress: Transfer) -> Transferred:
             return await transfer_inline(recording, to, self._bot.media.bandwidth, store, self._guard, progress, transfers)
 
         await self._keep(recording.ordinal, "", name, take)
+        problem = self._problems.get(recording.ordinal)
+        if isinstance(problem, RecordingTooLarge) and problem.reason == "session_too_large":
+            raise problem  # nothing behind it could be kept: the answer need not be read on
 
     async def transcriptions(self, said: Any, taken: list[str]) -> None:
         """What the answer says beside its files."""
@@ -158,7 +183,7 @@ class _Keeping:
         if any((file.ordinal, file.source_name) == TRANSCRIPTIONS for file in session.known):
             return
         name = clean_file_name("transcriptions.json", [*(file.file_name for file in session.known), *taken])
-        to = self._archive.target(session, name)
+        to = self._archive.target(session, name, self._taken)
         store, transfers = self._archive.store, self._archive.transfers
 
         async def write(progress: Transfer) -> Transferred:
@@ -179,7 +204,12 @@ class _Keeping:
         self._problems.pop(ordinal, None)  # of an answer that broke off later on, and has come again
         try:
             with self._archive.transfers.running_one(attempt.session.bot, attempt.session.session_id, name) as progress:
-                done = await save(progress)
+                try:
+                    done = await save(progress)
+                except ArchiverError as error:
+                    if "quarantined" in error.facts or isinstance(error, RecordingTooLarge):
+                        self._taken += progress.received
+                    raise
         except StoreUnavailable:
             raise
         except (TransferError, StoreError) as error:
@@ -199,6 +229,7 @@ class _Keeping:
             seconds=done.inspection.seconds,
         )
         attempt.stored.append(stored)
+        self._taken += stored.bytes
         attempt.missing.discard((ordinal, source_name))
         breaks = {"breaks": done.breaks} if done.breaks else {}
         attempt.note("stored", existed=done.saved.existed, **breaks, **stored.as_row())

@@ -23,6 +23,7 @@
     │   ├── MediaUrlExpired          the signed URL is not accepted (any more)
     │   ├── MediaUrlRefused          not a URL that a recording may be fetched from
     │   ├── MediaHostRefused         a host outside `media_hosts`, or an address that is not public
+    │   ├── RecordingTooLarge        it promised or brought more bytes than the configuration allows
     │   └── RecordingRejected        what came is not the recording; the body is kept under quarantine at the end
     ├── MetricsUnavailable           1: nothing can be served at the address for the metrics
     └── LeaseLost                    another worker may own the session now: discard, touch nothing
@@ -232,6 +233,26 @@ class RecordingRejected(TransferError):
     """What the media host sent is not the recording: empty, short, an error page, JSON, an incoherent WAV."""
 
     reason = "recording_rejected"
+
+
+class RecordingTooLarge(TransferError):
+    """A recording is longer than `limit` bytes, which the key named allows it alone or what is left for all files of its session.
+    `promised` before its first byte, or `received` of a body that promised less or nothing.
+    """
+
+    reason = "recording_too_large"
+
+    def __init__(self, *, limit: int, key: str, promised: int | None, received: int) -> None:
+        whole = key == "transfer.max_session"
+        what = f"{promised} bytes are promised" if promised is not None and promised > limit else f"more than {limit} bytes came"
+        super().__init__(
+            f"{what}, {'of which the session has room for' if whole else 'of which a recording may have'} {limit} ({key})",
+            reason="session_too_large" if whole else "",
+            hint=f"raise {key} if that is right, then `archiver retry`",
+            limit=limit,
+            promised=promised,
+            received=received,
+        )
 
 
 class LeaseLost(ArchiverError):

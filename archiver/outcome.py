@@ -16,6 +16,7 @@ from archiver.errors import (
     MediaHostRefused,
     MediaUrlRefused,
     RateLimited,
+    RecordingTooLarge,
     StoreError,
     StoreUnavailable,
     TransferError,
@@ -86,7 +87,7 @@ def classify(error: Exception) -> Outcome:
             return HandedBack(error.reason, detail=facts_of(error))
         case ApiDefect(reason="too_many_files" | "recording_too_large"):
             return Failed(error.reason, facts_of(error))
-        case MediaHostRefused() | MediaUrlRefused():
+        case MediaHostRefused() | MediaUrlRefused() | RecordingTooLarge():
             return Failed(error.reason, facts_of(error))
         case KeyConflict():
             return Failed("conflict", facts_of(error))

@@ -77,6 +77,7 @@ class KnownFile:
     source_name: str
     file_name: str
     store_key: str
+    bytes: int = 0
 
 
 @dataclass(frozen=True)

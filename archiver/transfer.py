@@ -15,6 +15,7 @@ from archiver.errors import (
     MediaNotResumable,
     RateLimited,
     RecordingRejected,
+    RecordingTooLarge,
     TransferError,
 )
 from archiver.kore.inline import Inline
@@ -37,7 +38,8 @@ class Transferred:
 @dataclass(frozen=True)
 class Target:
     """Where one recording goes: its key, the clean name that it has there, and the name of its temporary object. A body that is
-    refused goes to `quarantine` + its length + name, always if it conflicts with what `key` holds, else with `keep_rejected`.
+    refused goes to `quarantine` + its length + name, always if it conflicts with what `key` holds, else with `keep_rejected`;
+    but not one of more than `limit` bytes, as `limited_by` says in the configuration.
     """
 
     key: str
@@ -45,6 +47,8 @@ class Target:
     part: str
     quarantine: str
     keep_rejected: bool
+    limit: int
+    limited_by: str
 
 
 @retry_transient(MediaNotResumable)
@@ -107,17 +111,19 @@ async def _save(
     body: Body, upload: Upload, to: Target, guard: Callable[[], None], judge: Callable[[Body, Target], Inspection]
 ) -> Transferred:
     """From the first byte to the confirmed object, or to the quarantine."""
+    _check_size(body, to)
     if body.expected is not None:
         upload.expect(body.expected)
     try:
         async for piece in body.pieces():
+            _check_size(body, to)
             await upload.write(piece)
         _check_length(body)
         inspection = judge(body, to)
         return Transferred(await upload.save(guard=guard), inspection, body.breaks)
     except (TransferError, KoreError, KeyConflict) as error:
-        # A rate limit and rejected credentials cost no attempt: the session comes again.
-        last = to.keep_rejected and not isinstance(error, RateLimited | CredentialsRejected)
+        # A rate limit and rejected credentials cost no attempt: the session comes again. What is too large is so there as well.
+        last = to.keep_rejected and not isinstance(error, RateLimited | CredentialsRejected | RecordingTooLarge)
         if body.received and (last or isinstance(error, KeyConflict)):
             # An earlier try of this same attempt may have left another body of this length there: then that one stays.
             with suppress(KeyConflict):
@@ -128,6 +134,11 @@ async def _save(
 
 def _as_recording(body: Body, to: Target) -> Inspection:
     return inspect(name=to.name, head=bytes(body.head), length=body.received, content_type=body.content_type)
+
+
+def _check_size(body: Body, to: Target) -> None:
+    if max(body.expected or 0, body.received) > to.limit:
+        raise RecordingTooLarge(limit=to.limit, key=to.limited_by, promised=body.expected, received=body.received)
 
 
 def _check_length(body: Body) -> None:

@@ -78,7 +78,7 @@ async def composed_worker(settings: Settings, database: Database, queue: Queue, 
         for bot in bots.values():
             # A key that cannot sign is found here, not by every session in turn.
             bot.client.signer.token()
-        archive = Archive(store, settings.storage.path, settings.retry, transfers=tally.transfers)
+        archive = Archive(store, settings.storage.path, settings.retry, settings.transfer, tally.transfers)
         worker = Worker(
             settings,
             database,

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     PlainValidator,
     SecretStr,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -98,8 +99,8 @@ class WorkerSettings(Section):
 
 
 class TransferSettings(Section):
-    """How recordings are fetched: how much memory and bandwidth that may take, and when a body is given up. There is no limit on
-    the whole: a long recording may take its time.
+    """How recordings are fetched: how much memory, bandwidth and room that may take, and when a body is given up. There is no
+    limit on its time: a long recording takes what it takes.
     """
 
     max_buffer: Size = 256 * 2**20
@@ -108,12 +109,15 @@ class TransferSettings(Section):
     stall_timeout: Duration = timedelta(seconds=60)
     min_rate: SizeOrNone = 2**10
     max_inline: Size = 256 * 2**20
+    max_recording: Size = 5 * 2**30
+    max_session: Size = 20 * 2**30
 
-    @field_validator("max_inline")
+    @field_validator("max_inline", "max_recording", "max_session")
     @classmethod
-    def _some_length(cls, value: int) -> int:
+    def _some_length(cls, value: int, field: ValidationInfo) -> int:
         if value < 2**10:
-            raise ValueError('is the most bytes that a recording inside an answer may have, at least "1KiB"')
+            what = {"max_inline": "a recording inside an answer", "max_recording": "a recording"}.get(field.field_name or "")
+            raise ValueError(f'is the most bytes that {what or "all files of a session"} may have, at least "1KiB"')
         return value
 
     @field_validator("max_buffer")

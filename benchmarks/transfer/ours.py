@@ -140,7 +140,7 @@ async def _transfer_all(told: dict[str, Any]) -> float:
 
         async def one(url: str, session: str, name: str) -> None:
             folder = f"{session}/recording"
-            to = Target(f"{folder}/{name}", name, f".{name}.part", f"quarantine/{folder}/", keep_rejected=False)
+            to = Target(f"{folder}/{name}", name, f".{name}.part", f"quarantine/{folder}/", False, 2**40, "the benchmark")
             async with slots:
                 with transfers.running_one(BOT, session, name) as progress:
                     await transfer(_Known(url), to, media, store, lambda: None, progress, transfers)

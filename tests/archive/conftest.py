@@ -93,7 +93,7 @@ class Trial:
             failures=failures,
             checks=0,
             crashes=0,
-            known=tuple(KnownFile(file.ordinal, file.source_name, file.file_name, file.store_key) for file in known),
+            known=tuple(KnownFile(file.ordinal, file.source_name, file.file_name, file.store_key, file.bytes) for file in known),
             **{"kind": "recording", **fields},
         )
         attempt = Attempt(session)
@@ -122,7 +122,7 @@ async def trying(simulator: Simulator, settings: Settings, database: Database) -
     transfers = Transfers()
     buffers = Buffers(settings.transfer.max_buffer)
     async with bot_access(settings, database) as bots, open_store(settings.storage, buffers) as store:
-        archive = Archive(store, settings.storage.path, settings.retry, transfers=transfers)
+        archive = Archive(store, settings.storage.path, settings.retry, settings.transfer, transfers)
         yield Trial(simulator, archive, bots["bot"], settings.storage.folder, transfers)
 
 

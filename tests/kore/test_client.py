@@ -432,16 +432,16 @@ INLINE = b'{"recording": ["data:audio/wav;base64,'
 @pytest.mark.parametrize(
     ("first", "drip", "api"),
     [
-        (b"HTTP/1.1 200 OK\r\n", b"X: x\r\n", "v2"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"x", "v2"),
         (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "v2"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n{", b" ", "v2"),
         (CHUNKED + b"1;x=", b"x", "v2"),
-        (CHUNKED + b"1\r\n{\r\n0\r\n", b"X: x\r\n", "v2"),
+        (CHUNKED + b"1\r\n{\r\n0\r\nX: ", b"x", "v2"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n{", b" ", "v1"),
         (CHUNKED + b"%x\r\n" % len(INLINE) + INLINE + b"\r\n1;x=", b"x", "v1"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + INLINE, b"AAAA", "v1"),
     ],
-    ids=["headers", "100-continue", "body", "chunk", "trailers", "v1 around", "v1 chunk", "v1 recording"],
+    ids=["header", "100-continue", "body", "chunk", "trailer", "v1 around", "v1 chunk", "v1 recording"],
 )
 async def test_an_answer_that_drips_is_given_up_like_one_that_never_comes(
     simulator: Simulator, first: bytes, drip: bytes, api: str, monkeypatch: pytest.MonkeyPatch

@@ -83,7 +83,7 @@ SELECT coalesce(drawn.wait, interval '0') AS wait, off.n > 0 AS put_off, c.id, c
        c.failures, c.checks, c.crashes, c.reason AS put_back_for, EXISTS (SELECT FROM hold) AS probe,
        CASE WHEN c.epoch = 1 THEN '{}'     -- nobody has had it before
             ELSE ARRAY(SELECT jsonb_build_object('source_name', r.source_name, 'ordinal', r.ordinal, 'store_key', r.store_key,
-                                                 'file_name', r.file_name)
+                                                 'file_name', r.file_name, 'bytes', r.bytes)
                        FROM archived_recordings r WHERE r.queue_id = c.id ORDER BY r.ordinal, r.store_key) END AS stored
 FROM (SELECT count(*) AS n FROM put_off) off LEFT JOIN drawn ON true LEFT JOIN claimed c ON true
 WHERE off.n > 0 OR drawn.ids IS NOT NULL

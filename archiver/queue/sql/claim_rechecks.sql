@@ -30,7 +30,7 @@ WITH bot AS MATERIALIZED (
 SELECT drawn.wait, false AS put_off, c.id, c.epoch, c.bot, c.session_id, c.kind, c.user_id, c.archive_date, c.claimed_at,
        c.recheck_tries AS failures, c.recheck_tries AS checks, c.crashes, NULL AS put_back_for, false AS probe,
        ARRAY(SELECT jsonb_build_object('source_name', r.source_name, 'ordinal', r.ordinal, 'store_key', r.store_key,
-                                       'file_name', r.file_name)
+                                       'file_name', r.file_name, 'bytes', r.bytes)
              FROM archived_recordings r WHERE r.queue_id = c.id ORDER BY r.ordinal, r.store_key) AS stored
 FROM drawn LEFT JOIN claimed c ON true
 ORDER BY array_position(drawn.ids, c.id)
