@@ -1,9 +1,13 @@
-"""Two ways of awaiting that `asyncio` lacks: to the end whatever is cancelled, and not a moment longer than said."""
+"""Ways of awaiting that `asyncio` lacks: to the end whatever is cancelled, not a moment longer than said, and what blocks without
+keeping the process alive.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
@@ -49,3 +53,21 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
     if not task.done():
         raise TimeoutError(f"no answer for {seconds:.1f} s")
     return task.result()
+
+
+def in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """What `work`, which blocks, comes to, in a thread of its own that a process does not wait for when it ends. It cannot be
+    stopped: whoever gives up waiting leaves it running.
+    """
+    found: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(work())
+        except BaseException as error:  # noqa: BLE001  # it is for whoever waits
+            found.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    waiting = asyncio.wrap_future(found)
+    waiting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # seen, even if nobody waits any more
+    return waiting

@@ -31,6 +31,9 @@ RENEW_SECONDS = 300.0
 LAST_SECONDS = 30.0
 """With so few seconds left it is not used any more; before, it is, if no other can be had."""
 
+LOOKUP_SECONDS = 120.0
+"""How long a token is waited for: the library has no limit for a service that answers byte by byte."""
+
 _TOLD = 1000
 """Characters of the library's error: it says of each place that it looked at what was missing there."""
 
@@ -142,9 +145,10 @@ class Identity:
 
     async def _renew(self) -> None:
         try:
-            found = await self._credential.get_token(SCOPE)
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                found = await self._credential.get_token(SCOPE)
         except Exception as error:  # noqa: BLE001  # whatever a provider raises: there are a dozen of them
-            told = " ".join(str(error).split())[:_TOLD]
+            told = " ".join(str(error).split())[:_TOLD] or f"no answer within {LOOKUP_SECONDS:g} s"
             if not self._lasts(LAST_SECONDS):
                 raise StoreUnavailable(
                     f"no credentials for Azure: {told}",

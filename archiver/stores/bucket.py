@@ -19,7 +19,7 @@ from archiver.observe.logs import logger
 from archiver.stores import Saved, check_key, check_part
 from archiver.stores.parts_upload import PartsUpload, settled
 from archiver.stores.refusals import Hints, Refused, translated
-from archiver.stores.wire import READ_BUFFER, Body, Wire
+from archiver.stores.wire import READ_BUFFER, Body, Wire, reading_pace
 from archiver.transient import TRIES
 
 log = logger(__name__)
@@ -227,13 +227,14 @@ class BucketStore(ABC, Generic[P, T]):
                 async with self._opened(key, done, same) as response:
                     same = {"If-Match": response.headers.get("ETag", "*")}
                     whole = None if response.content_length is None else done + response.content_length
-                    async for block in response.content.iter_chunked(READ_BUFFER):
+                    pace = reading_pace()
+                    while block := await pace.read(response.content):
                         done += len(block)
-                        failures = 0
                         yield block
             except (aiohttp.ClientError, TimeoutError) as error:
                 failures += 1
-                if failures == TRIES:
+                # It may break off once more for every so many bytes that came, else single bytes would make it endless.
+                if failures >= TRIES + done // READ_BUFFER:
                     raise StoreUnavailable(
                         f"{key}: its reading broke off after {done} bytes", hint="check the network", store_key=key,
                         error=type(error).__name__,

@@ -19,7 +19,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials, RefreshableCredentials
 from botocore.exceptions import BotoCoreError
 
-from archiver.cancellation import to_its_end
+from archiver.cancellation import in_thread
 from archiver.config import S3Settings
 from archiver.errors import ConfigError, StoreUnavailable
 from archiver.observe.logs import logger
@@ -37,6 +37,9 @@ short ones, or none for now, must not be asked for every request.
 
 LAST_SECONDS = 30
 """With so many seconds left they are renewed whenever they are needed."""
+
+LOOKUP_SECONDS = 120.0
+"""How long they are waited for: the services that are asked may hang, or answer byte by byte, for which botocore has no limit."""
 
 # What goes wrong with credentials, we say in one line of ours; botocore would log it with a traceback besides.
 logging.getLogger("botocore.credentials").setLevel(logging.CRITICAL)
@@ -69,6 +72,8 @@ class Signer:
         self._current: ReadOnlyCredentials | None = None
         self._renewed_at = 0.0
         self._renewing = asyncio.Lock()
+        self._finding: asyncio.Future[tuple[Credentials, ReadOnlyCredentials]] | None = None
+        self._found_by = 0.0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._settings.access_key_id or self._settings.profile or 'AWS chain'})"
@@ -139,10 +144,24 @@ class Signer:
             )
         return source, found
 
+    async def _found(self) -> tuple[Credentials, ReadOnlyCredentials]:
+        # A thread cannot be stopped, and a second one must not renew beside it: all wait for the same one, if it hangs.
+        if self._finding is None:
+            self._finding, self._found_by = in_thread(self._find), time.monotonic() + LOOKUP_SECONDS
+        finding = self._finding
+        await asyncio.wait([finding], timeout=max(self._found_by - time.monotonic(), 0))
+        if not finding.done():
+            raise StoreUnavailable(
+                f"no credentials for S3: no answer within {LOOKUP_SECONDS:g} s",
+                hint="check what they come from (the instance's metadata, STS, a command), or set storage.s3.access_key_id",
+                error="TimeoutError",
+            )
+        self._finding = None
+        return finding.result()
+
     async def _renew(self) -> None:
         try:
-            # To its end: a thread cannot be stopped, and a second one must not renew beside it.
-            source, found = await to_its_end(asyncio.to_thread(self._find))
+            source, found = await self._found()
         except StoreUnavailable as error:
             if self._current is None or self._lasts_less_than(LAST_SECONDS):
                 raise

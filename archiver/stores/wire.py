@@ -21,12 +21,21 @@ from xml.etree.ElementTree import Element
 import aiohttp
 from yarl import URL
 
+from archiver.pace import Pace
 from archiver.redact import redact
 from archiver.stores.refusals import Passing, Refused, parsed
 from archiver.transient import retry_transient
 
 STALL_SECONDS = 60.0
 """A request is given up when for so long nothing of it could be sent, or nothing of its answer came."""
+
+LEAST_RATE = 2**10
+"""Bytes a second of an object that a server must bring at least: one that goes on by single bytes never stalls."""
+
+ANSWER_SECONDS = 900.0
+"""What an answer that is read whole may take: S3 may put an object of many parts together for minutes, and sends white space
+meanwhile.
+"""
 
 CONNECT_SECONDS = 15.0
 
@@ -231,13 +240,19 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
     """The body of an answer. Raises Passing when it breaks off."""
     body = bytearray()
     try:
-        async for block in response.content.iter_any():
-            body += block
-            if len(body) > LONGEST_ANSWER:
-                raise Refused(response.status, "AnswerTooLong", "the answer is too long: is this the right kind of server?")
+        async with asyncio.timeout(ANSWER_SECONDS):
+            async for block in response.content.iter_any():
+                body += block
+                if len(body) > LONGEST_ANSWER:
+                    raise Refused(response.status, "AnswerTooLong", "the answer is too long: is this the right kind of server?")
     except (aiohttp.ClientError, OSError) as error:
         raise Passing(0, type(error).__name__, f"the answer broke off: {_told(error)}") from None
     return bytes(body)
+
+
+def reading_pace() -> Pace:
+    """What the body of an object is held to."""
+    return Pace(STALL_SECONDS, LEAST_RATE)
 
 
 @asynccontextmanager
