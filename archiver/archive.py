@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from archiver.config import BotSettings, RetrySettings, TransferSettings
+from archiver.download import InlineBody
 from archiver.errors import (
     ApiDefect,
     ArchiverError,
@@ -162,6 +164,10 @@ class _Keeping:
         known = {(file.ordinal, file.source_name) for file in session.known}
         known |= {(file.ordinal, file.source_name) for file in self._attempt.stored}
         if (recording.ordinal, "") in known:
+            # Read past, and yet on its way: it may be as slow as any.
+            with self._running(f"recording-{recording.ordinal}") as progress:
+                async for _ in InlineBody(recording, self._bot.media.bandwidth, progress, self._archive.transfers).pieces():
+                    pass
             return
         taken = [file.file_name for file in session.known]
         name = clean_file_name(name_by_place(recording.ordinal, recording.media_type), taken)
@@ -198,12 +204,16 @@ class _Keeping:
         if self._problems:
             raise min(self._problems.values(), key=lambda error: isinstance(classify(error), Failed))
 
+    def _running(self, name: str) -> AbstractContextManager[Transfer]:
+        session = self._attempt.session
+        return self._archive.transfers.running_one(session.bot, session.session_id, name, session.id)
+
     async def _keep(self, ordinal: int, source_name: str, name: str, save: Callable[[Transfer], Awaitable[Transferred]]) -> None:
         attempt = self._attempt
         attempt.missing.add((ordinal, source_name))
         self._problems.pop(ordinal, None)  # of an answer that broke off later on, and has come again
         try:
-            with self._archive.transfers.running_one(attempt.session.bot, attempt.session.session_id, name) as progress:
+            with self._running(name) as progress:
                 try:
                     done = await save(progress)
                 except ArchiverError as error:

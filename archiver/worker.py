@@ -52,6 +52,12 @@ PRUNE_PAUSE = 3600.0
 REFUSALS_TO_HOLD = 3
 """So many sessions in a row refused for one public media host hold their bot: the list is short, not the sessions wrong."""
 
+SLOW_BYTES_A_SECOND = 8 * 2**10
+SLOW_STALLS = 2
+"""Where all slots are held and work is due, the slowest download that brings less than this, over so many times
+`transfer.stall_timeout`, yields. One at a time: where it is our own line that is slow, the others get its share.
+"""
+
 STORE_PATIENCE = 5
 """A drain gives up when the store has failed so many times in a row, in pauses of 1, 2, 4 ... seconds."""
 
@@ -101,6 +107,7 @@ class Worker:
         self._running: dict[asyncio.Task[None], Session] = {}
         self._settling = Settling(queue, written=self._written)
         self._taken: set[tuple[int, int]] = set()  # (id, epoch) of what runs and is no longer ours
+        self._yielding: dict[int, dict[str, Any]] = {}  # by id: what runs, and is to make room for others; and why
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -112,6 +119,7 @@ class Worker:
         self._prune_at = 0.0
         self._compare_at = time.monotonic() + UPKEEP_SECONDS
         self.tally = tally or Tally(archive.transfers)
+        self.tally.transfers.window = SLOW_STALLS * settings.transfer.stall_timeout.total_seconds()
 
     @property
     def running(self) -> int:
@@ -212,6 +220,8 @@ class Worker:
         concurrency, running = self._settings.worker.concurrency, len(self._running)
         slots = min(concurrency - running, 2 * concurrency - running - len(self._settling))
         if slots <= 0:
+            if running >= concurrency:
+                await self._make_room()
             return POLL_SECONDS
         if self._store_failures:
             if self._running or not await self._store_is_back():
@@ -223,6 +233,35 @@ class Worker:
             self._start(session, lease)
         wait = POLL_SECONDS if claim.again_in is None else min(claim.again_in.total_seconds(), POLL_SECONDS)
         return wait if len(claim.sessions) < slots else POLL_SECONDS
+
+    async def _make_room(self) -> None:
+        """All slots are held. If work is due, the slowest download yields to it, where it is so slow that it may never end."""
+        transfers = self.tally.transfers
+        slow = transfers.slowest(SLOW_BYTES_A_SECOND)
+        if slow is None or self._yielding or not await self._queue.work_is_due(list(self._bots)):
+            return
+        task = next((task for task, session in self._running.items() if session.id == slow.queue_id), None)
+        if task is None or slow not in transfers.running or slow.pace is None:
+            return  # it has ended meanwhile
+        facts = {
+            "file_name": slow.file_name,
+            "received": slow.received,
+            "expected": slow.total,
+            "bytes_per_second": round(slow.pace),
+        }
+        log.info("transfer_yielded", **self._running[task].naming(), **facts)
+        transfers.judge_anew()
+        self._yielding[slow.queue_id] = facts
+        task.cancel()
+
+    def _yielded(self, session: Session, facts: dict[str, Any]) -> Outcome:
+        """It comes again later, when there may be room. That costs no attempt the first time, the next one does: for ever it must
+        not go on. Of a recheck's session nobody knows what was the last time.
+        """
+        detail = {"message": "slower than any other, while others waited for a slot", **facts}
+        if session.put_back_for == "yielded" or session.recheck:
+            return Retry("recording_slow", detail)
+        return HandedBack("yielded", after=self._settings.retry.backoff_max, detail=detail)
 
     async def _compare_with_the_rows(self, lease: Lease) -> None:
         """Put back rows that are ours and that nobody works on; stop working on rows that are no longer ours (cancelled)."""
@@ -246,6 +285,8 @@ class Worker:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         session = self._running.pop(task, None)
+        if session is not None:
+            self._yielding.pop(session.id, None)
         if not self._running:
             self._settling.flush()
         self._wake.set()
@@ -310,7 +351,8 @@ class Worker:
                 self._taken.discard((session.id, session.epoch))
                 self._lost(session)
                 return
-            outcome = HandedBack("worker_stopped")
+            facts = self._yielding.get(session.id)
+            outcome = self._yielded(session, facts) if facts else HandedBack("worker_stopped")
         self._settling.add(Ended(attempt, outcome, lease))
 
     async def _attempt(self, attempt: Attempt, lease: Lease) -> Outcome:

@@ -27,8 +27,15 @@ class Transfer:
     total: int | None = None
     received: int = 0
     began: float = field(default_factory=time.monotonic)
+    queue_id: int = 0
+    """Of the session's row."""
     waited: float = 0.0
     """Seconds that were spent on waiting for the host: the rest is our own disk's, memory's and bandwidth's."""
+    came: int = 0
+    """Bytes that came in, those of a body that began again included."""
+    pace: float | None = None
+    """Bytes that the host brought a second that it was waited for, over the last whole `Transfers.window`."""
+    _mark: tuple[float, int] = (0.0, 0)
     _readings: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=READINGS + 1), repr=False)
 
     def __post_init__(self) -> None:
@@ -41,6 +48,17 @@ class Transfer:
     def read(self, now: float) -> None:
         """Take a reading, for the rate. `now`: `time.monotonic`, as everywhere here."""
         self._readings.append((now, self.received))
+
+    def judge(self, window: float) -> None:
+        """Renew `pace`, if the host has been waited for so many seconds since that was done last."""
+        waited, came = self.waited - self._mark[0], self.came - self._mark[1]
+        if waited >= window:
+            self.pace = came / waited
+            self._mark = (self.waited, self.came)
+
+    def judge_anew(self) -> None:
+        """What was before tells nothing any more."""
+        self.pace, self._mark = None, (self.waited, self.came)
 
     def rate(self, now: float) -> float:
         """Bytes a second since the oldest of the last readings: what stalls is at 0 within seconds."""
@@ -63,6 +81,8 @@ class Transfers:
         """Bytes that came in since the start, by bot, those of transfers that failed or began again included."""
         self.lasted: dict[str, Lasted] = {}
         """How long the transfers took that ended well, by bot."""
+        self.window = 120.0
+        """Seconds that paces are measured over."""
 
     @property
     def bytes(self) -> int:
@@ -70,9 +90,9 @@ class Transfers:
         return self.received.total()
 
     @contextmanager
-    def running_one(self, bot: str, session_id: str, file_name: str) -> Iterator[Transfer]:
+    def running_one(self, bot: str, session_id: str, file_name: str, queue_id: int = 0) -> Iterator[Transfer]:
         """A transfer, listed as long as it runs."""
-        transfer = Transfer(bot, session_id, file_name)
+        transfer = Transfer(bot, session_id, file_name, queue_id=queue_id)
         self.running[transfer] = None
         try:
             yield transfer
@@ -83,12 +103,27 @@ class Transfers:
     def count(self, transfer: Transfer, size: int) -> None:
         """So many bytes of a transfer came in."""
         transfer.received += size
+        transfer.came += size
         self.received[transfer.bot] += size
 
     def read(self, now: float) -> None:
-        """Take a reading of each, for the rates; to be called once a second."""
+        """Take a reading of each, for the rates and paces; to be called once a second."""
         for transfer in self.running:
             transfer.read(now)
+            transfer.judge(self.window)
+
+    def slowest(self, below: float) -> Transfer | None:
+        """The one whose host is the slowest over a whole window, of those that bring less than `below` bytes a second and are not
+        at their end.
+        """
+        paces = [(transfer.pace, transfer) for transfer in self.running if transfer.received != transfer.total]
+        slow = [(pace, transfer) for pace, transfer in paces if pace is not None and pace < below]
+        return min(slow, key=lambda one: one[0])[1] if slow else None
+
+    def judge_anew(self) -> None:
+        """Begin all windows now."""
+        for transfer in self.running:
+            transfer.judge_anew()
 
     def lasting(self, seconds: float, now: float) -> list[Transfer]:
         """Those that have been on their way for at least so long, the longest first."""

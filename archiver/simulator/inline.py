@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from archiver.simulator.audio import RawBody
 from archiver.simulator.connections import close_connection, reset_connection, until_the_client_goes
-from archiver.simulator.script import Empty, Json, Page, Reset, Stall, Truncate
+from archiver.simulator.media import paced
+from archiver.simulator.script import Empty, Json, Page, Reset, Slow, Stall, Truncate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from aiohttp import web
 
@@ -31,7 +32,9 @@ async def inline_answer(request: web.Request, recordings: list[Recording]) -> As
         fault = recording.faults.take()
         content_type = getattr(fault, "content_type", recording.content_type)
         yield b", " * (place > 0) + f'"data:{content_type};base64,'.encode()
-        for piece in _base64(_body(recording, fault), getattr(fault, "at", None)):
+        body, stop = _body(recording, fault), getattr(fault, "at", None)
+        pace = fault.bytes_per_second if isinstance(fault, Slow) else None
+        async for piece in _base64(paced(body, 0, body.size if stop is None else min(stop, body.size), pace)):
             yield piece
         match fault:
             case Truncate():
@@ -57,10 +60,10 @@ def _body(recording: Recording, fault: AnyFault | None) -> Body:
             return recording.body
 
 
-def _base64(body: Body, stop: int | None) -> Iterator[bytes]:
-    """The body up to `stop`, if that is not None. Slashes are escaped, as many writers of JSON do."""
+async def _base64(pieces: AsyncIterator[bytes | memoryview]) -> AsyncIterator[bytes]:
+    """Slashes are escaped, as many writers of JSON do."""
     left = b""
-    for piece in body.pieces(0, body.size if stop is None else min(stop, body.size)):
+    async for piece in pieces:
         left += piece
         whole = len(left) - len(left) % 3
         yield base64.b64encode(left[:whole]).replace(b"/", b"\\/")

@@ -125,7 +125,7 @@ class MediaOrigin:
         self.tally.by_status[str(part.status)] += 1
         await response.prepare(request)
         pace = fault.bytes_per_second if isinstance(fault, Slow) else None
-        async for piece in _paced(body, part.start, stop, pace):
+        async for piece in paced(body, part.start, stop, pace):
             await self._send(response, piece)
 
         match fault:
@@ -173,7 +173,7 @@ class MediaOrigin:
         self.tally.by_status[str(status)] += 1
         await response.prepare(request)
         if request.method != "HEAD":
-            async for piece in _paced(content, 0, content.size, None):
+            async for piece in paced(content, 0, content.size, None):
                 await self._send(response, piece)
         await response.write_eof()
         return response
@@ -208,7 +208,7 @@ def _part(request: web.BaseRequest, body: Body, etag: str) -> Part | None:
     return Part(206, start, stop) if start < stop else None
 
 
-async def _paced(body: Body, start: int, stop: int, bytes_per_second: int | None) -> AsyncIterator[bytes | memoryview]:
+async def paced(body: Body, start: int, stop: int, bytes_per_second: int | None) -> AsyncIterator[bytes | memoryview]:
     """The pieces of a body, no faster than `bytes_per_second`."""
     for piece in body.pieces(start, stop):
         if bytes_per_second is None:

@@ -71,3 +71,25 @@ def test_what_is_written_down_is_bounded_and_counts_the_rest() -> None:
     assert (progress["running"], progress["bytes"], progress["total"]) == (LISTED + 50, 10 * len(large), 100 * len(large))
     large[-1].total = None
     assert progress_of(large, 0, now=1000.0)["total"] is None, "what one will bring is not known"
+
+
+def test_a_pace_is_that_of_a_host_over_the_time_that_it_was_waited_for() -> None:
+    """Our own disk, memory and bandwidth may take what they take."""
+    transfers = Transfers()
+    transfers.window = 10.0
+    with transfers.running_one("bot", "s", "a.wav") as slow, transfers.running_one("bot", "t", "b.wav") as fast:
+        for second in range(12):
+            transfers.count(slow, 100)
+            transfers.count(fast, 100)
+            slow.wait(1.0)
+            fast.wait(0.001)
+            transfers.read(slow.began + second)
+        assert slow.pace == pytest.approx(100)
+        assert fast.pace is None
+        assert transfers.slowest(8192) is slow
+        assert transfers.slowest(50) is None
+        slow.total = slow.received
+        assert transfers.slowest(8192) is None, "it is at its end"
+        slow.total = None
+        transfers.judge_anew()
+        assert transfers.slowest(8192) is None
