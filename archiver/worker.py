@@ -30,6 +30,7 @@ from archiver.errors import (
 from archiver.lease import Lease, steady_seconds
 from archiver.observe.logs import logger, speak_of
 from archiver.observe.tally import Tally
+from archiver.observe.transfers import Transfer
 from archiver.outcome import Archived, HandedBack, Outcome, Retry, classify, facts_of
 from archiver.progress import read_and_tell, write_down
 from archiver.queue.database import Database
@@ -219,30 +220,41 @@ class Worker:
         # A session leaves its slot before its outcome is written. While that takes long, no more of them gather than slots.
         concurrency, running = self._settings.worker.concurrency, len(self._running)
         slots = min(concurrency - running, 2 * concurrency - running - len(self._settling))
+        slow = self._in_the_way()
+        if slow is not None and running > concurrency:
+            self._make_room(slow)  # a session waits for a slot already
+        elif slow is not None:
+            slots = 1  # one more than there are: if work is due, and the budget allows it, this one yields to it
         if slots <= 0:
-            if running >= concurrency:
-                await self._make_room()
             return POLL_SECONDS
         if self._store_failures:
             if self._running or not await self._store_is_back():
                 return POLL_SECONDS
             slots = 1
         quotas = {name: bot.quota for name, bot in self._bots.items()}
+        idle_rechecks = idle_rechecks and slow is None
         claim = await self._queue.claim(lease.worker_id, quotas, slots, idle_rechecks=idle_rechecks, due_by=due_by)
         for session in claim.sessions:
             self._start(session, lease)
+        if slow is not None:
+            if claim.sessions:
+                self._make_room(slow)
+            return POLL_SECONDS
         wait = POLL_SECONDS if claim.again_in is None else min(claim.again_in.total_seconds(), POLL_SECONDS)
         return wait if len(claim.sessions) < slots else POLL_SECONDS
 
-    async def _make_room(self) -> None:
-        """All slots are held. If work is due, the slowest download yields to it, where it is so slow that it may never end."""
-        transfers = self.tally.transfers
-        slow = transfers.slowest(SLOW_BYTES_A_SECOND)
-        if slow is None or self._yielding or not await self._queue.work_is_due(list(self._bots)):
-            return
+    def _in_the_way(self) -> Transfer | None:
+        """The download that would have to make room if work is due: all slots are held, and it is slow. None: there is none."""
+        concurrency = self._settings.worker.concurrency
+        if len(self._running) < concurrency or len(self._settling) >= concurrency or self._yielding:
+            return None
+        return self.tally.transfers.slowest(SLOW_BYTES_A_SECOND)
+
+    def _make_room(self, slow: Transfer) -> None:
+        """A session was claimed for which there is no slot: it waits for that of the slowest download."""
         task = next((task for task, session in self._running.items() if session.id == slow.queue_id), None)
-        if task is None or slow not in transfers.running or slow.pace is None:
-            return  # it has ended meanwhile
+        if task is None or slow not in self.tally.transfers.running or slow.pace is None:
+            return  # it has ended meanwhile, and left its slot
         facts = {
             "file_name": slow.file_name,
             "received": slow.received,
@@ -250,7 +262,7 @@ class Worker:
             "bytes_per_second": round(slow.pace),
         }
         log.info("transfer_yielded", **self._running[task].naming(), **facts)
-        transfers.judge_anew()
+        self.tally.transfers.judge_anew()
         self._yielding[slow.queue_id] = facts
         task.cancel()
 

@@ -286,11 +286,6 @@ class Queue:
                         waits.append(now)
         return Claim(sessions, min(waits, default=None))
 
-    async def work_is_due(self, bots: Sequence[str]) -> bool:
-        """Whether a claim could bring sessions of these bots, if their budgets allow it, other than rechecks."""
-        due = await self._database.rows("due", list(bots))
-        return any(row["due_in"] is not None and row["due_in"] <= timedelta(0) for row in due)
-
     @staticmethod
     def _turns(row: asyncpg.Record, share: int) -> list[tuple[str, int]]:
         """Which statement claims how many, in order: at a place at random, so that no budget is too short for it, one recheck."""
