@@ -131,6 +131,16 @@ async def test_one_bad_recording_does_not_stop_the_next(inline: Trial) -> None:
     assert len([key for key in inline.files() if key.startswith(FOLDER)]) == 4
 
 
+async def test_what_is_read_past_is_on_its_way_as_well(inline: Trial) -> None:
+    """Else it could hold a slot, as slowly as it likes, and nobody would see it."""
+    inline.script(A, A)
+    first = await inline.go()
+    came = inline.transfers.bytes
+    again = await inline.go(epoch=2, known=tuple(first.attempt.stored))
+    assert (again.outcome, again.attempt.stored) == (Archived(), [])
+    assert inline.transfers.bytes == 2 * came
+
+
 @pytest.mark.parametrize("kind", ["truncate", "reset"])
 async def test_a_break_is_waited_out_and_what_was_stored_stays(inline: Trial, kind: str) -> None:
     inline.script(A, faulty(LONG, kind=kind, at=90_000), A)
