@@ -23,6 +23,11 @@ PASSES = 3
 FIRST = timedelta(days=7)
 """The first stretch; later ones are as long as what was seen suggests."""
 
+ENDLESS = 100_000
+"""So many rows of the shortest stretch are read: no millisecond has so many calls, and pages without an end would fill the
+memory.
+"""
+
 BROKEN = 3
 """So many of the shortest stretches in a row that cannot be read mean that none can."""
 
@@ -190,7 +195,7 @@ class Reader:
             full = seen >= source.most or (number >= MAX_PAGES and not source.shows_all)
             if full and divisible:
                 raise _TooMuch(_time_of(listing.calls.values()))
-            if full and not source.shows_all:
+            if full and (not source.shows_all or seen >= ENDLESS):
                 listing.hidden = True
                 return False, False
 

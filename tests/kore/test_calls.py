@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archiver.errors import ApiDefect, CredentialsRejected, RateLimited
+from archiver.kore import reader as reader_module
 from archiver.kore.calls import PAGE, Call, CallDetails, SessionsHistory, Source, Span
 from archiver.kore.client import KoreClient, api_session
 from archiver.kore.reader import Listing, Reader
@@ -491,3 +492,20 @@ async def test_a_rate_limit_is_for_the_caller_to_wait_out(name: str) -> None:
         await desk.read(name, days(1))
         with pytest.raises(RateLimited):
             await desk.read(name, days(1))
+
+
+async def test_pages_without_an_end_are_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "ENDLESS", 30_000)
+    when = START.isoformat()
+
+    def more(body: dict[str, Any], _query: dict[str, str]) -> dict[str, Any]:
+        page = range(body["skip"], body["skip"] + 100)
+        return {
+            "sessions": [{"sessionId": f"s-{n}", "channel": "korevg", "start_time": when} for n in page],
+            "moreAvailable": True,
+        }
+
+    (listing,) = await Odd(more).read("sessions", Span(START, START + timedelta(milliseconds=1)))
+    assert listing.hidden
+    assert not listing.whole
+    assert len(listing.seen) == 30_000
