@@ -24,7 +24,7 @@ from archiver.kore.client import Answer, Asked, KoreClient, RemoteFile
 from archiver.kore.inline import Inline, Keep
 from archiver.kore.media import MediaClient
 from archiver.naming import PathTemplate, clean_file_name, name_by_place
-from archiver.observe.transfers import Transfer, Transfers
+from archiver.observe.transfers import HostPace, Transfer, Transfers
 from archiver.outcome import Archived, Failed, NotReady, Outcome, Retry, Unavailable, classify, facts_of
 from archiver.queue.quota import Quota
 from archiver.session import Attempt, Session, StoredFile
@@ -143,6 +143,7 @@ class _Keeping:
         self._archive = archive
         self._guard = guard
         self._problems: dict[int, ArchiverError] = {}
+        self._hosts = HostPace(attempt.session.id)
         self._taken = sum(file.bytes for file in attempt.session.known)
         """Bytes that the session's files take so far, of earlier attempts and in quarantine too; and those that came of what was
         too large: no session may bring more than is kept of one.
@@ -206,7 +207,7 @@ class _Keeping:
 
     def _running(self, name: str) -> AbstractContextManager[Transfer]:
         session = self._attempt.session
-        return self._archive.transfers.running_one(session.bot, session.session_id, name, session.id)
+        return self._archive.transfers.running_one(session.bot, session.session_id, name, self._hosts)
 
     async def _keep(self, ordinal: int, source_name: str, name: str, save: Callable[[Transfer], Awaitable[Transferred]]) -> None:
         attempt = self._attempt

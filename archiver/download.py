@@ -200,7 +200,7 @@ class Download(Body):
                 self._source.refused_afresh()
                 raise
         self._response = response
-        self._pace.demand(self._media.min_rate)
+        self._pace.begin()
         if rest is not None:
             try:
                 self._ahead = await self._pace.read(response.content)

@@ -24,19 +24,21 @@ class Pace:
     def __init__(self, stall: float, min_rate: int, on_wait: Callable[[float], None] = lambda _seconds: None) -> None:
         self._stall = stall
         self._on_wait = on_wait
-        self.demand(min_rate)
+        self.min_rate = min_rate
+        """May be changed on the way; while it is 0 nothing is counted."""
+        self.begin()
 
-    def demand(self, min_rate: int) -> None:
-        """From now on so many bytes a second are expected; 0: any."""
-        self._min_rate = min_rate
+    def begin(self) -> None:
+        """It comes over another connection now: what was before counts no more."""
         self._waited, self._came = 0.0, 0
 
     async def read(self, content: aiohttp.StreamReader) -> bytes:
         """What has come, at least a byte; nothing at the end. Raises aiohttp's errors besides."""
         if self._waited >= self._stall:
-            if self._came < self._min_rate * self._waited:
-                raise TooSlow(f"{self._came} bytes in {self._waited:.0f} s")
-            self._waited, self._came = 0.0, 0
+            waited, came = self._waited, self._came
+            self.begin()
+            if came < self.min_rate * waited:
+                raise TooSlow(f"{came} bytes in {waited:.0f} s")
         piece = content.read_nowait(-1)
         if not piece:
             began = time.monotonic()
@@ -45,7 +47,7 @@ class Pace:
                     piece = await content.readany()
             finally:
                 waited = time.monotonic() - began
-                self._waited += waited
+                self._waited += waited if self.min_rate else 0
                 self._on_wait(waited)
-        self._came += len(piece)
+        self._came += len(piece) if self.min_rate else 0
         return piece

@@ -252,18 +252,18 @@ class Worker:
 
     def _make_room(self, slow: Transfer) -> None:
         """A session was claimed for which there is no slot: it waits for that of the slowest download."""
-        task = next((task for task, session in self._running.items() if session.id == slow.queue_id), None)
-        if task is None or slow not in self.tally.transfers.running or slow.pace is None:
+        task = next((task for task, session in self._running.items() if session.id == slow.hosts.queue_id), None)
+        if task is None or slow not in self.tally.transfers.running or slow.hosts.rate is None:
             return  # it has ended meanwhile, and left its slot
         facts = {
             "file_name": slow.file_name,
             "received": slow.received,
             "expected": slow.total,
-            "bytes_per_second": round(slow.pace),
+            "bytes_per_second": round(slow.hosts.rate),
         }
         log.info("transfer_yielded", **self._running[task].naming(), **facts)
         self.tally.transfers.judge_anew()
-        self._yielding[slow.queue_id] = facts
+        self._yielding[slow.hosts.queue_id] = facts
         task.cancel()
 
     def _yielded(self, session: Session, facts: dict[str, Any]) -> Outcome:

@@ -336,11 +336,11 @@ class KoreClient:
         async def take(recording: Inline) -> None:
             left = (patience.when() or 0) - loop.time()
             patience.reschedule(None)
-            pace.demand(self._terms.min_rate or 0)
+            pace.min_rate = self._terms.min_rate or 0
             await keep(recording)
             async for _ in recording:
                 pass
-            pace.demand(0)
+            pace.min_rate = 0
             patience.reschedule(loop.time() + left)
 
         try:

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from archiver.observe.transfers import BUCKETS, Lasted, Transfer, Transfers
+from archiver.observe.transfers import BUCKETS, HostPace, Lasted, Transfer, Transfers
 from archiver.progress import LISTED, progress_of
 
 
@@ -73,7 +73,7 @@ def test_what_is_written_down_is_bounded_and_counts_the_rest() -> None:
     assert progress_of(large, 0, now=1000.0)["total"] is None, "what one will bring is not known"
 
 
-def test_a_pace_is_that_of_a_host_over_the_time_that_it_was_waited_for() -> None:
+def test_a_hosts_pace_is_that_over_the_time_that_it_was_waited_for() -> None:
     """Our own disk, memory and bandwidth may take what they take."""
     transfers = Transfers()
     transfers.window = 10.0
@@ -84,8 +84,8 @@ def test_a_pace_is_that_of_a_host_over_the_time_that_it_was_waited_for() -> None
             slow.wait(1.0)
             fast.wait(0.001)
             transfers.read(slow.began + second)
-        assert slow.pace == pytest.approx(100)
-        assert fast.pace is None
+        assert slow.hosts.rate == pytest.approx(100)
+        assert fast.hosts.rate is None
         assert transfers.slowest(8192) is slow
         assert transfers.slowest(50) is None
         slow.total = slow.received
@@ -93,3 +93,16 @@ def test_a_pace_is_that_of_a_host_over_the_time_that_it_was_waited_for() -> None
         slow.total = None
         transfers.judge_anew()
         assert transfers.slowest(8192) is None
+
+
+def test_many_small_files_of_a_session_drip_as_one_long_one_does() -> None:
+    transfers, hosts = Transfers(), HostPace(7)
+    transfers.window = 10.0
+    for second in range(12):
+        with transfers.running_one("bot", "s", f"{second}.wav", hosts) as small:
+            small.wait(1.0)
+            transfers.count(small, 100)
+            transfers.read(small.began)
+            found = transfers.slowest(8192)
+            assert (found is small) == (second >= 9)
+    assert hosts.rate == pytest.approx(100)

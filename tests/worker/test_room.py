@@ -46,7 +46,7 @@ async def test_downloads_that_drip_do_not_hold_all_slots_for_good(plant: Plant, 
     sessions = await plant.sessions()
     row = sessions[yielded["session"]]
     assert (row["state"], row["reason"], row["failures"]) == ("pending", "yielded", 0)
-    assert 2000 < row["detail"]["bytes_per_second"] < 5000
+    assert 0 < row["detail"]["bytes_per_second"] < 8192
     assert row["detail"]["expected"] == 1_000_000
     assert await plant.events(row["session_id"]) == ["enqueued", "claimed", "asked", "handed_back"]
     assert not plant.parts()
@@ -64,7 +64,7 @@ async def test_what_yields_again_costs_an_attempt_and_what_has_room_is_left_alon
 
 
 async def test_what_is_slow_and_yet_gets_on_is_left_alone(plant: Plant) -> None:
-    steady = script(plant, 0, 30_000, {**SLOW, "bytes_per_second": 20_000})
+    steady = script(plant, 0, 60_000, {**SLOW, "bytes_per_second": 40_000})
     await plant.enqueue(steady, script(plant, 1, 3000))
     assert (await plant.drained(settings(plant, 1))).complete
     assert "handed_back" not in await plant.events(steady)
