@@ -115,11 +115,12 @@ def check_embedded(settings: Settings) -> list[Finding]:
 
 
 async def check_database(database: Database) -> Finding:
-    """Reachable, and migrated to this version."""
+    """Reachable, and migrated to this version; and what protects the way there."""
     try:
         started = time.perf_counter()
         version = await check_version(database)
-        return Finding("database", "ok", f"migration {version}, answers in {(time.perf_counter() - started) * 1000:.0f} ms")
+        took = f"{(time.perf_counter() - started) * 1000:.0f} ms"
+        return Finding("database", "ok", f"migration {version}, answers in {took}, {await database.protection()}")
     except ArchiverError as error:
         return of_error("database", error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
@@ -16,6 +17,7 @@ import asyncpg
 from archiver.config import DatabaseSettings
 from archiver.errors import ConfigError, DatabaseError, DatabaseUnreachable, NotMigrated
 from archiver.queue.embedded import embedded_postgres
+from archiver.queue.tls import Endpoint, endpoint_of, tls_refused
 
 STATEMENT_TIMEOUT = 30.0
 """Seconds that any wait for the database may last; no statement of ours needs a tenth of it."""
@@ -59,10 +61,11 @@ def statement_names() -> list[str]:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn what asyncpg and the network raise into errors of ours, redacted."""
+def translated(key: str = "database.url") -> Iterator[None]:
+    """Turn what asyncpg and the network raise into errors of ours, redacted. `key` says where the connection leads."""
     try:
-        yield
+        with tls_refused(key):
+            yield
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError) as error:
         raise NotMigrated(f"the database lacks what this version needs: {error}") from None
     except asyncpg.InsufficientPrivilegeError as error:
@@ -86,9 +89,11 @@ def _connecting(key: str) -> Iterator[None]:
     """`translated`, and what is wrong with the URL itself. Its text is never quoted: what follows a `/` or `:` in a password
     that is not percent-encoded is taken for a port or a host, and would be shown.
     """
-    with translated():
+    with translated(key):
         try:
             yield
+        except ssl.SSLError:
+            raise  # some of these are ValueErrors, too
         except (ValueError, OverflowError) as error:
             known = isinstance(error, asyncpg.ClientConfigurationError) and "sslmode" in str(error)
             raise ConfigError(
@@ -145,18 +150,22 @@ class Database:
         self.dsn = dsn
         self.listen_dsn = listen_dsn or dsn
         self._cache_size = 0 if listen_dsn else 200
+        self._listen_key = "database.listen_url" if listen_dsn else "database.url"
         self._pool_size = pool_size
         # UTC: a rate limit's day has 24 hours, also where the server's own zone changes its clocks.
         self._server_settings = {"application_name": "archiver", "timezone": "UTC"}
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._endpoint: Endpoint | None = None
 
     def __repr__(self) -> str:
         return "Database(...)"
 
     async def __aenter__(self) -> Self:
         with _connecting("database.url"):
+            self._endpoint = await endpoint_of("database.url", self.dsn)
             self._pool = await asyncpg.create_pool(
                 self.dsn,
+                **self._endpoint.arguments,
                 min_size=1,
                 max_size=self._pool_size,
                 timeout=10,
@@ -196,6 +205,28 @@ class Database:
             async with self._pool.acquire(timeout=STATEMENT_TIMEOUT) as connection:
                 yield connection
 
+    async def _connect_apart(self) -> tuple[Endpoint, asyncpg.Connection[asyncpg.Record]]:
+        """A connection beside the pool, where LISTEN goes; the caller's to end."""
+        with _connecting(self._listen_key):
+            endpoint = await endpoint_of(self._listen_key, self.listen_dsn)
+            connection = await asyncpg.connect(
+                self.listen_dsn, **endpoint.arguments, timeout=10, command_timeout=STATEMENT_TIMEOUT
+            )
+        return endpoint, connection
+
+    async def protection(self) -> str:
+        """What protects the connections on their way, for people."""
+        assert self._endpoint is not None, "used outside its `async with`"
+        async with self.connection() as pooled:
+            told = self._endpoint.describe(pooled)
+        if self.listen_dsn == self.dsn:
+            return told
+        endpoint, connection = await self._connect_apart()
+        try:
+            return f"{told}; listen_url: {endpoint.describe(connection)}"
+        finally:
+            connection.terminate()
+
     async def rows(self, name: str, *args: Any) -> list[asyncpg.Record]:
         """Run a named statement, return its rows."""
         for tries_left in reversed(range(DEADLOCK_TRIES)):
@@ -219,8 +250,7 @@ class Database:
     @asynccontextmanager
     async def listening(self, wake: asyncio.Event) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
         """A connection of its own that sets `wake` at every notification."""
-        with _connecting("database.listen_url"):
-            connection = await asyncpg.connect(self.listen_dsn, timeout=10, command_timeout=STATEMENT_TIMEOUT)
+        _, connection = await self._connect_apart()
         try:
             with translated():
                 await connection.add_listener(WAKE_CHANNEL, lambda *_: wake.set())
@@ -234,8 +264,7 @@ class Database:
 
         If the connection breaks others may enter: what is done here has to bear that.
         """
-        with _connecting("database.listen_url"):
-            connection = await asyncpg.connect(self.listen_dsn, timeout=10, command_timeout=STATEMENT_TIMEOUT)
+        _, connection = await self._connect_apart()
         try:
             told = False
             # A host that dies must not keep its lock until somebody notices.
@@ -263,7 +292,8 @@ async def open_database(settings: DatabaseSettings, *, pool_size: int = 8) -> As
     if settings.embedded_path is not None:
         async with (
             embedded_postgres(settings.embedded_path) as dsn,
-            Database(dsn, pool_size=pool_size) as database,
+            # It has no TLS, whatever PGSSLMODE asks of another one.
+            Database(f"{dsn}?sslmode=disable", pool_size=pool_size) as database,
         ):
             yield database
     else:

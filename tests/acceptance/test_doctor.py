@@ -27,6 +27,7 @@ async def test_a_good_installation_has_one_line_a_check(archiver: Program, simul
     assert (result.code, result.stderr) == (0, "")
     checks = [line.split()[0] + " " + line[8:].split(":")[0] for line in result.stdout.splitlines()]
     assert checks == ["ok configuration", "ok database", "ok store", *["ok bot bot"] * 4]
+    assert "loopback, no TLS" in result.stdout
     assert not list((archiver.folder / "store").iterdir())
     assert simulator.report()["api"]["calls"] == 1
 

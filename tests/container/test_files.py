@@ -204,7 +204,7 @@ def test_recordings_and_rows_outlive_containers(tmp_path: Path, monkeypatch: pyt
 
 def test_no_secret_lies_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = _settings(environment_of("worker"), tmp_path, monkeypatch).database.url.get_secret_value()
-    assert url == "postgresql://archiver@postgres/archiver?service=archiver"
+    assert url == "postgresql://archiver@postgres/archiver?service=archiver&sslmode=disable"
     for name, options in SERVICES.items():
         granted = set(options["secrets"])
         used = {value.removeprefix(SECRETS) for value in options["environment"].values() if value.startswith(SECRETS)}
@@ -212,6 +212,14 @@ def test_no_secret_lies_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert all(key.endswith("_FILE") for key in options["environment"] if re.search("SECRET|PASSWORD", key))
     assert COMPOSE["secrets"] == {name: {"file": f"./secrets/{name}"} for name in COMPOSE["secrets"]}
     assert "postgres_password" not in WORKER["secrets"]
+
+
+def test_that_postgres_has_no_tls_is_said_with_its_reason() -> None:
+    """Without it the workers would refuse a server of another host, however near."""
+    comment = " ".join(re.findall(r"# (.*)", (ROOT / "docker-compose.yml").read_text().partition("ARCHIVER_DATABASE__URL")[0]))
+    assert "No TLS: the network `database` does not leave this machine" in comment
+    assert COMPOSE["networks"]["database"]["internal"] is True
+    assert "sslmode=disable" in GUIDE
 
 
 def test_postgres_is_reachable_from_within_alone() -> None:

@@ -1,0 +1,239 @@
+"""Who may hear what the database is told: TLS as libpq's parameters say it, and verified where they say nothing.
+
+libpq's own default, `prefer`, hands the password to whoever answers in the server's place and has no TLS. So without an `sslmode`
+a server beyond this machine has to prove who it is (`verify-full`), by the authorities of `sslrootcert`, of
+~/.postgresql/root.crt, or else of the system. An `sslmode` that somebody gave is what they meant, in the URL, its service or
+PGSSLMODE. Unix sockets and loopback stay on the machine: there the default is libpq's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import configparser
+import os
+import re
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from archiver.config import is_loopback
+from archiver.errors import ConfigError, DatabaseUnreachable
+from archiver.redact import remember_secret
+
+MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+_WAIVER = (
+    "give the file of the authority that signed it by sslrootcert=FILE in the URL's query, or waive this by an explicit sslmode: "
+    "sslmode=require is encrypted and not verified, sslmode=disable is neither"
+)
+
+_VERSIONS = {version.name.replace("_", "."): version for version in ssl.TLSVersion if version.name.startswith("TLSv")}
+
+_SERVER = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.%a-z]+)\]|(?P<name>[^:\[\]]*))(:(?P<port>[0-9]{1,5}))?")
+
+_NAME_DIFFERS = (62, 64)
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a URL leads and how. `arguments` are asyncpg's, beside the URL: what was judged is what is connected to. `mode` is
+    the `sslmode` that applies; `given`: somebody asked for it.
+    """
+
+    arguments: dict[str, Any]
+    mode: str
+    given: bool
+
+    def describe(self, connection: Any) -> str:
+        """What protects a connection made to it, for people."""
+        transport: asyncio.BaseTransport = connection._transport  # asyncpg has no public way to it
+        tls, peer = transport.get_extra_info("ssl_object"), transport.get_extra_info("peername")
+        given = f" (sslmode={self.mode} given)" if self.given else ""
+        if tls is None:
+            if not isinstance(peer, tuple):
+                return "Unix socket"
+            return "loopback, no TLS" if is_loopback(peer[0]) else f"not encrypted{given}"
+        if tls.context.check_hostname:
+            return f"{tls.version()}, certificate verified"
+        if tls.context.verify_mode == ssl.CERT_REQUIRED:
+            return f"{tls.version()}, certificate verified without its host name{given}"
+        return f"{tls.version()}, certificate not verified{given}"
+
+
+async def endpoint_of(key: str, url: str) -> Endpoint:
+    """Judge a Postgres URL. Raises ConfigError that names `key`, and ValueError for what is no such URL; no error of ours has its
+    text.
+    """
+    parts = urlsplit(url)
+    find = _parameters(key, parts.query)
+    remember_secret(find("password", "PGPASSWORD"))
+    servers = parts.netloc.rpartition("@")[2]
+    listed = (servers or find("host", "PGHOST")).split(",")
+    hosts, ports = _addresses(listed, find("port", "PGPORT")) if any(listed) else (None, None)
+    mode = find("sslmode", "PGSSLMODE")
+    if mode and mode not in MODES:
+        raise ConfigError(f"{key}: sslmode = {mode!r}: is one of {', '.join(MODES)}", hint="mend it in the URL or in PGSSLMODE")
+    given = bool(mode)
+    # Who names authorities wants them asked, wherever the server is.
+    if not given and (find("sslrootcert", "") or not all([await _is_here(host) for host in hosts or ()])):
+        mode = "verify-full"
+    protection: ssl.SSLContext | str | None = mode or None
+    if mode not in ("", "disable"):
+        # Off the loop: the system's authorities are a long file. The lesser modes are asyncpg's to try in their order; which file
+        # is missing it would not say.
+        context = await asyncio.to_thread(_context, key, find, mode)
+        protection = context if mode in ("require", "verify-ca", "verify-full") else mode
+    return Endpoint({"host": hosts, "port": ports, "ssl": protection}, mode, given)
+
+
+@contextmanager
+def tls_refused(key: str) -> Iterator[None]:
+    """Turn what is wrong with the other end's TLS into errors of ours, which name both ways on: the authority and the waiver."""
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        hint = _WAIVER
+        if error.verify_code in _NAME_DIFFERS:
+            hint = "name the server in the URL as its certificate does, or waive that by an explicit sslmode=verify-ca"
+        raise DatabaseUnreachable(
+            f"{key}: the server's certificate is not trusted: {error.verify_message.rstrip('.')}", hint=hint
+        ) from None
+    except ssl.SSLError as error:
+        reason = (error.reason or "").replace("_", " ").lower() or type(error).__name__
+        raise DatabaseUnreachable(f"{key}: no TLS connection: {reason}", hint=_WAIVER) from None
+    except ConnectionError as error:
+        if "rejected SSL upgrade" not in str(error):  # asyncpg's words for it
+            raise
+        raise DatabaseUnreachable(
+            f"{key}: the server has no TLS, so nothing was sent to it",
+            hint="switch TLS on there (`ssl = on`), with a certificate of the system's authorities or of sslrootcert=FILE; or "
+            "waive this by an explicit sslmode=disable in the URL's query",
+        ) from None
+
+
+def _parameters(key: str, query: str) -> Callable[[str, str], str]:
+    """What finds a parameter, as asyncpg does: in the query, in the service that it names, in a variable of the environment."""
+    asked = {name: values[-1] for name, values in parse_qs(query, strict_parsing=bool(query)).items()}
+    service = _service(key, asked["service"]) if "service" in asked else {}
+
+    def find(name: str, variable: str) -> str:
+        return asked.get(name) or service.get(name) or os.environ.get(variable, "")
+
+    return find
+
+
+def _service(key: str, name: str) -> Mapping[str, str]:
+    file = os.environ.get("PGSERVICEFILE") or os.path.expanduser("~/.pg_service.conf")  # noqa: PTH111  # Path.expanduser may raise
+    parser = configparser.ConfigParser()  # as asyncpg reads it, '%' included
+    try:
+        with Path(file).open(encoding="utf-8") as lines:
+            parser.read_file(lines)
+        return dict(parser[name])
+    except KeyError:
+        problem = f"{file} has no such section"
+    except OSError as error:
+        problem = f"{file}: {error.strerror}"
+    except (configparser.Error, UnicodeDecodeError) as error:
+        # Its text may quote the line, which may be the password's.
+        problem = f"{file} cannot be read ({type(error).__name__}); a '%' in a value is written '%%'"
+    raise ConfigError(f"{key}: service={name}: {problem}", hint="mend the file, or name another one by PGSERVICEFILE") from None
+
+
+def _addresses(listed: list[str], ports: str) -> tuple[list[str], list[int]]:
+    """Hosts and ports, as many of each. Raises ValueError."""
+    found: list[tuple[str, str]] = []
+    others = (ports or "5432").split(",")
+    others = others * len(listed) if len(others) == 1 else others
+    for server, other in zip(listed, others, strict=True):
+        if server.startswith("/"):
+            found.append((server, other))
+            continue
+        match = _SERVER.fullmatch(server)
+        if match is None:
+            raise ValueError("no host")
+        # A socket's folder stands percent-encoded where a URL has its host.
+        found.append((match["address"] or unquote(match["name"]) or "localhost", match["port"] or other))
+    return [host for host, _ in found], [int(port) for _, port in found]
+
+
+async def _is_here(host: str) -> bool:
+    """Whether what is sent there stays on this machine: said by the address itself, as other names are somebody's promise."""
+    if host.startswith("/"):
+        return True
+    if host.lower() != "localhost":
+        return is_loopback(host)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None)
+    except OSError:
+        return False
+    return all(is_loopback(str(address[0])) for *_, address in found)
+
+
+def _context(key: str, find: Callable[[str, str], str], mode: str) -> ssl.SSLContext:
+    """TLS as the mode and the files say it, the files in libpq's usual places included. Raises ConfigError."""
+    # Not Python's default context: that refuses certificates for blemishes (VERIFY_X509_STRICT) which libpq bears.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = mode == "verify-full"
+    authorities = find("sslrootcert", "PGSSLROOTCERT") or _usual("root.crt")
+    if authorities == "system" and mode != "verify-full":
+        raise ConfigError(
+            f"{key}: sslrootcert=system needs sslmode=verify-full",
+            hint="the system's authorities vouch for anybody's name, so that without the name they prove nothing",
+        )
+    if mode in ("allow", "prefer") or (mode == "require" and not authorities):
+        context.verify_mode = ssl.CERT_NONE
+    elif authorities not in ("", "system"):
+        with _reading(key, "sslrootcert", authorities):
+            context.load_verify_locations(cafile=authorities)
+    elif mode == "verify-full":
+        context.load_default_certs()
+    else:
+        raise ConfigError(
+            f"{key}: sslmode=verify-ca needs sslrootcert, and there is no ~/.postgresql/root.crt",
+            hint="name the file of the server's authority by sslrootcert=FILE, or take sslmode=verify-full",
+        )
+    revoked = find("sslcrl", "PGSSLCRL") or _usual("root.crl")
+    if revoked and context.verify_mode == ssl.CERT_REQUIRED:
+        with _reading(key, "sslcrl", revoked):
+            context.load_verify_locations(cafile=revoked)
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
+    if own := find("sslcert", "PGSSLCERT") or _usual("postgresql.crt"):
+        with _reading(key, "sslcert, sslkey", own):
+            private = find("sslkey", "PGSSLKEY") or _usual("postgresql.key")
+            context.load_cert_chain(own, private or None, password=lambda: find("sslpassword", ""))
+    if version := find("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION"):
+        context.minimum_version = _version(key, version)
+    if version := find("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION"):
+        context.maximum_version = _version(key, version)
+    context.set_alpn_protocols(["postgresql"])  # Postgres 17 wants it of those who begin with TLS at once
+    return context
+
+
+def _usual(name: str) -> str:
+    """A file in its usual place; empty if it is not there."""
+    path = os.path.expanduser(f"~/.postgresql/{name}")  # noqa: PTH111  # Path.expanduser raises where there is no home
+    return path if os.path.isfile(path) else ""  # noqa: PTH113  # as does Path.is_file where it is closed
+
+
+@contextmanager
+def _reading(key: str, parameter: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except ssl.SSLError as error:
+        reason = (error.reason or "").replace("_", " ").lower() or "not PEM"
+        raise ConfigError(f"{key}: {parameter} = {path!r}: {reason}", hint="the file holds certificates as PEM") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: {parameter} = {path!r}: {error.strerror}", hint="name a file that the archiver's user can read"
+        ) from None
+
+
+def _version(key: str, text: str) -> ssl.TLSVersion:
+    if text not in _VERSIONS:
+        raise ConfigError(f"{key}: no version of TLS: {text!r}", hint=f"there are {', '.join(_VERSIONS)}")
+    return _VERSIONS[text]
