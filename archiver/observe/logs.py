@@ -21,6 +21,11 @@ from archiver.redact import redact, redact_value
 Logger = structlog.stdlib.BoundLogger
 
 
+TALKATIVE = ("asyncio", "azure", "boto3", "botocore", "msal", "msal_extensions", "s3transfer", "urllib3")
+"""Libraries that are heard from a warning on, with all below them, whatever the level. At debug they log what they sign, send and
+receive: keys and tokens a moment old, before anybody could know them for secrets. asyncio's lines only name every selector.
+"""
+
 _subject: ContextVar[Callable[[], dict[str, Any]]] = ContextVar("subject", default=dict)
 
 
@@ -89,8 +94,8 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
-    # asyncio's debug lines name every selector; aiohttp's access lines name URLs.
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for tree in TALKATIVE:
+        logging.getLogger(tree).setLevel(max(logging.WARNING, root.level))
     # asyncpg's pool logs tracebacks of its own about a server that is away; we say that in a line.
     logging.getLogger("asyncpg").setLevel(logging.DEBUG if settings.level == "debug" else logging.CRITICAL)
     structlog.configure(

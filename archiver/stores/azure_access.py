@@ -39,7 +39,6 @@ _TOLD = 1000
 
 # What goes wrong with credentials, we say in one line of ours; the library would log each of a dozen places that it looked at.
 logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
-logging.getLogger("azure.core").setLevel(logging.WARNING)
 
 
 class Access(Protocol):

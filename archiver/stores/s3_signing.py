@@ -43,8 +43,6 @@ LOOKUP_SECONDS = 120.0
 
 # What goes wrong with credentials, we say in one line of ours; botocore would log it with a traceback besides.
 logging.getLogger("botocore.credentials").setLevel(logging.CRITICAL)
-# At DEBUG it logs what it signs, security tokens included.
-logging.getLogger("botocore.auth").setLevel(logging.INFO)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,11 @@ import os
 import re
 import signal
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from archiver.simulator.platform import Simulator
 from tests.acceptance.conftest import Program, eventually
@@ -73,6 +75,48 @@ async def test_doctor_tries_the_bucket_and_advises_on_it(archiver: Program, buck
     assert store[0]["message"].startswith(f"s3://{BUCKET}/{bucket.prefix} at {bucket.server.url}")
     assert "AbortIncompleteMultipartUpload" in store[1]["mend"]
     assert bucket.objects() == set()
+
+
+IDENTITY = "Identity-of-this-pod"
+SESSION = "Session-token-of-an-hour"
+SECRET_OF_SESSION = "Secret-of-an-hour"
+
+
+async def _grant(request: web.BaseRequest) -> web.Response:
+    """What AWS's token service answers to who may have a role for an hour."""
+    until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    members = {"AccessKeyId": "ASIA1", "SecretAccessKey": SECRET_OF_SESSION, "SessionToken": SESSION, "Expiration": until}
+    listed = "".join(f"<{name}>{value}</{name}>" for name, value in members.items())
+    result = f"<AssumeRoleWithWebIdentityResult><Credentials>{listed}</Credentials></AssumeRoleWithWebIdentityResult>"
+    return web.Response(
+        text=f"<AssumeRoleWithWebIdentityResponse>{result}</AssumeRoleWithWebIdentityResponse>", content_type="text/xml"
+    )
+
+
+async def test_temporary_credentials_are_in_no_log_however_loud_it_is(
+    archiver: Program, data: dict[str, Any], bucket: Prefix
+) -> None:
+    data["storage.s3"] = {"endpoint": bucket.server.url, "path_style": True}
+    archiver.configure(data)
+    (archiver.folder / "identity").write_text(IDENTITY)
+    runner = web.ServerRunner(web.Server(_grant))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    environment = {
+        "ARCHIVER_LOG__LEVEL": "debug",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL_STS": f"http://127.0.0.1:{runner.addresses[0][1]}",
+        "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/archiver",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": str(archiver.folder / "identity"),
+    }
+    try:
+        told = await archiver("doctor", environment=environment)
+    finally:
+        await runner.cleanup()
+    assert "InvalidAccessKeyId" in told.stdout, "they got there, and this server knows no sessions"
+    assert '"level": "debug"' in told.stderr
+    for secret in (SECRET_OF_SESSION, SESSION, IDENTITY):
+        assert secret not in told.stdout + told.stderr
 
 
 @pytest.mark.parametrize(

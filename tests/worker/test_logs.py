@@ -33,11 +33,13 @@ class Terminal(io.StringIO):
 def usual_logs() -> Iterator[None]:
     """What a test sets up, it takes down."""
     root = logging.getLogger()
-    handlers, level, asyncio_level = root.handlers[:], root.level, logging.getLogger("asyncio").level
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in logs.TALKATIVE}
     before = structlog.get_config()
     yield
     root.handlers, root.level = handlers, level
-    logging.getLogger("asyncio").setLevel(asyncio_level)
+    for name, before_it in levels.items():
+        logging.getLogger(name).setLevel(before_it)
     structlog.configure(**before)
 
 
@@ -86,6 +88,27 @@ def test_elsewhere_than_on_a_terminal_each_line_is_json() -> None:
     assert lines[0].items() >= {"session": "s-1", "number": 3, "none": None, "name": '"quoted"\n\x1b[2J'}.items()
     assert lines[0]["nested"] == {"a": [1, "zwei"]}
     assert all(line["timestamp"].endswith("Z") for line in lines)
+
+
+@pytest.mark.parametrize(("level", "heard"), [("debug", ["warning", "error"]), ("error", ["error"])])
+def test_libraries_that_log_what_they_sign_are_heard_from_a_warning_on(level: str, heard: list[str]) -> None:
+    import archiver.stores.azure_access
+    import archiver.stores.s3_signing  # noqa: F401  # what they set for their libraries holds, too
+
+    for name in (
+        "botocore.auth",
+        "botocore.parsers",
+        "azure.core.pipeline",
+        "msal.token_cache",
+        "urllib3.connectionpool",
+        "boto3",
+    ):
+        stream = io.StringIO()
+        log_to(stream, level=level)
+        library = logging.getLogger(name)
+        for said in ("debug", "info", "warning", "error"):
+            getattr(library, said)("x")
+        assert [json.loads(line)["level"] for line in stream.getvalue().splitlines()] == heard, name
 
 
 def test_on_a_terminal_it_is_for_people() -> None:
