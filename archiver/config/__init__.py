@@ -21,12 +21,12 @@ from archiver.config.settings import (
     TransferSettings,
     WorkerSettings,
 )
-from archiver.config.storage import AzureSettings, S3Settings, StorageSettings
+from archiver.config.storage import IN_THE_OPEN, AzureSettings, S3Settings, StorageSettings, crosses_openly
 from archiver.config.values import RateLimit, is_loopback, parse_duration, parse_size
 
 __all__ = [
-    "CALL_FACTS", "ENVIRONMENT_PREFIX", "FILE_NAME", "Algorithm", "AzureSettings", "BotSettings",
+    "CALL_FACTS", "ENVIRONMENT_PREFIX", "FILE_NAME", "IN_THE_OPEN", "Algorithm", "AzureSettings", "BotSettings",
     "DatabaseSettings", "DiscoverySettings", "LogSettings", "MetricsSettings", "RateLimit", "RetrySettings", "S3Settings",
-    "Settings", "StorageSettings", "TransferSettings", "WorkerSettings", "find_file", "is_loopback", "load", "parse_duration",
-    "parse_size", "secret_files",
+    "Settings", "StorageSettings", "TransferSettings", "WorkerSettings", "crosses_openly", "find_file", "is_loopback", "load",
+    "parse_duration", "parse_size", "secret_files",
 ]  # fmt: skip

@@ -29,6 +29,17 @@ from archiver.errors import ConfigError
 from archiver.naming import PathTemplate
 from archiver.redact import remember_secret
 
+IN_THE_OPEN = (
+    "is plain http:// to another machine: recordings, and what proves who we are, would travel in the open; use https://, or set "
+    "storage.allow_http = true where the network between is trusted"
+)
+
+
+def crosses_openly(url: str) -> bool:
+    """Whether what is sent there leaves this machine unencrypted."""
+    at = urlsplit(url)
+    return at.scheme == "http" and not is_loopback(at.hostname or "")
+
 
 def _path_template(value: object) -> PathTemplate:
     return value if isinstance(value, PathTemplate) else PathTemplate(str(value))
@@ -176,7 +187,7 @@ class AzureSettings(Section):
         given = [name for name, value in ways.items() if value]
         if len(given) > 1:
             raise ValueError(f"{given[0]} and {given[1]} exclude each other; empty the one not meant")
-        if not given and self.endpoint.startswith("http:") and not is_loopback(urlsplit(self.endpoint).hostname or ""):
+        if not given and crosses_openly(self.endpoint):
             raise ValueError("endpoint is plain http, over which a token of Azure's chain must not travel; use https://")
         return self
 
@@ -230,6 +241,7 @@ class StorageSettings(Section):
     path: Annotated[PathTemplate, PlainValidator(_path_template)] = PathTemplate(
         "bot={bot}/date={date:%Y-%m-%d}/{session_id}/{kind}/{file_name}"
     )
+    allow_http: bool = False
     s3: S3Settings = S3Settings()
     azure: AzureSettings = AzureSettings()
 
@@ -257,6 +269,9 @@ class StorageSettings(Section):
             set_keys = sorted(key for key in fields if getattr(section, key) != fields[key].default)
             if set_keys and not self.url.startswith(f"{scheme}:"):
                 raise ValueError(f"{name}.{set_keys[0]} is set, but url is not {scheme}://; empty the one not meant")
+        for name, endpoint in (("s3", self.s3.endpoint), ("azure", self.azure.endpoint)):
+            if crosses_openly(endpoint) and not self.allow_http:
+                raise ValueError(f"{name}.endpoint = {endpoint!r} {IN_THE_OPEN}")
         if self.url.startswith("az:") and not self.azure.blobs:
             raise ValueError("azure.account or azure.endpoint is missing: it says where the container is")
         return self

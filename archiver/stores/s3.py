@@ -17,7 +17,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from xml.sax.saxutils import escape
 
 from archiver.buffers import Buffers
-from archiver.config import S3Settings, StorageSettings
+from archiver.config import IN_THE_OPEN, S3Settings, StorageSettings, crosses_openly
+from archiver.errors import ConfigError
 from archiver.observe.logs import logger
 from archiver.stores import Advice, Saved
 from archiver.stores.bucket import BucketStore, length_of
@@ -239,6 +240,12 @@ async def open_s3(settings: StorageSettings, buffers: Buffers) -> AsyncIterator[
     """The store of `storage.url`. Raises ConfigError."""
     signer = Signer(settings.s3)
     site = await asyncio.to_thread(signer.site)
+    for named in (site.endpoint, *signer.services()):
+        if crosses_openly(named) and not settings.allow_http:
+            raise ConfigError(
+                f"storage: {named!r}, which AWS's own settings name, {IN_THE_OPEN}",
+                hint="AWS_ENDPOINT_URL and its like are read from the environment and from AWS's configuration files",
+            )
     async with open_http() as http:
         wire = S3Wire(http, signer, site, settings.bucket, settings.s3.path_style)
         yield S3Store(wire, settings.prefix, settings.s3, buffers)

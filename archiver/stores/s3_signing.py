@@ -16,6 +16,7 @@ from typing import Any
 import botocore.session
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.credentials import Credentials, ReadOnlyCredentials, RefreshableCredentials
 from botocore.exceptions import BotoCoreError
 
@@ -93,6 +94,14 @@ class Signer:
         except (BotoCoreError, ValueError) as error:
             raise ConfigError(f"storage.s3: no endpoint: {error}", hint="set storage.s3.endpoint or storage.s3.region") from None
         return Site(client.meta.endpoint_url.rstrip("/"), client.meta.region_name or DEFAULT_REGION)
+
+    def services(self) -> list[str]:
+        """The URLs that AWS's own settings name for what hands out credentials, where such may be asked."""
+        if self._settings.access_key_id or self._session.get_config_variable("ignore_configured_endpoint_urls"):
+            return []
+        files = self._session.full_config, self._session.get_scoped_config()
+        named = (ConfiguredEndpointProvider(*files, name).provide() for name in ("sts", "sso", "sso-oidc"))
+        return [str(url) for url in named if url]
 
     async def sign(self, method: str, url: str, headers: Mapping[str, str], *, region: str, body_sha256: str) -> dict[str, str]:
         """`headers` and those of the signature. `body_sha256` in hexadecimal. Raises StoreUnavailable without credentials."""

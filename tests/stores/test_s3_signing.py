@@ -165,6 +165,40 @@ def test_where_requests_go(
     assert Signer(S3Settings.model_validate(keys)).site() == site
 
 
+@pytest.mark.parametrize(
+    ("keys", "environment", "named"),
+    [
+        ({}, {"AWS_ENDPOINT_URL_S3": "http://minio:9000"}, "http://minio:9000"),
+        ({}, {"AWS_ENDPOINT_URL": "HTTP://minio:9000"}, "http://minio:9000"),
+        ({"endpoint": "https://minio:9000"}, {"AWS_ENDPOINT_URL_STS": "http://sts:1"}, "http://sts:1"),
+        ({"endpoint": "https://minio:9000", "profile": "audit"}, {}, "http://sts.example"),
+        (
+            {"endpoint": "https://minio:9000", "access_key_id": "A", "secret_access_key": "-"},
+            {"AWS_ENDPOINT_URL": "http://h"},
+            "",
+        ),
+        ({"endpoint": "https://minio:9000"}, {"AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1"}, ""),
+    ],
+)
+async def test_nor_may_awss_own_settings_lead_to_another_machine_in_the_open(
+    monkeypatch: pytest.MonkeyPatch, no_chain: Path, keys: dict[str, str], environment: dict[str, str], named: str
+) -> None:
+    (no_chain / "config").write_text(
+        "[profile audit]\nservices = own\n[services own]\nsts =\n  endpoint_url = http://sts.example\n"
+    )
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    settings = StorageSettings.model_validate({"url": "s3://bucket", "s3": {"region": "x-1", **keys}})
+    if named:
+        with pytest.raises(ConfigError, match=r"storage\.allow_http = true") as caught:
+            async with open_s3(settings, Buffers(2**26)):
+                pass
+        assert named in str(caught.value).lower()
+    for allowed in (settings.model_copy(update={"allow_http": True}), *([] if named else [settings])):
+        async with open_s3(allowed, Buffers(2**26)):
+            pass
+
+
 async def test_a_profile_provides_what_the_settings_leave_out(no_chain: Path) -> None:
     (no_chain / "config").write_text("[profile audit]\nregion = eu-south-1\n")
     (no_chain / "credentials").write_text("[audit]\naws_access_key_id = AKIA-audit\naws_secret_access_key = Particular-6\n")

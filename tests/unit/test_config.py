@@ -203,6 +203,11 @@ def test_history_is_kept_for_ever_or_as_long_as_is_said(loaded: Load) -> None:
                 ("endpoint = 'azurite:10000'", "storage.azure.endpoint = 'azurite:10000': is the URL of the account's blobs"),
                 ("endpoint = 'https://h/?sig=abc'", "is the URL of the account's blobs"),
                 ("endpoint = 'http://calls.example'", "must not travel"),
+                ("endpoint = 'HTTP://calls.example'", "must not travel"),
+                (
+                    "endpoint = 'http://calls.example'\naccount_key = 'Particular-9'",
+                    "storage: azure.endpoint = 'http://calls.example' is plain http:// to another machine",
+                ),
                 ("account_key = 'Particular-9'\naccount_key_file = 'k'", "account_key and account_key_file exclude each other"),
                 ("account_key = 'Particular-9'\nsas_token = 'sig=Particular-8'", "account_key and sas_token exclude each other"),
                 ("account_key = 12345678", "storage.azure.account_key: input should be a valid string"),
@@ -240,6 +245,13 @@ def test_history_is_kept_for_ever_or_as_long_as_is_said(loaded: Load) -> None:
                 ("endpoint = 'minio:9000'", "storage.s3.endpoint = 'minio:9000': is the server's URL"),
                 ("endpoint = 'http://h:99999'", "is the server's URL"),
                 ("endpoint = 'http://u:p@h'", "is the server's URL"),
+                (
+                    "endpoint = 'http://minio:9000'",
+                    "storage: s3.endpoint = 'http://minio:9000' is plain http:// to another machine: recordings, and what proves",
+                ),
+                ("endpoint = 'http://minio:9000'", "use https://, or set storage.allow_http = true"),
+                ("endpoint = 'HTTP://127.0.0.1.example'", "is plain http:// to another machine"),
+                ("endpoint = 'http://2130706433'", "is plain http:// to another machine"),
                 (
                     "access_key_id = 'AKIA'",
                     "storage.s3: access_key_id and secret_access_key (or secret_access_key_file) go together",
@@ -374,6 +386,16 @@ def test_a_host_that_is_no_safe_origin_is_refused(loaded: Load, host: str) -> No
 )
 def test_an_origin_is_kept_without_its_last_slash(loaded: Load, host: str) -> None:
     assert loaded(BOT + f'host = "{host}"').bots[0].host == host.rstrip("/")
+
+
+@pytest.mark.parametrize("section", ["s3", "azure"])
+def test_a_bucket_may_be_reached_over_plain_http_here_or_where_somebody_says_so(loaded: Load, section: str) -> None:
+    more = "account = 'calls'\naccount_key = 'Particular-9'" if section == "azure" else ""
+    for allowed, endpoint in (("true", "http://minio:9000"), ("false", "http://127.0.0.1:9000"), ("false", "http://[::1]:9000")):
+        text = (
+            f"[storage]\nurl = '{section[:2]}://bucket'\nallow_http = {allowed}\n[storage.{section}]\nendpoint = '{endpoint}'\n"
+        )
+        assert getattr(loaded(BOT + text + more).storage, section).endpoint == endpoint
 
 
 @pytest.mark.parametrize(
