@@ -140,8 +140,11 @@ async def command(path: Path, become: Callable[[], None] | None = None) -> Async
             await process.communicate()
 
 
-async def test_first_start(path: Path) -> None:
+async def test_first_start(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHIVER_BOTS__0__CLIENT_SECRET", "hunter2-hunter2")
     async with embedded_postgres(path) as dsn:
+        for process in (keeper(path), postmaster(path)):
+            assert b"hunter2" not in Path(f"/proc/{process}/environ").read_bytes()
         assert dsn.startswith("postgresql://archiver:")
         assert "@127.0.0.1:" in dsn
         assert await ask(dsn, "select 1") == 1
