@@ -71,7 +71,8 @@ async def endpoint_of(key: str, url: str) -> Endpoint:
     """
     parts = urlsplit(url)
     find = _parameters(key, parts.query)
-    remember_secret(find("password", "PGPASSWORD"))
+    for secret in (unquote(parts.password or ""), find("password", "PGPASSWORD")):
+        remember_secret(secret)
     servers = parts.netloc.rpartition("@")[2]
     listed = (servers or find("host", "PGHOST")).split(",")
     hosts, ports = _addresses(listed, find("port", "PGPORT")) if any(listed) else (None, None)
@@ -99,7 +100,10 @@ def tls_refused(key: str) -> Iterator[None]:
     except ssl.SSLCertVerificationError as error:
         hint = _WAIVER
         if error.verify_code in _NAME_DIFFERS:
-            hint = "name the server in the URL as its certificate does, or waive that by an explicit sslmode=verify-ca"
+            hint = (
+                "name the server in the URL as its certificate does, or waive that by an explicit sslmode=verify-ca with "
+                "sslrootcert=FILE, its authority's own"
+            )
         raise DatabaseUnreachable(
             f"{key}: the server's certificate is not trusted: {error.verify_message.rstrip('.')}", hint=hint
         ) from None

@@ -51,6 +51,18 @@ async def test_an_unreachable_database_is_told(archiver: Program, data: dict[str
     assert "hunter2" not in result.stderr
 
 
+async def test_a_server_beyond_this_machine_without_tls_is_refused_and_both_ways_on_are_told(
+    archiver: Program, data: dict[str, Any], database_url: str
+) -> None:
+    data["database"]["url"] = database_url.replace("@127.0.0.1:", "@127.1:")  # to the resolver alone the same
+    archiver.configure(data)
+    result = await archiver("migrate")
+    result.refused(1, "database.url: the server has no TLS, so nothing was sent to it", "sslrootcert=FILE", "sslmode=disable")
+    data["database"]["url"] += "?sslmode=disable"
+    archiver.configure(data)
+    assert (await archiver("migrate")).code == 0
+
+
 async def test_a_wrong_password_and_a_missing_database_are_told_without_the_password(
     archiver: Program, data: dict[str, Any], database_url: str
 ) -> None:
