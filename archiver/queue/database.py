@@ -162,20 +162,31 @@ class Database:
 
     async def __aenter__(self) -> Self:
         with _connecting("database.url"):
-            self._endpoint = await endpoint_of("database.url", self.dsn)
             self._pool = await asyncpg.create_pool(
                 self.dsn,
-                **self._endpoint.arguments,
                 min_size=1,
                 max_size=self._pool_size,
                 timeout=10,
                 command_timeout=STATEMENT_TIMEOUT,
                 statement_cache_size=self._cache_size,
+                connect=self._connect,
                 init=self._prepare,
                 reset=_leave_as_it_is,
                 server_settings=self._server_settings,
             )
         return self
+
+    async def _connect(self, dsn: str | None = None, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
+        """One more connection of the pool. Its files are read anew: certificates are renewed while a worker runs."""
+        try:
+            endpoint = await endpoint_of("database.url", dsn or "")
+        except ConfigError as error:
+            if self._endpoint is None:
+                raise
+            # All was well when we began: somebody is at it, and it may be well again.
+            raise DatabaseUnreachable(error.message, hint=error.hint) from None
+        self._endpoint = endpoint
+        return await asyncpg.connect(dsn, **endpoint.arguments, **options)
 
     async def _prepare(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         await _prepare(connection)

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -264,6 +265,25 @@ async def test_a_client_proves_itself_by_a_certificate_too(database_url: str, au
         assert await protection(f"{trusted}&sslcert={own}") == "TLSv1.3, certificate verified"
         assert await protection(f"{trusted}&sslcert={own}&sslkey={own}") == "TLSv1.3, certificate verified"
         await refusal(trusted, DatabaseUnreachable)
+
+
+async def test_files_are_read_anew_for_each_connection(database_url: str, authority: Authority, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_bytes(authority.file.read_bytes())
+    async with (
+        Database(database_url, pool_size=1) as other,
+        front(database_url, authority.certificate(ELSEWHERE)) as (_, url),
+        Database(f"{url}?sslrootcert={file}", pool_size=1) as database,
+    ):
+        file.unlink()
+        async with database.connection() as connection, other.connection() as killer:
+            await killer.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+                await connection.fetchval("SELECT 1")
+        with pytest.raises(DatabaseUnreachable, match=f"sslrootcert = '{file}': No such file or directory"):
+            await database.rows("clock")
+        file.write_bytes(authority.file.read_bytes())
+        await database.rows("clock")
 
 
 async def test_a_certificate_that_was_taken_back_is_refused(database_url: str, authority: Authority) -> None:
