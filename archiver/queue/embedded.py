@@ -91,11 +91,6 @@ async def embedded_postgres(path: Path) -> AsyncIterator[str]:
             await asyncio.to_thread(user.wait_if_last)
 
 
-def _bare() -> dict[str, str]:
-    """The environment of the keeper, which outlasts the command that started it: none of that one's secrets."""
-    return {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-
-
 class _User:
     """One user's place among those that keep the server running."""
 
@@ -183,8 +178,10 @@ class _User:
             self._log_from = seen = os.fstat(log).st_size
             command = [sys.executable, "-I", "-S", keeper.__file__, str(self._path), str(pginstall), str(server)]
             streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": log}
+            # It outlasts the command that started it, and gets none of that one's secrets.
+            bare = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
             with subprocess.Popen(  # noqa: S603 - it ends at once, the keeper being its child
-                command, cwd="/", env=_bare(), pass_fds=[server], start_new_session=True, **streams
+                command, cwd="/", env=bare, pass_fds=[server], start_new_session=True, **streams
             ) as launcher:
                 deadline = time.monotonic() + START_SECONDS
                 answer: Any = launcher.stdout
