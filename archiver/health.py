@@ -15,7 +15,7 @@ from archiver.buffers import Buffers
 from archiver.config import Settings, secret_files
 from archiver.errors import ArchiverError, CredentialsRejected, KoreError, RateLimited
 from archiver.kore.calls import Span, sources_of
-from archiver.kore.client import Asked
+from archiver.kore.client import MAX_CLOCK_OFFSET, Asked
 from archiver.queue.database import Database
 from archiver.queue.migrate import check_version
 from archiver.queue.quota import Quota
@@ -26,9 +26,6 @@ SKEW_FAILURE = 240.0
 """Seconds between the API's clock and ours. Tokens are good for ten minutes, and signed URLs for a few."""
 
 LOW_DISK = 5_000_000_000
-
-PROBE_SESSION = "archiver-doctor-0"
-"""A session ID that no platform has: asking for it changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +154,13 @@ async def check_bot(bot: BotAccess, *, budget: bool) -> list[Finding]:
     found = [Finding(f"{check}: token", "ok", f"signed with {bot.settings.algorithm}")]
     ours = datetime.now(UTC)
     try:
-        answer = await bot.client.recordings(PROBE_SESSION, draw=draw, on_answer=asked.append, drawn=False)
-        found.append(Finding(f"{check}: API", "ok", f"{bot.settings.host} answered {answer.status!r} for an unknown session"))
+        http_status, status = await bot.client.probe(draw=draw, on_answer=asked.append)
+        if http_status == 404:
+            mend = "if it is not this one session, the platform knows no such bot: check bots.bot_id and bots.host"
+            found.append(Finding(f"{check}: API", "warning", f"{bot.settings.host} answered HTTP 404", mend))
+        else:
+            said = repr(status) if status else f"HTTP {http_status}"
+            found.append(Finding(f"{check}: API", "ok", f"{bot.settings.host} answered {said} for an unknown session"))
     except CredentialsRejected as error:
         if error.facts.get("enforces") == "JWE":
             mend = "the app enforces JWE (encrypted tokens), which is not supported yet: switch that off in the app's settings"
@@ -168,14 +170,8 @@ async def check_bot(bot: BotAccess, *, budget: bool) -> list[Finding]:
     except RateLimited as error:
         found.append(Finding(f"{check}: API", "warning", error.message, "others use the same budget: try again in a minute"))
     except KoreError as error:
-        # An answer that is no answer to this question (an unknown session may be a 404) still proves that we were let in.
-        status = error.facts.get("http_status")
-        if status == 404:
-            mend = "if it is not this one session, the platform knows no such bot: check bots.bot_id and bots.host"
-            found.append(Finding(f"{check}: API", "warning", f"{bot.settings.host} answered HTTP 404", mend))
-        elif status in (400, 422):
-            found.append(Finding(f"{check}: API", "ok", f"{bot.settings.host} let us in (HTTP {status} for an unknown session)"))
-        elif isinstance(status, int) and status < 400:
+        answered = error.facts.get("http_status")
+        if isinstance(answered, int) and answered < 400:
             mend = "this is not the platform's API (another host, a proxy, a login page?): check bots.host"
             found.append(Finding(f"{check}: API", "failure", f"{bot.settings.host}: {error.message}", mend))
         else:
@@ -224,6 +220,8 @@ async def check_listing(bot: BotAccess, account: Quota, *, budget: bool) -> Find
 def _skew(check: str, seconds: float) -> Finding:
     text = f"{abs(seconds):.0f} s {'behind' if seconds > 0 else 'ahead of'} the platform's"
     mend = "set this machine's clock (NTP): tokens and signed URLs are judged by the platform's"
+    if abs(seconds) > MAX_CLOCK_OFFSET:
+        mend += ", and tokens follow that by an hour at most. If this clock is right, check what answers at bots.host"
     if abs(seconds) > SKEW_FAILURE:
         return Finding(check, "failure", f"this clock is {text}", mend)
     if abs(seconds) > SKEW_WARNING:

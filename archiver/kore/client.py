@@ -41,6 +41,9 @@ KEPT_ANSWER = 4000
 CLOCK_TOLERANCE = 60.0
 """Seconds that our clock may differ from the platform's before a refused token is put down to it."""
 
+MAX_CLOCK_OFFSET = 3600.0
+"""Seconds that tokens follow the platform's clock at most. By one Date of 2099 we would sign what is good for decades."""
+
 CONNECT_SECONDS = 10.0
 STALL_SECONDS = 30.0
 """An answer that brings nothing for so long is given up."""
@@ -49,6 +52,12 @@ CALL_STALLS = 5
 """A whole call may take so many times `transfer.stall_timeout`, but for the recordings inside its answer: a long one takes its
 time, and is held to `transfer.min_rate`, as one from a media host is.
 """
+
+PROBE_SESSION = "archiver-doctor-0"
+"""A session ID that no platform has: asking for it changes nothing."""
+
+LET_IN = (400, 404, 412, 422)
+"""What a platform may say of a session that it doesn't know, besides its own statuses: whoever hears that was let in."""
 
 SCOPES = {"recording": "SmartAssist Recordings", "voicemail": "SmartAssist Voicemail"}
 """What an app must be allowed, by the kind that is asked for."""
@@ -61,9 +70,17 @@ _PATH_VOICEMAIL = "/api/public/bot/{}/voicemail"
 # In the vendor's table, and in its sample.
 _VOICEMAIL_KEYS = ("voicemail_recording", "voicemail recording")
 
-# Both messages that the vendor documents, and their kin.
+# The messages that the vendor documents, each whole, and their kin. Which HTTP status goes with them is said nowhere.
 _RATE_LIMIT = re.compile(
-    r"rate limit for this api has been reached|exceeded the per-(second|minute|hour|day) rate limit", re.IGNORECASE
+    r"(Rate limit for this API has been reached"
+    r"|You['\u2019]ve exceeded the (per-(second|minute|hour|day)|hourly|daily) rate limit( of [\d,]{1,12} requests)?)"
+    r"\.?( (Please )?(try again later|wait for some ?time before retrying)\.?)?",
+    re.IGNORECASE,
+)
+_ENCRYPTED = re.compile(r"\bjwe\b|encrypted|encryption", re.IGNORECASE)
+
+_TOO_FAR_OFF = (
+    "tokens follow the platform's clock by an hour at most; set this machine's clock (NTP), or check what answers at bots.host"
 )
 
 _LEFT_OUT = "[left out]"
@@ -198,9 +215,29 @@ class KoreClient:
         if reply.http_status == 404 and other:
             path = other[0]
             reply = await ask(path)
-        if reply.ok:
-            self._paths_v1 = (path,)
-        return self._understand(kind, reply)
+        answer = self._understand(kind, reply)
+        self._paths_v1 = (path,)  # not by a page that some gateway answers once
+        return answer
+
+    async def probe(
+        self,
+        *,
+        kind: str = "recording",
+        draw: Callable[[], Awaitable[None]],
+        on_answer: Callable[[Asked], None] = lambda _: None,
+        drawn: bool = False,
+    ) -> tuple[int, str]:
+        """Ask for a session that the platform cannot have: it changes nothing, and concerns no session. Returns the HTTP status
+        and the platform's own, if any, where it lets us in. Raises as `recordings` does.
+        """
+        try:
+            answer = await self.recordings(PROBE_SESSION, kind=kind, draw=draw, on_answer=on_answer, drawn=drawn)
+        except ApiDefect as error:
+            http_status: int = error.facts.get("http_status", 0)
+            if http_status in LET_IN or error.reason == "api_empty_success":
+                return http_status, ""
+            raise
+        return answer.http_status, answer.status
 
     async def listing(
         self,
@@ -238,7 +275,7 @@ class KoreClient:
         reply = await self._exchange(request, self.signer.token, pay, tell)
         if reply.http_status in (401, 403):
             self.signer.reread_key()
-            ahead = _ahead(asked[-1].date)
+            ahead = self._offset_by(asked[-1].date)
             wrong = abs(ahead - signed_by) > CLOCK_TOLERANCE
             told = abs(ahead - self.signer.clock_offset) <= CLOCK_TOLERANCE
             self.signer.clock_offset = ahead
@@ -258,6 +295,14 @@ class KoreClient:
                 # One machine whose clock is wrong must not hold the bot for all the others.
                 log.warning("clock_differs", bot=self.bot.name, seconds=round(ahead), hint="set this machine's clock (NTP)")
         return reply
+
+    def _offset_by(self, theirs: datetime | None) -> float:
+        """What tokens are to be signed by, after one was refused. A clock that is too far off is not followed."""
+        ahead = _ahead(theirs)
+        if abs(ahead) <= MAX_CLOCK_OFFSET + CLOCK_TOLERANCE:  # an hour, as of a wrong zone, is never one to the second
+            return min(max(ahead, -MAX_CLOCK_OFFSET), MAX_CLOCK_OFFSET)
+        log.warning("clock_not_followed", bot=self.bot.name, seconds=round(ahead), hint=_TOO_FAR_OFF)
+        return self.signer.clock_offset
 
     async def _exchange_once(
         self,
@@ -306,8 +351,7 @@ class KoreClient:
             answer=asked.raw if request.json is None else "(a listing: it may hold personal data)",
             milliseconds=round((time.perf_counter() - started) * 1000),
         )
-        text = body[:MAX_ANSWER].decode("utf-8", "replace")
-        if status == 429 or (status >= 400 and _RATE_LIMIT.search(text)):
+        if status == 429 or any(_RATE_LIMIT.fullmatch(message) for message in _messages(body)):
             raise RateLimited(f"rate limit of {self.bot.name} reached", retry_after=retry_after, answer=_kept(body))
         if status >= 500:
             raise ApiUnreachable(
@@ -446,9 +490,24 @@ def _entries(kind: str, data: dict[str, Any]) -> Any:
     return next((entries for entries in lists if entries), lists[0] if lists else None)
 
 
+def _messages(body: bytes) -> list[str]:
+    """What the platform's error document says, or a gateway's in plain text. Nothing else of a body counts: it may repeat what it
+    was asked for, and whoever chooses a session's ID must not choose what a refusal means.
+    """
+    if len(body) > 4 * KEPT_ANSWER:  # an error document is short; a listing need not be read once more
+        return []
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return [body.decode("utf-8", "replace").strip()]
+    errors = data.get("errors") if isinstance(data, dict) else None
+    messages = [error.get("msg") for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+    return [message.strip() for message in messages if isinstance(message, str)]
+
+
 def _demands_encryption(body: bytes) -> bool:
     """Whether a refusal says that the app enforces encrypted tokens (JWE)."""
-    return re.search(rb"\bjwe\b|encrypted|encryption", body, re.IGNORECASE) is not None
+    return any(_ENCRYPTED.search(message) for message in _messages(body))
 
 
 def _kept(body: bytes) -> str:
@@ -494,6 +553,8 @@ def _skew(theirs: datetime | None) -> dict[str, Any]:
     if not seconds:
         return {}
     clock = f"this machine's clock differs from the platform's by {seconds:.0f} s"
+    if seconds > MAX_CLOCK_OFFSET + CLOCK_TOLERANCE:
+        return {"hint": f"{clock}: {_TOO_FAR_OFF}", "clock_differs_seconds": round(seconds)}
     hint = f"{clock}, which alone may be why: set it (NTP)"
     return {"hint": hint, "clock_differs_seconds": round(seconds)}
 

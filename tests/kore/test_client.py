@@ -12,12 +12,15 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
+import structlog
 
 from archiver import transient
 from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, KoreError, RateLimited
 from archiver.kore.client import KEPT_ANSWER, MAX_ANSWER, Asked, RemoteFile, _date
 from archiver.kore.inline import Inline
+from archiver.kore.token import LIFETIME
 from archiver.redact import MASK
 from archiver.simulator.limits import GENERAL_MESSAGE, PER_MINUTE_MESSAGE
 from archiver.simulator.platform import Simulator
@@ -241,6 +244,10 @@ async def test_a_redirect_is_not_followed(simulator: Simulator, status: str) -> 
         (403, GENERAL_MESSAGE.upper()),
         (403, PER_MINUTE_MESSAGE.format(count=60)),
         (503, GENERAL_MESSAGE),
+        (200, GENERAL_MESSAGE),
+        (400, "You've exceeded the per-minute rate limit. Please wait for sometime before retrying."),
+        (400, "You've exceeded the hourly rate limit. Please wait for sometime before retrying."),
+        (400, "You've exceeded the hourly rate limit. Wait for sometime before retrying."),
     ],
 )
 async def test_a_rate_limit_is_known_by_status_or_message_and_not_repeated(
@@ -251,6 +258,37 @@ async def test_a_rate_limit_is_known_by_status_or_message_and_not_repeated(
         await asker.ask()
     assert caught.value.retry_after is None
     assert asker.draws == calls(simulator) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"errors": [{"msg": f"no such user: {GENERAL_MESSAGE}"}]},
+        {"errors": [{"msg": f"{GENERAL_MESSAGE} is no session"}]},
+        {"errors": [{"msg": "invalid", "value": GENERAL_MESSAGE}], "userId": GENERAL_MESSAGE},
+        {"errors": {"msg": GENERAL_MESSAGE}},
+        {"errors": [GENERAL_MESSAGE, {"msg": [GENERAL_MESSAGE]}]},
+        [GENERAL_MESSAGE],
+        GENERAL_MESSAGE,
+    ],
+)
+async def test_an_echo_of_the_rate_limits_message_is_no_refusal(simulator: Simulator, asker: Asker, body: Any) -> None:
+    answers(simulator, {"http_status": 400, "body": json.dumps(body)})
+    await defect(asker, "api_http_400")
+
+
+async def test_a_gateway_may_say_it_in_plain_text(simulator: Simulator, asker: Asker) -> None:
+    answers(simulator, {"http_status": 400, "body": f"{GENERAL_MESSAGE}.\n"})
+    with pytest.raises(RateLimited):
+        await asker.ask()
+
+
+async def test_an_echo_of_encryption_is_no_demand_for_it(simulator: Simulator, asker: Asker) -> None:
+    body = {"errors": [{"msg": "Permission denied. Scope is incorrect!"}], "sessionId": "jwe-encrypted"}
+    answers(simulator, {"http_status": 403, "body": json.dumps(body)})
+    with pytest.raises(CredentialsRejected) as caught:
+        await asker.ask()
+    assert "enforces" not in caught.value.facts
 
 
 async def test_a_success_that_mentions_a_rate_limit_is_a_success(simulator: Simulator, asker: Asker) -> None:
@@ -522,6 +560,26 @@ async def test_a_refusal_by_a_platform_whose_clock_differs_says_so(simulator: Si
     assert "clock" in caught.value.hint
 
 
+@pytest.mark.parametrize("year", [1970, 2099])
+async def test_tokens_do_not_follow_a_clock_that_is_years_away(simulator: Simulator, year: int) -> None:
+    date = format_datetime(datetime(year, 1, 1, tzinfo=UTC), usegmt=True)
+    reply = http_answer(b"no", "401 Unauthorized", Date=date)
+    with structlog.testing.capture_logs() as logs:
+        async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+            with pytest.raises(CredentialsRejected) as caught:
+                await asker.ask()
+    for head in raw.heads:
+        token = head.partition("auth: ")[2].partition("\r\n")[0]
+        claims = jwt.decode(token, options={"verify_signature": False})
+        assert claims["exp"] - datetime.now(UTC).timestamp() < 3600 + LIFETIME
+        assert claims["exp"] > datetime.now(UTC).timestamp()
+    assert len(raw.heads) == 2
+    assert "an hour at most" in caught.value.hint
+    [told] = [entry for entry in logs if entry["event"] == "clock_not_followed"]
+    assert (told["log_level"], told["bot"]) == ("warning", "bot")
+    assert "NTP" in told["hint"]
+
+
 # --- version 1 and voicemail
 
 
@@ -546,6 +604,16 @@ async def test_version_1_asks_by_its_own_paths_and_stays_with_the_one_that_answe
         *["/api/public/bot/X/recordings"] * 2,
     ]
     assert raw.targets[0].endswith("?sessionId=a%2Fb&userId=u%201")
+
+
+async def test_version_1_does_not_stay_with_a_path_that_answers_with_a_page(simulator: Simulator) -> None:
+    good = http_answer(b'{"recording": ["data:audio/wav;base64,UklGRg=="]}')
+    replies = [http_answer(b"Cannot GET", "404 Not Found"), http_answer(b"<html>back soon</html>"), good]
+    async with raw_server(lambda head: replies.pop(0)) as raw, asking(bot_of(simulator, host=raw.url, api="v1")) as asker:
+        with pytest.raises(ApiDefect):
+            await asker.ask()
+        assert (await asker.ask()).listed == 1
+    assert ["/1.1/" in target for target in raw.targets] == [True, False, True]
 
 
 async def test_version_1_refused_is_signed_afresh_like_any_other(simulator: Simulator) -> None:

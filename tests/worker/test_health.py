@@ -69,6 +69,13 @@ async def test_a_clock_that_is_wrong_is_told(plant: Plant, skew: int, verdict: s
         assert ("behind" if skew > 0 else "ahead") in found["clock"].message
 
 
+async def test_a_clock_that_is_years_away_is_told_with_what_follows(plant: Plant) -> None:
+    plant.simulator.alter({"clock_skew": 1_000_000_000})
+    found = await bot_findings(plant)
+    assert found["clock"].verdict == "failure"
+    assert "an hour at most" in found["clock"].mend
+
+
 async def test_a_store_that_works_and_one_that_does_not(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await check_store(plant.settings()))[0].verdict == "ok"
     monkeypatch.setattr(health, "LOW_DISK", 1 << 62)
