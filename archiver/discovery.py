@@ -20,8 +20,9 @@ from archiver.kore.calls import Call, CallDetails, Page, SessionsHistory, Span, 
 from archiver.kore.client import KoreClient
 from archiver.kore.reader import Listing, Reader
 from archiver.observe.logs import logger
+from archiver.outcome import MAX_WAIT
 from archiver.queue.discoveries import Discoveries, Reading
-from archiver.queue.quota import Quota
+from archiver.queue.quota import LONGEST_BELIEVED, Quota
 from archiver.queue.sessions import Known, NewSession, Queue
 from archiver.transient import retry_transient
 
@@ -124,6 +125,9 @@ class _Patient:
             except RateLimited as error:
                 wait = await self._quota.block(error.retry_after)
                 log.warning("rate_limited", source=self.source.name, wait_seconds=round(wait.total_seconds(), 1))
+                if error.retry_after is not None and error.retry_after > LONGEST_BELIEVED:
+                    # It may be the listing's alone: the recordings go on as soon as a probe says so, and this one waits.
+                    await self._wait(min(error.retry_after, MAX_WAIT), error.reason)
             except ApiUnreachable as error:
                 pause = min(max(waited, 1.0), 60.0)
                 if waited + pause > OUTAGE:

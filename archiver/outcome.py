@@ -24,6 +24,9 @@ from archiver.errors import (
 
 Facts = dict[str, Any]
 
+MAX_WAIT = timedelta(hours=1)
+"""The most that a session waits for what the platform or the budget tells it to; then it asks again."""
+
 
 @dataclass(frozen=True)
 class Archived:
@@ -82,7 +85,7 @@ def classify(error: Exception) -> Outcome:
     """Which end of the attempt an exception means. Total: what nobody foresaw is retried, and named `internal_error`."""
     match error:
         case RateLimited():
-            return HandedBack(error.reason, after=error.retry_after or timedelta(0), detail=facts_of(error))
+            return HandedBack(error.reason, after=min(error.retry_after or timedelta(0), MAX_WAIT), detail=facts_of(error))
         case CredentialsRejected():
             return HandedBack(error.reason, detail=facts_of(error))
         case ApiDefect(reason="too_many_files" | "recording_too_large"):

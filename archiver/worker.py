@@ -31,7 +31,8 @@ from archiver.lease import Lease, steady_seconds
 from archiver.observe.logs import logger, speak_of
 from archiver.observe.tally import Tally
 from archiver.observe.transfers import Transfer
-from archiver.outcome import Archived, HandedBack, Outcome, Retry, classify, facts_of
+from archiver.outcome import MAX_WAIT, Archived, HandedBack, Outcome, Retry, classify, facts_of
+from archiver.probing import Probes
 from archiver.progress import read_and_tell, write_down
 from archiver.queue.database import Database
 from archiver.queue.sessions import Backlog, Queue
@@ -50,8 +51,17 @@ UPKEEP_SECONDS = 5.0
 PRUNE_PAUSE = 3600.0
 """Seconds after which old history is looked for again, once none is left that is due."""
 
-REFUSALS_TO_HOLD = 3
-"""So many sessions in a row refused for one public media host hold their bot: the list is short, not the sessions wrong."""
+REFUSALS_TO_HOLD = 10
+"""So many sessions refused for one public media host, and nothing stored between, hold their bot: its list is short."""
+
+REFUSED_HOSTS = 100
+"""Of so many hosts of a bot the refusals are counted; whoever makes up more of them has the oldest forgotten."""
+
+ALONE_SECONDS = 60.0
+"""How long a session waits, at least, that is refused alone, or while nobody could say whether its bot is, too."""
+
+BUDGET_LOOK_SECONDS = 5.0
+"""How often budgets are looked at that may be blocked for long."""
 
 SLOW_BYTES_A_SECOND = 8 * 2**10
 SLOW_STALLS = 2
@@ -114,7 +124,9 @@ class Worker:
         self._hurry = asyncio.Event()
         self._lease: Lease | None = None
         self._warned: set[str] = set()
-        self._refusals: dict[str, tuple[str, int]] = {}
+        self._refusals: dict[str, dict[str, set[str]]] = {}  # by bot and media host: the IDs of sessions
+        self._probes = Probes(bots)
+        self._trying: asyncio.Task[None] | None = None
         self._store_failures = 0
         self._store_retry_at = 0.0
         self._prune_at = 0.0
@@ -164,7 +176,9 @@ class Worker:
             asyncio.create_task(self._upkeep(), name="upkeep"),
             asyncio.create_task(read_and_tell(self.tally.transfers), name="readings"),
             asyncio.create_task(write_down(self.tally.transfers, self._queue, lambda: self._lease), name="progress"),
+            asyncio.create_task(self._open_budgets(), name="budgets"),
         ]
+        self._trying = asyncio.create_task(self._try_credentials(), name="credentials")
         work = asyncio.create_task(self._claim_until_done(drain, max_wait, started, feeding, night), name="claim")
         told_to_stop = asyncio.create_task(self._stopping.wait(), name="stop")
         try:
@@ -174,6 +188,7 @@ class Worker:
             return work.result() if work in done else Drained()
         finally:
             told_to_stop.cancel()
+            self._trying.cancel()
             # Cancelled once more it hurries, but is not left half way: sessions would stay claimed.
             await to_its_end(self._leave(work, helpers), on_cancel=self.hurry)
 
@@ -188,7 +203,8 @@ class Worker:
             self._wake.clear()
             try:
                 again_in = await self._claim_once(idle_rechecks=night or not drain, due_by=started if drain else None)
-                fed = feeding is None or feeding.done()
+                # What is held may be released as soon as our own credentials have been tried.
+                fed = (feeding is None or feeding.done()) and (self._trying is None or self._trying.done())
                 still = not self._running and not self._settling and again_in > 0
                 now = time.monotonic()
                 # A night may be over while others' work goes on here.
@@ -389,11 +405,16 @@ class Worker:
             match error:
                 case BudgetSpent():
                     log.info("budget_spent")
+                case RateLimited() if await self._limited_alone(session):
+                    log.warning("session_rate_limited", hint="the bot is not: the session waits alone")
+                    after = max(error.retry_after or timedelta(0), timedelta(seconds=ALONE_SECONDS))
+                    return HandedBack(error.reason, after=min(after, MAX_WAIT), detail=facts_of(error))
                 case RateLimited():
                     wait = await bot.quota.block(error.retry_after)
-                    log.warning("rate_limited", wait_seconds=round(wait.total_seconds(), 1))
+                    told = {"retry_after_seconds": round(error.retry_after.total_seconds())} if error.retry_after else {}
+                    log.warning("rate_limited", wait_seconds=round(wait.total_seconds(), 1), **told)
                 case CredentialsRejected():
-                    await self._hold(session, error.reason, facts_of(error))
+                    return await self._refused(session, error)
                 case MediaHostRefused(public=True):
                     return await self._count_refusal(session, error, outcome)
                 case StoreUnavailable():
@@ -414,11 +435,43 @@ class Worker:
             log.warning("database_unavailable", **facts_of(failure))
         return outcome
 
+    async def _limited_alone(self, session: Session) -> bool:
+        """Whether the rate limit is this session's own: it has waited before, is refused again, and a harmless call is not. It
+        must not stop all the others each time that it comes.
+        """
+        if session.put_back_for != RateLimited.reason and not session.recheck:
+            return False
+        return (await self._probes.access(session.bot, session.kind, session.claimed_tick)).let_in
+
+    async def _refused(self, session: Session, error: CredentialsRejected) -> Outcome:
+        """A 401 or 403. Whether the bot is refused or this session alone, a call says that concerns no session."""
+        verdict = await self._probes.access(session.bot, session.kind, session.claimed_tick)
+        match verdict.error:
+            case CredentialsRejected() as refusal:
+                await self._hold_for_credentials(session.bot, session.kind, refusal)
+                return classify(error)
+            case RateLimited() as limit:
+                if not isinstance(limit, BudgetSpent):
+                    await self._bots[session.bot].quota.block(limit.retry_after)
+                return classify(limit)
+            case None:
+                log.warning("session_refused", http_status=error.facts.get("http_status"), harmless_call=verdict.said)
+                return Retry("access_denied", _denied(error, f"let in: {verdict.said}"))
+            case _:
+                # Nobody knows. Not the session's doing, the first time; a platform that never answers the call would have it
+                # come again for ever.
+                detail = _denied(error, verdict.error.message)
+                if session.put_back_for == "access_unclear" or session.recheck:
+                    return Retry("access_unclear", detail)
+                return HandedBack("access_unclear", after=timedelta(seconds=ALONE_SECONDS), detail=detail)
+
     async def _count_refusal(self, session: Session, error: MediaHostRefused, outcome: Outcome) -> Outcome:
-        host, count = self._refusals.get(session.bot, ("", 0))
-        count = count + 1 if host == error.host else 1
-        self._refusals[session.bot] = (error.host, count)
-        if count < REFUSALS_TO_HOLD and not session.probe:
+        hosts = self._refusals.setdefault(session.bot, {})
+        refused = hosts.setdefault(error.host, set())
+        refused.add(session.session_id)
+        if len(hosts) > REFUSED_HOSTS:
+            hosts.pop(next(iter(hosts)))
+        if len(refused) < REFUSALS_TO_HOLD and not session.probe:
             return outcome
         await self._hold(session, error.reason, facts_of(error))
         return HandedBack(error.reason, detail=facts_of(error))
@@ -426,6 +479,13 @@ class Worker:
     async def _hold(self, session: Session, reason: str, detail: dict[str, Any]) -> None:
         if await self._queue.hold(session.bot, session.kind, reason, detail):
             log.error("bot_held", reason=reason, **detail)
+
+    async def _hold_for_credentials(self, bot: str, kind: str, error: CredentialsRejected) -> None:
+        """Hold a kind of a bot, and remember by whose credentials, for a worker that has others."""
+        detail = facts_of(error)
+        fingerprint = await asyncio.to_thread(self._bots[bot].client.signer.fingerprint)
+        if await self._queue.hold(bot, kind, error.reason, detail | {"credentials": fingerprint}):
+            log.error("bot_held", **{"bot": bot, "kind": kind, "reason": error.reason, **detail})
 
     async def _written(self, ended: Ended, state: State | None) -> None:
         """The outcome is in the database, or the session was lost to others. Wakes the claim loop when all is said."""
@@ -464,6 +524,8 @@ class Worker:
     async def _release(self, attempt: Attempt, outcome: Outcome) -> None:
         """End a hold, if this probe proves that its reason is gone."""
         answered = any(event["event"] == "asked" and event["data"]["http_status"] == 200 for event in attempt.events)
+        # Refused alone, while the harmless call was let in: that proves as much.
+        answered = answered or getattr(outcome, "reason", "") == "access_denied"
         disproven = ["credentials_rejected"] if answered else []
         if isinstance(outcome, Archived):
             disproven.append("media_host_refused")
@@ -521,6 +583,51 @@ class Worker:
                     log.warning("listen_lost", error=str(error) or type(error).__name__)
                 told = True
             await asyncio.sleep(2)
+
+    async def _try_credentials(self) -> None:
+        """Kinds that are held for other credentials than these: whether these will do is tried at once, not in five minutes."""
+        try:
+            held = await self._queue.refused_credentials(list(self._bots))
+            await asyncio.gather(*(self._try_those_of(*refused) for refused in held))
+        except Exception as error:  # noqa: BLE001  # whatever goes wrong here, a session tries again within five minutes
+            log.warning("credentials_not_tried", error=str(error) or type(error).__name__)
+        finally:
+            self._wake.set()
+
+    async def _try_those_of(self, bot: str, kind: str, refused: str | None) -> None:
+        access = self._bots[bot]
+        if await asyncio.to_thread(access.client.signer.recognises, refused):
+            return
+        verdict = await self._probes.access(bot, kind, time.monotonic())
+        match verdict.error:
+            case None:
+                if await self._queue.release(bot, kind, ["credentials_rejected"]):
+                    log.info("bot_released", bot=bot, kind=kind)
+            case CredentialsRejected():
+                await self._hold_for_credentials(bot, kind, verdict.error)
+            case BudgetSpent():
+                pass
+            case RateLimited():
+                await access.quota.block(verdict.error.retry_after)
+            case _:
+                log.warning("credentials_not_tried", bot=bot, **facts_of(verdict.error))
+
+    async def _open_budgets(self) -> None:
+        """Try budgets that the platform has blocked for longer than one should believe: each by one worker at a time."""
+        bots = {bot.quota.key: name for name, bot in self._bots.items()}
+        while True:
+            wait = BUDGET_LOOK_SECONDS
+            try:
+                turns = await self._queue.probes_of_budgets(list(bots))
+                wait = min([wait, *(due.total_seconds() for due in turns.values() if due > timedelta(0))])
+                due = [bots[key] for key, due_in in turns.items() if due_in <= timedelta(0)]
+                for bot, opened in zip(due, await asyncio.gather(*(self._probes.budget(bot) for bot in due)), strict=True):
+                    if opened:
+                        log.info("budget_opened", bot=bot)
+                        self._wake.set()
+            except Exception as error:  # noqa: BLE001  # whatever breaks a probe, the block ends by itself
+                log.warning("budgets_not_tried", error=str(error) or type(error).__name__)
+            await asyncio.sleep(max(wait, 0.1))
 
     async def _upkeep(self) -> None:
         """Take over from dead workers, sweep what they left, warn of bots that nobody serves, remove old history."""
@@ -618,3 +725,10 @@ class Worker:
         except DatabaseError as error:
             # The lease runs out by itself.
             log.warning("sign_off_failed", error=str(error))
+
+
+def _denied(error: CredentialsRejected, harmless_call: str) -> dict[str, Any]:
+    """The facts of a session that was refused, alone as far as is known."""
+    hint = "look at this session on the platform (of another app, deleted, restricted?), then `archiver retry`"
+    message = f"the platform refuses this session (HTTP {error.facts.get('http_status')})"
+    return {"message": message, **error.facts, "harmless_call": harmless_call, "hint": hint}

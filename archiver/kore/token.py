@@ -6,6 +6,9 @@ our private key; `iat`, `exp` and a unique `jti` besides. A token is reused unti
 
 from __future__ import annotations
 
+import hashlib
+import json
+import secrets
 import time
 import uuid
 import warnings
@@ -26,6 +29,9 @@ CLOCK_AHEAD = 60
 RENEW_BEFORE = 60.0
 """Seconds before its end that a token is no longer handed out: the platform's clock may be ahead of ours."""
 
+FINGERPRINT_ROUNDS = 200_000
+"""Of a slow hash, some hundredth of a second each time that a fingerprint is made or compared."""
+
 
 @dataclass
 class TokenSigner:
@@ -42,6 +48,7 @@ class TokenSigner:
     _key: str = field(default="", repr=False)
     _token: str = field(default="", repr=False)
     _good_until: float = 0.0
+    _fingerprint: tuple[str, str] = field(default=("", ""), repr=False)  # the key that it is of, and itself
 
     def token(self) -> str:
         """A token that is good for a minute at least. Raises ConfigError if it cannot be signed."""
@@ -53,6 +60,25 @@ class TokenSigner:
         """The token was refused: the secret's file may hold a new one by now. If it can't be read, the old one stays."""
         with suppress(ConfigError):
             self._key = self.bot.signing_key()
+
+    def fingerprint(self) -> str:
+        """What tells these credentials from others, and no more: of a salted slow hash sixteen bits, so that nobody who reads it
+        can make sure of a guess at the secret. Takes long: not for the event loop. Raises ConfigError if there is no key.
+        """
+        self._key = self._key or self.bot.signing_key()
+        if self._fingerprint[0] != self._key:
+            self._fingerprint = (self._key, self._hashed(secrets.token_hex(8)))
+        return self._fingerprint[1]
+
+    def recognises(self, fingerprint: str | None) -> bool:
+        """Whether `fingerprint` is that of these credentials; of one in 65,536 others it seems so. As slow."""
+        self._key = self._key or self.bot.signing_key()
+        salt, _, digits = (fingerprint or "").partition(":")
+        return bool(salt and digits) and self._hashed(salt) == fingerprint
+
+    def _hashed(self, salt: str) -> str:
+        said = json.dumps([self.bot.host, self.bot.bot_id, self.bot.client_id, self.bot.algorithm, self._key])
+        return f"{salt}:{hashlib.pbkdf2_hmac('sha256', said.encode(), salt.encode(), FINGERPRINT_ROUNDS)[:2].hex()}"
 
     def renew(self) -> str:
         """A token that nobody has used; one just renewed by another will not do, it may be single-use. Raises ConfigError."""

@@ -9,10 +9,19 @@ from datetime import timedelta
 
 from archiver.config import RateLimit
 from archiver.errors import BudgetSpent
-from archiver.queue.database import Database
+from archiver.queue.database import Database, statement
 
 PATIENCE = timedelta(seconds=30)
 """Longer than this nobody waits for a call while holding a session: it goes back to the queue instead."""
+
+LONGEST_BELIEVED = timedelta(minutes=2)
+"""A longer Retry-After is probed: it may be meant for the one session that drew it, and would cost all the others a night."""
+
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=10), timedelta(minutes=15)
+"""Before the first probe, and the most that doubling makes of it."""
+
+TURN = timedelta(seconds=15)
+"""So long a worker may take the turn to probe; then the budget opens by itself, since nobody is there who would."""
 
 
 class Quota:
@@ -45,17 +54,36 @@ class Quota:
             await asyncio.sleep(max(wait.total_seconds(), 0.01))
 
     async def block(self, retry_after: timedelta | None) -> timedelta:
-        """The platform refused a call: nobody asks for this bot before it may go on. Returns for how long.
+        """The platform refused a call: nobody asks for this bot before it may go on. Returns for how long. A wait that is longer
+        than LONGEST_BELIEVED is probed instead; see `take_probe`.
 
         A Retry-After of nothing, or of the past, is none: to ask again at once would be refused again, at once.
         """
         if retry_after is not None and retry_after <= timedelta(0):
             retry_after = None
-        row = await self._database.row("block", self.key, retry_after, self._backoff_base)
+        terms = [LONGEST_BELIEVED, FIRST_PAUSE, LONGEST_PAUSE, TURN]
+        row = await self._database.row("block", self.key, retry_after, self._backoff_base, *terms)
         assert row is not None
         wait: timedelta = max(row["wait"], timedelta(0))
         self._blocked_until = time.monotonic() + wait.total_seconds()
         return wait
+
+    async def take_probe(self) -> bool:
+        """Whether it is for this worker to try a budget that is blocked for long. One call of it is drawn then, past the block;
+        the next turn, whoever takes it, comes after twice the pause.
+        """
+        async with self._database.connection() as connection, connection.transaction():
+            if await connection.fetchrow(statement("probe_turn"), self.key, TURN) is None:
+                return False
+            drawn = await connection.fetchrow(statement("draw"), self.key, self.windows, self.limits)
+            assert drawn is not None
+            granted = bool(drawn["granted"])
+            await connection.execute(statement("probe_next"), self.key, granted, drawn["wait"], TURN, FIRST_PAUSE, LONGEST_PAUSE)
+        return granted
+
+    async def probed(self, wait: timedelta = timedelta(0)) -> None:
+        """A probe was let through, or told to wait: the block lasts no longer than that."""
+        await self._database.rows("probed", self.key, wait, LONGEST_BELIEVED, TURN)
 
     async def answered(self) -> None:
         """The platform answered, and not while it was refusing others: the next refusal doubles from the start."""

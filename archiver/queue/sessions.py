@@ -18,7 +18,7 @@ from archiver.config import RetrySettings
 from archiver.errors import DatabaseError
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
 from archiver.queue.database import Database
-from archiver.queue.quota import Quota
+from archiver.queue.quota import TURN, Quota
 from archiver.session import Attempt, KnownFile, Session, State
 
 PROBE_EVERY = timedelta(minutes=5)
@@ -430,7 +430,17 @@ class Queue:
 
     async def hold(self, bot: str, kind: str, reason: str, detail: Mapping[str, Any]) -> bool:
         """Hold a kind of a bot for every worker. True if it was not held before."""
-        return await self._database.row("hold", bot, kind, reason, dict(detail), PROBE_EVERY) is not None
+        row = await self._database.row("hold", bot, kind, reason, dict(detail), PROBE_EVERY)
+        return row is not None and bool(row["fresh"])
+
+    async def refused_credentials(self, bots: Sequence[str]) -> list[tuple[str, str, str | None]]:
+        """Bot and kind of each that is held for its credentials, and the fingerprint of these, if it is known."""
+        rows = await self._database.rows("refused", list(bots))
+        return [(row["bot"], row["kind"], row["credentials"]) for row in rows]
+
+    async def probes_of_budgets(self, keys: Sequence[str]) -> dict[str, timedelta]:
+        """In how long each budget that is blocked for long is to be probed; see Quota.take_probe."""
+        return {row["key"]: row["due_in"] for row in await self._database.rows("probes", list(keys), TURN)}
 
     async def release(self, bot: str, kind: str, reasons: Sequence[str]) -> bool:
         """These reasons to hold are disproven. True if the kind was held for one of them."""

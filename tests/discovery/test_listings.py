@@ -18,6 +18,7 @@ from archiver.config import Settings
 from archiver.discovery import SHARE, Discovery, Listings
 from archiver.errors import ApiUnreachable
 from archiver.kore.calls import Page, Row, Span
+from archiver.queue import quota as quota_module
 from archiver.queue.database import Database
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.sessions import NewSession, Queue
@@ -100,6 +101,24 @@ async def test_a_long_wait_for_the_budget_is_told(plant: Plant, monkeypatch: pyt
     assert told["because"] == "rate_limited"
     assert 3500 < told["wait_seconds"] <= 3600
     assert slept == [pytest.approx(told["wait_seconds"], abs=1)]
+
+
+async def test_a_listing_that_is_told_to_wait_for_long_waits_alone(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its budget opens as soon as a probe passes; were it asked again at once, it would block the others again and again."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        plant.simulator.settings.account_rate_limits = ()
+
+    monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(quota_module, "FIRST_PAUSE", timedelta(milliseconds=100))
+    monkeypatch.setattr(quota_module, "TURN", timedelta(milliseconds=100))
+    plant.simulator.settings.account_rate_limits = ("3/hour",)
+    found = await plant.discovery.run((await plant.listings())["bot"], SPAN, purpose="discover")
+    assert found.calls == 900
+    assert len(slept) == 1
+    assert 3500 < slept[0] <= 3600
 
 
 async def test_bots_of_one_account_share_its_budget(plant: Plant) -> None:

@@ -140,6 +140,20 @@ async def test_on_a_machine_whose_clock_is_wrong_tokens_go_by_the_platforms(
     assert (report["calls"], report["unauthorized"]) == (8, 2)
 
 
+def test_a_fingerprint_tells_credentials_apart_and_nothing_of_them(simulator: Simulator) -> None:
+    signer = TokenSigner(bot_of(simulator))
+    fingerprint = signer.fingerprint()
+    assert TokenSigner(bot_of(simulator)).recognises(fingerprint)
+    for other in ({"client_secret": "x" * 32}, {"client_id": "cs-other"}, {"algorithm": "HS512"}, {"bot_id": "st-other"}):
+        assert not TokenSigner(bot_of(simulator, **other)).recognises(fingerprint)
+    for none in (None, "", ":", "x", fingerprint.partition(":")[0] + ":"):
+        assert not signer.recognises(none)
+    assert TokenSigner(bot_of(simulator)).fingerprint() != fingerprint, "salted: two of them cannot be compared"
+    # However weak a secret is, sixteen bits leave too many that it could be.
+    assert len(fingerprint.partition(":")[2]) == 4
+    assert simulator.client_secret not in fingerprint
+
+
 async def test_an_app_that_enforces_encryption_is_told_apart(simulator: Simulator, asker: Asker) -> None:
     simulator.settings.enforce_jwe = True
     with pytest.raises(CredentialsRejected) as caught:

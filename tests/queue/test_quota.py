@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from archiver.errors import RateLimited
-from archiver.queue.quota import Quota
+from archiver.queue.quota import TURN, Quota
 from tests.queue.conftest import MINUTE, Bench
 
 SECOND = timedelta(seconds=1)
@@ -278,7 +278,74 @@ async def test_a_retry_after_is_kept_and_never_shortened(bench: Bench) -> None:
     assert close(await quota.block(timedelta(seconds=100)), 100)
     assert close(await quota.block(timedelta(seconds=10)), 100)
     assert close(await quota.block(None), 100)
-    assert close(await quota.block(timedelta(seconds=500)), 500)
+    assert close(await quota.block(timedelta(seconds=120)), 120)
+
+
+async def pass_by(bench: Bench, time: timedelta) -> None:
+    await bench.fetch("UPDATE archive_budgets SET blocked_until = blocked_until - $1::interval", time)
+
+
+async def test_a_long_retry_after_is_probed_in_pauses_that_double_up_to_a_quarter_of_an_hour(bench: Bench) -> None:
+    quota, other = bench.quota("bot", "60000/minute"), bench.quota("bot", "60000/minute")
+    turn = TURN.total_seconds()
+    assert close(await quota.block(timedelta(days=1)), 10 + turn)
+    assert close(await other.block(timedelta(days=1)), 10 + turn), "one refusal met by several"
+    for pause in (10, 20, 40, 80, 160, 320, 640, 900, 900):
+        await pass_by(bench, timedelta(seconds=pause - 5))
+        assert not await quota.take_probe()
+        await pass_by(bench, timedelta(seconds=6))
+        assert (await bench.queue.probes_of_budgets([quota.key]))[quota.key] <= timedelta(0)
+        taken = await asyncio.gather(*(each.take_probe() for each in (quota, other) * 4))
+        assert taken.count(True) == 1
+        with pytest.raises(RateLimited):
+            await other.draw(timedelta(0))
+        await quota.probed(timedelta(days=1))
+
+
+async def test_a_probe_that_passes_opens_the_budget_for_everybody_and_the_doubling_starts_anew(bench: Bench) -> None:
+    quota = bench.quota()
+    for _ in range(2):
+        assert close(await quota.block(timedelta(hours=1)), 10 + TURN.total_seconds())
+        await pass_by(bench, timedelta(seconds=12))
+        assert await quota.take_probe()
+        await quota.probed()
+        await bench.quota().draw(timedelta(0))
+    assert await bench.queue.probes_of_budgets([quota.key]) == {}
+
+
+async def test_a_probe_that_is_told_a_short_wait_honours_it(bench: Bench) -> None:
+    quota = bench.quota()
+    await quota.block(timedelta(hours=1))
+    await pass_by(bench, timedelta(seconds=12))
+    assert await quota.take_probe()
+    await quota.probed(timedelta(seconds=7))
+    with pytest.raises(RateLimited) as caught:
+        await quota.draw(timedelta(0))
+    assert caught.value.retry_after is not None
+    assert close(caught.value.retry_after, 7)
+    assert await bench.queue.probes_of_budgets([quota.key]) == {}, "an ordinary block"
+
+
+async def test_a_budget_that_nobody_probes_opens_by_itself_and_the_next_refusal_doubles(bench: Bench) -> None:
+    quota = bench.quota()
+    await quota.block(timedelta(hours=1))
+    await pass_by(bench, timedelta(seconds=10) + TURN)
+    await quota.draw(timedelta(0))
+    assert not await quota.take_probe()
+    assert close(await quota.block(timedelta(hours=1)), 20 + TURN.total_seconds())
+    await pass_by(bench, timedelta(hours=1))
+    assert close(await quota.block(timedelta(hours=1)), 10 + TURN.total_seconds()), "long ago"
+
+
+async def test_a_probe_is_drawn_from_the_budget_like_any_call(bench: Bench) -> None:
+    quota = bench.quota("bot", "60000/minute", "1/hour")
+    await quota.draw()
+    await quota.block(timedelta(hours=1))
+    await pass_by(bench, timedelta(seconds=12))
+    assert not await quota.take_probe()
+    (due,) = (await bench.queue.probes_of_budgets([quota.key])).values()
+    assert timedelta(minutes=59) < due < timedelta(minutes=62), "as soon as there is a call to be had"
+    assert await bench.value("SELECT count(*) FROM archive_calls") == 1
 
 
 @pytest.mark.parametrize("nothing", [timedelta(0), timedelta(seconds=-5)])

@@ -54,6 +54,12 @@ def test_permanence_is_decided_here(error: Exception, kind: type[Outcome], reaso
     assert "unknown text" not in repr(outcome)
 
 
+def test_no_session_is_told_to_wait_for_longer_than_an_hour() -> None:
+    outcome = classify(RateLimited("x", retry_after=timedelta(days=1)))
+    assert isinstance(outcome, HandedBack)
+    assert outcome.after == timedelta(hours=1)
+
+
 def test_an_outcome_keeps_the_facts_and_the_next_step() -> None:
     outcome = classify(MediaUrlRefused("what", hint="do that", url="u"))
     assert isinstance(outcome, Failed)

@@ -1,0 +1,97 @@
+"""Whether a refusal concerns one session alone: the same bot makes a call that concerns no session, and sees what comes of it.
+
+One answer must not hold a bot, nor its budget, for the whole fleet: a session may belong to another app, and a platform may
+refuse it alone. What the call costs is drawn from the bot's budget like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from archiver.archive import BotAccess
+from archiver.errors import ArchiverError, BudgetSpent, DatabaseError, KoreError, RateLimited
+from archiver.kore.client import Asked
+from archiver.observe.logs import logger
+
+log = logger(__name__)
+
+GOOD_FOR = 10.0
+"""Seconds that a verdict stands for those who come after it: many sessions may be refused at once, or one after the other."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the harmless call came to, and when, by the monotonic clock: what was `said`, or the `error`."""
+
+    at: float
+    said: str = ""
+    error: ArchiverError | None = None
+
+    @property
+    def let_in(self) -> bool:
+        """The bot's credentials and its scope for this kind are good."""
+        return self.error is None
+
+    def stands_for(self, since: float) -> bool:
+        """Whether it answers somebody who was refused in an attempt that began at `since`. Credentials that were refused may have
+        been mended by now; where they are good, a minute more or less is no matter.
+        """
+        return time.monotonic() - self.at < GOOD_FOR and (self.let_in or since <= self.at)
+
+
+class Probes:
+    """Makes the harmless calls of one worker."""
+
+    def __init__(self, bots: Mapping[str, BotAccess]) -> None:
+        self._bots = bots
+        self._one_at_a_time: dict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._verdicts: dict[tuple[str, str], Verdict] = {}
+
+    async def access(self, bot: str, kind: str, since: float) -> Verdict:
+        """Whether a bot is let in for a kind, for somebody who was refused in an attempt that began at `since`. Of many who ask
+        at once one makes the call. Raises DatabaseError.
+        """
+        async with self._one_at_a_time[bot, kind]:
+            verdict = self._verdicts.get((bot, kind))
+            if verdict is None or not verdict.stands_for(since):
+                verdict = self._verdicts[bot, kind] = await self._ask(self._bots[bot], kind)
+        return verdict
+
+    async def _ask(self, bot: BotAccess, kind: str) -> Verdict:
+        try:
+            http_status, status = await bot.client.probe(kind=kind, draw=bot.quota.draw)
+        except DatabaseError:
+            raise
+        except ArchiverError as error:
+            return Verdict(time.monotonic(), error=error)
+        return Verdict(time.monotonic(), status or f"HTTP {http_status}")
+
+    async def budget(self, bot: str) -> bool:
+        """Whether a bot's budget, blocked for long, is open again: its turn was taken, and the call was not refused for the rate.
+        Raises DatabaseError.
+        """
+        access = self._bots[bot]
+        if not await access.quota.take_probe():
+            return False
+        asked: list[Asked] = []
+        refused: RateLimited | None = None
+        try:
+            await access.client.probe(draw=access.quota.draw, on_answer=asked.append, drawn=True)
+        except BudgetSpent:
+            pass  # a second call, for which there is no turn; the answer to the first one counts
+        except RateLimited as error:
+            refused = error
+        except KoreError as error:
+            log.info("budget_probe_failed", bot=bot, error=error.message)
+        if refused is not None:
+            if refused.retry_after:
+                await access.quota.probed(refused.retry_after)
+            return False
+        if not asked or asked[-1].http_status is None:
+            return False  # nobody answered: the next turn will tell
+        await access.quota.probed()
+        return True
