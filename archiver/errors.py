@@ -114,11 +114,22 @@ class StoreUnavailable(StoreError):
 
 
 class KeyConflict(StoreError):
-    """The key already holds something else. Nothing was overwritten."""
+    """The key already holds something else. Nothing was overwritten. `stored_sha256` is None where it was not read: what is there
+    is no file, or far longer.
+    """
 
-    def __init__(self, key: str, *, stored_sha256: str, stored_bytes: int, sha256: str, size: int) -> None:
+    def __init__(
+        self,
+        key: str,
+        *,
+        stored_sha256: str | None,
+        stored_bytes: int | None,
+        sha256: str,
+        size: int,
+        stored: str = "other content",
+    ) -> None:
         super().__init__(
-            f"{key} already holds other content",
+            f"{key} already holds {stored}",
             hint="compare both files; the new body is kept under quarantine/",
             store_key=key,
             stored_sha256=stored_sha256,

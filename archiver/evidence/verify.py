@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,15 +14,17 @@ from archiver.stores import Store
 
 PAGE = 1000
 
+Verdict = Literal["equal", "missing", "changed", "not_a_regular_file", "unreadable"]
+
 
 @dataclass(frozen=True)
 class Verified:
-    """One recorded file, read to its end."""
+    """One recorded file, read to its end, or as far as it is longer than it should be."""
 
     bot: str
     session_id: str
     store_key: str
-    verdict: Literal["equal", "missing", "changed", "unreadable"]
+    verdict: Verdict
     bytes_recorded: int
     bytes_read: int
     sha256_recorded: str
@@ -45,15 +48,24 @@ async def _verify_one(store: Store, bot: str, session_id: str, key: str, size: i
     digest = hashlib.sha256()
     read = 0
     try:
-        async for block in store.read(key):
-            digest.update(block)
-            read += len(block)
+        async with aclosing(store.read(key)) as blocks:
+            async for block in blocks:
+                digest.update(block)
+                read += len(block)
+                if read > size:  # whatever else comes, it could be without an end
+                    message = f"recorded {size} bytes {sha256}, found more"
+                    return Verified(bot, session_id, key, "changed", size, read, sha256, None, message)
     except StoreError as error:
-        verdict: Literal["missing", "unreadable"] = "missing" if error.facts.get("missing") else "unreadable"
-        return Verified(bot, session_id, key, verdict, size, read, sha256, None, error.message)
+        return Verified(bot, session_id, key, _verdict_of(error), size, read, sha256, None, error.message)
     found = digest.hexdigest()
     if (found, read) == (sha256, size):
         return Verified(bot, session_id, key, "equal", size, read, sha256, found)
     return Verified(
         bot, session_id, key, "changed", size, read, sha256, found, f"recorded {size} bytes {sha256}, found {read} bytes {found}"
     )
+
+
+def _verdict_of(error: StoreError) -> Verdict:
+    if error.facts.get("missing"):
+        return "missing"
+    return "not_a_regular_file" if error.facts.get("not_a_regular_file") else "unreadable"

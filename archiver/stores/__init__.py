@@ -16,7 +16,7 @@ Keys are relative, with `/`, without scheme or prefix. Callers make them: a stor
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -67,17 +67,20 @@ class Store(Protocol):
 
     def upload(self, key: str, *, part: str, movable: bool = False) -> AbstractAsyncContextManager[Upload]:
         """Begin an object that will become `key`; `part` is the name of its temporary object, in the same folder, if the store
-        needs one. Waits for memory, and touches nothing before the first byte is written.
+        needs one; it may add to that, before the `.part`, what nobody can foresee. Waits for memory, and touches nothing before
+        the first byte is written.
 
         After a KeyConflict it can be saved under another key. Otherwise, however long it is, only if it is `movable`: a bucket
         takes that for a reason to store it aside first, and to copy it.
         """
 
-    def read(self, key: str) -> AsyncIterator[bytes]:
-        """The object's bytes in order. Raises StoreError, with `missing` in its facts if there is none."""
+    def read(self, key: str) -> AsyncGenerator[bytes, None]:
+        """The object's bytes in order; whoever leaves off early closes it. Raises StoreError, with `missing` in its facts if
+        there is none, with `not_a_regular_file` if what has its name is something else: no link is followed, no FIFO waited for.
+        """
 
     async def size(self, key: str) -> int | None:
-        """The object's size in bytes; None if there is none."""
+        """The object's size in bytes; None if there is none. Raises StoreError as `read` does for what is no file."""
 
     async def discard(self, key: str, *, part: str, left_for: timedelta) -> bool:
         """Remove what a killed process left of uploads to `key`, in which ANY_FILE may stand for the file's name: the temporary

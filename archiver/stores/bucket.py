@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import ClassVar, Generic, Literal, Protocol, TypeVar
@@ -217,7 +217,7 @@ class BucketStore(ABC, Generic[P, T]):
             head = await self.head(key)
             return None if head is None else length_of(head)
 
-    async def read(self, key: str) -> AsyncIterator[bytes]:
+    async def read(self, key: str) -> AsyncGenerator[bytes, None]:
         self.check_key(key)
         done, failures = 0, 0
         whole: int | None = -1

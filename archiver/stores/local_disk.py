@@ -1,4 +1,4 @@
-"""Files on a disk: the temporary one that hashes what it takes, and what the system says when it refuses."""
+"""Files on a disk: the temporary one that hashes what it takes, those that are there, what the system says when it refuses."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,8 +17,15 @@ from aiofiles.threadpool.binary import AsyncFileIO
 
 from archiver.errors import StoreError, StoreUnavailable
 
+BLOCK = 1024 * 1024
+"""Bytes that go to the disk, or come from it, at a time: a hop to a thread costs as much as writing many kilobytes."""
+
 MOST_PIECES = 1000
 """So many pieces are written at once, at most: the system takes 1,024."""
+
+READABLE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+LINK_HINT = "put the folder or file itself there, or mount it: below the folder of storage.url links could lead anywhere"
 
 _HINTS = {
     errno.ENOSPC: "free disk space, or move storage.url",
@@ -28,9 +36,11 @@ _HINTS = {
     errno.ENOTSUP: "the file system offers no hard links, which are what keeps files from being overwritten",
     errno.ENAMETOOLONG: "shorten storage.path",
     errno.EFBIG: "the file is larger than the file system, or the user's limit, allows",
+    errno.ELOOP: LINK_HINT,
+    errno.ENOTDIR: "move away what lies where a folder must be",
 }
 
-_OF_ONE_KEY = frozenset({errno.ENAMETOOLONG, errno.EFBIG, errno.EILSEQ, errno.EINVAL})
+_OF_ONE_KEY = frozenset({errno.ENAMETOOLONG, errno.EFBIG, errno.EILSEQ, errno.EINVAL, errno.ELOOP, errno.ENOTDIR, errno.EAGAIN})
 """What one key or one object alone is to blame for: the store itself is well."""
 
 E = TypeVar("E", bound=StoreError)
@@ -38,11 +48,28 @@ E = TypeVar("E", bound=StoreError)
 Pieces = list[bytes]
 
 
-class Part:
-    """A temporary file that hashes what it writes, in the same hop to a thread."""
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
-    def __init__(self, path: str) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+
+class NotRegular(Exception):
+    """What has the name of a file is none, but what `str()` says."""
+
+
+class Part:
+    """A temporary file that hashes what it writes, in the same hop to a thread. `folder`: the descriptor of where it lies."""
+
+    def __init__(self, name: str, folder: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(name, flags, 0o640, dir_fd=folder)
+        self.name = name
+        self.folder = folder
         self.sha256 = hashlib.sha256()
         self.length = 0
         """What was to be written."""
@@ -78,8 +105,54 @@ def _(file: Part, *, loop: asyncio.AbstractEventLoop | None = None, executor: Th
     return AsyncFileIO(file, loop=loop, executor=executor)  # type: ignore[arg-type]  # what it calls, a Part has
 
 
-def sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def kind_of(mode: int) -> str:
+    """What lies there, for people; empty for a regular file."""
+    return "" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "none")
+
+
+def open_regular(name: str, folder: int) -> int:
+    """Open a file of a folder for reading: never what a link leads to, never waiting for the other end of a FIFO. Raises
+    NotRegular.
+    """
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise NotRegular(kind_of(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)) from None
+        raise
+    if kind := kind_of(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegular(kind)
+    return descriptor
+
+
+def hash_of(descriptor: int, limit: int) -> str | None:
+    """The SHA-256 of a file, read from its beginning; None for one of more than `limit` bytes, of which no more is read."""
+    if os.fstat(descriptor).st_size > limit:
+        return None
+    digest = hashlib.sha256()
+    while block := os.read(descriptor, BLOCK):
+        digest.update(block)
+        limit -= len(block)
+        if limit < 0:  # it grows as it is read
+            return None
+    return digest.hexdigest()
+
+
+def names_in(folder: int) -> Iterator[str]:
+    """What lies in a folder, of which `folder` is the descriptor, as it is read."""
+    readable = os.open(".", READABLE, dir_fd=folder)
+    try:
+        with os.scandir(readable) as entries:
+            for entry in entries:
+                yield entry.name
+    finally:
+        os.close(readable)
+
+
+def sync_folder(folder: str, below: int | None = None) -> None:
+    """Make durable which names are in a folder: a path, relative to the descriptor `below`."""
+    descriptor = os.open(folder, READABLE, dir_fd=below)
     try:
         os.fsync(descriptor)
     finally:
@@ -87,17 +160,17 @@ def sync_folder(folder: str) -> None:
 
 
 @contextmanager
-def translated(key: str) -> Iterator[None]:
-    """Turn what the system says into errors of ours."""
+def translated(key: str, done: str = "kept") -> Iterator[None]:
+    """Turn what the system says into errors of ours. `done`: what could not be done with the file."""
     try:
         yield
     except OSError as error:
-        raise told(error, key, StoreError if error.errno in _OF_ONE_KEY else StoreUnavailable) from None
+        raise told(error, key, StoreError if error.errno in _OF_ONE_KEY else StoreUnavailable, done) from None
 
 
-def told(error: OSError, key: str, kind: type[E]) -> E:
+def told(error: OSError, key: str, kind: type[E], done: str = "kept") -> E:
     return kind(
-        f"{key} cannot be kept: {error.strerror or error}",
+        f"{key} cannot be {done}: {error.strerror or error}",
         hint=_HINTS.get(error.errno or 0, "check the disk and the folder of storage.url"),
         store_key=key,
         error=errno.errorcode.get(error.errno or 0, type(error).__name__),

@@ -8,12 +8,10 @@ files that end within the same moment are taken through their last steps togethe
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiofiles.threadpool import wrap
@@ -22,14 +20,22 @@ from aiofiles.threadpool.binary import AsyncFileIO
 from archiver.buffers import Reservation
 from archiver.cancellation import to_its_end
 from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
-from archiver.stores import Saved
-from archiver.stores.local_disk import MOST_PIECES, Part, Pieces, sync_folder, told, translated
+from archiver.stores import Saved, check_key
+from archiver.stores.local_disk import (
+    BLOCK,
+    MOST_PIECES,
+    NotRegular,
+    Part,
+    Pieces,
+    hash_of,
+    open_regular,
+    sync_folder,
+    told,
+    translated,
+)
 
 if TYPE_CHECKING:
     from archiver.stores.local import LocalStore
-
-BLOCK = 1024 * 1024
-"""Bytes collected before they go to the disk: a hop to a thread costs as much as writing many kilobytes."""
 
 ALONE = 4 * 1024 * 1024
 """A file longer than this is made durable by itself, before its last steps are taken together with others'."""
@@ -37,13 +43,17 @@ ALONE = 4 * 1024 * 1024
 BATCH = 64
 """So many files are taken through their last steps together, at most."""
 
+MAX_COMPARED = 2**30
+"""Bytes of the longest file that is hashed where something shorter was to be kept: that they differ, their lengths say."""
+
 
 class LocalUpload:
     """See `archiver.stores.Upload`."""
 
     def __init__(self, store: LocalStore, key: str, part: str, reservation: Reservation) -> None:
         self.store = store
-        self.part = part
+        self.folder = os.path.dirname(key)
+        self._part = part
         self._key = key
         self._reservation = reservation
         self._pieces: Pieces = []
@@ -87,14 +97,14 @@ class LocalUpload:
                 raise StoreError(f"{self._key}: this upload is over", store_key=self._key)
             # What could not be begun cannot be saved: what was to be written first may be lost.
             self._over = True
-            self._file = self.store.in_its_folder(self.part, Part)
+            _, file = self.store.folders.make_in(self.folder, partial(Part, self._part))
+            self._file = file
             self._over = False
-            self.store.seen = True
         return self._file
 
     async def save(self, key: str | None = None, *, guard: Callable[[], None] | None = None) -> Saved:
         key = key or self._key
-        self.store.name(key)
+        check_key(key)
         ending = Ending(self, key, guard, self._take())
         with translated(key):
             if self._file is not None and self._file.length > ALONE:
@@ -115,7 +125,10 @@ class LocalUpload:
         file, self._file, self._over = self._file, None, True
         with suppress(OSError):
             file.close()
-        self.store.remove(self.part)
+        try:
+            self.store.remove(self.folder, file.name, file.folder)
+        finally:
+            os.close(file.folder)
 
 
 class Ending:
@@ -126,6 +139,8 @@ class Ending:
         self.saved: Saved | None = None
         self.error: BaseException | None = None
         self.folders: list[str] = []
+        self.folder: int | None = None
+        """The first of these folders, open."""
         self._upload = upload
         self._key = key
         self._guard = guard
@@ -162,40 +177,68 @@ class Ending:
 
     def link(self) -> None:
         """Let the file appear under its key, unless something is there. Then nothing is `saved`, and `compare` is next."""
-        store, file = self._upload.store, self._upload.create()
-        target = store.name(self._key)
+        folders, file = self._upload.store.folders, self._upload.create()
+        folder, name = os.path.split(self._key)
 
-        def link(to: str) -> None:
+        def link(target: int) -> None:
             if self._guard is not None:
                 self._guard()
-            os.link(self._upload.part, to, follow_symlinks=False)
+            os.link(file.name, name, src_dir_fd=file.folder, dst_dir_fd=target, follow_symlinks=False)
 
         try:
-            store.in_its_folder(target, link)
+            if folder == self._upload.folder and folders.leads_to(folder, file.folder):
+                link(file.folder)
+                self.folder = os.dup(file.folder)
+            else:
+                self.folder, _ = folders.make_in(folder, link)
         except FileExistsError:
             return
         # The link is not durable until its folder is, nor that one until the folder above it.
-        self.folders = store.unsynced(os.path.dirname(target))
+        self.folders = folders.unsynced(folder)
         self.saved = Saved(self._key, file.length, file.sha256.hexdigest())
         self._upload.drop()
 
     def compare(self) -> Saved:
-        """Hold the file against the one that has its key. Raises KeyConflict."""
-        store, file = self._upload.store, self._upload.create()
-        digest = file.sha256.hexdigest()
-        target = Path(store.name(self._key))
-        if target.is_symlink() or not target.is_file():
-            raise StoreError(f"{self._key} exists and is not a plain file", hint="move it away", store_key=self._key)
-        with target.open("rb") as there:
-            stored = hashlib.file_digest(there, "sha256").hexdigest()
-            size = os.fstat(there.fileno()).st_size
-            os.fsync(there.fileno())
-        if stored != digest:
-            raise KeyConflict(self._key, stored_sha256=stored, stored_bytes=size, sha256=digest, size=file.length)
-        # It may have been linked by a worker that died before this.
-        for folder in store.unsynced(os.path.dirname(str(target))):
-            sync_folder(folder)
-        return Saved(self._key, size, digest, existed=True)
+        """Hold the file against what has its key. Raises KeyConflict."""
+        folders = self._upload.store.folders
+        folder, name = os.path.split(self._key)
+        with folders.opened(folder) as opened:
+            saved = self._compare_with(name, opened)
+            # It may have been linked by a worker that died before this.
+            for number, _ in enumerate(folders.unsynced(folder)):
+                sync_folder(_above(number), opened)
+        return saved
+
+    def _compare_with(self, name: str, folder: int) -> Saved:
+        ours = self._upload.create()
+        sha256 = ours.sha256.hexdigest()
+        conflict = partial(KeyConflict, self._key, sha256=sha256, size=ours.length)
+        try:
+            there = open_regular(name, folder)
+        except NotRegular as error:
+            raise conflict(stored_sha256=None, stored_bytes=None, stored=str(error)) from None
+        except (PermissionError, BlockingIOError):  # the latter: another program holds it for itself
+            raise conflict(stored_sha256=None, stored_bytes=None, stored="a file that cannot be read") from None
+        try:
+            stored = hash_of(there, max(ours.length, MAX_COMPARED))
+            size = os.fstat(there).st_size
+            if stored != sha256:
+                raise conflict(stored_sha256=stored, stored_bytes=size)
+            os.fsync(there)
+        finally:
+            os.close(there)
+        return Saved(self._key, size, sha256, existed=True)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self.folder is not None:
+            os.close(self.folder)
+            self.folder = None
+
+
+def _above(number: int) -> str:
+    """The folder so many above another, seen from that: no name of theirs is needed, which others could change."""
+    return "/".join([".."] * number) or "."
 
 
 class Finisher:
@@ -253,17 +296,19 @@ class Finisher:
                         ending.error = error
         synced: dict[str, StoreUnavailable | None] = {}
         for ending in batch:
-            for folder in ending.folders:
+            for number, folder in enumerate(ending.folders):
                 if folder not in synced:
-                    synced[folder] = self._sync(folder)
+                    synced[folder] = self._sync(ending, number)
                 ending.error = ending.error or synced[folder]
+            ending.close()
             if ending.error is None:
-                self._store.know(ending.folders)
+                self._store.folders.know(ending.folders)
 
     @staticmethod
-    def _sync(folder: str) -> StoreUnavailable | None:
+    def _sync(ending: Ending, number: int) -> StoreUnavailable | None:
+        folder = ending.folders[number]
         try:
-            sync_folder(folder)
+            sync_folder(_above(number), ending.folder)
         except OSError as error:
             # Whatever it says, it is not the fault of one file.
             return told(error, folder, StoreUnavailable)

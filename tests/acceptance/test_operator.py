@@ -26,6 +26,35 @@ async def archived(archiver: Program, simulator: Simulator, *ids: str) -> None:
     assert (await archiver("worker", "--drain")).code == 0
 
 
+async def test_verify_names_what_is_no_file_and_waits_for_none(archiver: Program, simulator: Simulator) -> None:
+    names = ["device", "fifo", "folder", "link", "well"]
+    await archived(archiver, simulator, *names)
+    root = archiver.folder / "store"
+    files = {path.parents[1].name: path for path in root.rglob("*.wav")}
+    copy = archiver.folder / "copy.wav"
+    copy.write_bytes(files["link"].read_bytes())
+    for name in ("fifo", "link", "device"):
+        files[name].unlink()
+    os.mkfifo(files["fifo"])
+    files["link"].symlink_to(copy)
+    files["device"].symlink_to("/dev/zero")
+    files["folder"].parents[1].rename(archiver.folder / "elsewhere")
+    files["folder"].parents[1].symlink_to(archiver.folder / "elsewhere")
+
+    verified = await archiver("verify", "--json")
+
+    assert (verified.code, verified.document["files"], verified.document["equal"]) == (3, 5, 1)
+    found = {one["session_id"]: one for one in verified.document["findings"]}
+    assert {name: one["verdict"] for name, one in found.items()} == {
+        "device": "not_a_regular_file", "fifo": "not_a_regular_file", "link": "not_a_regular_file", "folder": "unreadable",
+    }  # fmt: skip
+    assert "is a FIFO, not a regular file" in found["fifo"]["message"]
+    assert "/folder is a symbolic link" in found["folder"]["message"]
+    told = await archiver("verify")
+    assert told.code == 3
+    assert f"not_a_regular_file: {files['fifo'].relative_to(root)}" in told.stdout
+
+
 async def test_status_counts_all_six_states_for_the_whole_and_for_every_bot(
     archiver: Program, simulator: Simulator, sql: Any
 ) -> None:

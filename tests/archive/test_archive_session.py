@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -266,8 +268,22 @@ async def test_a_key_that_the_store_cannot_keep_leaves_the_other_files_alone(tri
     trial.script({"file_name": "a.wav", "audio": {"bytes": 500}}, {"file_name": "b.wav", "audio": {"bytes": 500}})
     (trial.root / FOLDER / "a.wav").mkdir(parents=True)
     way = await trial.go()
-    assert (type(way.outcome), way.reason) == (Retry, "store_refused")
+    assert (type(way.outcome), way.reason) == (Failed, "conflict")
+    assert way.facts["message"].endswith("already holds a folder")
+    assert len((trial.root / way.facts["quarantined"]).read_bytes()) == 500
     assert [file.file_name for file in way.attempt.stored] == ["b.wav"]
+
+
+async def test_a_session_whose_folder_leads_outside_is_refused_alone(trial: Trial, tmp_path: Path) -> None:
+    trial.script({"file_name": "a.wav", "audio": {"bytes": 500}})
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (trial.root / FOLDER).parent.mkdir(parents=True)
+    (trial.root / FOLDER).symlink_to(outside)
+    way = await trial.go()
+    assert (type(way.outcome), way.reason) == (Retry, "store_refused")
+    assert "is a symbolic link" in way.facts["message"]
+    assert os.listdir(outside) == []
 
 
 async def test_one_fresh_answer_serves_all_files_that_come_after(trial: Trial) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from archiver.evidence import verify as verify_module
 from archiver.evidence.verify import Verified, verify
 from archiver.queue.sessions import NewSession, Queue
+from archiver.stores.local_disk import BLOCK
 
 from .conftest import FOLDER, SESSION, Trial
 
@@ -42,11 +45,30 @@ async def findings(trial: Trial, queue: Queue) -> dict[str, Verified]:
 
 
 async def test_each_way_of_being_wrong_is_found_and_named(trial: Trial, queue: Queue) -> None:
-    await record(trial, queue, ["equal.wav", "missing.wav", "longer.wav", "shorter.wav", "other.wav", "folder.wav"])
+    await record(
+        trial,
+        queue,
+        [
+            "equal.wav",
+            "missing.wav",
+            "longer.wav",
+            "shorter.wav",
+            "other.wav",
+            "folder.wav",
+            "fifo.wav",
+            "link.wav",
+            "endless.wav",
+        ],
+    )
     folder = trial.root / FOLDER
     (folder / "missing.wav").unlink()
     (folder / "folder.wav").unlink()
     (folder / "folder.wav").mkdir()
+    (folder / "fifo.wav").unlink()
+    os.mkfifo(folder / "fifo.wav")
+    (folder / "link.wav").unlink()
+    (folder / "link.wav").symlink_to(folder / "equal.wav")
+    os.truncate(folder / "endless.wav", 2**42)
     with (folder / "longer.wav").open("ab") as file:
         file.write(b"\0")
     body = (folder / "shorter.wav").read_bytes()
@@ -59,8 +81,13 @@ async def test_each_way_of_being_wrong_is_found_and_named(trial: Trial, queue: Q
         "longer.wav": "changed",
         "shorter.wav": "changed",
         "other.wav": "changed",
-        "folder.wav": "unreadable",
+        "folder.wav": "not_a_regular_file",
+        "fifo.wav": "not_a_regular_file",
+        "link.wav": "not_a_regular_file",
+        "endless.wav": "changed",
     }
+    assert "is a FIFO, not a regular file" in found["fifo.wav"].message
+    assert found["endless.wav"].bytes_read <= 1000 + BLOCK, "what is longer than recorded is not read on"
     assert found["equal.wav"].sha256_read == found["equal.wav"].sha256_recorded
     assert (found["shorter.wav"].bytes_read, found["shorter.wav"].bytes_recorded) == (999, 1000)
 

@@ -35,9 +35,6 @@ class Bench(Protocol):
     """A store under test, with a view of it from outside."""
 
     store: Store
-    has_parts: bool
-    """Whether an upload begins with a temporary object of the name it was given."""
-
     peak: int
     """Bytes of memory that an upload, however long, must not exceed; 0 where the store itself is memory."""
 
@@ -57,7 +54,6 @@ class Bench(Protocol):
 class LocalBench:
     """A folder."""
 
-    has_parts = True
     peak = 8 * MEGABYTE
 
     def __init__(self, root: Path) -> None:
@@ -82,7 +78,6 @@ class LocalBench:
 class MemoryBench:
     """The reference."""
 
-    has_parts = False
     peak = 0
 
     def __init__(self) -> None:
@@ -105,7 +100,6 @@ class MemoryBench:
 class S3Bench(Prefix):
     """A prefix of a bucket, this test's own."""
 
-    has_parts = False
     peak = BUFFER + 8 * MEGABYTE
 
     def __init__(self, store: S3Store, server: S3Server, bucket: str) -> None:
@@ -127,7 +121,6 @@ async def s3_bench(server: S3Server, *, bucket: str = BUCKET, buffer: int = BUFF
 class AzureBench(Folder):
     """A prefix of a container, this test's own."""
 
-    has_parts = False
     peak = BUFFER + 8 * MEGABYTE
 
     def __init__(self, store: AzureStore, server: AzureServer) -> None:

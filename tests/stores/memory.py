@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -55,7 +55,7 @@ class MemoryStore:
         async with self._buffers.reserve(1024 * 1024):
             yield _MemoryUpload(self, key)
 
-    async def read(self, key: str) -> AsyncIterator[bytes]:
+    async def read(self, key: str) -> AsyncGenerator[bytes, None]:
         check_key(key)
         if key not in self.objects:
             raise StoreError(f"{key} is missing", store_key=key, missing=True)

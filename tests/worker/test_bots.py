@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -177,16 +178,16 @@ async def test_a_store_that_vanishes_and_returns_is_used_again_and_tidied(plant:
 
 async def test_a_store_that_refuses_single_keys_is_used_again(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     failing = True
-    usual = LocalStore.name
+    usual = LocalStore.upload
 
-    def name(self: LocalStore, key: str) -> object:
+    def upload(self: LocalStore, key: str, **options: Any) -> Any:
         if failing and not key.startswith(".check"):
             raise StoreUnavailable(f"{key} cannot be kept", store_key=key)
-        return usual(self, key)
+        return usual(self, key, **options)
 
     await plant.scripted(6)
     async with plant.shift(drain=True) as shift:
-        monkeypatch.setattr(LocalStore, "name", name)
+        monkeypatch.setattr(LocalStore, "upload", upload)
         await plant.eventually("SELECT 1 FROM archive_sessions WHERE reason = 'store_unavailable'")
         failing = False
         ended = await shift.ended()
@@ -198,16 +199,16 @@ async def test_a_store_that_refuses_single_keys_is_used_again(plant: Plant, monk
 async def test_one_recording_that_the_store_never_takes_fails_in_the_end_and_the_others_go_on(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usual = LocalStore.name
+    usual = LocalStore.upload
     too_large = session_id(0)
 
-    def name(self: LocalStore, key: str) -> object:
+    def upload(self: LocalStore, key: str, **options: Any) -> Any:
         if too_large in key:
             raise StoreUnavailable(f"{key} cannot be kept: no space left on device", store_key=key)
-        return usual(self, key)
+        return usual(self, key, **options)
 
     await plant.scripted(6)
-    monkeypatch.setattr(LocalStore, "name", name)
+    monkeypatch.setattr(LocalStore, "upload", upload)
     assert (await plant.drained()).failed == 1
     sessions = await plant.sessions()
     assert (sessions[too_large]["state"], sessions[too_large]["reason"]) == ("failed", "store_unavailable")

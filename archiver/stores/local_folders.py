@@ -1,0 +1,179 @@
+"""The folders of a store on a disk, of which none below the root may be a symbolic link: it could lead outside.
+
+Whoever may write somewhere below the root can put a link there at any moment, also between a look and what follows it. So nothing
+is done by a path: each folder is opened by its name in the one above it, where a link is refused, and what is done in a folder is
+done by its descriptor. The root itself may be a link. It is opened by its path every time, so that a drive that dropped out is
+missed, and found again when it is back.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from archiver.stores import Advice
+from archiver.stores.local_disk import LINK_HINT, names_in, sync_folder
+
+MODE = 0o750
+"""Of folders that are made: recordings are not for everybody to list."""
+
+KNOWN_FOLDERS = 4096
+
+MAX_LOOKED_AT = 10_000
+"""Entries that are looked at for advice."""
+
+MAX_ADVICE = 10
+
+# Not opened for reading: one that may be passed through and not listed is good enough to reach what lies in it.
+_ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_BELOW = _ROOT | os.O_NOFOLLOW
+
+T = TypeVar("T")
+
+
+class Folders:
+    """All folders of one store, named relative to its root, which is "". Everything here blocks, and raises OSError: ELOOP for a
+    symbolic link, ENOTDIR for something else that is no folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = str(root)
+        self._known: set[str] = set()
+        self._seen = False
+
+    @contextmanager
+    def opened(self, folder: str) -> Iterator[int]:
+        """The descriptor of a folder that is there."""
+        descriptor = self._walk(folder, _open_root(self.root), _enter)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def make_in(self, folder: str, make: Callable[[int], T]) -> tuple[int, T]:
+        """Open a folder, made if need be, and `make` something in it; both again if it is removed meanwhile. Returns its
+        descriptor, for the caller to close, and what was made. A folder is not durable before its `unsynced` ones are synced.
+        """
+        try:
+            return self._make_in(folder, make)
+        except FileNotFoundError:
+            self._known.clear()
+            return self._make_in(folder, make)
+
+    def _make_in(self, folder: str, make: Callable[[int], T]) -> tuple[int, T]:
+        descriptor = self._walk(folder, self._made_root(), self._made)
+        try:
+            return descriptor, make(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def leads_to(self, folder: str, descriptor: int) -> bool:
+        """Whether a folder's name still leads to what was opened by it: it may have been moved away, with a drive or by hand."""
+        try:
+            named = os.stat(f"{self.root}/{folder}", follow_symlinks=False)
+        except OSError:
+            return False
+        return os.path.samestat(named, os.fstat(descriptor))
+
+    def unsynced(self, folder: str) -> list[str]:
+        """The folders to sync for what was put into `folder` to be durable: itself, and those above it, one by one, as far as
+        this process does not know that they are. One that it does not know may have been made a moment ago, by another, which has
+        not come to that.
+        """
+        found = [folder]
+        while folder and folder not in self._known:
+            folder = os.path.dirname(folder)
+            found.append(folder)
+        return found
+
+    def know(self, synced: list[str]) -> None:
+        """What `unsynced` named is synced: all but the last one of them are durable with all that is above."""
+        if len(self._known) >= KNOWN_FOLDERS:
+            self._known.clear()
+        self._known.update(synced[:-1])
+
+    def advise(self) -> list[Advice]:
+        """Links where folders should be, in the root and in its folders."""
+        found: list[Advice] = []
+        looked_at = 0
+        folders = [""]
+        for folder in folders:
+            with suppress(OSError), self.opened(folder) as descriptor:
+                for name in names_in(descriptor):
+                    looked_at += 1
+                    path = f"{folder}/{name}".lstrip("/")
+                    kind = stat.S_IFMT(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode)
+                    if kind == stat.S_IFLNK:
+                        found.append(Advice(f"{self.root}/{path} is a symbolic link, which is not followed", LINK_HINT))
+                    elif kind == stat.S_IFDIR and not folder:
+                        folders.append(path)
+                    if len(found) == MAX_ADVICE or looked_at == MAX_LOOKED_AT:
+                        return found
+        return found
+
+    # --- step by step
+
+    @staticmethod
+    def _walk(folder: str, descriptor: int, step: Callable[[int, str, str], int]) -> int:
+        path = ""
+        for name in folder.split("/") if folder else ():
+            path = f"{path}/{name}" if path else name
+            above = descriptor
+            try:
+                descriptor = step(above, name, path)
+            finally:
+                os.close(above)
+        return descriptor
+
+    def _made(self, above: int, name: str, path: str) -> int:
+        if path in self._known:
+            with suppress(FileNotFoundError):
+                return _enter(above, name, path)
+            self._known.clear()  # it has been removed
+        with suppress(FileExistsError):
+            os.mkdir(name, MODE, dir_fd=above)
+        return _enter(above, name, path)
+
+    def _made_root(self) -> int:
+        try:
+            descriptor = _open_root(self.root)
+        except FileNotFoundError:
+            if self._seen:
+                # It was there: a drive has dropped out. Made again, it would hide what lies on that drive.
+                raise FileNotFoundError(errno.ENOENT, "the folder of storage.url is gone") from None
+            self._make_root()
+            descriptor = _open_root(self.root)
+        self._seen = True
+        return descriptor
+
+    def _make_root(self) -> None:
+        above = [self.root]
+        while not os.path.isdir(above[-1]):
+            above.append(os.path.dirname(above[-1]))
+        for missing in reversed(above[:-1]):
+            with suppress(FileExistsError):
+                os.mkdir(missing, MODE)
+            sync_folder(os.path.dirname(missing))
+
+
+def _open_root(root: str) -> int:
+    try:
+        return os.open(root, _ROOT)
+    except NotADirectoryError:
+        # Not ENOTDIR: that is what is said of one key's folder.
+        raise OSError(errno.ENODEV, "the folder of storage.url is none") from None
+
+
+def _enter(above: int, name: str, path: str) -> int:
+    try:
+        return os.open(name, _BELOW, dir_fd=above)
+    except NotADirectoryError:
+        if stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+            raise OSError(errno.ELOOP, f"{path} is a symbolic link") from None
+        raise
