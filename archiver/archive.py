@@ -23,7 +23,7 @@ from archiver.errors import (
 from archiver.kore.client import Answer, Asked, KoreClient, RemoteFile
 from archiver.kore.inline import Inline, Keep
 from archiver.kore.media import MediaClient
-from archiver.naming import PathTemplate, clean_file_name, name_by_place
+from archiver.naming import QUARANTINE, PathTemplate, clean_file_name, name_by_place
 from archiver.observe.transfers import HostPace, Transfer, Transfers
 from archiver.outcome import Archived, Failed, NotReady, Outcome, Retry, Unavailable, classify, facts_of
 from archiver.queue.quota import Quota
@@ -69,7 +69,7 @@ class Archive:
             kind=session.kind,
             file_name=file_name,
         )
-        folder = "/".join(("quarantine", *key.split("/")[:-1]))
+        folder = "/".join((QUARANTINE, *key.split("/")[:-1]))
         last = session.failures + 1 >= self.retry.max_attempts
         left, longest = max(self.terms.max_session - taken, 0), self.terms.max_recording
         return Target(

@@ -30,6 +30,10 @@ def path_part(text: str) -> str:
     return text
 
 
+QUARANTINE = "quarantine"
+"""The folder of what was no recording, and may be the only copy."""
+
+
 class PathTemplate:
     """Where in the store a recording lies. Each of `{session_id}`, `{kind}` and `{file_name}` must occur, so that two
     files never meet in one key; `{file_name}` in the last part, so that a session's folder is known before its files are.
@@ -67,7 +71,7 @@ class PathTemplate:
             raise ValueError("the path is relative to storage.url: no leading '/', no empty part, no '.' or '..'")
         if any(re.search(r'[\x00-\x1f\\<>:"|?*]|[ .]$', part) or DEVICE_NAME.match(part) for part in segments):
             raise ValueError("a part of the path is one that some file systems refuse")
-        if segments[0] == "quarantine" or any(part.startswith(".") for part in segments):
+        if text.split("/", maxsplit=1)[0].casefold() == QUARANTINE or any(part.startswith(".") for part in segments):
             raise ValueError("no part may begin with '.', nor the path with quarantine/: the archiver keeps its own files there")
 
     def _separators(self) -> dict[str, str]:
@@ -92,7 +96,9 @@ class PathTemplate:
                 made.append(date.astimezone(UTC).strftime(spec or "%Y-%m-%d"))
             elif name is not None:
                 made.append(values[name])
-        return "".join(made)
+        key = "".join(made)
+        # A session or a bot may be called so; the folder is the archiver's own, also where a file system knows no case.
+        return f"%{ord(key[0]):02X}{key[1:]}" if key.split("/")[0].casefold() == QUARANTINE else key
 
     def __repr__(self) -> str:
         return f"PathTemplate({self.text!r})"

@@ -130,7 +130,8 @@ def _take(directory: Path, stack: ExitStack) -> None:
     mark = directory / MARK
     if directory.exists() and not mark.exists() and any(directory.iterdir()):
         raise UsageError(f"{directory} is not empty, and no demo made it", hint=ELSEWHERE)
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    # Passed through by the account of the embedded server where root starts it, and not listed by others.
+    directory.mkdir(mode=0o751, parents=True, exist_ok=True)
     if (owner := directory.stat().st_uid) != os.geteuid():
         raise UsageError(f"{directory} belongs to uid {owner}, who could put anything in the place of our files", hint=ELSEWHERE)
     directory.chmod(directory.stat().st_mode & 0o7755)
@@ -161,7 +162,8 @@ async def _demo(folder: Path, sessions: int, audio: Path | None, seed: int, leve
         except ValueError as error:
             raise UsageError(f"--audio: {error}", hint="take that file out of the folder") from None
         settings = _configure(folder, platform)
-        log_file = stack.enter_context(log_path.open("x", encoding="utf-8"))
+        log_descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+        log_file = stack.enter_context(os.fdopen(log_descriptor, "w", encoding="utf-8"))
         logs.configure(settings.log.model_copy(update={"level": level or "info", "format": "json"}), log_file)
         errors.print(f"simulated platform on {platform.api_url}, seed {seed}; log in {safe(log_path)}", soft_wrap=True)
         database, queue = await stack.enter_async_context(opened(settings, pool_size=12))

@@ -29,6 +29,9 @@ from archiver.errors import ConfigError, StoreError
 ANY_FILE = "*"
 """Stands for a file's name in a key that is to match any. No template of paths and no clean name has it."""
 
+MAX_COMPARED = 2**30
+"""Bytes of the longest object that is hashed where a shorter one was to be kept: that they differ, their lengths say."""
+
 
 @dataclass(frozen=True)
 class Saved:

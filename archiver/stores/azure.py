@@ -71,7 +71,7 @@ class AzureStore(BucketStore[Blocks, Tried]):
             # Somebody's, or our own: of a try whose answer was lost.
             return await self.compare(key, body.length, body.sha256)
         if answer.headers.get("Content-MD5") != base64_of(body.md5):
-            await self.read_back(key, body.sha256)
+            await self.read_back(key, body.length, body.sha256)
         return Saved(key, body.length, body.sha256.hex())
 
     def parts(self, key: str) -> Blocks:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from datetime import timedelta
 from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
@@ -16,7 +16,7 @@ from archiver.buffers import Buffers
 from archiver.cancellation import to_its_end
 from archiver.errors import KeyConflict, StoreError, StoreUnavailable
 from archiver.observe.logs import logger
-from archiver.stores import Saved, check_key, check_part
+from archiver.stores import MAX_COMPARED, Saved, check_key, check_part
 from archiver.stores.parts_upload import PartsUpload, settled
 from archiver.stores.refusals import Hints, Refused, translated
 from archiver.stores.wire import READ_BUFFER, Body, Wire, reading_pace
@@ -186,27 +186,33 @@ class BucketStore(ABC, Generic[P, T]):
             raise StoreUnavailable(f"{key} was there a moment ago and is gone", hint="who deletes there?", store_key=key)
         size = length_of(head)
         stored = await self.vouched(head, length, sha256, parts)
+        if not stored and size <= (limit := max(length, MAX_COMPARED)):
+            stored = await self._hash_of(key, limit)
         if stored != sha256:
-            stored = stored or await self._hash_of(key)
-        if stored != sha256:
-            raise KeyConflict(key, stored_sha256=stored.hex(), stored_bytes=size, sha256=sha256.hex(), size=length)
+            hashed = stored.hex() or None
+            raise KeyConflict(key, stored_sha256=hashed, stored_bytes=size, sha256=sha256.hex(), size=length)
         return Saved(key, size, stored.hex(), existed=True)
 
     async def vouched(self, head: Mapping[str, str], length: int, sha256: bytes, parts: P | None) -> bytes:
         """The SHA-256 of an object, as far as the server itself vouches for it; empty where it does not."""
         return b""
 
-    async def read_back(self, key: str, sha256: bytes) -> None:
+    async def read_back(self, key: str, length: int, sha256: bytes) -> None:
         """Make sure that the server has what was sent to it. Raises StoreUnavailable if not."""
-        if await self._hash_of(key) != sha256:
+        if await self._hash_of(key, length) != sha256:
             raise StoreUnavailable(
                 f"{key}: what the server has is not what was sent", hint="do not use this server", store_key=key
             )
 
-    async def _hash_of(self, key: str) -> bytes:
+    async def _hash_of(self, key: str, limit: int) -> bytes:
+        """The SHA-256 of an object; empty for one of more than `limit` bytes, which is not read on."""
         digest = hashlib.sha256()
-        async for block in self.read(key):
-            digest.update(block)
+        async with aclosing(self.read(key)) as blocks:
+            async for block in blocks:
+                limit -= len(block)
+                if limit < 0:
+                    return b""
+                digest.update(block)
         return digest.digest()
 
     # --- reading

@@ -167,7 +167,7 @@ def _open_root(root: str) -> int:
         return os.open(root, _ROOT)
     except NotADirectoryError:
         # Not ENOTDIR: that is what is said of one key's folder.
-        raise OSError(errno.ENODEV, "the folder of storage.url is none") from None
+        raise OSError(errno.ENODEV, "the folder of storage.url is no folder") from None
 
 
 def _enter(above: int, name: str, path: str) -> int:

@@ -20,7 +20,7 @@ from aiofiles.threadpool.binary import AsyncFileIO
 from archiver.buffers import Reservation
 from archiver.cancellation import to_its_end
 from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
-from archiver.stores import Saved, check_key
+from archiver.stores import MAX_COMPARED, Saved, check_key
 from archiver.stores.local_disk import (
     BLOCK,
     MOST_PIECES,
@@ -42,9 +42,6 @@ ALONE = 4 * 1024 * 1024
 
 BATCH = 64
 """So many files are taken through their last steps together, at most."""
-
-MAX_COMPARED = 2**30
-"""Bytes of the longest file that is hashed where something shorter was to be kept: that they differ, their lengths say."""
 
 
 class LocalUpload:

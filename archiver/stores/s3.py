@@ -105,7 +105,7 @@ class S3Store(BucketStore[Multipart, Tried]):
             # Somebody's, or our own: of a try whose answer was lost.
             return await self.compare(key, body.length, body.sha256)
         if not proven(answer):
-            await self.read_back(key, body.sha256)
+            await self.read_back(key, body.length, body.sha256)
         return Saved(key, body.length, body.sha256.hex())
 
     def parts(self, key: str) -> Multipart:
@@ -155,7 +155,7 @@ class S3Store(BucketStore[Multipart, Tried]):
             return await self.compare(key, multipart.length, sha256)
         # Where the server has no checksum of the whole, those of the parts, in an object of the right length, say as much.
         if not theirs and not all(part.confirmed for part in multipart.parts):
-            await self.read_back(key, sha256)
+            await self.read_back(key, multipart.length, sha256)
         if "x-amz-meta-sha256" not in head:
             await self._tag(key, sha256)
         return Saved(key, multipart.length, sha256.hex())

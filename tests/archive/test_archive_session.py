@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -283,7 +282,7 @@ async def test_a_session_whose_folder_leads_outside_is_refused_alone(trial: Tria
     way = await trial.go()
     assert (type(way.outcome), way.reason) == (Retry, "store_refused")
     assert "is a symbolic link" in way.facts["message"]
-    assert os.listdir(outside) == []
+    assert not list(outside.iterdir())
 
 
 async def test_one_fresh_answer_serves_all_files_that_come_after(trial: Trial) -> None:

@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
-from archiver.stores import Saved
+from archiver.stores import Saved, bucket
 from archiver.stores.azure_trial import put
 from archiver.stores.refusals import Refused
 from archiver.stores.wire import Body, base64_of
@@ -157,6 +157,18 @@ async def test_nothing_is_overwritten_whichever_way_it_comes(bench: AzureBench) 
         assert bench.get(KEY) == first
         assert bench.objects() == {KEY}
         bench.remove(KEY)
+
+
+async def test_what_is_far_longer_is_not_read_to_know_that_it_differs(
+    shaky: AzureBench, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket, "MAX_COMPARED", len(SMALL))
+    await keep(shaky, LONG_BODY)
+    proxy.requests.clear()
+    with pytest.raises(KeyConflict) as caught:
+        await keep(shaky)
+    assert (caught.value.facts["stored_sha256"], caught.value.facts["stored_bytes"]) == (None, len(LONG_BODY))
+    assert "Get" not in proxy.operations()
 
 
 async def test_an_equal_object_counts_as_saved_whatever_its_metadata_say(bench: AzureBench) -> None:

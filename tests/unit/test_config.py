@@ -617,6 +617,7 @@ def test_the_home_of_nobody_is_a_path_like_any_other(loaded: Load, tmp_path: Pat
         "{session_id}/{kind}/{file_name}/",
         ".hidden/{session_id}/{kind}/{file_name}",
         "quarantine/{session_id}/{kind}/{file_name}",
+        "Quarantine/{session_id}/{kind}/{file_name}",
         "CON/{session_id}/{kind}/{file_name}",
         "aux.d/{session_id}/{kind}/{file_name}",
         "a:b/{session_id}/{kind}/{file_name}",
@@ -681,6 +682,16 @@ def test_a_session_id_is_one_safe_part_of_a_path(session_id: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_%~-][A-Za-z0-9._%~-]*", parts[2])
     assert not parts[2].endswith(".")
     assert not re.match(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)", parts[2])
+
+
+@pytest.mark.parametrize("name", ["quarantine", "Quarantine", ".quarantine", "..", ".session-1.worker-2.epoch-3.part", "-", "~"])
+@pytest.mark.parametrize("text", ["{session_id}/{kind}/{file_name}", "{bot}/{session_id}/{kind}/{file_name}"])
+def test_no_name_of_a_bot_or_a_session_takes_the_archivers_own_places(text: str, name: str) -> None:
+    date = datetime(2024, 5, 3, tzinfo=UTC)
+    key = PathTemplate(text).render(bot=name, date=date, session_id=name, kind="recording", file_name="f.wav")
+    parts = key.split("/")
+    assert parts[0].casefold() != "quarantine"
+    assert not any(part.startswith(".") for part in parts)
 
 
 IDS = st.text("abCcOoNnUuLl019.:_-", min_size=1, max_size=12)
