@@ -127,7 +127,9 @@ class Session:
 
 
 def part_name(session: int, worker: int, epoch: int) -> str:
-    """Hidden, and telling whose it is, so that it can be found again from the database alone."""
+    """Hidden, and telling whose it is, so that it can be found again from the database alone. What a folder's store adds to it
+    when it begins the file nobody needs to know for that.
+    """
     return f".session-{session}.worker-{worker}.epoch-{epoch}.part"
 
 

@@ -125,6 +125,12 @@ def test_a_demo_at_log_level_debug_writes_no_secret_anywhere(demo: Demo) -> None
     assert (demo.folder / "ended.json").is_file()  # the output was among those files
 
 
+def test_what_a_demo_keeps_is_not_for_everybody_to_read(demo: Demo) -> None:
+    assert demo.output.stat().st_mode & 0o007 == 0o001  # passed through: root's embedded server is not root
+    kept = [demo.output / "archiver.log", demo.output / "recordings", *(demo.output / "recordings").rglob("*")]
+    assert {path.stat().st_mode & 0o007 for path in kept} == {0}
+
+
 def _files(folder: Path) -> Iterable[Path]:
     return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
