@@ -118,14 +118,20 @@ class LocalUpload:
 
     def drop(self) -> None:
         """The same; blocks."""
+        os.close(self.let_go())
+
+    def let_go(self) -> int:
+        """The same, but for the descriptor of its folder, which is the caller's to close."""
         assert self._file is not None
         file, self._file, self._over = self._file, None, True
         with suppress(OSError):
             file.close()
         try:
             self.store.remove(self.folder, file.name, file.folder)
-        finally:
+        except BaseException:
             os.close(file.folder)
+            raise
+        return file.folder
 
 
 class Ending:
@@ -185,15 +191,15 @@ class Ending:
         try:
             if folder == self._upload.folder and folders.leads_to(folder, file.folder):
                 link(file.folder)
-                self.folder = os.dup(file.folder)
+                self.folder = self._upload.let_go()
             else:
                 self.folder, _ = folders.make_in(folder, link)
+                self._upload.drop()
         except FileExistsError:
             return
         # The link is not durable until its folder is, nor that one until the folder above it.
         self.folders = folders.unsynced(folder)
         self.saved = Saved(self._key, file.length, file.sha256.hexdigest())
-        self._upload.drop()
 
     def compare(self) -> Saved:
         """Hold the file against what has its key. Raises KeyConflict."""
