@@ -1,4 +1,11 @@
-"""Migrations: plain SQL files in `migrations/`, applied once each, in order, under a lock."""
+"""Migrations: plain SQL files in `migrations/`, applied once each, in order, under a lock.
+
+From 0007 on each begins with a header, which is kept with it in `archive_migrations`:
+
+    -- phase: expand            (or contract: it takes away what an older program needs)
+    -- transaction: none        (only where needed, such as for CREATE INDEX CONCURRENTLY; see `Header`)
+    -- min_program: 0.1         (the oldest program that works with the tables as they are after it)
+"""
 
 from __future__ import annotations
 
@@ -8,11 +15,14 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import TypeAlias
 
 import asyncpg
 
 from archiver.errors import DatabaseError, DatabaseTooNew, NotMigrated
 from archiver.queue.database import Database
+
+_Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 _LOCK = 0x6B6F7265  # "kore": one migration at a time in one database
 
@@ -23,6 +33,23 @@ LOCK_TIMEOUT = 600.0
 """Seconds to wait for another migration to end."""
 
 
+WITHOUT_HEADER = 6
+"""The migrations up to this one were applied before there were headers: their bytes stay as they are."""
+
+HEADER = "-- phase: expand|contract, -- transaction: none (where needed), -- min_program: X.Y, in its first lines"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a migration says of itself. One without a transaction is run a statement at a time, each ending its last line with
+    `;`, and again from its first one after it was broken off: every statement has to bear that.
+    """
+
+    phase: str
+    transactional: bool
+    min_program: str
+
+
 @dataclass(frozen=True)
 class Migration:
     """One file `NNNN_name.sql`."""
@@ -30,6 +57,12 @@ class Migration:
     version: int
     name: str
     sql: str
+    header: Header | None = None
+
+    @property
+    def in_transaction(self) -> bool:
+        """All of it or nothing is applied."""
+        return self.header is None or self.header.transactional
 
     @property
     def sha256(self) -> str:
@@ -37,25 +70,49 @@ class Migration:
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
-def migrations() -> list[Migration]:
-    """All migrations of this version, in order: from the package when installed, from the checkout otherwise."""
-    folder: Traversable = resources.files("archiver").joinpath("migrations")
-    if not folder.is_dir():
-        folder = Path(__file__).parents[2] / "migrations"
+def migrations(folder: Traversable | None = None) -> list[Migration]:
+    """All migrations of this version, in order: from the package when installed, from the checkout otherwise. Raises
+    DatabaseError for one whose header is not valid.
+    """
+    if folder is None:
+        folder = resources.files("archiver").joinpath("migrations")
+        if not folder.is_dir():
+            folder = Path(__file__).parents[2] / "migrations"
     found = []
     for entry in folder.iterdir():
         match = re.fullmatch(r"(\d{4})_(\w+)\.sql", entry.name)
         if match:
-            found.append(Migration(int(match[1]), match[2], entry.read_text(encoding="utf-8")))
+            version, sql = int(match[1]), entry.read_text(encoding="utf-8")
+            header = _header(entry.name, sql) if version > WITHOUT_HEADER else None
+            found.append(Migration(version, match[2], sql, header))
     found.sort(key=lambda migration: migration.version)
     if [migration.version for migration in found] != list(range(1, len(found) + 1)):
         raise DatabaseError("the migrations of this installation are incomplete", hint="reinstall kore-archiver")
     return found
 
 
-async def migrate(database: Database) -> list[Migration]:
-    """Apply what is missing, each in a transaction of its own; return what was applied. Safe to run twice at once."""
-    known = migrations()
+def _header(name: str, sql: str) -> Header:
+    said: dict[str, str] = {}
+    for line in sql.splitlines():
+        match = re.fullmatch(r"-- (phase|transaction|min_program): (\S+)", line)
+        if match is None:
+            break
+        said.setdefault(match[1], match[2])
+    phase, transaction, min_program = (said.get(key, "") for key in ("phase", "transaction", "min_program"))
+    if phase not in ("expand", "contract") or transaction not in ("", "none") or not re.fullmatch(r"\d+\.\d+", min_program):
+        raise DatabaseError(f"the migration {name} has no valid header", hint=f"it begins with {HEADER}")
+    if transaction and re.search(r"\$\w*\$", sql):
+        raise DatabaseError(
+            f"the migration {name} has a function's body, but no transaction", hint="put the function into a migration of its own"
+        )
+    return Header(phase, not transaction, min_program)
+
+
+async def migrate(database: Database, folder: Traversable | None = None) -> list[Migration]:
+    """Apply what is missing, each in a transaction of its own unless its header says otherwise; return what was applied. Safe to
+    run twice at once.
+    """
+    known = migrations(folder)
     applied: list[Migration] = []
     async with database.connection() as connection:
         while True:
@@ -66,19 +123,58 @@ async def migrate(database: Database) -> list[Migration]:
                     "CREATE TABLE IF NOT EXISTS archive_migrations (version integer PRIMARY KEY, name text NOT NULL, "
                     "sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
                 )
-                rows = await connection.fetch("SELECT version, name, sha256 FROM archive_migrations ORDER BY version")
-                _check_history(rows, known)
-                if len(rows) == len(known):
+                migration = await _next(connection, known)
+                if migration is None:
                     return applied
-                migration = known[len(rows)]
-                await connection.execute(migration.sql, timeout=MIGRATION_TIMEOUT)
-                await connection.execute(
-                    "INSERT INTO archive_migrations (version, name, sha256) VALUES ($1, $2, $3)",
-                    migration.version,
-                    migration.name,
-                    migration.sha256,
-                )
-            applied.append(migration)
+                if migration.in_transaction:
+                    await connection.execute(migration.sql, timeout=MIGRATION_TIMEOUT)
+                    await _record(connection, migration)
+                    applied.append(migration)
+            if not migration.in_transaction and await _applied_alone(database, connection, migration, known):
+                applied.append(migration)
+
+
+async def _applied_alone(database: Database, connection: _Connection, migration: Migration, known: list[Migration]) -> bool:
+    """Apply one without a transaction, unless somebody else has meanwhile. Others wait by looking, not in a statement: an index
+    that is built concurrently waits for every statement that began before it.
+    """
+    async with database.alone("migrate", on_wait=lambda: None):
+        if await _next(connection, known) != migration:
+            return False
+        for statement in re.split(r"(?<=;)[ \t]*\n", re.sub(r"^--.*\n", "", migration.sql, flags=re.MULTILINE)):
+            if statement.strip():
+                await connection.execute(statement, timeout=MIGRATION_TIMEOUT)
+        async with connection.transaction():
+            await _record(connection, migration)
+        return True
+
+
+async def _next(connection: _Connection, known: list[Migration]) -> Migration | None:
+    """The first one that is not applied."""
+    rows = await _history(connection)
+    _check_history(rows, known)
+    return known[len(rows)] if len(rows) < len(known) else None
+
+
+async def _record(connection: _Connection, migration: Migration) -> None:
+    await connection.execute(
+        "INSERT INTO archive_migrations (version, name, sha256) VALUES ($1, $2, $3)",
+        migration.version,
+        migration.name,
+        migration.sha256,
+    )
+    if (header := migration.header) is not None:
+        await connection.execute(
+            "UPDATE archive_migrations SET phase = $2, transactional = $3, min_program = $4 WHERE version = $1",
+            migration.version,
+            header.phase,
+            header.transactional,
+            header.min_program,
+        )
+
+
+async def _history(connection: _Connection) -> list[asyncpg.Record]:
+    return await connection.fetch("SELECT version, name, sha256 FROM archive_migrations ORDER BY version")
 
 
 async def check_version(database: Database) -> int:
@@ -86,7 +182,7 @@ async def check_version(database: Database) -> int:
     async with database.connection() as connection:
         if await connection.fetchval("SELECT to_regclass('archive_migrations')") is None:
             raise NotMigrated("the database was never migrated")
-        rows = await connection.fetch("SELECT version, name, sha256 FROM archive_migrations ORDER BY version")
+        rows = await _history(connection)
     known = migrations()
     _check_history(rows, known)
     if len(rows) < len(known):

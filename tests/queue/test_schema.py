@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import shutil
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -14,6 +16,8 @@ from archiver.queue.database import Database, statement, statement_names
 from archiver.queue.migrate import check_version, migrate, migrations
 from archiver.session import OF_A_RECHECK, OF_ONE_ARCHIVED_BEFORE, TRANSITIONS, State
 from tests.queue.conftest import Bench
+
+IN_PLACE = "-- phase: expand\n-- transaction: none\n-- min_program: 0.1\n"
 
 
 async def test_every_statement_prepares_and_every_one_is_in_the_list(database: Database) -> None:
@@ -143,3 +147,70 @@ async def test_a_migration_that_fails_leaves_nothing(empty_database_url: str) ->
             assert await connection.fetchval("SELECT to_regclass('archive_bots')") is None
             await connection.execute("DROP TABLE archive_workers")
         assert len(await migrate(database)) == len(migrations())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The migrations that there are, for a test to add others."""
+    shutil.copytree(Path(__file__).parents[2] / "migrations", tmp_path / "migrations")
+    return tmp_path / "migrations"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "-- phase: expand\n",
+        "-- min_program: 0.1\n",
+        "-- phase: later\n-- min_program: 0.1\n",
+        "-- phase: expand\n-- min_program: 1\n",
+        "-- phase: expand\n-- transaction: some\n-- min_program: 0.1\n",
+        "-- What it does.\n-- phase: expand\n-- min_program: 0.1\n",
+    ],
+)
+def test_a_migration_without_a_valid_header_is_refused(folder: Path, header: str) -> None:
+    (folder / "9999_later.sql").write_text(header + "SELECT 1;\n")
+    with pytest.raises(DatabaseError, match=r"9999_later\.sql has no valid header") as caught:
+        migrations(folder)
+    assert "-- min_program: X.Y" in caught.value.hint
+
+
+async def test_what_a_header_says_is_kept_with_its_migration(bench: Bench) -> None:
+    kept = await bench.fetch("SELECT version, phase, transactional, min_program FROM archive_migrations ORDER BY version")
+    assert [(row["phase"], row["transactional"], row["min_program"]) for row in kept] == [
+        (known.header.phase, known.header.transactional, known.header.min_program) if known.header else (None, None, None)
+        for known in migrations()
+    ]
+    assert [row["version"] for row in kept if row["phase"] is None] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_an_index_is_built_without_a_transaction_once_by_two_while_others_write(bench: Bench, folder: Path) -> None:
+    build = "DROP INDEX CONCURRENTLY IF EXISTS built;\nCREATE INDEX CONCURRENTLY built ON archive_queue (enqueued_at);\n"
+    (folder / f"{len(migrations()) + 1:04d}_built.sql").write_text(IN_PLACE + build)
+    async with Database(bench.database.dsn) as other:
+        applied = await asyncio.gather(migrate(bench.database, folder), migrate(other, folder))
+    assert [migration.name for each in applied for migration in each] == ["built"]
+    assert await bench.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'built'::regclass")
+    assert await bench.value("SELECT transactional FROM archive_migrations ORDER BY version DESC LIMIT 1") is False
+    assert await migrate(bench.database, folder) == []
+
+
+async def test_a_migration_without_a_transaction_that_breaks_off_is_run_again_from_its_start(bench: Bench, folder: Path) -> None:
+    file = folder / f"{len(migrations()) + 1:04d}_built.sql"
+    build = "DROP INDEX CONCURRENTLY IF EXISTS built;\nCREATE UNIQUE INDEX CONCURRENTLY built ON archive_queue (bot);\n"
+    file.write_text(IN_PLACE + build)
+    await bench.add("s-1", "s-2")
+    with pytest.raises(DatabaseError, match="could not create unique index"):
+        await migrate(bench.database, folder)
+    assert not await bench.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'built'::regclass")
+    assert await check_version(bench.database) == len(migrations())
+    await bench.fetch("DELETE FROM archive_queue WHERE session_id = 's-1'")
+    assert [migration.name for migration in await migrate(bench.database, folder)] == ["built"]
+    assert await bench.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'built'::regclass")
+
+
+def test_a_body_of_a_function_is_refused_without_a_transaction(folder: Path) -> None:
+    """Its statements are told apart by their ends alone."""
+    (folder / "9999_later.sql").write_text(IN_PLACE + "DO $do$ BEGIN NULL;\nEND $do$;\n")
+    with pytest.raises(DatabaseError, match="a function's body, but no transaction"):
+        migrations(folder)
