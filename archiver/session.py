@@ -10,6 +10,12 @@ from typing import Any
 
 SESSION_ID_ALPHABET = "1 to 200 characters of A-Z a-z 0-9 . _ : -"
 
+MAX_USER_ID = 500
+"""Characters of a user ID; the database has the same limit."""
+
+MAX_METADATA = 65_536
+"""Bytes of a session's metadata as JSON; the database has the same limit."""
+
 
 class State(StrEnum):
     """What a reader sees. Every session ever enqueued is in exactly one."""

@@ -16,7 +16,7 @@ WITH chosen AS MATERIALIZED (
     RETURNING q.id, q.epoch, q.session_id, q.state
 ), leftovers AS (
     INSERT INTO archive_leftovers (queue_id, worker_id, epoch)
-    SELECT id, worker_id, epoch FROM chosen WHERE worker_id IS NOT NULL ON CONFLICT DO NOTHING
+    SELECT id, worker_id, epoch FROM chosen WHERE worker_id IS NOT NULL ON CONFLICT (queue_id, epoch) DO NOTHING
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, data)
     SELECT id, 'cancelled', epoch, $4,

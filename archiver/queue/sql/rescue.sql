@@ -29,7 +29,7 @@ WITH dead AS MATERIALIZED (
     SELECT r.*, lost.worker_id AS lost_worker, lost.epoch AS lost_epoch FROM rescued r JOIN lost USING (id)
 ), leftovers AS (
     INSERT INTO archive_leftovers (queue_id, worker_id, epoch)
-    SELECT id, lost_worker, lost_epoch FROM taken ON CONFLICT DO NOTHING
+    SELECT id, lost_worker, lost_epoch FROM taken ON CONFLICT (queue_id, epoch) DO NOTHING
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, data)
     SELECT id, CASE WHEN state = 'failed' THEN 'failed' ELSE 'rescued' END, epoch, $3,
