@@ -84,6 +84,9 @@ class Drained:
     left_pending: list[dict[str, Any]] = field(default_factory=list)
     store_unavailable: bool = False
     timed_out: int = 0
+    """What falls due only after as long as a drain waits, or could not be done for the store."""
+    next_due_in: timedelta | None = None
+    """When the first of these falls due."""
 
     @property
     def complete(self) -> bool:
@@ -162,12 +165,16 @@ class Worker:
         feeding: asyncio.Task[Any] | None = None,
         night: bool = False,
     ) -> Drained:
-        """Work until stopped, or, with `drain`, until nothing is left that could be done now (or within `max_wait`). As long as
-        `feeding` runs there will be more: a drain goes on.
+        """Work until stopped, or, with `drain`, until nothing is left that could be done now or within `max_wait`, by default
+        within the time after which a recording that is not ready is given up. As long as `feeding` runs there will be more: a
+        drain goes on.
 
         A drain makes rechecks of unavailable sessions beside other work only; that of a `night` makes all that were due when it
         began, and does not wait for sessions of low priority: a backfill may take weeks.
         """
+        if max_wait is None:
+            # No producer's far run_at makes it endless.
+            max_wait = self._settings.retry.not_ready_give_up
         started = await self._queue.clock()
         await self._enlist()
         helpers = [
@@ -195,7 +202,7 @@ class Worker:
     # --- claiming
 
     async def _claim_until_done(
-        self, drain: bool, max_wait: timedelta | None, started: datetime, feeding: asyncio.Task[Any] | None, night: bool
+        self, drain: bool, max_wait: timedelta, started: datetime, feeding: asyncio.Task[Any] | None, night: bool
     ) -> Drained:
         waited = 0.0  # for sessions that fall due later, with nothing else to do
         idle, looked_at = False, 0.0
@@ -328,16 +335,16 @@ class Worker:
         except TimeoutError:
             pass
 
-    def _drained(self, backlog: Backlog, max_wait: timedelta | None, waited: float) -> Drained | None:
+    def _drained(self, backlog: Backlog, max_wait: timedelta, waited: float) -> Drained | None:
         if backlog.workable == backlog.claimed == backlog.rechecks == 0:
             return Drained(backlog.failed, backlog.left_pending)
         if self._store_failures >= STORE_PATIENCE:
             return Drained(backlog.failed, backlog.left_pending, store_unavailable=True, timed_out=backlog.workable)
-        if max_wait is None or backlog.claimed or backlog.rechecks or backlog.due_in is None or backlog.due_in <= timedelta(0):
+        if backlog.claimed or backlog.rechecks or backlog.due_in is None or backlog.due_in <= timedelta(0):
             # What is due now is done however long it takes: only the wait for what falls due later is bounded.
             return None
         if waited + backlog.due_in.total_seconds() > max_wait.total_seconds():
-            return Drained(backlog.failed, backlog.left_pending, timed_out=backlog.workable)
+            return Drained(backlog.failed, backlog.left_pending, timed_out=backlog.workable, next_due_in=backlog.due_in)
         return None
 
     # --- the store, while it fails

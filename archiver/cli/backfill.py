@@ -47,7 +47,9 @@ TELL_SECONDS = 60.0
 @click.option("--oldest-first", "newest_first", flag_value=False, default=True, help="From --from on.")
 @click.option("--newest-first", "newest_first", flag_value=True, help="From --to back: the default.")
 @click.option("--afresh", is_flag=True, help="Read the listings anew also where that was broken off.")
-@click.option("--max-wait", type=DURATION, help="Wait at most so long for sessions that fall due later.")
+@click.option(
+    "--max-wait", type=DURATION, help="Wait at most so long for sessions that fall due later. Default: retry.not_ready_give_up."
+)
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import json
 import os
 import re
 import select
@@ -26,7 +27,7 @@ from archiver.cli.output import json_option, print_json, printable
 from archiver.config import Settings
 from archiver.errors import UsageError
 from archiver.queue.sessions import NewSession
-from archiver.session import SESSION_ID_ALPHABET
+from archiver.session import MAX_METADATA, MAX_USER_ID, SESSION_ID_ALPHABET
 
 BATCH = 1000
 SHOWN = 20
@@ -272,10 +273,12 @@ def _session(settings: Settings, default: _Default, record: dict[str, str], *, e
     if priority not in PRIORITIES:
         raise LineError(f"unknown priority {priority[:100]!r} (high, normal or low)")
     user_id = values.pop("user_id", "") or None
-    if user_id is not None and (len(user_id) > 500 or not user_id.isprintable()):
-        raise LineError("a user_id of more than 500 or of unprintable characters")
+    if user_id is not None and (len(user_id) > MAX_USER_ID or not user_id.isprintable()):
+        raise LineError(f"a user_id of more than {MAX_USER_ID} or of unprintable characters")
     started_at, ended_at = (_instant(key, values.pop(key, "")) for key in ("started_at", "ended_at"))
     metadata = {key: value for key, value in values.items() if key and value}
+    if (size := len(json.dumps(metadata, ensure_ascii=False).encode())) > MAX_METADATA:
+        raise LineError(f"metadata (all other columns) of {size:,} bytes, at most {MAX_METADATA:,}")
     return NewSession(bot, session_id, kind, priority, user_id, started_at, ended_at, metadata)
 
 

@@ -39,7 +39,9 @@ ROUNDS = 2
 @click.option("--from", "start", type=BOUND, help="Begin here instead of where the last night ended, less the overlap.")
 @click.option("--to", "end", type=BOUND, help="End here instead of at the last midnight in the bot's time zone.")
 @bots_option
-@click.option("--max-wait", type=DURATION, help="Wait at most so long for sessions that fall due later.")
+@click.option(
+    "--max-wait", type=DURATION, help="Wait at most so long for sessions that fall due later. Default: retry.not_ready_give_up."
+)
 @format_option
 @click.pass_context
 def command(

@@ -21,7 +21,11 @@ log = logger(__name__)
 
 @click.command(short_help="Archive what is in the queue.")
 @click.option("--drain", is_flag=True, help="End when nothing is pending or claimed any more.")
-@click.option("--max-wait", type=DURATION, help="With --drain: wait at most so long for sessions that fall due later.")
+@click.option(
+    "--max-wait",
+    type=DURATION,
+    help="With --drain: wait at most so long for sessions that fall due later. Default: retry.not_ready_give_up.",
+)
 @click.pass_context
 def command(ctx: click.Context, drain: bool, max_wait: timedelta | None) -> None:
     """Archive what is in the queue, until stopped or, with --drain, until it is empty.
@@ -76,8 +80,16 @@ def tell_of_drain(ended: Drained) -> None:
         log.warning("left_pending", **left)
     if ended.store_unavailable:
         log.error("drain_given_up", reason="store_unavailable")
-    if ended.timed_out:
-        log.warning("left_pending", sessions=ended.timed_out, because="max_wait" if not ended.store_unavailable else "store")
+    if ended.store_unavailable and ended.timed_out:
+        log.warning("left_pending", sessions=ended.timed_out, because="store")
+    elif ended.next_due_in is not None:
+        log.warning(
+            "left_pending",
+            sessions=ended.timed_out,
+            because="due_later",
+            next_due_in_seconds=round(ended.next_due_in.total_seconds()),
+            hint="another run does them when they are due; --max-wait says how long one waits",
+        )
     if ended.failed:
         log.warning(
             "sessions_failed", sessions=ended.failed, hint="`archiver status` says why, `archiver retry` brings them back"

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from archiver.errors import ApiDefect
 from archiver.kore.client import KoreClient
+from archiver.session import MAX_USER_ID
 
 PAGE = 100
 """Rows that a page has at most: the vendor's limit for call details, and what its samples ask getSessions for."""
@@ -254,7 +255,7 @@ def _row(row: Mapping[str, Any], kind: str, start: Any, end: Any, facts: Mapping
         return Row(identity, unreadable=f"session {session_id[:200]!r} does not say when it began")
     session_id = session_id.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
     user_id = row.get("userId")
-    user = user_id if isinstance(user_id, str) and 0 < len(user_id) <= _LONGEST_FACT and user_id.isprintable() else None
+    user = user_id if isinstance(user_id, str) and 0 < len(user_id) <= MAX_USER_ID and user_id.isprintable() else None
     told = {name: _bounded(value) for name, value in facts.items() if value not in (None, "", [], {})}
     return Row(identity, Call(session_id, kind, started_at, _moment(end), user, told))
 

@@ -33,6 +33,9 @@ MAX_DEPTH = 100
 
 WAKE_CHANNEL = "archive_queue"
 
+WAKE_SECONDS = 1.0
+"""A listener is woken so often at most: many producers may insert a row at a time, and whoever may log in may notify."""
+
 _UNREACHABLE = (
     OSError,
     TimeoutError,
@@ -260,14 +263,32 @@ class Database:
 
     @asynccontextmanager
     async def listening(self, wake: asyncio.Event) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-        """A connection of its own that sets `wake` at every notification."""
+        """A connection of its own that sets `wake` at a notification: at once, and once more for all that come within
+        WAKE_SECONDS after.
+        """
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle | None = None
+        woken_at = float("-inf")
+
+        def wake_now() -> None:
+            nonlocal timer, woken_at
+            timer, woken_at = None, loop.time()
+            wake.set()
+
+        def hear(*_: object) -> None:
+            nonlocal timer
+            if timer is None:
+                timer = loop.call_at(max(loop.time(), woken_at + WAKE_SECONDS), wake_now)
+
         _, connection = await self._connect_apart()
         try:
             with translated():
-                await connection.add_listener(WAKE_CHANNEL, lambda *_: wake.set())
+                await connection.add_listener(WAKE_CHANNEL, hear)
             yield connection
         finally:
             connection.terminate()
+            if timer is not None:
+                timer.cancel()
 
     @asynccontextmanager
     async def alone(self, what: str, *, on_wait: Callable[[], None]) -> AsyncIterator[None]:

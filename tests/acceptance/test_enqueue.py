@@ -117,6 +117,18 @@ async def test_instants_that_are_none_are_rejected(archiver: Program, column: st
     assert all(column in entry["why"] for entry in result.document["rejected"])
 
 
+async def test_values_that_the_database_would_drop_are_rejected_with_their_lines(archiver: Program, sql: Any) -> None:
+    large, fits = "x" * 65_530, "x" * 65_520
+    csv = f"session_id,user_id,note\ns1,{'u' * 501},\ns2,u,{large}\ns3,{'u' * 500},{fits}\n"
+    result = await archiver("enqueue", "--json", stdin=csv.encode())
+    assert (result.code, result.document["new"]) == (3, 1)
+    assert [(entry["line"], entry["why"]) for entry in result.document["rejected"]] == [
+        (2, "a user_id of more than 500 or of unprintable characters"),
+        (3, "metadata (all other columns) of 65,542 bytes, at most 65,536"),
+    ]
+    assert await sql.fetchval("SELECT state FROM archive_sessions") == "pending"
+
+
 async def test_hostile_ids_are_rejected_with_their_lines_and_the_others_go_on(archiver: Program, sql: Any) -> None:
     lines = [value.encode() for value in HOSTILE.values() if value.strip() == value and "\n" not in value and value]
     lines += [b"a\0b", b"\xff\xfe", b"caf\xe9", b"y" * 3_000_000]

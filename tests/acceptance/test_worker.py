@@ -68,7 +68,7 @@ async def test_a_drain_waits_no_longer_than_it_may(archiver: Program, simulator:
     result = await archiver("worker", "--drain", "--max-wait", "1s")
 
     assert result.code == 3
-    assert '"because": "max_wait"' in result.stderr
+    assert '"because": "due_later"' in result.stderr
     assert await counts(sql) == {"archived": 1, "pending": 1}
 
 

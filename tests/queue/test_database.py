@@ -10,7 +10,7 @@ import pytest
 
 from archiver.config import DatabaseSettings
 from archiver.errors import ArchiverError, ConfigError, DatabaseError, DatabaseUnreachable
-from archiver.queue.database import Database, open_database
+from archiver.queue.database import WAKE_SECONDS, Database, open_database
 from tests.queue.conftest import Bench
 
 
@@ -135,3 +135,30 @@ async def test_a_value_that_cannot_be_sent_is_not_put_down_to_the_connection(dat
     with pytest.raises(DatabaseError, match="out of int64 range") as caught:
         await database.rows("leftover_gone", 2**70, 1)
     assert not isinstance(caught.value, DatabaseUnreachable)
+
+
+class Counted(asyncio.Event):
+    """How often it was set."""
+
+    times = 0
+
+    def set(self) -> None:
+        self.times += 1
+        super().set()
+
+
+async def test_a_listener_is_woken_at_once_and_then_once_a_second_however_many_insert(database: Database) -> None:
+    wake, loop = Counted(), asyncio.get_running_loop()
+    async with database.listening(wake) as listener, database.connection() as producer:
+        began = loop.time()
+        await producer.execute("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 's-0')")
+        async with asyncio.timeout(20):
+            await wake.wait()
+        wake.clear()
+        for number in range(1, 200):
+            await producer.execute("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', $1)", f"s-{number}")
+        await listener.execute("SELECT 1")  # whatever was sent has been heard by now
+        assert wake.times <= 1 + (loop.time() - began) / WAKE_SECONDS
+        async with asyncio.timeout(20):
+            await wake.wait()  # for the last of them
+        assert 2 <= wake.times <= 1 + (loop.time() - began) / WAKE_SECONDS

@@ -129,6 +129,21 @@ async def test_a_drain_waits_no_longer_than_it_may(plant: Plant) -> None:
     assert (await plant.sessions())[one]["state"] == "pending"
 
 
+@pytest.mark.parametrize("night", [False, True])
+async def test_a_drain_waits_by_default_for_what_falls_due_before_a_recording_is_given_up(plant: Plant, night: bool) -> None:
+    """A producer may have put a session off for years: that must not make every night endless."""
+    soon, later, never = await plant.scripted(3)
+    await plant.rows("UPDATE archive_queue SET run_at = now() + interval '0.5 s' WHERE session_id = $1", soon)
+    await plant.rows("UPDATE archive_queue SET run_at = now() + interval '2 h' WHERE session_id = $1", later)
+    await plant.rows("UPDATE archive_queue SET run_at = '9000-01-01Z' WHERE session_id = $1", never)
+    ended = await plant.drained(plant.settings(retry={"not_ready_give_up": "1h"}), night=night, timeout=30)
+    assert (ended.timed_out, ended.failed, ended.complete) == (2, 0, False)
+    assert ended.next_due_in is not None
+    assert timedelta(hours=1) < ended.next_due_in < timedelta(hours=2)
+    sessions = await plant.sessions()
+    assert [sessions[one]["state"] for one in (soon, later, never)] == ["archived", "pending", "pending"]
+
+
 async def test_rows_of_an_unknown_bot_are_left_pending(plant: Plant) -> None:
     await plant.scripted(3)
     await plant.rows("INSERT INTO archive_queue (bot, session_id) VALUES ('nobody', 's-1'), ('nobody', 's-2')")
