@@ -172,9 +172,6 @@ class Worker:
         A drain makes rechecks of unavailable sessions beside other work only; that of a `night` makes all that were due when it
         began, and does not wait for sessions of low priority: a backfill may take weeks.
         """
-        if max_wait is None:
-            # No producer's far run_at makes it endless.
-            max_wait = self._settings.retry.not_ready_give_up
         started = await self._queue.clock()
         await self._enlist()
         helpers = [
@@ -202,7 +199,7 @@ class Worker:
     # --- claiming
 
     async def _claim_until_done(
-        self, drain: bool, max_wait: timedelta, started: datetime, feeding: asyncio.Task[Any] | None, night: bool
+        self, drain: bool, max_wait: timedelta | None, started: datetime, feeding: asyncio.Task[Any] | None, night: bool
     ) -> Drained:
         waited = 0.0  # for sessions that fall due later, with nothing else to do
         idle, looked_at = False, 0.0
@@ -335,7 +332,7 @@ class Worker:
         except TimeoutError:
             pass
 
-    def _drained(self, backlog: Backlog, max_wait: timedelta, waited: float) -> Drained | None:
+    def _drained(self, backlog: Backlog, max_wait: timedelta | None, waited: float) -> Drained | None:
         if backlog.workable == backlog.claimed == backlog.rechecks == 0:
             return Drained(backlog.failed, backlog.left_pending)
         if self._store_failures >= STORE_PATIENCE:
@@ -343,7 +340,12 @@ class Worker:
         if backlog.claimed or backlog.rechecks or backlog.due_in is None or backlog.due_in <= timedelta(0):
             # What is due now is done however long it takes: only the wait for what falls due later is bounded.
             return None
-        if waited + backlog.due_in.total_seconds() > max_wait.total_seconds():
+        retry = self._settings.retry
+        # By default as long as a recording that is not ready may take, to the ask that gives it up; what a producer put off for
+        # longer makes no drain endless.
+        most = retry.not_ready_give_up + max(retry.not_ready_delays) if max_wait is None else max_wait
+        too_late = max_wait is None and backlog.due_in > retry.not_ready_give_up
+        if too_late or waited + backlog.due_in.total_seconds() > most.total_seconds():
             return Drained(backlog.failed, backlog.left_pending, timed_out=backlog.workable, next_due_in=backlog.due_in)
         return None
 
