@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from archiver.cli.compose import run_async, settings_of
+from archiver.cli.output import printable
 from archiver.config import Settings
 from archiver.queue.database import open_database
-from archiver.queue.migrate import migrate
+from archiver.queue.migrate import migrate, schema_open_to_all
 from archiver.queue.sessions import Queue
 
 
@@ -25,6 +26,13 @@ async def _migrate(settings: Settings) -> None:
     async with open_database(settings.database) as database:
         applied = await migrate(database)
         await Queue(database, settings.retry).record_bots([bot.name for bot in settings.bots], complete=True)
+        schema = await schema_open_to_all(database)
     for migration in applied:
         click.echo(f"applied {migration.version:04d}_{migration.name}")
     click.echo("the database is up to date")
+    if schema is not None:
+        click.echo(
+            f"everybody who may log in may create objects in the schema {printable(schema)}, and so act as whoever uses it; "
+            f"its owner ends that: REVOKE CREATE ON SCHEMA {printable(schema)} FROM PUBLIC",
+            err=True,
+        )

@@ -190,6 +190,15 @@ async def check_version(database: Database) -> int:
     return len(rows)
 
 
+async def schema_open_to_all(database: Database) -> str | None:
+    """The schema of the tables, if everybody may create in it: a better-fitting function of theirs runs in our statements."""
+    async with database.connection() as connection:
+        name: str | None = await connection.fetchval(
+            "SELECT quote_ident(current_schema()) WHERE has_schema_privilege('public', current_schema(), 'CREATE')"
+        )
+        return name
+
+
 def _check_history(rows: list[asyncpg.Record], known: list[Migration]) -> None:
     if len(rows) > len(known):
         raise DatabaseTooNew(f"the database is at version {rows[-1]['version']}, this program knows {len(known)}")

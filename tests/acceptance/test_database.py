@@ -24,6 +24,14 @@ async def test_migrate_creates_the_tables_and_may_be_run_again(
     assert (await archiver("enqueue", "x")).code == 0
 
 
+async def test_migrate_tells_of_a_schema_in_which_everybody_may_create(archiver: Program, sql: Any) -> None:
+    assert (await archiver("migrate")).stderr == ""
+    await sql.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    result = await archiver("migrate")
+    assert result.code == 0
+    assert "REVOKE CREATE ON SCHEMA public FROM PUBLIC" in result.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
 async def test_a_database_that_was_never_migrated_is_told_with_the_mend(
     archiver: Program, data: dict[str, Any], empty_database_url: str, command: list[str]
