@@ -91,16 +91,17 @@ async def test_an_insert_cannot_forge_what_the_archiver_writes(bench: Bench) -> 
         "state": "archived", "reason": "forged", "detail": {"a": 1}, "archive_date": past, "enqueued_at": past,
         "claimed_at": past, "first_asked_at": past, "finished_at": past, "worker_id": 7, "epoch": 9, "failures": -5,
         "checks": 3, "crashes": 3, "calls": 3, "files": 3, "recheck_at": past, "rechecks": 3, "recheck_tries": 3,
-        "last_asked_at": past, "archived_before": True,
+        "last_asked_at": past, "archived_before": True, "call": {"a": 1}, "listed_at": past,
     }  # fmt: skip
     await bench.add("s-1", **forged)
     row = await bench.row("s-1")
     assert row["state"] == "pending"
-    nulls = ("reason", "claimed_at", "first_asked_at", "last_asked_at", "finished_at", "worker_id", "files", "recheck_at")
+    nulls = ("reason", "claimed_at", "first_asked_at", "last_asked_at", "finished_at", "worker_id", "files", "listed_at")
+    assert row["recheck_at"] is None
     assert [row[name] for name in nulls] == [None] * len(nulls)
     counters = ("epoch", "failures", "checks", "crashes", "calls", "rechecks", "recheck_tries")
     assert [row[name] for name in counters] == [0] * len(counters)
-    assert (row["detail"], row["archived_before"]) == ({}, False)
+    assert (row["detail"], row["call"], row["archived_before"]) == ({}, {}, False)
     assert row["enqueued_at"] > past < row["archive_date"]
 
 
