@@ -1,31 +1,89 @@
-"""Keeps secrets out of everything a person or a log can read.
+"""Keeps secrets, and characters that steer whoever reads, out of everything a person or a log can read.
 
-Three layers, because each alone has holes: values known to be secret are replaced wherever they appear (also as a URL or JSON
-spells them), shapes known to carry secrets (signed query strings, JSON web tokens, passwords in URLs) are cut by pattern, and
-settings keep secrets in `SecretStr`, whose `repr` is masked.
+Three layers, because each alone has holes: values known to be secret are replaced wherever they appear, shapes known to carry
+secrets (signed query strings, tokens, passwords in URLs and beside their names) are cut by pattern, and settings keep secrets in
+`SecretStr`, whose `repr` is masked. Both are looked for in the text as it is, and in what it means once the escapes of JSON, URLs
+and HTML are undone.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import unicodedata
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 MASK = "[redacted]"
 
-# Each pattern is anchored by what may not stand before it, or bounded, so that no text, however hostile, takes long: redaction
-# happens on the event loop. JSON may spell "//" as "\/\/" and "&" as "\u0026".
-_SCHEME = r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*:(?:\\*/){2}"
-_DSN = re.compile(r"(?P<head>(?<![a-z0-9+.-])postgres(?:ql)?:(?:\\*/){2}[^\s:@/]*:)\S*@", re.IGNORECASE)
-_USERINFO = re.compile(rf"(?P<head>{_SCHEME}[^\s\"'<>/?#:@]*:)[^\s\"'<>/]*@", re.IGNORECASE)
-_QUERY = re.compile(rf"(?P<head>{_SCHEME}[^\s\"'<>?#]*\?)[^\s\"'<>]+", re.IGNORECASE)
-_TOKEN = re.compile(r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{4,2000}(?:\.[A-Za-z0-9_-]*){1,4}")
-_SIGNATURE = re.compile(
-    r"(?P<head>(?:^|[?&\s\"']|\\u0026)"
-    r"(?:s|sig|signature|x-(?:amz|goog)-(?:signature|credential|security-token))(?:=|\\u003d))(?:(?!\\u0026)[^\s&\"'<>]){4,}",
+MAX_TEXT = 32_768
+"""Characters of one text that are shown. Redaction happens on the event loop: its time is bounded by this."""
+
+_CUT = " ... (cut)"
+_DEPTH = 6
+"""Escapes may be wrapped in escapes: so many times they are undone."""
+
+_PASSES = 4
+
+# Each pattern takes time in proportion to the text, however hostile: it is bounded; or what it looks through in vain holds nothing
+# that it could begin at again; or it takes that along as an alternative without a secret. A test times them all.
+_NAMES = (
+    r"(?:pass(?:word|wd|phrase)|pwd|secret|(?<!-security-)token|(?<!-)credentials?|authorization|cookie"
+    r"|(?:account|access|api|auth|private|secret|shared|signing|encryption)[_-]?(?:access[_-]?)?key"
+    r"|shared[_-]?access[_-]?signature)"
+)
+_QUOTED = r"\"(?P<double>[^\"\\]*(?:\\.[^\"\\]*)*)|'(?P<single>[^'\\]*(?:\\.[^'\\]*)*)"
+_BESIDE_A_NAME = re.compile(
+    rf"{_NAMES}[\"']?\s{{0,9}}=\s{{0,9}}(?:{_QUOTED}|(?P<plain>[^\s\"'<>]+))"
+    rf"|(?:{_NAMES}|sig|signature)[\"']\s{{0,9}}:\s{{0,9}}(?:{_QUOTED.replace('P<', 'P<json_')}|(?P<number>[^\s\"'<>,}}]+))"
+    r"|(?:authorization|x-api-key|x-auth-token|cookie)\s{0,9}:\s{0,9}(?P<header>[^\s\"'][^\r\n\"']*)",
+    re.IGNORECASE | re.DOTALL,
+)
+# Each is looked for only where one of its words stands, in small letters: nearly all texts are short and hold none.
+_PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (
+    # A password that nobody encoded may hold anything: it ends at the last @.
+    (("postgres",), re.compile(r"postgres(?:ql)?://(?:[^\s:@/]*:(?P<secret>\S*)@|\S*)", re.IGNORECASE)),
+    (("://",), re.compile(r"://[^\s\"'<>/?#:@]*:(?P<secret>[^\s\"'<>/]*)@")),
+    (("://",), re.compile(r"://[^\s\"'<>?#]*(?:[?#](?P<secret>[^\s\"'<>]+))?")),
+    (
+        ("eyj",),
+        re.compile(r"(?<![A-Za-z0-9])(?P<secret>eyJ[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*){1,4})|eyJ[A-Za-z0-9_-]*"),
+    ),
+    (
+        ("s=", "sig=", "signature=", "credential=", "-token="),
+        re.compile(
+            r"(?<![a-z0-9_-])(?:s|sig|signature|x-(?:amz|goog)-(?:signature|credential|security-token))="
+            r"(?P<secret>[^\s&\"'<>]{4,})",
+            re.IGNORECASE,
+        ),
+    ),
+    # Long, or with more than small letters: "basic needs" are no secret.
+    (
+        ("bearer", "basic", "negotiate", "sharedkey"),
+        re.compile(
+            r"(?<![A-Za-z0-9])(?i:bearer|basic|negotiate|sharedkey|sharedkeylite)[ \t]{1,9}"
+            r"(?P<secret>(?:[A-Za-z0-9._~+/:-]{16}|(?=[a-z._~:-]{0,16}[A-Z0-9+/=])[A-Za-z0-9._~+/:-]{6})[A-Za-z0-9._~+/:=-]*)"
+        ),
+    ),
+    (("-----",), re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?P<secret>(?:(?!-----)[\s\S])*)")),
+    (
+        ("passw", "passphrase", "pwd", "secret", "token", "credential", "auth", "cookie", "key", 'sig"', "sig'", "signature"),
+        _BESIDE_A_NAME,
+    ),
+)
+_SECRET_NAME = re.compile(rf"{_NAMES}\Z", re.IGNORECASE)
+
+_ESCAPE = re.compile(
+    r"\\(?:u(?P<u>[0-9a-f]{4})|x(?P<x>[0-9a-f]{2})|(?P<itself>[\\\"'/]))"
+    r"|%(?:25)*(?P<percent>[0-9a-f]{2})"
+    r"|&(?:amp;)*(?:#(?P<decimal>[0-9]{1,7})|#x(?P<hex>[0-9a-f]{1,6})|(?P<name>[a-z]{2,8}));",
     re.IGNORECASE,
 )
+_HTML = {
+    "amp": "&", "quot": '"', "apos": "'", "lt": "<", "gt": ">", "equals": "=", "colon": ":", "sol": "/", "quest": "?", "num": "#",
+    "commat": "@", "percnt": "%", "bsol": "\\", "lowbar": "_", "plus": "+", "semi": ";", "period": ".",
+}  # fmt: skip
 
 _known: list[str] = []
 
@@ -33,7 +91,6 @@ _known: list[str] = []
 def remember_secret(value: str) -> None:
     """Have `value` masked in every later text, as it is and as URLs and JSON spell it. Shorter than 6 characters: no secret."""
     if len(value) >= 6 and value not in MASK:
-        # The longest first: a secret that begins like another one would leave its end behind.
         _known[:] = sorted(_spellings(value).union(_known), key=lambda known: (-len(known), known))
 
 
@@ -44,30 +101,130 @@ def forget_secret(value: str) -> None:
 
 def _spellings(value: str) -> set[str]:
     escaped = json.dumps(value)[1:-1]
-    spellings = {value, quote(value), quote(value, safe=""), quote_plus(value), escaped, escaped.replace("/", "\\/")}
-    return spellings | {re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), spelling) for spelling in spellings}
+    spellings = {value, quote(value), quote(value, safe=""), quote_plus(value), escaped, json.dumps(escaped)[1:-1]}
+    spellings |= {spelling.replace("/", "\\/") for spelling in spellings}
+    spellings |= {re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), spelling) for spelling in spellings}
+    # What looks like an escape in the value itself is undone in the texts, too.
+    *_, (meant, _) = _readings(value)
+    return spellings | ({meant} if len(meant) >= 6 else set())
 
 
 def redact(text: str) -> str:
-    """Return `text` without secrets. Idempotent; never raises."""
-    for value in _known:
-        if value in text:
-            text = text.replace(value, MASK)
-    for pattern in (_DSN, _USERINFO):
-        text = pattern.sub(rf"\g<head>{MASK}@", text)
-    text = _QUERY.sub(rf"\g<head>{MASK}", text)
-    text = _TOKEN.sub(MASK, text)
-    return _SIGNATURE.sub(rf"\g<head>{MASK}", text)
+    """`text` without secrets. Of one longer than MAX_TEXT only its beginning: no secret is cut in two there, and its first part
+    shown. Never raises; of what was redacted already, nothing changes.
+    """
+    long = len(text) > MAX_TEXT
+    text = text[:MAX_TEXT]
+    for _ in range(_PASSES):
+        masked = _masked(text)
+        if masked == text:
+            break
+        text = masked
+    if long:
+        # A mask may be longer than what it stands for, but not three times as long as the piece of a secret at the end.
+        text = text[: max(len(text) - 3 * max(1024, *map(len, _known[:1])), 0)] + _CUT
+    return text
+
+
+def _masked(text: str) -> str:
+    made, last = [], 0
+    for start, end in _joined(_secrets(text)):
+        made += (text[last:start], MASK)
+        last = end
+    return "".join(made) + text[last:] if last else text
+
+
+def _joined(spans: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """What lies within, overlaps or touches, as one."""
+    start, end = -1, -1
+    for first, last in sorted(spans):
+        if first > end:
+            if end > start:
+                yield start, end
+            start = first
+        end = max(end, last)
+    if end > start:
+        yield start, end
+
+
+def _secrets(text: str) -> Iterator[tuple[int, int]]:
+    """Where in `text` secrets stand."""
+    for reading, at in _readings(text):
+        for value in _known:
+            found = reading.find(value)
+            while found >= 0:
+                yield at[found], at[found + len(value)]
+                found = reading.find(value, found + 1)
+        small = reading.lower()
+        for words, pattern in _PATTERNS:
+            if any(word in small for word in words):
+                for match in pattern.finditer(reading):
+                    if match.lastgroup is not None:
+                        start, end = match.span(match.lastgroup)
+                        yield at[start], at[end]
+
+
+def _readings(text: str) -> Iterator[tuple[str, Sequence[int]]]:
+    """`text`, and what it means once its escapes are undone, again and again; each with the places of its characters, and of its
+    end, in `text`.
+    """
+    at: Sequence[int] = range(len(text) + 1)
+    yield text, at
+    for _ in range(_DEPTH):
+        if not any(mark in text for mark in "\\%&"):
+            return
+        made, where, last = [], [], 0
+        for found in _ESCAPE.finditer(text):
+            start = found.start()
+            made += (text[last:start], _meaning(found))
+            where += at[last : start + 1]
+            last = found.end()
+        if not last:
+            return
+        text, at = "".join(made) + text[last:], [*where, *at[last:]]
+        yield text, at
+
+
+def _meaning(escape: re.Match[str]) -> str:
+    """The one character that an escape stands for."""
+    kind, value = escape.lastgroup, escape[escape.lastgroup or 0]
+    match kind:
+        case "itself":
+            return value
+        case "name":
+            return _HTML.get(value.lower(), "\ufffd")
+        case _:
+            code = int(value, 10 if kind == "decimal" else 16)
+            return chr(code) if code <= 0x10FFFF else "\ufffd"
 
 
 def redact_value(value: Any) -> Any:
-    """`redact` for whatever JSON can hold: strings anywhere inside, keys left alone."""
+    """`redact` for whatever JSON can hold: strings anywhere inside, keys too. Beside the name of a secret every text is one."""
     match value:
         case str():
             return redact(value)
         case dict():
-            return {key: redact_value(item) for key, item in value.items()}
+            return {
+                redact(key) if isinstance(key, str) else key: MASK
+                if item and isinstance(item, str) and isinstance(key, str) and _SECRET_NAME.search(key[-100:])
+                else redact_value(item)
+                for key, item in value.items()
+            }
         case list() | tuple():
             return [redact_value(item) for item in value]
         case _:
             return value
+
+
+def harmless(text: str, *, keep: str = "") -> str:
+    """`text` with every character spelled out that shows nothing but acts: controls but those to `keep`, what turns the direction
+    of writing or has no width, breaks of lines, halves of characters.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in keep or _shows(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def _shows(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] != "C" and category not in ("Zl", "Zp")
