@@ -26,8 +26,8 @@ _DEPTH = 6
 
 _PASSES = 4
 
-# Each pattern takes time in proportion to the text, however hostile: it is bounded; or what it looks through in vain holds nothing
-# that it could begin at again; or it takes that along as an alternative without a secret. A test times them all.
+# Each pattern takes time in proportion to the text, however hostile: it is bounded; or what it looks through in vain holds
+# nothing that it could begin at again; or it takes that along as an alternative without a secret. A test times them all.
 _NAMES = (
     r"(?:pass(?:word|wd|phrase)|pwd|secret|(?<!-security-)token|(?<!-)credentials?|authorization|cookie"
     r"|(?:account|access|api|auth|private|secret|shared|signing|encryption)[_-]?(?:access[_-]?)?key"
@@ -127,7 +127,8 @@ def redact(text: str) -> str:
 
 
 def _masked(text: str) -> str:
-    made, last = [], 0
+    made: list[str] = []
+    last = 0
     for start, end in _joined(_secrets(text)):
         made += (text[last:start], MASK)
         last = end
@@ -173,7 +174,9 @@ def _readings(text: str) -> Iterator[tuple[str, Sequence[int]]]:
     for _ in range(_DEPTH):
         if not any(mark in text for mark in "\\%&"):
             return
-        made, where, last = [], [], 0
+        made: list[str] = []
+        where: list[int] = []
+        last = 0
         for found in _ESCAPE.finditer(text):
             start = found.start()
             made += (text[last:start], _meaning(found))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from archiver.redact import redact, redact_value
+from archiver.redact import harmless, redact, redact_value
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 
@@ -42,12 +41,7 @@ def printable(value: object, *, keep: str = "") -> str:
     """Text of outside origin for a terminal: no secret, no control character but those to `keep`, nothing that turns the
     direction of writing.
     """
-    return "".join(c if c in keep or _harmless(c) else c.encode("unicode_escape").decode() for c in redact(str(value)))
-
-
-def _harmless(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category[0] != "C" and category not in ("Zl", "Zp")
+    return harmless(redact(str(value)), keep=keep)
 
 
 LINE_BREAK = "\n"

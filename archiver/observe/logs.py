@@ -1,13 +1,13 @@
 """Structured logs on standard error: for people on a terminal, JSON lines elsewhere.
 
 One event name a happening, with session, bot and attempt on it (`speak_of`, for the length of an attempt). The last
-step before rendering redacts every string, whoever logged it: nothing secret passes.
+steps before rendering redact every string, whoever logged it, and spell out what would steer a terminal or forge a line: nothing
+secret passes, and nothing that acts.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import structlog
 
 from archiver.config import LogSettings
-from archiver.redact import redact, redact_value
+from archiver.redact import harmless, redact, redact_value
 
 Logger = structlog.stdlib.BoundLogger
 
@@ -52,15 +52,24 @@ def _redact(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Mutabl
     return event
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def _printable(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """What comes from outside (a file name, an answer) must not steer the terminal that it is shown on."""
+def _harmless(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What comes from outside (a file name, an answer) must not steer what it is shown on: JSON lines end on terminals, too."""
     for key, value in event.items():
-        if key not in ("level", "timestamp"):
-            event[key] = _CONTROL.sub("\ufffd", value if isinstance(value, str) else repr(value))
+        # A traceback has lines.
+        event[key] = _spelled_out(value, "\n" if key in ("exception", "stack") else "")
     return event
+
+
+def _spelled_out(value: Any, keep: str = "") -> Any:
+    match value:
+        case str():
+            return harmless(value, keep=keep)
+        case dict():
+            return {_spelled_out(key): _spelled_out(item) for key, item in value.items()}
+        case list():
+            return [_spelled_out(item) for item in value]
+        case _:
+            return value
 
 
 def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
@@ -85,7 +94,7 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
             structlog.processors.format_exc_info,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             _redact,
-            *([_printable] if console else []),
+            _harmless,
             renderer,
         ],
     )

@@ -188,7 +188,7 @@ ENCODED = quote(WORD, safe="")
         f"x\\u0026s\\u003D{WORD}",
         f"x\\\\u0026sig\\\\u003d{WORD}",
         f"https:\\u002F\\u002Fmedia.example\\u002Ff.wav\\u003Fe\\u003D1\\u0026n={WORD}",
-        f"https&colon;//u&#58;Hunter2&commat;host/x",
+        "https&colon;//u&#58;Hunter2&commat;host/x",
         f"postgresql:\\u002f\\u002fu:{WORD}\\u0040db/x",
         f"Authorization: Bearer {WORD}",
         f"authorization: {WORD}",

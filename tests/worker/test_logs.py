@@ -79,13 +79,13 @@ async def test_every_happening_of_a_session_names_it(plant: Plant, logged: Logge
 def test_elsewhere_than_on_a_terminal_each_line_is_json() -> None:
     stream = io.StringIO()
     log = log_to(stream)
-    log.info("one", session="s-1", number=3, none=None, nested={"a": [1, "zwei"]}, name='"quoted"\n\x1b[2J')
+    log.info("one", session="s-1", number=3, none=None, nested={"a": [1, "zwei"]}, name='"quoted"')
     log.warning("two", other=object())
     logging.getLogger("some.library").error("three %s", "args")
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["event"] for line in lines] == ["one", "two", "three args"]
     assert [line["level"] for line in lines] == ["info", "warning", "error"]
-    assert lines[0].items() >= {"session": "s-1", "number": 3, "none": None, "name": '"quoted"\n\x1b[2J'}.items()
+    assert lines[0].items() >= {"session": "s-1", "number": 3, "none": None, "name": '"quoted"'}.items()
     assert lines[0]["nested"] == {"a": [1, "zwei"]}
     assert all(line["timestamp"].endswith("Z") for line in lines)
 
@@ -118,6 +118,35 @@ def test_on_a_terminal_it_is_for_people() -> None:
     assert "session_archived" in line
     with pytest.raises(ValueError, match="Expecting value"):
         json.loads(line)
+
+
+ACTING = "\0 \x07 \x1b[2J \r \n \x7f \x85 \x9b2J \u00ad \u061c \u200b \u200f \u2028 \u2029 \u202e \u2066 \ufeff \ud800 \U000e0001"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_no_character_that_acts_is_logged_but_a_tracebacks_lines(form: str) -> None:
+    """A line may end on a terminal, whoever took it out of its JSON."""
+    stream = io.StringIO()
+    log = log_to(stream, format=form)
+    log.info(f"one{ACTING}", text=f"two{ACTING}", nested={f"three{ACTING}": [f"four{ACTING}", {"deep": f"five{ACTING}"}]})
+    logging.getLogger("some.library").error(f"six{ACTING}")
+    try:
+        _fail(f"seven{ACTING}")
+    except RuntimeError:
+        log.exception("failed")
+    output = stream.getvalue()
+    output.encode()
+    said = output if form == "console" else "".join(str(json.loads(line)) for line in output.splitlines())
+    for character in set(ACTING) - set(" [2J\n"):
+        assert character not in output, hex(ord(character))
+        assert character not in said
+    for word in ("one", "two", "three", "four", "five", "six", "seven"):
+        assert f"{word}\\x00 \\x07 \\x1b[2J \\r " in output.replace("\\\\", "\\")
+    lines = output.splitlines() if form == "json" else output.partition("Traceback")[0].splitlines()
+    assert len(lines) == 3
+    if form == "json":
+        assert json.loads(lines[2])["exception"].count("\n") > 3
+    assert "\\u202e" in output
 
 
 @pytest.mark.parametrize("settings", [{"format": "console"}, {}], ids=["console", "terminal"])
