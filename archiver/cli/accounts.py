@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +10,7 @@ import click
 
 from archiver.buffers import Buffers
 from archiver.cli.listing import each_bot, opened_listings, print_problems
-from archiver.cli.output import console, print_json, printable, safe, table
+from archiver.cli.output import console, print_csv, print_json, safe, table
 from archiver.config import BotSettings, Settings
 from archiver.evidence.reconcile import BESIDE, COUNTS, OUTCOMES, Account, closed, reconcile
 from archiver.kore.calls import Span
@@ -107,18 +105,12 @@ def show(closing: Closing, form: str) -> None:
 
 
 def _print_csv(account: Account) -> None:
-    writer = csv.writer(sys.stdout)
-    writer.writerow(COLUMNS)
+    rows = []
     for item in account.items:
         document = item.as_document()
         mismatches = "; ".join(str(each["mismatch"]) for each in document.get("mismatches", ()))
-        writer.writerow([_cell({**document, "mismatches": mismatches}.get(column)) for column in COLUMNS])
-
-
-def _cell(value: object) -> str:
-    """Text of outside origin that no spreadsheet takes for a formula."""
-    text = "" if value is None else printable(value)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+        rows.append([{**document, "mismatches": mismatches}.get(column) for column in COLUMNS])
+    print_csv(COLUMNS, rows)
 
 
 def _print_table(closing: Closing) -> None:

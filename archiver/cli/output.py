@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +28,19 @@ def console() -> Console:
 def print_json(document: Any, *, indent: int | None = 2) -> None:
     """The document, and nothing else on standard output; without `indent` on one line."""
     click.echo(json.dumps(redact_value(document), indent=indent, default=str))
+
+
+# What a spreadsheet takes for a formula at the beginning of a field, behind what it strips from one. A field begins at a semicolon
+# too: where that is what separates fields, our quotes are none.
+_FORMULA = re.compile(r"(?:\A|;)(?=[\s\"']*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+
+
+def print_csv(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """RFC 4180, every field quoted; what a spreadsheet would take for a formula begins with an apostrophe."""
+    writer = csv.writer(sys.stdout, quoting=csv.QUOTE_ALL)
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow("" if value is None else _FORMULA.sub(r"\g<0>'", printable(value)) for value in row)
 
 
 def table(*columns: str, title: str | None = None, right: Iterable[int] = ()) -> Table:
