@@ -122,7 +122,7 @@ def redact(text: str) -> str:
         text = masked
     if long:
         # A mask may be longer than what it stands for, but not three times as long as the piece of a secret at the end.
-        text = text[: max(len(text) - 3 * max(1024, *map(len, _known[:1])), 0)] + _CUT
+        text = text[: max(len(text) - 3 * max(1024, len(_known[0]) if _known else 0), 0)] + _CUT
     return text
 
 

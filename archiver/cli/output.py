@@ -30,8 +30,8 @@ def print_json(document: Any, *, indent: int | None = 2) -> None:
     click.echo(json.dumps(redact_value(document), indent=indent, default=str))
 
 
-# What a spreadsheet takes for a formula at the beginning of a field, behind what it strips from one. A field begins at a semicolon
-# too: where that is what separates fields, our quotes are none.
+# What a spreadsheet takes for a formula at the beginning of a field, behind what it strips from one. A field begins at a
+# semicolon too: where that is what separates fields, our quotes are none.
 _FORMULA = re.compile(r"(?:\A|;)(?=[\s\"']*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 

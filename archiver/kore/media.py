@@ -8,7 +8,6 @@ address that the name resolved to, which is the very address then connected to.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 import socket
 from collections.abc import Iterable, Mapping
@@ -31,12 +30,18 @@ from archiver.errors import (
     MediaUrlRefused,
     RecordingRejected,
 )
+from archiver.kore.addresses import is_public
 from archiver.observe.logs import logger
 from archiver.redact import redact
 
 log = logger(__name__)
 
 MAX_REDIRECTS = 5
+MAX_URL = 8192
+"""Characters; signed URLs have a tenth of it."""
+MAX_HOST = 253
+"""Characters that a name can have."""
+
 READ_BUFFER = 256 * 1024
 CONNECT_SECONDS = 15.0
 
@@ -47,16 +52,10 @@ REMEMBERED_HOSTS = 1000
 
 # Narrower than any parser: what this takes, every one reads alike. No user, no escape in the host, no space, ASCII only.
 _URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]*[a-z0-9][a-z0-9._-]*|\[[0-9a-f:.]+\])"
+    r"(?P<scheme>https?)://(?P<host>[._-]*[a-z0-9][a-z0-9._-]*|\[[0-9a-f:.]+\])"
     r"(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?(?:[/?][!-~]*)?\Z",
     re.IGNORECASE,
 )
-
-# IPv6 addresses that end in the IPv4 address they lead to: NAT64, and the "compatible" ones of old.
-_WRAPPING = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
-
-# Metadata services of clouds outside the ranges that Python (every version of it) knows as not public: Azure, Oracle.
-_METADATA = (ipaddress.ip_network("168.63.129.16/32"), ipaddress.ip_network("192.0.0.0/24"))
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,10 @@ class MediaHosts:
 
     def check_url(self, url: str) -> None:
         """Whether a URL may be requested. Raises MediaUrlRefused or MediaHostRefused."""
+        if len(url) > MAX_URL:
+            raise MediaUrlRefused(f"a recording's URL of {len(url)} characters: more than {MAX_URL}", url=_shown(url))
         found = _URL.match(url)
-        if found is None:
+        if found is None or len(found["host"]) > MAX_HOST:
             scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,20}:", url)
             if scheme and scheme[0].lower() not in ("https:", "http:"):
                 raise MediaUrlRefused(f"a recording's URL with scheme {scheme[0][:-1]!r}", url=_shown(url))
@@ -96,7 +97,7 @@ class MediaHosts:
         origin = (found["scheme"].lower(), host)
         if origin in self._passed:
             return
-        if _address(host) is not None or is_loopback(host):
+        if is_public(host) is not None or is_loopback(host):
             self.check_address(host, host)
         if not self.allows(host):
             raise MediaHostRefused(
@@ -113,8 +114,7 @@ class MediaHosts:
     def check_address(self, host: str, address: str) -> None:
         """Raises MediaHostRefused if `host` resolved to an inner address and isn't named literally."""
         host = host.lower().rstrip(".")
-        found = _address(address)
-        if (found is None or not _is_public(found)) and not self.names(host):
+        if not is_public(address) and not self.names(host):
             raise MediaHostRefused(
                 f"host {host} leads to {address}, which is not a public address",
                 host=host,
@@ -126,26 +126,7 @@ class MediaHosts:
 
 def _shown(url: str) -> str:
     """What may be shown of a URL: never its query, which is signed."""
-    return redact(url.partition("?")[0][:200])
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that traffic would really reach: what an IPv6 form wraps, if it wraps one."""
-    try:
-        address = ipaddress.ip_address(text.strip("[]").partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address):
-        wrapped = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
-        if wrapped is None and any(address in network for network in _WRAPPING):
-            wrapped = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        return wrapped or address
-    return address
-
-
-def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
-    return address.is_global and not (address.is_multicast or site_local or any(address in network for network in _METADATA))
+    return redact(url.partition("?")[0])[:200]
 
 
 class _CheckedResolver(AbstractResolver):
@@ -283,7 +264,7 @@ def _check_rest(response: aiohttp.ClientResponse, rest: Rest) -> None:
     # A host that knows no If-Range says by its ETag or date that the file is another one; one that says nothing is not believed.
     repeated = headers.get("ETag" if rest.validator.startswith('"') else "Last-Modified")
     if given != expected or repeated != rest.validator:
-        raise MediaNotResumable("the media host sent another part than was asked for", content_range=redact(given[:100]))
+        raise MediaNotResumable("the media host sent another part than was asked for", content_range=redact(given)[:100])
     _check_encoding(response)
 
 

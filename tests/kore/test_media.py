@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -23,7 +24,7 @@ from archiver.errors import (
     RecordingRejected,
     TransferError,
 )
-from archiver.kore.media import MAX_REDIRECTS, MediaClient, MediaHosts
+from archiver.kore.media import MAX_REDIRECTS, MAX_URL, MediaClient, MediaHosts
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.simulator.platform import Simulator
 
@@ -173,6 +174,11 @@ INNER = [
     "[fd00:ec2::254]",
     "[ff02::1]",
     "[ff0e::1]",
+    "[64:ff9b:1::808:808]",
+    "[2001:db8::1]",
+    "[2002:808:808::1]",
+    "[::ffff:0:808:808]",
+    "[2606:4700::5efe:a00:1]",
 ]
 
 
@@ -260,6 +266,7 @@ async def test_a_wildcard_does_not_list_anything_literally() -> None:
         "https://[::1/x",
         "https://[fe80::1%25eth0]/x",
         "https://media.kore.ai/\0",
+        f"https://{'a' * 254}/x",
         "https://media.kore.ai/\ud800",
         "http://media.kore.ai/x",
         "HTTP://8.8.8.8/x",
@@ -270,6 +277,27 @@ def test_what_is_no_plain_https_url_is_refused_without_its_query_being_told(url:
     assert isinstance(error, MediaUrlRefused)
     for secret in ("SIGNATURE", "word@"):
         assert secret not in repr((error, error.message, error.facts))
+
+
+async def test_no_url_takes_long_to_refuse() -> None:
+    """Some thousand characters took nine seconds of the event loop, 300 KB outlasted the lease."""
+    began = time.process_time()
+    for host in ("." * 16_000, "." * 300_000, "._-" * 100_000, "a." * 150_000, "a" * 8_000 + "!"):
+        error = refusal(hosts("*"), f"https://{host}")
+        assert isinstance(error, MediaUrlRefused)
+        assert len(repr((error, error.facts))) < 1000
+    assert time.process_time() - began < 0.5
+
+
+async def test_a_url_is_bounded_in_a_redirect_too() -> None:
+    def reply(head: str) -> bytes:
+        return http_answer(b"", "302 Found", Location="/" + "x" * (MAX_URL - 40)) if "GET /a " in head else http_answer(b"ok")
+
+    async with raw_server(reply) as raw, media() as client:
+        with pytest.raises(MediaUrlRefused, match="8192"):
+            await fetched(client, f"{raw.url}/{'a' * MAX_URL}")
+        assert raw.heads == []
+        assert await fetched(client, f"{raw.url}/a") == b"ok"
 
 
 # --- what goes over the wire

@@ -11,30 +11,27 @@ import pytest
 from archiver.cli.accounts import COLUMNS, Closing, show
 from archiver.evidence.reconcile import Account, Item
 
-FORMULAS = [
-    f"{before}{sign}HYPERLINK(1)"
-    for sign in "=+-@＝＋－＠"
-    for before in (
-        "",
-        " ",
-        "\t",
-        "\r",
-        "\n",
-        "\u00a0",
-        "\u3000",
-        "\ufeff",
-        "\u200b",
-        '"',
-        '""',
-        "'",
-        "a;",
-        "a; ",
-        'a;"',
-        'a;""',
-        "a;;",
-        "\0",
-    )
+BEFORE = [
+    "",
+    " ",
+    "\t",
+    "\r",
+    "\n",
+    "\u00a0",
+    "\u3000",
+    "\ufeff",
+    "\u200b",
+    "\0",
+    '"',
+    '""',
+    "'",
+    "a;",
+    "a; ",
+    'a;"',
+    'a;""',
+    "a;;",
 ]
+FORMULAS = [f"{before}{sign}HYPERLINK(1)" for sign in "=+-@＝＋－＠" for before in BEFORE]
 
 
 @pytest.mark.parametrize("text", FORMULAS)
@@ -57,4 +54,4 @@ def test_no_spreadsheet_finds_a_formula_in_the_csv(capsys: pytest.CaptureFixture
 def test_other_text_stays_as_it_is_in_the_csv(capsys: pytest.CaptureFixture[str]) -> None:
     told = 'passed on; "held" - 2 = 1, a@b'
     show(Closing(Account(items=[Item("b", "s-1", "recording", "failed", told, None)]), {}, {}, {}), "csv")
-    assert list(csv.DictReader(io.StringIO(capsys.readouterr().out)))[0]["reason"] == told
+    assert next(csv.DictReader(io.StringIO(capsys.readouterr().out)))["reason"] == told

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from archiver import redact as module
 from archiver.errors import ApiDefect
 from archiver.redact import MASK, MAX_TEXT, redact, redact_value, remember_secret
 
@@ -275,6 +276,12 @@ def test_a_long_text_is_cut_but_no_secret_in_two(before: int) -> None:
             assert "Zeb" not in shown
             assert "elpats" not in shown
             assert len(shown) > MAX_TEXT // 2
+
+
+def test_a_long_text_is_cut_where_no_secret_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_known", [])
+    assert len(redact("x" * 2 * MAX_TEXT)) <= MAX_TEXT
+    assert redact("x" * MAX_TEXT) == "x" * MAX_TEXT
 
 
 def test_of_a_known_secret_that_is_repeated_nothing_stays() -> None:
