@@ -24,7 +24,7 @@ from archiver.kore.media import MediaClient, Rest
 from archiver.observe.logs import logger
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.pace import Pace, TooSlow
-from archiver.recording import HEAD_BYTES
+from archiver.recording import HEAD_BYTES, first_bytes
 from archiver.transient import TRIES, retry_transient
 
 log = logger(__name__)
@@ -236,7 +236,7 @@ class Download(Body):
             reason=reason,
             expected=promised,
             received=self.received,
-            first_bytes=repr(bytes(self.head[:64]))[2:-1],
+            first_bytes=first_bytes(self.head),
             error=type(error).__name__,
         )
 

@@ -11,6 +11,11 @@ from datetime import UTC, datetime
 
 from pathvalidate import sanitize_filename
 
+from archiver.redact import redact
+
+MAX_SOURCE_NAME = 1000
+"""Characters of the platform's name of a file that are kept."""
+
 MAX_NAME_BYTES = 180
 """A cleaned file name is at most this long in UTF-8: below the 255 of file systems, with room for a marker."""
 
@@ -32,6 +37,8 @@ def path_part(text: str) -> str:
 
 QUARANTINE = "quarantine"
 """The folder of what was no recording, and may be the only copy."""
+
+_SPACE = "".join(c for c in map(chr, range(0x3001)) if c.isspace())
 
 
 class PathTemplate:
@@ -104,6 +111,16 @@ class PathTemplate:
         return f"PathTemplate({self.text!r})"
 
 
+def source_name(given: str) -> str:
+    """What a file of the platform is known by, from attempt to attempt: its name there, without secrets. One that is a signed URL
+    is so without its query: another attempt is given another signature. As the database keeps it; the same for what it keeps.
+    """
+    name = given.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    if redact(name) != name:
+        name = redact(name.partition("?")[0].partition("#")[0])
+    return name[:MAX_SOURCE_NAME]
+
+
 def clean_file_name(given: str, taken: Iterable[str]) -> str:
     """A name that cannot leave its folder, is valid on every operating system, and differs from those in `taken`.
 
@@ -114,7 +131,7 @@ def clean_file_name(given: str, taken: Iterable[str]) -> str:
     name = "".join("_" if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c for c in name)
     name = unicodedata.normalize("NFC", name)
     # Space of every kind: a name of nothing else before its suffix is none to Windows.
-    name = re.sub(r"\A[\s.~]+|[\s.]+\Z", "", name) or "recording"
+    name = name.lstrip(f"{_SPACE}.~").rstrip(f"{_SPACE}.") or "recording"
     stem, dot, suffix = name.rpartition(".")
     if not dot or len(suffix) > 10:
         stem, dot, suffix = name, "", ""

@@ -11,10 +11,12 @@ import struct
 from dataclasses import dataclass
 
 from archiver.errors import RecordingRejected
+from archiver.redact import redact
 
 HEAD_BYTES = 64 * 1024
 """How much of a body `inspect` wants to see; the chunks before a WAV's data are far smaller."""
 
+_LONGEST_TYPE = 200
 _STREAMED = (0, 0xFFFFFFFF)
 _WAV_TYPES = ("audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave")
 
@@ -50,7 +52,7 @@ def inspect(*, name: str, head: bytes, length: int, content_type: str | None) ->
         raise _rejected("text instead of audio", "recording_is_text", head, length, declared)
     if name.lower().endswith((".wav", ".wave")) or declared in _WAV_TYPES:
         raise _rejected("not a WAV, though it is called one", "recording_not_wav", head, length, declared)
-    return Inspection(declared or "application/octet-stream")
+    return Inspection(redact(declared)[:_LONGEST_TYPE] or "application/octet-stream")
 
 
 def _as_text(head: bytes) -> str | None:
@@ -64,8 +66,14 @@ def _as_text(head: bytes) -> str | None:
     return text if all(c.isprintable() or c.isspace() for c in text) else None
 
 
+def first_bytes(head: bytes | bytearray) -> str:
+    """The first 64 bytes of a body as evidence, spelled in ASCII, without secrets: those are looked for before it is cut."""
+    spelled, shown = (repr(bytes(head[:size]))[2:-1] for size in (1024, 64))
+    return redact(spelled)[: len(shown)]
+
+
 def _rejected(message: str, reason: str, head: bytes, length: int, declared: str) -> RecordingRejected:
-    return RecordingRejected(message, reason=reason, received=length, content_type=declared, first_bytes=repr(head[:64])[2:-1])
+    return RecordingRejected(message, reason=reason, received=length, content_type=declared, first_bytes=first_bytes(head))
 
 
 def _inspect_wav(head: bytes, length: int, declared: str) -> Inspection:

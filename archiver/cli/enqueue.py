@@ -27,6 +27,7 @@ from archiver.cli.output import json_option, print_json, printable
 from archiver.config import Settings
 from archiver.errors import UsageError
 from archiver.queue.sessions import NewSession
+from archiver.redact import redact, redact_value
 from archiver.session import MAX_METADATA, MAX_USER_ID, SESSION_ID_ALPHABET
 
 BATCH = 1000
@@ -197,7 +198,7 @@ def _accepted(
         try:
             yield _session(settings, default, {"session_id": value}, exactly=True)
         except LineError as error:
-            report.rejected.append(Rejected(0, value[:200], str(error)))
+            report.rejected.append(Rejected(0, redact(value)[:200], str(error)))
     header: list[str] | None = None
     first = True
     for number, raw in enumerate(lines, 1):
@@ -219,9 +220,9 @@ def _accepted(
             record = {"session_id": line.strip()} if header is None else _record(header, _fields(line))
             yield _session(settings, default, record)
         except UnicodeDecodeError:
-            report.rejected.append(Rejected(number, text[:200].decode("utf-8", "replace"), "not UTF-8"))
+            report.rejected.append(Rejected(number, redact(text.decode("utf-8", "replace"))[:200], "not UTF-8"))
         except LineError as error:
-            report.rejected.append(Rejected(number, line[:200], str(error)))
+            report.rejected.append(Rejected(number, redact(line)[:200], str(error)))
 
 
 def _header(fields: list[str], number: int) -> list[str] | None:
@@ -265,18 +266,19 @@ def _session(settings: Settings, default: _Default, record: dict[str, str], *, e
             hint=f"name it with --bot: {known}" if known else "no bot is configured: name it with --bot, or configure it",
         )
     if settings.bots and bot not in {b.name for b in settings.bots}:
-        raise LineError(f"unknown bot {bot[:100]!r}")
+        raise LineError(f"unknown bot {redact(bot)[:100]!r}")
     kind = values.pop("kind", "") or default.kind
     if kind not in KINDS:
-        raise LineError(f"unknown kind {kind[:100]!r} (recording or voicemail)")
+        raise LineError(f"unknown kind {redact(kind)[:100]!r} (recording or voicemail)")
     priority = values.pop("priority", "") or default.priority
     if priority not in PRIORITIES:
-        raise LineError(f"unknown priority {priority[:100]!r} (high, normal or low)")
+        raise LineError(f"unknown priority {redact(priority)[:100]!r} (high, normal or low)")
     user_id = values.pop("user_id", "") or None
     if user_id is not None and (len(user_id) > MAX_USER_ID or not user_id.isprintable()):
         raise LineError(f"a user_id of more than {MAX_USER_ID} or of unprintable characters")
     started_at, ended_at = (_instant(key, values.pop(key, "")) for key in ("started_at", "ended_at"))
-    metadata = {key: value for key, value in values.items() if key and value}
+    # The platform's own exports may hold signed URLs.
+    metadata = redact_value({key: value for key, value in values.items() if key and value})
     if (size := len(json.dumps(metadata, ensure_ascii=False).encode())) > MAX_METADATA:
         raise LineError(f"metadata (all other columns) of {size:,} bytes, at most {MAX_METADATA:,}")
     return NewSession(bot, session_id, kind, priority, user_id, started_at, ended_at, metadata)
@@ -288,8 +290,8 @@ def _instant(key: str, text: str) -> datetime | None:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise LineError(f"{key} {text[:100]!r} is not ISO 8601") from None
+        raise LineError(f"{key} {redact(text)[:100]!r} is not ISO 8601") from None
     found = found if found.tzinfo else found.replace(tzinfo=UTC)
     if not 1 < found.year < 9999:  # at the ends of time another zone's instant cannot be told
-        raise LineError(f"{key} {text[:100]!r} is no time of a call")
+        raise LineError(f"{key} {redact(text)[:100]!r} is no time of a call")
     return found

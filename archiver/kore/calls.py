@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from archiver.errors import ApiDefect
 from archiver.kore.client import KoreClient
+from archiver.redact import redact
 from archiver.session import MAX_USER_ID
 
 PAGE = 100
@@ -247,15 +248,16 @@ def _detail(row: Mapping[str, Any]) -> Row:
 def _row(row: Mapping[str, Any], kind: str, start: Any, end: Any, facts: Mapping[str, Any], identity: str) -> Row:
     channel = _word(row.get("channel"))
     if channel and not _VOICE.search(channel):
-        return Row(f"{channel} {identity}", other=channel[:_LONGEST_FACT])
+        return Row(f"{channel} {identity}", other=redact(channel)[:_LONGEST_FACT])
     session_id, started_at = row.get("sessionId"), _moment(start)
     if not isinstance(session_id, str) or not session_id.strip():
         return Row(f"{identity} {_word(start)}", unreadable="it names no session")
     if started_at is None:
-        return Row(identity, unreadable=f"session {session_id[:200]!r} does not say when it began")
-    session_id = session_id.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+        return Row(identity, unreadable=f"session {redact(session_id)[:200]!r} does not say when it began")
+    session_id = redact(session_id.replace("\0", "\ufffd").encode("utf-8", "replace").decode())
     user_id = row.get("userId")
     user = user_id if isinstance(user_id, str) and 0 < len(user_id) <= MAX_USER_ID and user_id.isprintable() else None
+    user = None if user is not None and redact(user) != user else user
     told = {name: _bounded(value) for name, value in facts.items() if value not in (None, "", [], {})}
     return Row(identity, Call(session_id, kind, started_at, _moment(end), user, told))
 
@@ -280,16 +282,18 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _bounded(value: Any, depth: int = 0) -> Any:
-    """What may be kept of a fact: nothing long, nothing deep."""
+    """What may be kept of a fact: nothing secret, nothing long, nothing deep."""
     match value:
         case str():
-            return value[:_LONGEST_FACT]
+            return redact(value)[:_LONGEST_FACT]
         case bool() | int() | float():
             return value
         case list() if depth < 3:
             return [_bounded(item, depth + 1) for item in value[:_MOST_FACTS]]
         case dict() if depth < 3:
-            return {str(key)[:_LONGEST_FACT]: _bounded(item, depth + 1) for key, item in list(value.items())[:_MOST_FACTS]}
+            return {
+                redact(str(key))[:_LONGEST_FACT]: _bounded(item, depth + 1) for key, item in list(value.items())[:_MOST_FACTS]
+            }
         case _:
             return _word(value)[:_LONGEST_FACT]
 

@@ -25,6 +25,7 @@ from archiver.config import BotSettings, TransferSettings
 from archiver.errors import ApiDefect, ApiUnreachable, ArchiverError, CredentialsRejected, RateLimited
 from archiver.kore.inline import Inline, Keep, Scanner, read_inline
 from archiver.kore.token import TokenSigner
+from archiver.naming import source_name
 from archiver.observe.logs import logger
 from archiver.pace import Pace
 from archiver.redact import redact
@@ -89,7 +90,7 @@ _TRANSCRIPTIONS = re.compile(rb'"transcriptions"\s*:(?!\s*"\[left out\]")')
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One entry of an answer. `url` is signed: it is a secret, requested byte for byte, and never shown."""
+    """One entry of an answer. `url` is signed: it is a secret, requested byte for byte, and never shown. `name` holds none."""
 
     ordinal: int
     name: str
@@ -415,7 +416,7 @@ class KoreClient:
         if not isinstance(status, str):
             raise ApiDefect("the answer has no status", **facts)
         if status != "success":
-            return Answer(status[:200], (), kept, http_status)
+            return Answer(redact(status)[:200], (), kept, http_status)
         entries = _entries(kind, data)
         if not isinstance(entries, list):
             raise ApiDefect("a success without its list of recordings", **facts)
@@ -479,7 +480,7 @@ def _remote_file(ordinal: int, entry: Any, facts: dict[str, Any]) -> RemoteFile:
     url = entry.get("fileUrl") if isinstance(entry, dict) else None
     if not isinstance(name, str | None) or not isinstance(url, str) or not url:
         raise ApiDefect(f"entry {ordinal} of the recordings has no file name and URL", **facts)
-    return RemoteFile(ordinal, name or "", url)
+    return RemoteFile(ordinal, source_name(name or ""), url)
 
 
 def _entries(kind: str, data: dict[str, Any]) -> Any:
@@ -514,7 +515,7 @@ def _kept(body: bytes) -> str:
     """The answer as evidence: signed queries cut out, bounded. Transcriptions say what people said: they are no matter for
     histories and logs.
     """
-    text = redact(_untranscribed(body)[: KEPT_ANSWER * 4].decode("utf-8", "replace"))
+    text = redact(_untranscribed(body).decode("utf-8", "replace"))
     return text if len(text) <= KEPT_ANSWER else text[:KEPT_ANSWER] + "..."
 
 
@@ -538,7 +539,7 @@ def _status_of(body: bytes) -> str | None:
     except (ValueError, RecursionError):
         return None
     status = data.get("status") if isinstance(data, dict) else None
-    return status[:200] if isinstance(status, str) else None
+    return redact(status)[:200] if isinstance(status, str) else None
 
 
 def _ahead(theirs: datetime | None) -> float:

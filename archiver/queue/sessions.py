@@ -16,6 +16,7 @@ import asyncpg
 
 from archiver.config import RetrySettings
 from archiver.errors import DatabaseError
+from archiver.naming import source_name
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
 from archiver.queue.database import Database
 from archiver.queue.quota import TURN, Quota
@@ -313,7 +314,8 @@ class Queue:
                 checks=row["checks"],
                 crashes=row["crashes"],
                 put_back_for=row["put_back_for"],
-                known=tuple(KnownFile(**known) for known in row["stored"]),
+                # Rows of earlier versions have names as they came.
+                known=tuple(KnownFile(**known | {"source_name": source_name(known["source_name"])}) for known in row["stored"]),
                 probe=row["probe"],
                 recheck=statement == "claim_rechecks",
             )

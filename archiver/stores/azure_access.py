@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 from archiver.config import AzureSettings
 from archiver.errors import ConfigError, StoreUnavailable
 from archiver.observe.logs import logger
-from archiver.redact import forget_secret, remember_secret
+from archiver.redact import forget_secret, redact, remember_secret
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
@@ -147,7 +147,7 @@ class Identity:
             async with asyncio.timeout(LOOKUP_SECONDS):
                 found = await self._credential.get_token(SCOPE)
         except Exception as error:  # noqa: BLE001  # whatever a provider raises: there are a dozen of them
-            told = " ".join(str(error).split())[:_TOLD] or f"no answer within {LOOKUP_SECONDS:g} s"
+            told = redact(" ".join(str(error).split()))[:_TOLD] or f"no answer within {LOOKUP_SECONDS:g} s"
             if not self._lasts(LAST_SECONDS):
                 raise StoreUnavailable(
                     f"no credentials for Azure: {told}",

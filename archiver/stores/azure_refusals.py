@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from archiver.redact import redact
 from archiver.stores.refusals import Hints, Passing, Refused, parsed, text_of
 
 _PASSING = frozenset(
@@ -80,7 +81,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refused:
         except Refused:
             pass  # an HTML page of some proxy: its status says enough
         else:
-            code, message = code or text_of(root, "Code"), text_of(root, "Message").partition("\n")[0][:300]
+            code, message = code or text_of(root, "Code"), redact(text_of(root, "Message").partition("\n")[0])[:300]
     code = code or f"HTTP {status}"
     passing = code in _PASSING or status in _PASSING_STATUS
     return (Passing if passing else Refused)(status, code, message, request_id=headers.get("x-ms-request-id", ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from archiver.redact import redact
 from archiver.stores.refusals import Hints, Passing, Refused, parsed, text_of
 
 _PASSING = frozenset(
@@ -90,7 +91,11 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refused:
         except Refused:
             pass  # an HTML page of some proxy: its status says enough
         else:
-            code, message, region = text_of(root, "Code"), text_of(root, "Message")[:300], text_of(root, "Region") or region
+            code, message, region = (
+                text_of(root, "Code"),
+                redact(text_of(root, "Message"))[:300],
+                text_of(root, "Region") or region,
+            )
     if not code:
         # A HEAD to the wrong region is answered so, with nothing but this header.
         code = "PermanentRedirect" if status == 400 and region else _BY_STATUS.get(status, f"HTTP {status}")
