@@ -229,9 +229,9 @@ def _remember_signature(sas_token: str) -> None:
             remember_secret(value)
 
 
-_CONTAINER = re.compile(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+_CONTAINER = re.compile(r"(?!.{0,62}--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 
-_BUCKET = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_BUCKET = re.compile(r"(?!\d{1,60}\.\d{1,60}\.\d{1,60}\.\d{1,60}$)(?!.{0,62}\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 class StorageSettings(Section):

@@ -29,7 +29,7 @@ def parse_duration(value: object) -> timedelta:
     """`"500ms"`, `"2s"`, `"15m"`, `"24h"`, `"7d"`; a bare number is seconds. Never negative. Raises ValueError."""
     if isinstance(value, timedelta):
         return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*", str(value))
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", str(value).strip())
     if match is None:
         raise ValueError("a duration is a number and a unit, such as 500ms, 30s, 15m, 24h or 7d")
     seconds = float(match[1]) * _UNITS[match[2] or "s"]
@@ -43,7 +43,7 @@ _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "M
 
 def parse_size(value: object) -> int:
     """`"256MiB"`, `"50MB"`, `"64KiB"`; a bare number is bytes. Never negative. Raises ValueError."""
-    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([KMG]i?B|B|)\s*", str(value))
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([KMG]i?B|B|)", str(value).strip())
     if match is None or (isinstance(value, bool)):
         raise ValueError("a size is a number and a unit, such as 64KiB, 50MB or 1GiB")
     return int(float(match[1]) * _SIZES[match[2]])
