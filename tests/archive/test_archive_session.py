@@ -515,3 +515,19 @@ async def test_nothing_that_is_noted_holds_a_signature(trial: Trial) -> None:
     assert "a.wav" in text
     assert "e=1" not in text
     assert "s=" not in text
+
+
+async def test_a_signed_url_as_a_files_name_is_kept_without_its_signature_and_known_again(trial: Trial) -> None:
+    def named(signature: str) -> dict[str, Any]:
+        return {"file_name": f"https://media.example/get/f-1.wav?e=1&s={signature}", "audio": {"bytes": 500}}
+
+    trial.script(named("FIRST-SIGNATURE"), {"file_name": "b\0.wav?sig=THIRD-SIGNATURE", "audio": {"bytes": 502}})
+    first = await trial.go()
+    assert first.outcome == Archived()
+    assert [file.source_name for file in first.attempt.stored] == ["https://media.example/get/f-1.wav", "b\ufffd.wav"]
+    assert [file.file_name for file in first.attempt.stored] == ["f-1.wav", "b\ufffd.wav"]
+    trial.script(named("SECOND-SIGNATURE"), {"file_name": "b\0.wav?sig=FOURTH-SIGNATURE", "audio": {"bytes": 502}})
+    second = await trial.go(epoch=2, known=tuple(first.attempt.stored))
+    assert (second.outcome, second.attempt.stored) == (Archived(), [])
+    told = repr((first.attempt.stored, first.attempt.events, second.attempt.events, list(trial.files())))
+    assert "SIGNATURE" not in told
