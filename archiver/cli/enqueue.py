@@ -27,7 +27,7 @@ from archiver.cli.output import json_option, print_json, printable
 from archiver.config import Settings
 from archiver.errors import UsageError
 from archiver.queue.sessions import NewSession
-from archiver.redact import redact, redact_value
+from archiver.redact import MAX_TEXT, redact, redact_value
 from archiver.session import MAX_METADATA, MAX_USER_ID, SESSION_ID_ALPHABET
 
 BATCH = 1000
@@ -277,11 +277,13 @@ def _session(settings: Settings, default: _Default, record: dict[str, str], *, e
     if user_id is not None and (len(user_id) > MAX_USER_ID or not user_id.isprintable()):
         raise LineError(f"a user_id of more than {MAX_USER_ID} or of unprintable characters")
     started_at, ended_at = (_instant(key, values.pop(key, "")) for key in ("started_at", "ended_at"))
-    # The platform's own exports may hold signed URLs.
-    metadata = redact_value({key: value for key, value in values.items() if key and value})
+    metadata = {key: value for key, value in values.items() if key and value}
     if (size := len(json.dumps(metadata, ensure_ascii=False).encode())) > MAX_METADATA:
         raise LineError(f"metadata (all other columns) of {size:,} bytes, at most {MAX_METADATA:,}")
-    return NewSession(bot, session_id, kind, priority, user_id, started_at, ended_at, metadata)
+    if (longest := max(map(len, metadata.values()), default=0)) > MAX_TEXT:
+        raise LineError(f"a column of {longest:,} characters, at most {MAX_TEXT:,}")
+    # The platform's own exports may hold signed URLs.
+    return NewSession(bot, session_id, kind, priority, user_id, started_at, ended_at, redact_value(metadata))
 
 
 def _instant(key: str, text: str) -> datetime | None:

@@ -118,15 +118,18 @@ async def test_instants_that_are_none_are_rejected(archiver: Program, column: st
 
 
 async def test_values_that_the_database_would_drop_are_rejected_with_their_lines(archiver: Program, sql: Any) -> None:
-    large, fits = "x" * 65_530, "x" * 65_520
-    csv = f"session_id,user_id,note\ns1,{'u' * 501},\ns2,u,{large}\ns3,{'u' * 500},{fits}\n"
+    half, rest = "x" * 32_768, "x" * 32_746
+    lines = (f"s1,{'u' * 501},,", f"s2,u,{half},{rest}", f"s3,u,{half}x,", f"s4,{'u' * 500},{half},{rest[:-10]}")
+    csv = "\n".join(("session_id,user_id,note,more", *lines))
     result = await archiver("enqueue", "--json", stdin=csv.encode())
     assert (result.code, result.document["new"]) == (3, 1)
     assert [(entry["line"], entry["why"]) for entry in result.document["rejected"]] == [
         (2, "a user_id of more than 500 or of unprintable characters"),
-        (3, "metadata (all other columns) of 65,542 bytes, at most 65,536"),
+        (3, "metadata (all other columns) of 65,538 bytes, at most 65,536"),
+        (4, "a column of 32,769 characters, at most 32,768"),
     ]
     assert await sql.fetchval("SELECT state FROM archive_sessions") == "pending"
+    assert json.loads(await sql.fetchval("SELECT metadata FROM archive_sessions")) == {"note": half, "more": rest[:-10]}
 
 
 async def test_hostile_ids_are_rejected_with_their_lines_and_the_others_go_on(archiver: Program, sql: Any) -> None:
