@@ -9,12 +9,13 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 from prometheus_client import Metric, generate_latest
 from prometheus_client.registry import Collector
 
-from archiver.cli.app import COMMANDS
+from archiver.cli.app import COMMANDS, cli
 from archiver.config import CALL_FACTS
 from archiver.evidence.reconcile import COUNTS
 from archiver.observe.metrics import Now, metrics
@@ -26,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 DISCOVERY = (ROOT / "docs" / "discovery.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+UPGRADING = (ROOT / "UPGRADING.md").read_text()
 SOURCES = ("auto", "sessions", "call_details")
 TABLES = (ROOT / "docs" / "tables.md").read_text()
 
@@ -60,7 +62,19 @@ def test_every_state_is_explained(state: State) -> None:
     assert f"| `{state.value}` |" in OPERATIONS
 
 
-@pytest.mark.parametrize("document", [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_what_an_upgrade_tells_people_to_run_exists() -> None:
+    """A line to write that is refused costs whoever follows it the night."""
+    told = set(re.findall(r"--error (\w+)", UPGRADING))
+    assert told
+    assert not told - set(_reasons())
+    for name, options in re.findall(r"`archiver ([a-z]+)((?: [^`]*)?)`", UPGRADING):
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None, name
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", options)) <= known, f"{name}{options}"
+
+
+@pytest.mark.parametrize("document", [README, UPGRADING, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))])
 def test_links_between_documents_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document):
         assert (ROOT / target).exists() or (ROOT / "docs" / target).exists(), target
