@@ -26,6 +26,8 @@ from archiver.queue import embedded
 from archiver.queue import keeper as keeper_script
 from archiver.queue.embedded import embedded_postgres
 
+pytestmark = pytest.mark.once
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 

@@ -12,6 +12,8 @@ from archiver.outcome import Archived, NotReady, Outcome, Retry, Unavailable
 from archiver.session import Attempt, State
 from tests.queue.conftest import Bench, ids
 
+pytestmark = pytest.mark.once  # what Postgres does is the same under every Python
+
 MINUTES = timedelta(minutes=1)
 SECONDS = timedelta(seconds=1)
 

@@ -16,6 +16,8 @@ from archiver.errors import RateLimited
 from archiver.queue.quota import TURN, Quota
 from tests.queue.conftest import MINUTE, Bench
 
+pytestmark = pytest.mark.once  # what Postgres does is the same under every Python
+
 SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
 

@@ -17,6 +17,8 @@ from archiver.queue.migrate import check_version, migrate, migrations
 from archiver.session import OF_A_RECHECK, OF_ONE_ARCHIVED_BEFORE, TRANSITIONS, State
 from tests.queue.conftest import Bench
 
+pytestmark = pytest.mark.once  # what Postgres does is the same under every Python
+
 IN_PLACE = "-- phase: expand\n-- transaction: none\n-- min_program: 0.1\n"
 
 

@@ -22,6 +22,8 @@ from archiver.queue.sessions import NewSession
 from archiver.session import MAX_METADATA, MAX_USER_ID, State
 from tests.queue.conftest import Bench, ids
 
+pytestmark = pytest.mark.once  # what Postgres does is the same under every Python
+
 MONTH = timedelta(days=30)
 INSERT = "INSERT INTO archive_queue (bot, session_id) VALUES ('bot', $1) ON CONFLICT DO NOTHING"
 COLUMNS = "bot, session_id, kind, user_id, started_at, ended_at, priority, run_at, metadata"

@@ -15,6 +15,8 @@ from archiver.outcome import Archived
 from archiver.session import Attempt, State
 from tests.queue.conftest import Bench, ids, stored_file
 
+pytestmark = pytest.mark.once  # what Postgres does is the same under every Python
+
 INSERT = "INSERT INTO archive_queue (bot, session_id) VALUES ('support-us', '65e7133a3242653c58d70001') ON CONFLICT DO NOTHING"
 
 
