@@ -168,7 +168,7 @@ def _secrets_in(value: Any, key: str = "") -> Iterator[str]:
         case list():
             for item in value:
                 yield from _secrets_in(item, key)
-        case str() if value and (key in _SECRETS or (key.endswith("url") and re.search("//[^/@]*:[^/@]+@|password=", value))):
+        case str() if value and (key in _SECRETS or (key.endswith("url") and re.search("//[^/@:]*:[^/@]+@|password=", value))):
             yield key
 
 

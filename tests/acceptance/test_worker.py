@@ -247,7 +247,7 @@ async def test_a_store_that_cannot_be_written_is_told_before_anything_is_claimed
     data["storage"]["url"] = (archiver.folder / "file/store").as_uri()
     archiver.configure(data)
     await archiver("enqueue", "s1")
-    (await archiver("worker", "--drain")).refused(1, "cannot be kept", "storage.url")
+    (await archiver("worker", "--drain")).refused(1, "cannot be written", "storage.url")
     assert await counts(sql) == {"pending": 1}
 
 
