@@ -20,6 +20,12 @@ MASK = "[redacted]"
 MAX_TEXT = 32_768
 """Characters of one text that are shown. Redaction happens on the event loop: its time is bounded by this."""
 
+MAX_DEPTH = 100
+"""Levels of nesting that JSON from outside may have; Postgres and Python have their limits not far beyond."""
+
+TOO_DEEP = "(nested too deep)"
+"""Stands for what lies deeper."""
+
 _CUT = " ... (cut)"
 _DEPTH = 6
 """Escapes may be wrapped in escapes: so many times they are undone."""
@@ -36,7 +42,8 @@ _NAMES = (
 _QUOTED = r"\"(?P<double>[^\"\\]*(?:\\.[^\"\\]*)*)|'(?P<single>[^'\\]*(?:\\.[^'\\]*)*)"
 _BESIDE_A_NAME = re.compile(
     rf"{_NAMES}[\"']?\s{{0,9}}=\s{{0,9}}(?:{_QUOTED}|(?P<plain>[^\s\"'<>]+))"
-    rf"|(?:{_NAMES}|sig|signature)[\"']\s{{0,9}}:\s{{0,9}}(?:{_QUOTED.replace('P<', 'P<json_')}|(?P<number>[^\s\"'<>,}}]+))"
+    rf"|(?:{_NAMES}|sig|signature)[\"']\s{{0,9}}:\s{{0,9}}(?:{_QUOTED.replace('P<', 'P<json_')}|\[(?P<list>[^\[\]]*)"
+    r"|(?!(?:null|true|false)\b)(?P<number>[^\s\"'<>,\[\]{}]+))"
     r"|(?:authorization|x-api-key|x-auth-token|cookie)\s{0,9}:\s{0,9}(?P<header>[^\s\"'][^\r\n\"']*)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -72,6 +79,17 @@ _PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (
         _BESIDE_A_NAME,
     ),
 )
+_ENDS = (
+    "password", "passwd", "passphrase", "pwd", "secret", "token", "credential", "credentials", "authorization", "cookie", "key",
+    "access_signature", "access-signature", "accesssignature",
+)  # fmt: skip
+_ENDS_BEFORE = {"=": _ENDS, ":": (*_ENDS, "sig", "signature")}
+"""What the names above end with, in small letters, by the sign that follows them."""
+
+_SIGN = re.compile("[=:]")
+_REACH = 32
+"""Characters before a sign: the longest of those ends, a quotation mark, and space."""
+
 _SECRET_NAME = re.compile(rf"{_NAMES}\Z", re.IGNORECASE)
 
 _ESCAPE = re.compile(
@@ -158,11 +176,22 @@ def _secrets(text: str) -> Iterator[tuple[int, int]]:
                 found = reading.find(value, found + 1)
         small = reading.lower()
         for words, pattern in _PATTERNS:
-            if any(word in small for word in words):
+            if any(word in small for word in words) and (pattern is not _BESIDE_A_NAME or _names_a_value(small)):
                 for match in pattern.finditer(reading):
                     if match.lastgroup is not None:
                         start, end = match.span(match.lastgroup)
                         yield at[start], at[end]
+
+
+def _names_a_value(small: str) -> bool:
+    """Whether a sign stands behind what ends like the name of a secret. Nearly all texts hold the words only, as in
+    `storeKey` or `Key-Pair-Id`, and the pattern tries every character of theirs.
+    """
+    for sign in _SIGN.finditer(small):
+        end = sign.start()
+        if small[max(end - _REACH, 0) : end].rstrip().rstrip("\"'").endswith(_ENDS_BEFORE[sign[0]]):
+            return True
+    return False
 
 
 def _readings(text: str) -> Iterator[tuple[str, Sequence[int]]]:
@@ -201,22 +230,33 @@ def _meaning(escape: re.Match[str]) -> str:
             return chr(code) if code <= 0x10FFFF else "\ufffd"
 
 
-def redact_value(value: Any) -> Any:
-    """`redact` for whatever JSON can hold: strings anywhere inside, keys too. Beside the name of a secret every text is one."""
+def redact_value(value: Any, *, depth: int = 0) -> Any:
+    """`redact` for whatever JSON can hold: strings anywhere inside, keys too. Beside the name of a secret every text is one. What
+    lies too deep is left out.
+    """
     match value:
         case str():
             return redact(value)
+        case dict() | list() | tuple() if depth >= MAX_DEPTH:
+            return TOO_DEEP
         case dict():
             return {
-                redact(key) if isinstance(key, str) else key: MASK
-                if item and isinstance(item, str) and isinstance(key, str) and _SECRET_NAME.search(key[-100:])
-                else redact_value(item)
+                redact(key) if isinstance(key, str) else key: _hidden(item, depth + 1)
+                if isinstance(item, str | list) and isinstance(key, str) and _SECRET_NAME.search(key[-100:])
+                else redact_value(item, depth=depth + 1)
                 for key, item in value.items()
             }
         case list() | tuple():
-            return [redact_value(item) for item in value]
+            return [redact_value(item, depth=depth + 1) for item in value]
         case _:
             return value
+
+
+def _hidden(item: str | list[Any], depth: int) -> Any:
+    """A text, or each in a list, beside the name of a secret."""
+    if isinstance(item, str):
+        return MASK if item else item
+    return [_hidden(one, depth) if isinstance(one, str) else redact_value(one, depth=depth + 1) for one in item]
 
 
 def harmless(text: str, *, keep: str = "") -> str:

@@ -11,6 +11,7 @@ from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, s
 from archiver.cli.output import console, json_option, moment, print_json, printable, safe, size, table
 from archiver.config import Settings
 from archiver.errors import ArchiverError, UsageError
+from archiver.redact import redact_value
 
 
 @click.command(short_help="Show one session: its state, its recordings, its whole history.")
@@ -44,7 +45,12 @@ async def _show(settings: Settings, session_id: str, bot: str | None, kind: str 
         found = ", ".join(f"{row['session']['bot']}/{row['session']['kind']}" for row in rows)
         raise UsageError(f"{len(rows)} sessions have the ID {session_id}: {found}", hint="choose with --bot and --kind")
     row = rows[0]
-    return {**row["session"], "recordings": row["recordings"], "events": row["events"], "history_removed": row["history_removed"]}
+    document = {
+        **row["session"], "recordings": row["recordings"], "events": row["events"], "history_removed": row["history_removed"]
+    }  # fmt: skip
+    # Here already: a producer's metadata may be nested deeper than can be printed.
+    shown: dict[str, Any] = redact_value(document)
+    return shown
 
 
 def _print(document: dict[str, Any]) -> None:

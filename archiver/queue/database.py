@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,6 +19,7 @@ from archiver.config import DatabaseSettings
 from archiver.errors import ConfigError, DatabaseError, DatabaseUnreachable, NotMigrated
 from archiver.queue.embedded import embedded_postgres
 from archiver.queue.tls import Endpoint, endpoint_of, tls_refused
+from archiver.redact import MAX_DEPTH, TOO_DEEP
 
 STATEMENT_TIMEOUT = 30.0
 """Seconds that any wait for the database may last; no statement of ours needs a tenth of it."""
@@ -27,9 +29,6 @@ ALONE_SECONDS = 1.0
 
 DEADLOCK_TRIES = 3
 """How often a statement is run that lost a deadlock: with plain SQL of others that is possible, and it was undone whole."""
-
-MAX_DEPTH = 100
-"""Levels of nesting that JSON from outside may have; Postgres and Python have their limits not far beyond."""
 
 WAKE_CHANNEL = "archive_queue"
 
@@ -111,7 +110,7 @@ def _storable(value: Any, depth: int = 0) -> Any:
         case str():
             return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
         case dict() | list() | tuple() if depth == MAX_DEPTH:
-            return "(nested too deep)"
+            return TOO_DEEP
         case dict():
             return {_storable(key): _storable(item, depth + 1) for key, item in value.items()}
         case list() | tuple():
@@ -132,9 +131,35 @@ def _to_json(value: Any) -> str:
     return text if plain else json.dumps(_storable(value))
 
 
+_JSON_DEPTH = re.compile(r"\"(?:[^\"\\]|\\.)*\"?|[\[{]|[\]}]", re.DOTALL)
+
+
+def _from_json(text: str) -> Any:
+    """What Postgres holds, which nests deeper than Python reads: of that, without what lies too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        return json.loads(_shallow(text))
+
+
+def _shallow(text: str) -> str:
+    made: list[str] = []
+    depth = last = 0
+    for found in _JSON_DEPTH.finditer(text):
+        if found[0] in ("[", "{"):
+            if depth == MAX_DEPTH:
+                made += (text[last : found.start()], json.dumps(TOO_DEEP))
+            depth += 1
+        elif found[0] in ("]", "}"):
+            depth -= 1
+            if depth == MAX_DEPTH:
+                last = found.end()
+    return "".join(made) + text[last:]
+
+
 async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     for name in ("json", "jsonb"):
-        await connection.set_type_codec(name, schema="pg_catalog", encoder=_to_json, decoder=json.loads)
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=_to_json, decoder=_from_json)
 
 
 async def _leave_as_it_is(connection: asyncpg.Connection[asyncpg.Record]) -> None:

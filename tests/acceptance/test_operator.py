@@ -293,6 +293,20 @@ async def test_metadata_of_any_shape_is_shown(archiver: Program, data: dict[str,
         assert (shown.code, shown.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("depth", [600, 5000])
+async def test_metadata_nested_deeper_than_python_reads_hides_no_session(
+    archiver: Program, data: dict[str, Any], sql: Any, depth: int
+) -> None:
+    archiver.configure(data)
+    value = "[" * depth + '"]"' + "]" * depth
+    await sql.execute("INSERT INTO archive_queue (bot, session_id, user_id, metadata) VALUES ('bot', 'm', 'user-7', $1)", value)
+    for options in ([], ["--json"]):
+        shown = await archiver("show", "m", *options)
+        assert (shown.code, shown.stderr) == (0, "")
+        assert "user-7" in shown.stdout
+        assert "(nested too deep)" in shown.stdout
+
+
 async def test_a_look_with_another_configuration_does_not_change_where_rows_without_a_bot_go(
     archiver: Program, data: dict[str, Any]
 ) -> None:
