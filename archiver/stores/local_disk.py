@@ -126,6 +126,35 @@ def open_regular(name: str, folder: int) -> int:
     return descriptor
 
 
+def copied(file: Part, folder: int) -> int:
+    """A durable copy of a temporary file in a folder of another file system, open, and without a name until it is linked to one:
+    a process that is killed leaves nothing.
+    """
+    copy = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o640, dir_fd=folder)
+    try:
+        _copy(file, copy)
+        os.fsync(copy)
+    except BaseException:
+        os.close(copy)
+        raise
+    return copy
+
+
+def _copy(file: Part, copy: int) -> None:
+    digest = hashlib.sha256()
+    original = open_regular(file.name, file.folder)
+    try:
+        while block := os.read(original, BLOCK):
+            digest.update(block)
+            rest = memoryview(block)
+            while rest:
+                rest = rest[os.write(copy, rest) :]
+    finally:
+        os.close(original)
+    if digest.digest() != file.sha256.digest():  # another file was put under its name
+        raise OSError(errno.EIO, "the temporary file is not what was written")
+
+
 def hash_of(descriptor: int, limit: int) -> str | None:
     """The SHA-256 of a file, read from its beginning; None for one of more than `limit` bytes, of which no more is read."""
     if os.fstat(descriptor).st_size > limit:

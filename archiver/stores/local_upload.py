@@ -8,6 +8,7 @@ files that end within the same moment are taken through their last steps togethe
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +28,7 @@ from archiver.stores.local_disk import (
     NotRegular,
     Part,
     Pieces,
+    copied,
     hash_of,
     open_regular,
     sync_folder,
@@ -186,7 +188,12 @@ class Ending:
         def link(target: int) -> None:
             if self._guard is not None:
                 self._guard()
-            os.link(file.name, name, src_dir_fd=file.folder, dst_dir_fd=target, follow_symlinks=False)
+            try:
+                os.link(file.name, name, src_dir_fd=file.folder, dst_dir_fd=target, follow_symlinks=False)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                self._link_a_copy(file, name, target)  # quarantine/ may be a disk of its own
 
         try:
             if folder == self._upload.folder and folders.leads_to(folder, file.folder):
@@ -200,6 +207,15 @@ class Ending:
         # The link is not durable until its folder is, nor that one until the folder above it.
         self.folders = folders.unsynced(folder)
         self.saved = Saved(self._key, file.length, file.sha256.hexdigest())
+
+    def _link_a_copy(self, file: Part, name: str, target: int) -> None:
+        copy = copied(file, target)
+        try:
+            if self._guard is not None:
+                self._guard()
+            os.link(f"/proc/self/fd/{copy}", name, dst_dir_fd=target)
+        finally:
+            os.close(copy)
 
     def compare(self) -> Saved:
         """Hold the file against what has its key. Raises KeyConflict."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from archiver.buffers import Buffers
-from archiver.errors import StoreError, StoreUnavailable
+from archiver.errors import KeyConflict, StoreError, StoreUnavailable
 from archiver.stores import local_upload
 from archiver.stores.local import LocalStore
 from archiver.stores.local_disk import BLOCK
@@ -179,6 +180,33 @@ async def test_a_read_only_file_system_says_so(small_disk: Path) -> None:
         remount(small_disk, "rw")
     assert caught.value.facts["error"] == "EROFS"
     assert "read-only" in caught.value.hint
+
+
+async def test_a_quarantine_on_a_disk_of_its_own_takes_what_is_kept_there(tmp_path: Path) -> None:
+    """A file cannot be linked from one file system to another: each one for quarantine/ stopped the whole store."""
+    guarded: list[bool] = []
+    store = LocalStore(tmp_path, Buffers(2**26))
+    aside = "quarantine/s1/3-a.wav"
+    with disk(tmp_path / "quarantine", "4m"):
+        for data in (b"refused" * 300_000, b"refused" * 300_000, b"other"):
+            async with store.upload(KEY, part=PART) as upload:
+                await upload.write(data)
+                if data == b"other":
+                    with pytest.raises(KeyConflict):
+                        await upload.save(aside)
+                else:
+                    saved = await upload.save(aside, guard=lambda: guarded.append((tmp_path / aside).exists()))
+                    assert (saved.bytes, saved.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+        assert guarded[:2] == [False, False]
+        assert (tmp_path / aside).read_bytes() == b"refused" * 300_000
+        assert files(tmp_path) == [tmp_path / aside]
+
+        async with store.upload(KEY, part=PART) as upload:
+            await upload.write(bytes(3_000_000))
+            with pytest.raises(StoreUnavailable) as caught:
+                await upload.save("quarantine/s1/4-a.wav")
+        assert caught.value.facts["error"] == "ENOSPC"
+        assert files(tmp_path) == [tmp_path / aside]
 
 
 async def test_a_name_too_long_is_not_blamed_on_the_store(tmp_path: Path) -> None:
