@@ -44,6 +44,10 @@ COMMANDS = {
 """Every command and its short help, so that `--help` imports none of them; a test holds both together."""
 
 
+MAX_FILES = 65_536
+"""Far more than the most sessions at once need."""
+
+
 class Incomplete(click.exceptions.Exit):
     """Finished, but something is incomplete."""
 
@@ -96,6 +100,7 @@ def run() -> NoReturn:
     # A crash would leave every secret, and recordings, in a file. The process stays open to its own account's debuggers
     # (PR_SET_DUMPABLE): a hung worker must be looked into without root, and that account can read the secrets' files anyway.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _allow_files()
     _open_standard_streams()
     try:
         code = cli.main(prog_name="archiver", standalone_mode=False)
@@ -118,6 +123,16 @@ def run() -> NoReturn:
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  # the last catch of all
         sys.exit(_explain(error))
+
+
+def _allow_files() -> None:
+    """As many open files and connections as the system lets this process have: each large recording on its way takes three, and
+    the soft limit is 1,024 for the sake of programs that use select().
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _open_standard_streams() -> None:

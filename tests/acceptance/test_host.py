@@ -26,6 +26,17 @@ async def test_a_crash_leaves_no_core(blank: Program) -> None:
     assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE), limits
 
 
+async def test_the_soft_limit_of_open_files_is_none(blank: Program) -> None:
+    """A large recording on its way takes three: a thousand of them came to the limit that most shells set."""
+    blank.command = ("bash", "-c", 'ulimit -S -n 256; exec "$@"', "bash", *blank.command)
+    simulator = await blank.start("simulate", "--port", "0")
+    await simulator.printed("ready")
+    limits = Path(f"/proc/{simulator.process.pid}/limits").read_text()  # noqa: ASYNC240
+    found = re.search(r"^Max open files +(\d+) +(\d+) ", limits, re.MULTILINE)
+    assert found, limits
+    assert int(found[1]) == min(int(found[2]), 65_536) > 256
+
+
 async def test_doctor_names_secret_files_that_others_can_read(
     archiver: Program, data: dict[str, Any], simulator: Simulator
 ) -> None:
