@@ -40,13 +40,16 @@ def find_file(environment: Mapping[str, str]) -> Path | None:
 
 
 def _refuse_a_strangers(file: Path) -> None:
-    """A file that happens to lie where a command runs, such as in /tmp, decides where secrets and recordings go."""
-    owner, folder = file.stat().st_uid, file.absolute().parent
-    if owner not in (0, os.geteuid()) and folder.stat().st_mode & stat.S_IWOTH:
-        raise ConfigError(
-            f"{folder / file.name} belongs to uid {owner}, and everybody may write to {folder}",
-            hint="name it with --config if it is meant, or run archiver elsewhere",
-        )
+    """A file that happens to lie where a command runs, such as in /tmp, decides where secrets and recordings go. So does a link:
+    whose it is may have it lead to one of ours, until a moment later.
+    """
+    folder = file.absolute().parent
+    for owner in (file.lstat().st_uid, file.stat().st_uid):
+        if owner not in (0, os.geteuid()) and folder.stat().st_mode & stat.S_IWOTH:
+            raise ConfigError(
+                f"{folder / file.name} belongs to uid {owner}, and everybody may write to {folder}",
+                hint="name it with --config if it is meant, or run archiver elsewhere",
+            )
 
 
 def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:

@@ -92,6 +92,12 @@ async def test_a_strangers_configuration_in_a_folder_of_everybody_is_not_taken(b
     os.chown(found, STRANGER, STRANGER)
     (await blank("status")).refused(2, f"{found} belongs to uid {STRANGER}", "--config")
     assert "unknown key mine" in (await blank("--config", "archiver.toml", "status")).stderr
+    os.chown(found, 0, 0)
+    found.rename(blank.folder / "ours.toml")
+    found.symlink_to("ours.toml")
+    assert "unknown key mine" in (await blank("status")).stderr
+    os.chown(found, STRANGER, STRANGER, follow_symlinks=False)
+    (await blank("status")).refused(2, f"{found} belongs to uid {STRANGER}", "--config")
     blank.folder.chmod(0o755)
     assert "unknown key mine" in (await blank("status")).stderr
 
