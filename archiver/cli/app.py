@@ -95,7 +95,7 @@ def cli(ctx: click.Context, config: Path | None, log_level: str | None) -> None:
 
 def run() -> NoReturn:
     """Run the command line and exit with its code."""
-    from archiver.errors import ArchiverError
+    from archiver.errors import ArchiverError, ConfigError
 
     # A crash would leave every secret, and recordings, in a file. The process stays open to its own account's debuggers
     # (PR_SET_DUMPABLE): a hung worker must be looked into without root, and that account can read the secrets' files anyway.
@@ -115,7 +115,8 @@ def run() -> NoReturn:
     except ArchiverError as error:
         from archiver.cli.output import tell_error
 
-        tell_error(error.message, error.hint)
+        # Several mistakes of a configuration are told in a line each.
+        tell_error(error.message, error.hint, keep="\n" if isinstance(error, ConfigError) else "")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing more to say, and nobody to say it to.

@@ -59,13 +59,11 @@ def printable(value: object, *, keep: str = "") -> str:
     return harmless(redact(str(value)), keep=keep)
 
 
-LINE_BREAK = "\n"
-"""Several mistakes of a configuration are told in a line each."""
-
-
-def tell_error(message: str, hint: str) -> None:
-    """To standard error: what is wrong, and what to do. A message may quote rows that other systems wrote."""
-    click.echo(f"error: {printable(message, keep=LINE_BREAK)}", err=True)
+def tell_error(message: str, hint: str, *, keep: str = "") -> None:
+    """To standard error: what is wrong, and what to do. A message may quote rows that other systems wrote: `keep` is for those
+    that cannot.
+    """
+    click.echo(f"error: {printable(message, keep=keep)}", err=True)
     if hint:
         click.echo(f"  next: {printable(hint)}", err=True)
 

@@ -120,6 +120,13 @@ async def test_show_refuses_an_unknown_and_an_ambiguous_id(archiver: Program, sq
     assert (await archiver("show", "s2", "--bot", "stranger", "--json")).document["bot"] == "stranger"
 
 
+async def test_a_row_of_others_forges_no_line_of_an_error(archiver: Program, sql: Any) -> None:
+    await sql.execute("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 's1'), (E'b\nerror: forged', 's1')")
+    result = await archiver("show", "s1")
+    result.refused(2, r"b\nerror: forged/recording, bot/recording", "--kind")
+    assert len(result.stderr.splitlines()) == 2
+
+
 async def test_cancel_and_retry_keep_who_and_why(archiver: Program, simulator: Simulator) -> None:
     await archiver("enqueue", "a", "b", "c")
     (await archiver("cancel", "--reason", "x")).refused(2, "no session named", "--all")
