@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -110,7 +111,7 @@ class Folders:
                     path = f"{folder}/{name}".lstrip("/")
                     kind = stat.S_IFMT(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode)
                     if kind == stat.S_IFLNK:
-                        found.append(Advice(f"{self.root}/{path} is a symbolic link, which is not followed", LINK_HINT))
+                        found.append(_advice_on_link(f"{self.root}/{path}"))
                     elif kind == stat.S_IFDIR and not folder:
                         folders.append(path)
                     if len(found) == MAX_ADVICE or looked_at == MAX_LOOKED_AT:
@@ -168,6 +169,17 @@ def _open_root(root: str) -> int:
     except NotADirectoryError:
         # Not ENOTDIR: that is what is said of one key's folder.
         raise OSError(errno.ENODEV, "the folder of storage.url is no folder") from None
+
+
+def _advice_on_link(path: str) -> Advice:
+    if not os.path.isdir(path):
+        return Advice(f"{path} is a symbolic link, which is not followed", LINK_HINT)
+    link, there = shlex.quote(path), shlex.quote(os.path.realpath(path))
+    mount = f"rm {link} && mkdir {link} && mount --bind {there} {link}"
+    return Advice(
+        f"{path} is a symbolic link, which is not followed: nothing below it is read, nothing can be kept there",
+        f"if you made it, mount the folder there, as root, and in /etc/fstab: {mount}",
+    )
 
 
 def _enter(above: int, name: str, path: str) -> int:
