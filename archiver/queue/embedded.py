@@ -115,7 +115,7 @@ class _User:
                     with folder.opened("start.lock") as start:
                         self._wait_for(start, fcntl.LOCK_EX, START_SECONDS + 15, "another command is still starting the server")
                         port = self._join_or_start(folder, pginstall)
-                    password = folder.read("password").strip()
+                    password = folder.password()
             except (OSError, Problem) as error:
                 raise self._unavailable(**describe(error, self._path)) from error
         remember_secret(password)

@@ -141,7 +141,7 @@ class Folder:
 
     def _no_plain_file(self, name: str) -> Problem:
         message = f"{self.path / name} is no plain file with one name"
-        return Problem(message, "somebody has put a link, pipe or folder there: look at it, then remove it")
+        return Problem(message, "a link, pipe or folder is there: if it is yours, put the file itself there, else remove it")
 
     def _foreign(self, name: str, uid: int, expected: int) -> Problem:
         message = f"{self.path / name} belongs to uid {uid}, not to uid {expected}"
@@ -160,6 +160,13 @@ class Folder:
         fd = self._checked(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(fd, encoding="utf-8") as file:
             return file.read()
+
+    def password(self) -> str:
+        try:
+            return self.read("password").strip()
+        except FileNotFoundError:
+            hint = f"put it back, with mode 0600: the one in {self.path}/pg_service.conf is the same"
+            raise Problem(f"{self.path}/password is missing", hint) from None
 
     def write(self, name: str, text: str) -> None:
         """Replace a file, all or nothing, durably."""
@@ -366,7 +373,7 @@ class _Keeper:
                 break
         else:
             raise Problem("there is no free port on 127.0.0.1")
-        password = self._folder.read("password").strip().partition("\n")[0]  # no line of it may say where to connect
+        password = self._folder.password().partition("\n")[0]  # no line of it may say where to connect
         login = f"dbname=archiver\nuser=archiver\npassword={password}"
         self._folder.write("pg_service.conf", f"[archiver]\nhost=127.0.0.1\nport={port}\n{login}\n")
         return port

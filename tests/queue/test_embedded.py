@@ -474,6 +474,17 @@ async def test_nothing_is_opened_through_a_link(path: Path, tmp_path: Path) -> N
         assert await ask(dsn, "select 1") == 1
 
 
+async def test_a_password_that_is_gone_is_told_where_it_still_stands(path: Path) -> None:
+    async with embedded_postgres(path):
+        pass
+    password = (path / "password").read_text()
+    (path / "password").unlink()
+    error = await refusal(path)
+    assert f"{path}/password is missing" in str(error)
+    assert f"{path}/pg_service.conf" in error.hint
+    assert f"password={password}\n" in (path / "pg_service.conf").read_text()
+
+
 @as_root
 async def test_as_root_nothing_of_somebody_else_is_used(path: Path) -> None:
     """Nor given to the owner of the folder: root's own file in its place may be one that was moved there."""
