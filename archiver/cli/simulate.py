@@ -66,6 +66,21 @@ def command(
     --history, or of what is POSTed to /_simulator/history, and knows their recordings. GET /_simulator/report counts what it was
     asked. Its credentials are worth nothing.
 
+    \b
+    To archive from it, with the defaults below:
+      [[bots]]
+      name = "simulated"
+      host = "http://127.0.0.1:8770"
+      bot_id = "st-simulated"
+      client_id = "cs-simulated"
+      client_secret = "simulated-secret-of-no-worth-0123456789"
+      media_hosts = ["127.0.0.1"]
+
+    \b
+    A history of a hundred calls, made up, and one of sessions:
+      {"made": {"from": "2026-03-01T00:00:00Z", "to": "2026-03-08T00:00:00Z", "calls": 100}}
+      [{"session_id": "s1"}, {"session_id": "s2", "answers": [{"status": "media_unavailable"}]}]
+
     Exit codes: 130, 143 stopped by a signal; 2 usage.
     """
     from pydantic import ValidationError

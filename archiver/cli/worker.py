@@ -34,7 +34,7 @@ def command(ctx: click.Context, drain: bool, max_wait: timedelta | None) -> None
     hands back at once.
 
     Exit codes: 0 drained and complete; 1 fatal; 2 configuration; 3 drained, but sessions failed meanwhile or had to be left
-    pending (a held or paused bot, an unknown one, --max-wait); 130, 143 stopped by a signal.
+    pending (a held or paused bot, an unknown one, what falls due after --max-wait); 130, 143 stopped by a signal.
     """
     if max_wait is not None and not drain:
         raise click.UsageError("--max-wait goes with --drain")
