@@ -83,7 +83,9 @@ def check_secret_files(settings: Settings) -> list[Finding]:
             continue
         name = shlex.quote(str(file))
         if fixed:
-            mend = "where it is mounted, give it mode 0400 and our uid (Compose: `mode`, `uid`; Kubernetes: `defaultMode`)"
+            # Compose mounts the host's file as it is, and ignores `uid` and `mode`; Kubernetes gives it to root and the group.
+            compose, kubernetes = f"chown {os.geteuid()} and chmod 400 it there", "`defaultMode: 0400` with the pod's `fsGroup`"
+            mend = f"where it is mounted from: in Compose, {compose}; in Kubernetes, {kubernetes}"
         elif os.geteuid() in (0, seen.st_uid):
             mend = f"chmod 600 {name}"
         else:
