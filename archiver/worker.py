@@ -669,8 +669,11 @@ class Worker:
             except StoreUnavailable as error:
                 log.warning("sweep_failed", **facts_of(error))
                 return
-            except StoreError:
-                found = False  # not a key, so nothing can lie there: a row that others wrote, of a kind that we don't know
+            except StoreError as error:
+                found = False
+                # Else it is not a key, so nothing can lie there: a row that others wrote, of a kind that we don't know.
+                if "error" in error.facts:
+                    log.warning("upload_left_behind", session=left["session_id"], bot=left["bot"], **facts_of(error))
             await self._queue.leftover_gone(left["queue_id"], left["epoch"])
             if found:
                 log.info("leftover_swept", session=left["session_id"], bot=left["bot"], from_worker=left["worker_id"])

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -165,6 +166,21 @@ async def test_what_a_killed_worker_left_is_taken_over_and_swept(plant: Plant, l
     await plant.assert_accounted_for()
 
 
+async def test_a_leftover_behind_a_link_is_told_of(plant: Plant, logged: Logged, tmp_path: Path) -> None:
+    await plant.rows("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 's-1')")
+    (row,) = await plant.rows("SELECT id FROM archive_queue")
+    await plant.rows("INSERT INTO archive_leftovers (queue_id, worker_id, epoch) VALUES ($1, 99, 1)", row["id"])
+    (tmp_path / "elsewhere").mkdir()
+    plant.root.mkdir(exist_ok=True)
+    (plant.root / "bot=bot").symlink_to(tmp_path / "elsewhere")
+    async with plant.shift() as shift:
+        await plant.eventually("SELECT 1 WHERE NOT EXISTS (SELECT FROM archive_leftovers)")
+        await shift.stopped()
+    (told,) = logged.named("upload_left_behind")
+    assert (told["session"], told["error"]) == ("s-1", "ELOOP")
+    assert "bot=bot is a symbolic link" in told["message"]
+
+
 async def test_a_leftover_of_a_row_that_can_have_no_key_is_forgotten(plant: Plant, logged: Logged) -> None:
     """A row that others wrote, of a kind that climbs, once held by a worker that died: it must not take the others down."""
     await plant.rows("INSERT INTO archive_queue (bot, session_id, kind) VALUES ('bot', 's-1', '../../../../etc')")
@@ -175,4 +191,4 @@ async def test_a_leftover_of_a_row_that_can_have_no_key_is_forgotten(plant: Plan
         await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'failed'")
         await shift.stopped()
     assert part_name(row["id"], 99, 1) == f".session-{row['id']}.worker-99.epoch-1.part"
-    assert logged.named("leftover_swept") == []
+    assert logged.named("leftover_swept") == logged.named("upload_left_behind") == []
