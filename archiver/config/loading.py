@@ -8,6 +8,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,11 +33,22 @@ def find_file(environment: Mapping[str, str]) -> Path | None:
     named = environment.get("ARCHIVER_CONFIG")
     if named:
         return Path(named)
-    for candidate in (Path(FILE_NAME), platformdirs.user_config_path("archiver") / FILE_NAME):
+    candidates = [Path(FILE_NAME)]
+    with suppress(RuntimeError):  # a number that has no name here, as in some containers, and so no home
+        candidates.append(platformdirs.user_config_path("archiver") / FILE_NAME)
+    for candidate in candidates:
         if candidate.is_file():
             _refuse_a_strangers(candidate)
             return candidate
     return None
+
+
+def _data_folder() -> Path:
+    try:
+        return platformdirs.user_data_path("archiver")
+    except RuntimeError:
+        hint = "set database.url, or name a configuration that does with --config"
+        raise ConfigError("database.url is not set, and this account has no home folder to keep one in", hint=hint) from None
 
 
 def _refuse_a_strangers(file: Path) -> None:
@@ -66,8 +78,8 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
     source = str(path) if path is not None else ("environment" if came_from else "defaults")
     data.setdefault("database", {})
     data.setdefault("storage", {})
-    if isinstance(data["database"], dict):
-        data["database"].setdefault("url", f"embedded:{platformdirs.user_data_path('archiver') / 'postgres'}")
+    if isinstance(data["database"], dict) and "url" not in data["database"]:
+        data["database"]["url"] = f"embedded:{_data_folder() / 'postgres'}"
     if isinstance(data["storage"], dict):
         data["storage"].setdefault("url", (Path.cwd() / "archive").as_uri())
     _anchor(data, Path.cwd())

@@ -213,7 +213,7 @@ class _User:
             with contextlib.suppress(OSError, Problem), Folder(self._path) as folder, folder.opened("log") as log:
                 text = os.pread(log, 4000, max(self._log_from, os.fstat(log).st_size - 4000))
                 tail = text.decode(errors="replace").splitlines()[-15:]
-        why = next((line for line in tail if "FATAL:" in line or "error:" in line), "")
+        why = next((line for line in tail if "FATAL:" in line or "error:" in line or "could not" in line), "")
         message = f"{message}: {why}" if why else message
         hint = hint or (f"see {self._path}/log" if tail else "choose another folder")
         hint += ", or set database.url to a Postgres server"

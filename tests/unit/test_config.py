@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
+import shutil
 import tomllib
 import traceback
 from collections.abc import Callable, Iterator
@@ -127,6 +130,21 @@ def test_without_any_configuration_there_is_an_embedded_database_and_a_local_arc
     assert settings.database.embedded_path is not None
     assert settings.storage.folder == tmp_path / "archive"
     assert settings.bots == ()
+
+
+def test_an_account_without_a_home_has_to_say_where_the_database_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = {entry.pw_uid for entry in pwd.getpwall()}
+    nameless = next(uid for uid in range(1234, 65000) if uid not in taken)
+    monkeypatch.setattr(os, "getuid", lambda: nameless)
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="no home folder") as caught:
+        load(environment={})
+    assert "database.url" in caught.value.hint
+    assert load(environment={"ARCHIVER_DATABASE__URL": "postgresql://db/archiver"}).source == "environment"
+    shutil.copy(EXAMPLE, "archiver.toml")
+    assert load(environment={}).source == "archiver.toml"
 
 
 def test_history_is_kept_for_ever_or_as_long_as_is_said(loaded: Load) -> None:
