@@ -75,6 +75,9 @@ async def composed_worker(settings: Settings, database: Database, queue: Queue, 
     buffers = Buffers(settings.transfer.max_buffer)
     async with open_store(settings.storage, buffers) as store, bot_access(settings, database) as bots:
         await store.check()
+        if settings.storage.url.startswith("file:"):  # of a bucket `doctor` alone asks that: it takes rights of its own
+            for seen, hint in await store.advice():
+                log.warning("store_advice", message=seen, hint=hint)
         for bot in bots.values():
             # A key that cannot sign is found here, not by every session in turn.
             bot.client.signer.token()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -29,6 +30,20 @@ async def test_a_drain_that_leaves_nothing_is_complete(archiver: Program, simula
     assert await counts(sql) == {"archived": 1, "unavailable": 1}
     assert (await archiver("verify")).code == 0
     assert (await archiver("worker", "--drain")).code == 0
+
+
+async def test_a_worker_says_at_its_start_which_links_it_does_not_follow(archiver: Program) -> None:
+    elsewhere, store = archiver.folder / "elsewhere", archiver.folder / "store"
+    elsewhere.mkdir()
+    store.mkdir(exist_ok=True)
+    (store / "bot=bot").symlink_to(elsewhere)
+
+    result = await archiver("worker", "--drain")
+
+    assert result.code == 0
+    (told,) = (json.loads(line) for line in result.stderr.splitlines() if '"event": "store_advice"' in line)
+    assert told["message"].startswith(f"{store}/bot=bot is a symbolic link, which is not followed")
+    assert f"mount --bind {elsewhere} {store}/bot=bot" in told["hint"]
 
 
 async def test_a_drain_that_saw_a_failure_is_incomplete_and_a_later_one_is_not(archiver: Program, simulator: Simulator) -> None:
