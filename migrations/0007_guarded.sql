@@ -20,9 +20,10 @@ DO $$
 DECLARE
     numbers text := pg_get_serial_sequence('archive_queue', 'id');
     last bigint;
+    given boolean;
 BEGIN
-    EXECUTE format('SELECT last_value FROM %s', numbers) INTO last;
-    IF EXISTS (SELECT FROM archive_queue WHERE id > last) THEN
+    EXECUTE format('SELECT last_value, is_called FROM %s', numbers) INTO last, given;
+    IF EXISTS (SELECT FROM archive_queue WHERE id > last OR (id = last AND NOT given)) THEN
         PERFORM setval(numbers, min(id))
         FROM (SELECT id, lead(id, 1, 9223372036854775807) OVER (ORDER BY id) - id AS room
               FROM (SELECT last AS id UNION SELECT q.id FROM archive_queue q WHERE q.id > last) taken) gaps
@@ -161,17 +162,21 @@ BEGIN
         NEW.run_at := now() + interval '30 days';
     END IF;
     -- Whoever put a session off for longer than that does not keep it from others. Found by its ID alone, lest some plan read all that
-    -- waits; what is found is looked at again once nobody else has it locked.
+    -- waits; what is found is looked at again once nobody else has it locked. What falls due within a day is left to come: a producer
+    -- who brought it forward and never committed would keep it locked, and a drain waits for what falls due so soon.
     SELECT id INTO waiting
     FROM (SELECT id, bot, kind, state, epoch, run_at, detail FROM {archive_queue} WHERE session_id = NEW.session_id OFFSET 0) known
-    WHERE bot = NEW.bot AND kind = NEW.kind AND state = 'pending' AND epoch = 0 AND run_at > NEW.run_at AND detail ? 'run_at_given';
+    WHERE bot = NEW.bot AND kind = NEW.kind AND state = 'pending' AND epoch = 0 AND detail ? 'run_at_given'
+        AND run_at > greatest(NEW.run_at, now() + interval '1 day');
     IF FOUND THEN
         UPDATE {archive_queue} SET run_at = NEW.run_at
-        WHERE id = waiting AND state = 'pending' AND epoch = 0 AND run_at > NEW.run_at;
+        WHERE id = waiting AND state = 'pending' AND epoch = 0 AND run_at > greatest(NEW.run_at, now() + interval '1 day');
         IF FOUND THEN
             INSERT INTO {archive_events} (queue_id, event, epoch, actor, data)
             VALUES (waiting, 'brought_forward', 0, session_user, jsonb_build_object('run_at', NEW.run_at));
-            PERFORM pg_notify('archive_queue', '');
+            IF pg_notification_queue_usage() < 0.5 THEN
+                PERFORM pg_notify('archive_queue', '');
+            END IF;
         END IF;
     END IF;
     RETURN NEW;
@@ -189,14 +194,17 @@ BEGIN
            jsonb_strip_nulls(jsonb_build_object('priority', priority, 'state', state, 'reason', reason,
                                                 'run_at_given', detail -> 'run_at_given'))
     FROM fresh ORDER BY id;
-    IF FOUND THEN
+    -- Whoever may log in can fill the server's queue of notifications, and with it full no row could be inserted. Workers look by
+    -- themselves, too.
+    IF FOUND AND pg_notification_queue_usage() < 0.5 THEN
         PERFORM pg_notify('archive_queue', '');
     END IF;
     RETURN NULL;
 END $$
 $enqueued$] LOOP
-    made := replace(made, '{numbers}', pg_get_serial_sequence('archive_queue', 'id'));
+    made := replace(made, '''{numbers}''', quote_literal(pg_get_serial_sequence('archive_queue', 'id')));
     FOREACH name IN ARRAY '{archive_queue,archive_bots,archive_events,archive_short,archive_first_ask}'::text[] LOOP
+        made := replace(made, '''{' || name || '}''', quote_literal(format('%I.%I', current_schema(), name)));
         made := replace(made, '{' || name || '}', format('%I.%I', current_schema(), name));
     END LOOP;
     EXECUTE made;

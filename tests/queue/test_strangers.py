@@ -17,9 +17,11 @@ import asyncpg
 import pytest
 
 from archiver.queue.database import Database, statement, statement_names
+from archiver.queue.embedded import embedded_postgres
 from archiver.queue.migrate import migrate
-from archiver.queue.sessions import NewSession
+from archiver.queue.sessions import NewSession, Queue
 from archiver.session import MAX_METADATA, MAX_USER_ID, State
+from tests.conftest import RETRY
 from tests.queue.conftest import Bench, ids
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python
@@ -36,6 +38,15 @@ LOOT = {
     "archive_enqueued": "INSERT INTO loot (id) VALUES (ROW(1))",
 }
 _numbers = itertools.count()
+
+
+def until_0006(tmp_path: Path) -> Path:
+    """The migrations of the version before these."""
+    before = tmp_path / "before"
+    shutil.copytree(Path(__file__).parents[2] / "migrations", before)
+    for later in sorted(before.iterdir())[6:]:
+        later.unlink()
+    return before
 
 
 @asynccontextmanager
@@ -152,11 +163,8 @@ async def test_all_of_it_holds_for_an_owner_who_can_make_no_roles(empty_database
 
 
 async def test_who_was_granted_the_rows_may_run_the_statements(empty_database_url: str, tmp_path: Path) -> None:
-    shutil.copytree(Path(__file__).parents[2] / "migrations", tmp_path / "before")
-    for later in sorted((tmp_path / "before").iterdir())[6:]:
-        later.unlink()
     async with Database(empty_database_url) as database:
-        await migrate(database, tmp_path / "before")
+        await migrate(database, until_0006(tmp_path))
         async with (
             login(empty_database_url, "SELECT, UPDATE ON archive_queue") as (_, reader),
             login(empty_database_url) as (_, none),
@@ -191,6 +199,25 @@ async def test_a_restore_by_the_owner_keeps_its_numbers(bench: Bench) -> None:
     assert (await bench.row("s-1"))["id"] == 77
 
 
+async def test_one_who_took_the_first_number_before_the_upgrade_hides_no_row(empty_database_url: str, tmp_path: Path) -> None:
+    async with Database(empty_database_url) as database, database.connection() as connection:
+        await migrate(database, until_0006(tmp_path))
+        await connection.execute(
+            "INSERT INTO archive_queue (id, bot, session_id) OVERRIDING SYSTEM VALUE VALUES (1, 'bot', 'mine')"
+        )
+        await migrate(database)
+        assert await connection.execute(INSERT, "s-1") == "INSERT 0 1"
+
+
+async def test_a_schema_may_have_any_name(empty_database_url: str) -> None:
+    async with Database(empty_database_url) as database, database.connection() as connection:
+        await connection.execute('CREATE SCHEMA "Owner\'s own"')
+        await connection.execute(f'ALTER DATABASE {urlsplit(empty_database_url).path[1:]} SET search_path = "Owner\'s own"')
+    async with Database(empty_database_url) as database, database.connection() as connection:
+        await migrate(database)
+        assert await connection.execute(INSERT, "s-1") == "INSERT 0 1"
+
+
 @pytest.mark.parametrize(
     "move",
     [
@@ -207,11 +234,8 @@ async def test_a_producer_cannot_move_the_numbers_to_come(bench: Bench, move: st
 
 
 async def test_the_upgrade_begins_behind_numbers_that_were_taken_and_clamps(empty_database_url: str, tmp_path: Path) -> None:
-    shutil.copytree(Path(__file__).parents[2] / "migrations", tmp_path / "before")
-    for later in sorted((tmp_path / "before").iterdir())[6:]:
-        later.unlink()
     async with Database(empty_database_url) as database, database.connection() as connection:
-        await migrate(database, tmp_path / "before")
+        await migrate(database, until_0006(tmp_path))
         await connection.execute(
             "INSERT INTO archive_queue (id, bot, session_id, run_at) OVERRIDING SYSTEM VALUE SELECT n, 'bot', 'mine-' || n, "
             "'12000-01-01' FROM unnest('{2,3,4,9,4611686018427387904,9223372036854775807}'::bigint[]) n"
@@ -315,13 +339,67 @@ async def test_no_other_session_is_brought_forward(bench: Bench) -> None:
 async def test_two_that_bring_it_forward_at_once_leave_it_at_the_earlier_time(bench: Bench) -> None:
     await bench.add("s-1", run_at=datetime(9000, 1, 1, tzinfo=UTC))
     async with login(bench.database.dsn, "INSERT ON archive_queue") as (_, producer):
-        tomorrow = """INSERT INTO archive_queue (bot, session_id, run_at) VALUES ('bot', 's-1', now() + interval '1 day')
-                      ON CONFLICT DO NOTHING"""
-        async with bench.locked(tomorrow):
+        later = """INSERT INTO archive_queue (bot, session_id, run_at) VALUES ('bot', 's-1', now() + interval '2 days')
+                   ON CONFLICT DO NOTHING"""
+        async with bench.locked(later):
             at_once = asyncio.create_task(producer.execute(INSERT, "s-1"))
             await bench.blocked()
         await at_once
     assert ids(await bench.claim(await bench.worker())) == ["s-1"]
+
+
+async def test_what_falls_due_within_a_day_no_producer_keeps_from_the_workers(bench: Bench) -> None:
+    """Who brings a session forward has it locked until the end of their transaction, which need not come."""
+    await bench.add("s-1", run_at=datetime(9000, 1, 1, tzinfo=UTC))
+    await bench.add("s-1")
+    await bench.add("s-2", run_at=datetime(9000, 1, 1, tzinfo=UTC))
+    await bench.add("s-2", run_at=datetime.now(UTC) + timedelta(hours=20))
+    before = await bench.fetch("SELECT * FROM archive_queue ORDER BY id")
+    earlier = "INSERT INTO archive_queue (bot, session_id, run_at) VALUES ('bot', $1, '1970-01-01') ON CONFLICT DO NOTHING"
+    async with bench.locked(earlier, "s-1"), bench.locked(earlier, "s-2"):
+        assert ids(await bench.claim(await bench.worker())) == ["s-1"]
+    assert (await bench.row("s-2")) == before[1]
+    assert await bench.history("s-2") == ["enqueued", "brought_forward"]
+
+
+# --- what any login may fill or hold
+
+
+async def forever(connection: Any, query: str) -> None:
+    while True:
+        await connection.execute(query)
+
+
+async def flood(url: str) -> None:
+    """Notify until there is no more room for it."""
+    async with login(url) as (_, stranger):
+        notify = "SELECT pg_notify('anything', n || repeat('x', 7000)) FROM generate_series(1, 5) n"
+        with pytest.raises(asyncpg.ProgramLimitExceededError, match="too many notifications"):
+            await asyncio.wait_for(forever(stranger, notify), 60)
+
+
+@pytest.mark.once
+async def test_nobody_keeps_rows_out_by_filling_the_queue_of_notifications(tmp_path: Path) -> None:
+    """Whoever listens and never ends a transaction keeps the server from forgetting any notification."""
+    async with embedded_postgres(tmp_path / "pg"):
+        pass
+    with (tmp_path / "pg" / "data" / "postgresql.conf").open("a") as settings:
+        settings.write("max_notify_queue_pages = 64\n")
+    async with embedded_postgres(tmp_path / "pg") as url, Database(url) as database:
+        await migrate(database)
+        queue = Queue(database, RETRY)
+        async with login(url) as (_, stranger), login(url, "INSERT ON archive_queue") as (_, producer):
+            for step in ("LISTEN anything", "BEGIN", "SELECT 1"):
+                await stranger.execute(step)
+            await flood(url)
+            await producer.execute(INSERT, "s-1")
+            await producer.execute("INSERT INTO archive_queue (bot, session_id, run_at) VALUES ('bot', 's-2', '9000-01-01')")
+            await producer.execute(INSERT, "s-2")
+            await producer.execute("INSERT INTO archive_queue (bot, session_id, run_at) VALUES ('bot', 's-3', '9000-01-01')")
+            assert await queue.enqueue([NewSession("bot", "s-3"), NewSession("bot", "s-4")], actor="me") == (1, 0)
+            assert await queue.cancel(ids=["s-1"], reason="no", actor="me") == ["s-1"]
+            assert await queue.retry(ids=["s-1"], states=[State.CANCELLED], actor="me") == ["s-1"]
+            await queue.resume(None, actor="me")
 
 
 # --- values of megabytes

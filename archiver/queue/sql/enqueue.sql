@@ -42,6 +42,6 @@ WITH given AS MATERIALIZED (
     UNION ALL
     SELECT id, 'brought_forward', epoch, $9, jsonb_build_object('run_at', run_at) FROM changed WHERE put_off
 ), woken AS (
-    SELECT pg_notify('archive_queue', '') WHERE EXISTS (SELECT FROM changed WHERE put_off)
+    SELECT pg_notify('archive_queue', '') WHERE EXISTS (SELECT FROM changed WHERE put_off) AND pg_notification_queue_usage() < 0.5
 )
 SELECT (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM changed WHERE higher) AS raised, (SELECT count(*) FROM woken) AS woken

@@ -14,7 +14,7 @@ WITH named AS MATERIALIZED (
     WHERE n.paused_at IS NOT NULL OR EXISTS (SELECT FROM released r WHERE r.bot = n.name)
     ORDER BY n.name
 ), woken AS (
-    SELECT pg_notify('archive_queue', '')
+    SELECT pg_notify('archive_queue', '') WHERE pg_notification_queue_usage() < 0.5
 )
 SELECT n.name, (SELECT count(*) FROM released r WHERE r.bot = n.name) AS holds FROM named n LEFT JOIN woken ON true
 ORDER BY n.name

@@ -16,6 +16,6 @@ WITH chosen AS MATERIALIZED (
     INSERT INTO archive_events (queue_id, event, epoch, actor, data)
     SELECT id, 'retried', epoch, $3, jsonb_strip_nulls(jsonb_build_object('was', state, 'reason', reason)) FROM revived
 ), woken AS (
-    SELECT pg_notify('archive_queue', '') WHERE EXISTS (SELECT FROM revived)
+    SELECT pg_notify('archive_queue', '') WHERE EXISTS (SELECT FROM revived) AND pg_notification_queue_usage() < 0.5
 )
 SELECT r.session_id FROM revived r LEFT JOIN woken ON true ORDER BY r.id
