@@ -30,6 +30,12 @@ ALONE_SECONDS = 1.0
 DEADLOCK_TRIES = 3
 """How often a statement is run that lost a deadlock: with plain SQL of others that is possible, and it was undone whole."""
 
+_STEP = re.compile(r'[\[\]{}]|"(?:[^"\\]|\\.)*"?')
+"""What changes the level in JSON, and strings, in which nothing does."""
+
+_LONG_NUMBER = re.compile(r"(?<![0-9])[0-9]{309}")
+"""Digits of which no float can be made; of some more no integer, either."""
+
 WAKE_CHANNEL = "archive_queue"
 
 WAKE_SECONDS = 1.0
@@ -131,30 +137,44 @@ def _to_json(value: Any) -> str:
     return text if plain else json.dumps(_storable(value))
 
 
-_JSON_DEPTH = re.compile(r"\"(?:[^\"\\]|\\.)*\"?|[\[{]|[\]}]", re.DOTALL)
-
-
 def _from_json(text: str) -> Any:
-    """What Postgres holds, which nests deeper than Python reads: of that, without what lies too deep."""
-    try:
+    """JSON as Postgres gives it. A producer's may be nested deeper than Python reads, and have numbers longer than it takes: what
+    is too deep is cut off, and such numbers become text.
+    """
+    if text.count("[") + text.count("{") > 2 * MAX_DEPTH:
+        text = _cut_to_depth(text)
+    if len(text) < 309 or _LONG_NUMBER.search(text) is None:
         return json.loads(text)
-    except RecursionError:
-        return json.loads(_shallow(text))
+    return json.loads(text, parse_int=_integer, parse_float=_float)
 
 
-def _shallow(text: str) -> str:
-    made: list[str] = []
-    depth = last = 0
-    for found in _JSON_DEPTH.finditer(text):
-        if found[0] in ("[", "{"):
-            if depth == MAX_DEPTH:
-                made += (text[last : found.start()], json.dumps(TOO_DEEP))
+def _cut_to_depth(text: str) -> str:
+    """What lies deeper than anything of ours, which is MAX_DEPTH deep in some document, becomes a text."""
+    kept: list[str] = []
+    depth, since = 0, 0
+    for match in _STEP.finditer(text):
+        if match[0] in ("[", "{"):
+            if depth == 2 * MAX_DEPTH:
+                kept.append(text[since : match.start()])
             depth += 1
-        elif found[0] in ("]", "}"):
+        elif match[0] in ("]", "}"):
             depth -= 1
-            if depth == MAX_DEPTH:
-                last = found.end()
-    return "".join(made) + text[last:]
+            if depth == 2 * MAX_DEPTH:
+                kept.append(json.dumps(TOO_DEEP))
+                since = match.end()
+    return "".join(kept) + text[since:]
+
+
+def _integer(digits: str) -> int | str:
+    try:
+        return int(digits)
+    except ValueError:  # Python's own limit, against conversions that take long
+        return digits
+
+
+def _float(digits: str) -> float | str:
+    number = float(digits)
+    return number if math.isfinite(number) else digits
 
 
 async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:

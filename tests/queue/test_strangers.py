@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -437,6 +438,29 @@ async def test_what_the_program_allows_the_database_takes(bench: Bench) -> None:
     await bench.add("s-2", user_id="ä" * (MAX_USER_ID + 1))
     await bench.add("s-3", metadata={"a": "m" * (MAX_METADATA - frame + 1)})
     assert [(await bench.row(one))["state"] for one in ("s-1", "s-2", "s-3")] == ["pending", "failed", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("repeat('[', 5000) || repeat(']', 5000)", '"(nested too deep)"'),
+        ("""repeat('{"c": ', 5000) || '1' || repeat('}', 5000)""", '"(nested too deep)"'),
+        ("repeat('[', 90) || repeat(']', 90)", "[" * 90 + "]" * 90),
+        ("repeat('9', 60000)", f'"{"9" * 60000}"'),
+        ("'-' || repeat('9', 400) || '.5'", f'"-{"9" * 400}.5"'),
+        ("'-' || repeat('9', 400)", f"-{'9' * 400}"),
+    ],
+)
+async def test_whatever_a_producer_says_of_a_session_can_be_shown(bench: Bench, value: str, shown: str) -> None:
+    async with login(bench.database.dsn, f"INSERT ({COLUMNS}) ON archive_queue") as (_, producer):
+        await producer.execute(
+            f"""INSERT INTO archive_queue (bot, session_id, metadata)
+                VALUES ('bot', 's-1', ('{{"a": ' || {value} || ', "b": "]\\"["}}')::jsonb)"""
+        )
+    (row,) = await bench.database.rows("show", "s-1", None, None)
+    told = row["session"]["metadata"]
+    assert told["b"] == ']"['
+    assert shown in json.dumps(told["a"], allow_nan=False)
 
 
 async def test_names_of_megabytes_abort_no_batch(bench: Bench) -> None:
