@@ -17,9 +17,12 @@ import asyncpg
 
 from archiver.config import DatabaseSettings
 from archiver.errors import ConfigError, DatabaseError, DatabaseUnreachable, NotMigrated
+from archiver.observe.logs import logger
 from archiver.queue.embedded import embedded_postgres
 from archiver.queue.tls import Endpoint, endpoint_of, tls_refused
 from archiver.redact import MAX_DEPTH, TOO_DEEP
+
+log = logger(__name__)
 
 STATEMENT_TIMEOUT = 30.0
 """Seconds that any wait for the database may last; no statement of ours needs a tenth of it."""
@@ -40,6 +43,14 @@ WAKE_CHANNEL = "archive_queue"
 
 WAKE_SECONDS = 1.0
 """A listener is woken so often at most: many producers may insert a row at a time, and whoever may log in may notify."""
+
+_STRANGER = """
+    SELECT a.usename AS role, l.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.database = a.datid AND a.datname = current_database()
+      AND (l.classid::bigint << 32) + l.objid::bigint = hashtextextended($1, 0)
+      AND NOT has_table_privilege(a.usesysid, to_regclass('archive_queue'), 'UPDATE')
+    LIMIT 1"""
+"""Who holds the lock named $1 and may not write the queue, so is none of ours."""
 
 _UNREACHABLE = (
     OSError,
@@ -339,7 +350,8 @@ class Database:
     async def alone(self, what: str, *, on_wait: Callable[[], None]) -> AsyncIterator[None]:
         """No other process is within `alone` of the same name meanwhile; `on_wait` is called once if one is, which is waited for.
 
-        If the connection breaks others may enter: what is done here has to bear that.
+        If the connection breaks others may enter: what is done here has to bear that. So nobody is waited for who has no business
+        with such a lock: whoever may log in can take it, and need never give it back.
         """
         _, connection = await self._connect_apart()
         try:
@@ -353,6 +365,10 @@ class Database:
                 with translated():
                     if await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", f"archiver {what}"):
                         break
+                    stranger = await connection.fetchrow(_STRANGER, f"archiver {what}")
+                if stranger is not None:
+                    log.warning("lock_of_a_stranger", lock=what, **stranger, hint="look at what it is, and end its connection")
+                    break
                 if not told:
                     on_wait()
                     told = True

@@ -403,6 +403,30 @@ async def test_nobody_keeps_rows_out_by_filling_the_queue_of_notifications(tmp_p
             await queue.resume(None, actor="me")
 
 
+async def test_nobody_is_waited_for_who_is_none_of_ours(bench: Bench) -> None:
+    """Whoever may log in can take any advisory lock."""
+    take = "SELECT pg_advisory_lock{}(hashtextextended('archiver nightly bot', 0))"
+    ours, theirs = bench.database, "SELECT, UPDATE ON archive_queue"
+    for how in ("", "_shared"):
+        async with login(ours.dsn) as (_, stranger), asyncio.timeout(20):
+            await stranger.execute(take.format(how))
+            async with ours.alone("nightly bot", on_wait=lambda: pytest.fail("waits")):
+                pass
+    waits = asyncio.Event()
+    async with login(ours.dsn, theirs) as (_, worker), login(ours.dsn) as (_, stranger), asyncio.timeout(20):
+        await stranger.execute(take.format("").replace("nightly", "another"))
+        await worker.execute(take.format(""))
+
+        async def enter() -> None:
+            async with ours.alone("nightly bot", on_wait=waits.set):
+                pass
+
+        entering = asyncio.create_task(enter())
+        await waits.wait()
+        await worker.execute("SELECT pg_advisory_unlock_all()")
+        await entering
+
+
 # --- values of megabytes
 
 
