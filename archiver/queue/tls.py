@@ -33,7 +33,7 @@ _WAIVER = (
 
 _VERSIONS = {version.name.replace("_", "."): version for version in ssl.TLSVersion if version.name.startswith("TLSv")}
 
-_SERVER = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.%a-z]+)\]|(?P<name>[^:\[\]]*))(:(?P<port>[0-9]{1,5}))?")
+_SERVER = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.%a-z]+)\]|(?P<name>[^:\[\]]*))(:(?P<port>[0-9]{0,5}))?")
 
 _NAME_DIFFERS = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
@@ -160,8 +160,8 @@ def _addresses(listed: list[str], ports: str) -> tuple[list[str], list[int]]:
         match = _SERVER.fullmatch(server)
         if match is None:
             raise ValueError("no host")
-        # A socket's folder stands percent-encoded where a URL has its host.
-        found.append((match["address"] or unquote(match["name"]) or "localhost", match["port"] or other))
+        # A socket's folder stands percent-encoded where a URL has its host, and so does the % before an address's zone.
+        found.append((unquote(match["address"] or match["name"]) or "localhost", match["port"] or other))
     return [host for host, _ in found], [int(port) for _, port in found]
 
 

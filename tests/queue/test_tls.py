@@ -363,6 +363,8 @@ async def test_the_connection_that_listens_is_held_to_the_same(database_url: str
         ("postgresql://LOCALHOST:1/x", {}, "", ["LOCALHOST"], [1]),
         ("postgresql://127.9.9.9/x", {}, "", ["127.9.9.9"], [5432]),
         ("postgresql://u:p@[::1]:1/x", {}, "", ["::1"], [1]),
+        ("postgresql://u:p@[fe80::1%25lo]/x", {}, "verify-full", ["fe80::1%lo"], [5432]),
+        ("postgresql://db:/x", {"PGPORT": "7"}, "verify-full", ["db"], [7]),
         ("postgresql://%2Frun%2Fpg:1/x", {}, "", ["/run/pg"], [1]),
         ("postgresql:///x?host=/run/pg", {}, "", ["/run/pg"], [5432]),
         ("postgresql:///x?host=/run/pg,::1", {}, None, None, None),
