@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from importlib import resources
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import asyncpg
 
@@ -44,13 +44,13 @@ WAKE_CHANNEL = "archive_queue"
 WAKE_SECONDS = 1.0
 """A listener is woken so often at most: many producers may insert a row at a time, and whoever may log in may notify."""
 
-_STRANGER = """
+_HOLDER = """
     SELECT a.usename AS role, l.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.database = a.datid AND a.datname = current_database()
-      AND (l.classid::bigint << 32) + l.objid::bigint = hashtextextended($1, 0)
+      AND (l.classid::bigint << 32) + l.objid::bigint = $1
       AND NOT has_table_privilege(a.usesysid, to_regclass('archive_queue'), 'UPDATE')
     LIMIT 1"""
-"""Who holds the lock named $1 and may not write the queue, so is none of ours."""
+"""Who holds the advisory lock $1 and may not write the queue, so is none of ours."""
 
 _UNREACHABLE = (
     OSError,
@@ -65,6 +65,9 @@ _UNREACHABLE = (
     asyncpg.LockNotAvailableError,
     asyncpg.TransactionRollbackError,
 )
+
+
+AnyConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
 @cache
@@ -197,6 +200,14 @@ async def _leave_as_it_is(connection: asyncpg.Connection[asyncpg.Record]) -> Non
     """No statement of ours changes the session: asking the server to reset it would be a second trip for each of them. An open
     transaction is rolled back all the same.
     """
+
+
+async def held_by_a_stranger(connection: AnyConnection, key: int, what: str) -> bool:
+    """Whether somebody has this advisory lock who is none of ours; whoever may log in can take it. The log names them."""
+    stranger = await connection.fetchrow(_HOLDER, key)
+    if stranger is not None:
+        log.warning("lock_of_a_stranger", lock=what, **stranger, hint="look at what it is, and end its connection")
+    return stranger is not None
 
 
 class Database:
@@ -363,12 +374,11 @@ class Database:
                 )
             while True:
                 with translated():
-                    if await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", f"archiver {what}"):
+                    key = await connection.fetchval("SELECT hashtextextended($1, 0)", f"archiver {what}")
+                    if await connection.fetchval("SELECT pg_try_advisory_lock($1)", key):
                         break
-                    stranger = await connection.fetchrow(_STRANGER, f"archiver {what}")
-                if stranger is not None:
-                    log.warning("lock_of_a_stranger", lock=what, **stranger, hint="look at what it is, and end its connection")
-                    break
+                    if await held_by_a_stranger(connection, key, what):
+                        break
                 if not told:
                     on_wait()
                     told = True

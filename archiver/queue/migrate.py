@@ -9,8 +9,10 @@ From 0007 on each begins with a header, which is kept with it in `archive_migrat
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
+import time
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -20,7 +22,7 @@ from typing import TypeAlias
 import asyncpg
 
 from archiver.errors import DatabaseError, DatabaseTooNew, NotMigrated
-from archiver.queue.database import Database
+from archiver.queue.database import ALONE_SECONDS, Database, held_by_a_stranger
 
 _Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -118,11 +120,13 @@ async def migrate(database: Database, folder: Traversable | None = None) -> list
         while True:
             # The lock belongs to the transaction: one of the session would stay behind in a transaction-pooling pgbouncer.
             async with connection.transaction():
-                await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", timeout=LOCK_TIMEOUT)
+                await _lock(connection)
                 await connection.execute(
                     "CREATE TABLE IF NOT EXISTS archive_migrations (version integer PRIMARY KEY, name text NOT NULL, "
                     "sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
                 )
+                # Nobody but who may write this table can take that, so it holds where the other one is a stranger's.
+                await connection.execute("LOCK TABLE archive_migrations IN SHARE ROW EXCLUSIVE MODE", timeout=LOCK_TIMEOUT)
                 migration = await _next(connection, known)
                 if migration is None:
                     return applied
@@ -132,6 +136,17 @@ async def migrate(database: Database, folder: Traversable | None = None) -> list
                     applied.append(migration)
             if not migration.in_transaction and await _applied_alone(database, connection, migration, known):
                 applied.append(migration)
+
+
+async def _lock(connection: _Connection) -> None:
+    """Until the end of the transaction. Raises DatabaseError if another migration lasts for too long."""
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
+        if await held_by_a_stranger(connection, _LOCK, "migrate"):
+            return
+        if time.monotonic() > deadline:
+            raise DatabaseError(f"another migration has not ended for {LOCK_TIMEOUT:.0f} s", hint="run this again when it has")
+        await asyncio.sleep(ALONE_SECONDS)
 
 
 async def _applied_alone(database: Database, connection: _Connection, migration: Migration, known: list[Migration]) -> bool:

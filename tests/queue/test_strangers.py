@@ -427,6 +427,14 @@ async def test_nobody_is_waited_for_who_is_none_of_ours(bench: Bench) -> None:
         await entering
 
 
+async def test_no_stranger_keeps_the_database_from_being_migrated(empty_database_url: str, tmp_path: Path) -> None:
+    async with Database(empty_database_url) as database, login(empty_database_url) as (_, stranger), asyncio.timeout(60):
+        await migrate(database, until_0006(tmp_path))
+        await stranger.execute("SELECT pg_advisory_lock(x'6b6f7265'::bigint)")
+        done = await asyncio.gather(migrate(database), migrate(database))
+        assert sorted(len(applied) for applied in done) == [0, 1]
+
+
 # --- values of megabytes
 
 
