@@ -71,6 +71,7 @@ class Folder:
             if found and "users.lock" not in found:
                 raise Problem(f"{path} holds files, but no database of ours", "choose a new or an empty folder")
             self.owner, self.account = self._accounts()
+            self._close_to_others()
             on_error.pop_all()
 
     def __enter__(self) -> Folder:
@@ -81,8 +82,6 @@ class Folder:
 
     def _accounts(self) -> tuple[tuple[int, int], tuple[int, int]]:
         folder = os.fstat(self.fd)
-        if folder.st_uid == os.geteuid() and folder.st_mode & 0o022:  # others could put files in the place of ours
-            os.fchmod(self.fd, stat.S_IMODE(folder.st_mode) & ~0o022)
         if os.geteuid() != 0:
             return (os.geteuid(), os.getegid()), (os.geteuid(), os.getegid())
         try:
@@ -96,6 +95,18 @@ class Folder:
         if folder.st_uid != 0:
             self._take_back(account)
         return (0, 0), account
+
+    def _close_to_others(self) -> None:
+        """They could put files in the place of ours. Where it is theirs to use, as a volume of root's is that a group may
+        write to, it is left as they need it."""
+        folder = os.fstat(self.fd)
+        if folder.st_uid != os.geteuid() or not folder.st_mode & 0o022:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            user = os.stat("users.lock", dir_fd=self.fd, follow_symlinks=False).st_uid
+            if user not in (self.owner[0], self.account[0]):
+                raise self._foreign("users.lock", user, self.owner[0])
+        os.fchmod(self.fd, stat.S_IMODE(folder.st_mode) & ~0o022)
 
     def _take_back(self, nobody: tuple[int, int]) -> None:
         """Earlier versions gave the whole of it to `nobody`. From now on nothing in it can be replaced but by root."""
@@ -145,7 +156,8 @@ class Folder:
 
     def _foreign(self, name: str, uid: int, expected: int) -> Problem:
         message = f"{self.path / name} belongs to uid {uid}, not to uid {expected}"
-        return Problem(message, f"if it is ours all the same, chown it to {expected}; else look at it, then remove it")
+        hint = f"run archiver as uid {uid} if that is who uses the folder; if it is ours all the same, chown it to {expected}"
+        return Problem(message, hint)
 
     @contextlib.contextmanager
     def opened(self, name: str, flags: int = os.O_RDWR) -> Iterator[int]:

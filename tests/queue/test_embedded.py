@@ -508,6 +508,22 @@ def test_a_folder_that_others_may_write_to_is_closed_to_them(path: Path) -> None
         assert not path.stat().st_mode & 0o022
 
 
+@as_root
+async def test_as_root_the_folder_that_a_group_uses_is_left_to_it(path: Path) -> None:
+    """A volume of Kubernetes is root's, and written to by a group: root's command there is refused, and takes nobody's right."""
+    owner = an_account()
+    path.mkdir()
+    os.chown(path, 0, owner.pw_gid)
+    path.chmod(0o2775)
+    become = keeper_script._becoming(owner.pw_uid, owner.pw_gid, 2)
+    for _ in range(2):
+        async with command(path, become) as other:
+            assert await ask(await other.dsn(), "select 1") == 1
+            assert f"users.lock belongs to uid {owner.pw_uid}, not to uid 0" in str(await refusal(path))
+            await other.end(signal.SIGINT)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o2775
+
+
 async def test_a_password_leads_to_no_other_server(path: Path) -> None:
     """Whose folder it is chooses it, and root may be the one who connects."""
     async with embedded_postgres(path) as dsn:
