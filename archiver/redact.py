@@ -42,7 +42,8 @@ _NAMES = (
 _QUOTED = r"\"(?P<double>[^\"\\]*(?:\\.[^\"\\]*)*)|'(?P<single>[^'\\]*(?:\\.[^'\\]*)*)"
 _BESIDE_A_NAME = re.compile(
     rf"{_NAMES}[\"']?\s{{0,9}}=\s{{0,9}}(?:{_QUOTED}|(?P<plain>[^\s\"'<>]+))"
-    rf"|(?:{_NAMES}|sig|signature)[\"']\s{{0,9}}:\s{{0,9}}(?:{_QUOTED.replace('P<', 'P<json_')}|\[(?P<list>[^\[\]]*)"
+    rf"|(?:{_NAMES}|sig|signature)[\"']\s{{0,9}}:\s{{0,9}}(?:{_QUOTED.replace('P<', 'P<json_')}"
+    r"|\[(?!redacted\])(?P<list>[^\[\]]*)"
     r"|(?!(?:null|true|false)\b)(?P<number>[^\s\"'<>,\[\]{}]+))"
     r"|(?:authorization|x-api-key|x-auth-token|cookie)\s{0,9}:\s{0,9}(?P<header>[^\s\"'][^\r\n\"']*)",
     re.IGNORECASE | re.DOTALL,
@@ -73,7 +74,7 @@ _PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (
             r"(?P<secret>(?:[A-Za-z0-9._~+/:-]{16}|(?=[a-z._~:-]{0,16}[A-Z0-9+/=])[A-Za-z0-9._~+/:-]{6})[A-Za-z0-9._~+/:=-]*)"
         ),
     ),
-    (("-----",), re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?P<secret>(?:(?!-----)[\s\S])*)")),
+    (("-----",), re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?P<secret>(?:(?!-----)[^\"'<>{}])*)")),
     (
         ("passw", "passphrase", "pwd", "secret", "token", "credential", "auth", "cookie", "key", 'sig"', "sig'", "signature"),
         _BESIDE_A_NAME,
@@ -85,6 +86,10 @@ _ENDS = (
 )  # fmt: skip
 _ENDS_BEFORE = {"=": _ENDS, ":": (*_ENDS, "sig", "signature")}
 """What the names above end with, in small letters, by the sign that follows them."""
+
+_QUOTES = {"double", "single", "json_double", "json_single"}
+_PLAIN = re.compile(r"[^\s\"'<>]*")
+"""What is hidden of a text in quotation marks that no other one ends, lest whoever writes one hides all that follows."""
 
 _SIGN = re.compile("[=:]")
 _REACH = 32
@@ -180,6 +185,8 @@ def _secrets(text: str) -> Iterator[tuple[int, int]]:
                 for match in pattern.finditer(reading):
                     if match.lastgroup is not None:
                         start, end = match.span(match.lastgroup)
+                        if end == len(reading) and match.lastgroup in _QUOTES and (plain := _PLAIN.match(reading, start)):
+                            end = plain.end()
                         yield at[start], at[end]
 
 

@@ -312,6 +312,26 @@ def test_beside_the_name_of_a_secret_every_text_is_one() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "planted",
+    [f"password='{WORD}", f"x token = '{WORD}", f"-----BEGIN PRIVATE KEY-----{WORD}", f"secret={WORD}", f"Cookie: {WORD}"],
+)
+def test_one_value_hides_nothing_of_what_follows_it(planted: str) -> None:
+    """A file's name, say, that opens a quotation and never ends it: what else an answer holds is evidence."""
+    answer = {
+        "status": "failed",
+        "recording": [{"fileName": planted, "sha256": "9f86d081"}],
+        "sessionId": "65e7133a",
+    }
+    shown = json.loads(redact(json.dumps(answer)))
+    assert WORD not in str(shown)
+    assert (shown["recording"][0]["sha256"], shown["sessionId"]) == ("9f86d081", "65e7133a")
+
+
+def test_a_number_beside_the_name_of_a_secret_is_masked_once() -> None:
+    assert redact('{"token": 17}') == '{"token": [redacted]}'
+
+
 def test_what_is_nested_without_an_end_is_cut() -> None:
     nested: list[object] = []
     for number in range(10_000):
