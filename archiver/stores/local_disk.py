@@ -34,6 +34,7 @@ _HINTS = {
     errno.EPERM: "let the archiver's user write there; the file system must offer hard links",
     errno.EROFS: "the file system is read-only: mount it for writing",
     errno.ENOTSUP: "the file system offers no hard links, which are what keeps files from being overwritten",
+    errno.EXDEV: "put quarantine/ on the file system of the others, or on one where a file can be without a name (not NFS)",
     errno.ENAMETOOLONG: "shorten storage.path",
     errno.EFBIG: "the file is larger than the file system, or the user's limit, allows",
     errno.ELOOP: LINK_HINT,
@@ -130,7 +131,12 @@ def copied(file: Part, folder: int) -> int:
     """A durable copy of a temporary file in a folder of another file system, open, and without a name until it is linked to one:
     a process that is killed leaves nothing.
     """
-    copy = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o640, dir_fd=folder)
+    try:
+        copy = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o640, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR):  # such as NFS
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV)) from None
+        raise
     try:
         _copy(file, copy)
         os.fsync(copy)

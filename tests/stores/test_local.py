@@ -20,7 +20,7 @@ from archiver.buffers import Buffers
 from archiver.errors import KeyConflict, StoreError, StoreUnavailable
 from archiver.stores import local_upload
 from archiver.stores.local import LocalStore
-from archiver.stores.local_disk import BLOCK
+from archiver.stores.local_disk import BLOCK, Part, copied, translated
 from tests.disks import disk, remount
 
 KEY = "s1/recording/a.wav"
@@ -207,6 +207,23 @@ async def test_a_quarantine_on_a_disk_of_its_own_takes_what_is_kept_there(tmp_pa
                 await upload.save("quarantine/s1/4-a.wav")
         assert caught.value.facts["error"] == "ENOSPC"
         assert files(tmp_path) == [tmp_path / aside]
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root: nobody else may try to write in such a file system that is always there"
+)
+async def test_where_no_file_can_be_without_a_name_the_two_file_systems_are_told_of(tmp_path: Path) -> None:
+    folder, elsewhere = (os.open(path, os.O_PATH | os.O_DIRECTORY) for path in (tmp_path, "/proc"))
+    part = Part(PART, folder)
+    try:
+        with pytest.raises(StoreUnavailable) as caught, translated(KEY):
+            copied(part, elsewhere)
+        assert caught.value.facts["error"] == "EXDEV"
+        assert "quarantine/" in caught.value.hint
+    finally:
+        part.close()
+        os.close(folder)
+        os.close(elsewhere)
 
 
 async def test_a_name_too_long_is_not_blamed_on_the_store(tmp_path: Path) -> None:
