@@ -6,6 +6,7 @@ The last step is `link`, not `rename`: a rename overwrites, a link does not.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import shutil
@@ -21,7 +22,7 @@ from archiver.buffers import Buffers
 from archiver.cancellation import to_its_end
 from archiver.errors import StoreError, StoreUnavailable
 from archiver.stores import Advice, check_key, check_part
-from archiver.stores.local_disk import BLOCK, NotRegular, kind_of, names_in, open_regular, translated
+from archiver.stores.local_disk import BLOCK, NotRegular, kind_of, names_in, open_regular, told, translated
 from archiver.stores.local_folders import Folders
 from archiver.stores.local_upload import Finisher, LocalUpload
 
@@ -148,8 +149,15 @@ class LocalStore:
                 raise StoreUnavailable(f"{self.root} cannot be written: {what}", hint=error.hint, **error.facts) from None
             found = b"".join([block async for block in self.read(probe)])
         finally:
-            with translated(probe), suppress(FileNotFoundError, NotADirectoryError):
+            try:
                 await self.hop(os.unlink, f"{self.root}/{probe}")
+            except OSError as error:
+                if error.errno not in (
+                    errno.ENOENT,
+                    errno.ENOTDIR,
+                    errno.EROFS,
+                ):  # else there is nothing of ours, and why, is said
+                    raise told(error, probe, StoreUnavailable) from None
         if found != payload:
             raise StoreUnavailable(f"{self.root}: what was written is not what is read back")
         await self._tidy()  # a drive may have come back in between, and a store that works is not checked again

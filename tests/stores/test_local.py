@@ -176,6 +176,8 @@ async def test_a_read_only_file_system_says_so(small_disk: Path) -> None:
     try:
         with pytest.raises(StoreUnavailable) as caught:
             await keep(store, key="s1/recording/b.wav")
+        with pytest.raises(StoreUnavailable, match=f"{small_disk} cannot be written: Read-only file system"):
+            await store.check()
     finally:
         remount(small_disk, "rw")
     assert caught.value.facts["error"] == "EROFS"
