@@ -246,6 +246,11 @@ async def open_s3(settings: StorageSettings, buffers: Buffers) -> AsyncIterator[
                 f"storage: {named!r}, which AWS's own settings name, {IN_THE_OPEN}",
                 hint="AWS_ENDPOINT_URL and its like are read from the environment and from AWS's configuration files",
             )
+    if urlsplit(site.endpoint).username is not None:
+        raise ConfigError(
+            f"storage: {site.endpoint!r}, which AWS's own settings name, has a user in it",
+            hint="name the server alone in AWS_ENDPOINT_URL and its like: requests are signed with the credentials of AWS",
+        )
     async with open_http() as http:
         wire = S3Wire(http, signer, site, settings.bucket, settings.s3.path_style)
         yield S3Store(wire, settings.prefix, settings.s3, buffers)

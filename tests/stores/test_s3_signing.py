@@ -199,6 +199,17 @@ async def test_nor_may_awss_own_settings_lead_to_another_machine_in_the_open(
             pass
 
 
+async def test_an_endpoint_of_awss_own_settings_with_a_password_in_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch, no_chain: Path
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://user:Particular-7@minio:9000")
+    settings = StorageSettings.model_validate({"url": "s3://bucket", "s3": {"region": "x-1"}})
+    with pytest.raises(ConfigError, match="has a user in it") as caught:
+        async with open_s3(settings, Buffers(2**26)):
+            pass
+    assert "Particular-7" not in str(caught.value)
+
+
 async def test_a_profile_provides_what_the_settings_leave_out(no_chain: Path) -> None:
     (no_chain / "config").write_text("[profile audit]\nregion = eu-south-1\n")
     (no_chain / "credentials").write_text("[audit]\naws_access_key_id = AKIA-audit\naws_secret_access_key = Particular-6\n")
