@@ -23,6 +23,9 @@ from archiver.stores.local_disk import LINK_HINT, names_in, sync_folder
 MODE = 0o750
 """Of folders that are made: recordings are not for everybody to list."""
 
+SHARED = 0o770
+"""The same in a root that its group may write to, and where the umask lets it: workers of several accounts share such a store."""
+
 KNOWN_FOLDERS = 4096
 
 MAX_LOOKED_AT = 10_000
@@ -46,6 +49,7 @@ class Folders:
         self.root = str(root)
         self._known: set[str] = set()
         self._seen = False
+        self._mode = MODE
 
     @contextmanager
     def opened(self, folder: str) -> Iterator[int]:
@@ -138,7 +142,7 @@ class Folders:
                 return _enter(above, name, path)
             self._known.clear()  # it has been removed
         with suppress(FileExistsError):
-            os.mkdir(name, MODE, dir_fd=above)
+            os.mkdir(name, self._mode, dir_fd=above)
         return _enter(above, name, path)
 
     def _made_root(self) -> int:
@@ -150,7 +154,9 @@ class Folders:
                 raise FileNotFoundError(errno.ENOENT, "the folder of storage.url is gone") from None
             self._make_root()
             descriptor = _open_root(self.root)
-        self._seen = True
+        if not self._seen:
+            self._mode = SHARED if os.fstat(descriptor).st_mode & stat.S_IWGRP else MODE
+            self._seen = True
         return descriptor
 
     def _make_root(self) -> None:

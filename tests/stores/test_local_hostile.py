@@ -268,6 +268,20 @@ async def test_a_stricter_umask_stays_stricter_and_what_is_there_is_left_alone(s
     assert [mode_of(open_root / path) for path in ("", "bot=b", KEY)] == [0o777, 0o700, 0o600]
 
 
+@pytest.mark.parametrize(("umask", "folders"), [(0o002, 0o770), (0o007, 0o770), (0o022, 0o750), (0o027, 0o750), (0o077, 0o700)])
+async def test_a_root_that_its_group_may_write_to_is_shared_by_its_workers_as_far_as_the_umask_lets_it(
+    store: LocalStore, open_root: Path, umask: int, folders: int
+) -> None:
+    """Of several accounts: the second could put nothing into the folders of the first."""
+    usual = os.umask(umask)
+    try:
+        await keep(store)
+    finally:
+        os.umask(usual)
+    assert {mode_of(open_root / path) for path in FOLDERS} == {folders}
+    assert mode_of(open_root / KEY) == 0o640 & ~umask
+
+
 async def test_links_where_folders_should_be_are_pointed_out(store: LocalStore, root: Path, outside: Path) -> None:
     await keep(store)
     assert await store.advice() == []
