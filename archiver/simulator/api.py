@@ -48,8 +48,8 @@ PATHS_V1 = {"1.1": "/api/1.1/public/bot/{bot_id}/recordings", "plain": "/api/pub
 
 MAX_SCRIPT_BYTES = 64 * 1024 * 1024
 
-UNOWNED = ("internal", "local", "localhost", "test")
-"""Ends of names that nobody can register; nor can a name without a dot be."""
+UNOWNED = ("internal", "local", "localhost", "svc", "test")
+"""Ends of names that nobody can register (`svc` is that of services in Kubernetes); nor can a name without a dot be."""
 
 
 class Control(Protocol):

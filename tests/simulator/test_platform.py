@@ -198,6 +198,7 @@ async def test_a_wrong_setting_is_refused_and_none_altered(client: Client, data:
         ({"Host": "localhost"}, False),
         ({"Host": "simulator:8770"}, False),
         ({"Host": "host.docker.internal"}, False),
+        ({"Host": "simulator.calls.svc:8770"}, False),
         ({"Host": "sim.example"}, False),
     ],
 )
