@@ -9,7 +9,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any, Self, TypeAlias
 
@@ -18,7 +18,7 @@ import asyncpg
 from archiver.config import DatabaseSettings
 from archiver.errors import ConfigError, DatabaseError, DatabaseUnreachable, NotMigrated
 from archiver.observe.logs import logger
-from archiver.queue.embedded import embedded_postgres
+from archiver.queue.embedded import embedded_postgres, serving_port
 from archiver.queue.tls import Endpoint, endpoint_of, tls_refused
 from archiver.redact import MAX_DEPTH, TOO_DEEP
 
@@ -213,15 +213,17 @@ async def held_by_a_stranger(connection: AnyConnection, key: int, what: str) -> 
 class Database:
     """A pool of connections. Every wait is bounded by STATEMENT_TIMEOUT; errors are ArchiverErrors.
 
-    Behind a transaction-pooling pgbouncer (`listen_url` is set then) no statement is kept prepared.
+    Behind a transaction-pooling pgbouncer (`listen_url` is set then) no statement is kept prepared. `port_now` says before each
+    connection which port it goes to, in place of the URL's; it raises OSError if there is nobody to connect to.
     """
 
-    def __init__(self, dsn: str, *, listen_dsn: str = "", pool_size: int = 8) -> None:
+    def __init__(self, dsn: str, *, listen_dsn: str = "", pool_size: int = 8, port_now: Callable[[], int] | None = None) -> None:
         self.dsn = dsn
         self.listen_dsn = listen_dsn or dsn
         self._cache_size = 0 if listen_dsn else 200
         self._listen_key = "database.listen_url" if listen_dsn else "database.url"
         self._pool_size = pool_size
+        self._port_now = port_now
         # UTC: a rate limit's day has 24 hours, also where the server's own zone changes its clocks.
         self._server_settings = {"application_name": "archiver", "timezone": "UTC"}
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
@@ -256,7 +258,12 @@ class Database:
             # All was well when we began: somebody is at it, and it may be well again.
             raise DatabaseUnreachable(error.message, hint=error.hint) from None
         self._endpoint = endpoint
-        return await asyncpg.connect(dsn, **endpoint.arguments, **options)
+        return await asyncpg.connect(dsn, **await self._arguments(endpoint), **options)
+
+    async def _arguments(self, endpoint: Endpoint) -> dict[str, Any]:
+        if self._port_now is None:
+            return endpoint.arguments
+        return {**endpoint.arguments, "port": [await asyncio.to_thread(self._port_now)]}
 
     async def _prepare(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         await _prepare(connection)
@@ -291,7 +298,7 @@ class Database:
         with _connecting(self._listen_key):
             endpoint = await endpoint_of(self._listen_key, self.listen_dsn)
             connection = await asyncpg.connect(
-                self.listen_dsn, **endpoint.arguments, timeout=10, command_timeout=STATEMENT_TIMEOUT
+                self.listen_dsn, **await self._arguments(endpoint), timeout=10, command_timeout=STATEMENT_TIMEOUT
             )
         return endpoint, connection
 
@@ -392,11 +399,12 @@ class Database:
 async def open_database(settings: DatabaseSettings, *, pool_size: int = 8) -> AsyncIterator[Database]:
     """The configured database, the embedded one started if need be. Does not look at its version."""
     listen = settings.listen_url.get_secret_value()
-    if settings.embedded_path is not None:
+    path = settings.embedded_path
+    if path is not None:
         async with (
-            embedded_postgres(settings.embedded_path) as dsn,
+            embedded_postgres(path) as dsn,
             # It has no TLS, whatever PGSSLMODE asks of another one.
-            Database(f"{dsn}?sslmode=disable", pool_size=pool_size) as database,
+            Database(f"{dsn}?sslmode=disable", pool_size=pool_size, port_now=partial(serving_port, path)) as database,
         ):
             yield database
     else:

@@ -19,7 +19,7 @@ What holds:
   it looks, so two newcomers cannot both start one.
 - If Postgres dies, the keeper ends. If the keeper is killed, the kernel sends Postgres a SIGINT (Linux). Every user looks
   once a second whether server.lock is free, and then starts the server again. Who was connected loses the connection; the
-  port stays the same where possible.
+  port stays the same where possible, and is looked up for each new connection.
 - A cluster is made in PATH/data.new and renamed to PATH/data when it is complete and on disk: all of it, or nothing.
 - It listens on 127.0.0.1 only, wants a password (PATH/password, mode 0600), and syncs every commit. While it runs,
   `PGSERVICEFILE=PATH/pg_service.conf psql service=archiver` connects. PATH/data/postgresql.conf is yours to tune.
@@ -49,7 +49,17 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from archiver.queue import keeper
-from archiver.queue.keeper import POLL_SECONDS, STOP_SECONDS, Folder, Problem, bound_log, describe, lock, port_if_ready
+from archiver.queue.keeper import (
+    POLL_SECONDS,
+    STOP_SECONDS,
+    Folder,
+    Problem,
+    bound_log,
+    describe,
+    listens,
+    lock,
+    port_if_ready,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -89,6 +99,17 @@ async def embedded_postgres(path: Path) -> AsyncIterator[str]:
             watch.cancel()
         if user.let_go():
             await asyncio.to_thread(user.wait_if_last)
+
+
+def serving_port(path: Path) -> int:
+    """Where the server listens that runs in `path` now. Raises OSError if none does: whoever has taken the port of one that died
+    may be anybody, who need only ask for the password.
+    """
+    with contextlib.suppress(Problem, IndexError, ValueError), Folder(path) as folder:
+        port = int(folder.read_data("postmaster.pid").splitlines()[3])
+        if listens(folder.account[0], port):
+            return port
+    raise ConnectionRefusedError("the embedded server does not run")
 
 
 class _User:

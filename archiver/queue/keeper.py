@@ -231,11 +231,24 @@ def lock(fd: int, kind: int) -> bool:
     return True
 
 
+def listens(uid: int, port: int) -> bool:
+    """Whether this port of 127.0.0.1 is an account's (Linux; elsewhere that is not known, and taken for so)."""
+    here = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}:{port:04X}"
+    try:
+        with Path("/proc/net/tcp").open(encoding="ascii") as table:
+            rows = [line.split() for line in table]
+    except OSError:
+        return True
+    return any(row[1] == here and row[3] == "0A" and row[7] == str(uid) for row in rows)
+
+
 def port_if_ready(folder: Folder, pid: str = "") -> int | None:
     """The port of the server (with this pid) if it accepts connections. postmaster.pid is what pg_ctl goes by, too."""
     try:
         lines = folder.read_data("postmaster.pid").splitlines()
         if lines[7].strip() != "ready" or pid not in ("", lines[0]):
+            return None
+        if not listens(folder.account[0], int(lines[3])):
             return None
         socket.create_connection(("127.0.0.1", int(lines[3])), timeout=5).close()
         return int(lines[3])

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from archiver.errors import EmbeddedUnavailable
+from archiver.config import DatabaseSettings
+from archiver.errors import DatabaseUnreachable, EmbeddedUnavailable
 from archiver.queue import embedded
 from archiver.queue import keeper as keeper_script
+from archiver.queue.database import open_database
 from archiver.queue.embedded import embedded_postgres
 
 pytestmark = pytest.mark.once
@@ -300,6 +302,40 @@ async def test_a_server_that_dies_is_started_again_for_those_who_use_it(path: Pa
                 except (OSError, asyncpg.PostgresError):
                     await asyncio.sleep(0.1)
     await stopped(path)
+
+
+@as_root
+async def test_as_root_whoever_takes_the_port_of_a_server_that_died_hears_nothing(path: Path) -> None:
+    """They would only have to ask for the password."""
+    heard = bytearray()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.extend(await reader.read())
+        writer.close()
+
+    async def take(port: int) -> asyncio.Server:
+        while True:
+            try:
+                return await asyncio.start_server(hear, "127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0)
+
+    async with open_database(DatabaseSettings.model_validate({"url": f"embedded:{path}"})) as database, asyncio.timeout(40):
+        await database.rows("clock")
+        port = embedded.serving_port(path)
+        await kill(postmaster(path))
+        async with await take(port):
+            while True:
+                try:
+                    async with database.listening(asyncio.Event()):
+                        await database.rows("clock")
+                    break
+                except DatabaseUnreachable:
+                    await asyncio.sleep(0.01)
+            assert embedded.serving_port(path) != port
+        assert heard == b""
+    with pytest.raises(OSError):
+        embedded.serving_port(path)
 
 
 async def test_killed_and_gone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
