@@ -275,7 +275,15 @@ DECLARE
     reader regrole;
 BEGIN
     FOR reader IN SELECT DISTINCT a.grantee FROM pg_class c, aclexplode(c.relacl) a
-                  WHERE c.oid = 'archive_queue'::regclass AND a.privilege_type = 'SELECT' AND a.grantee NOT IN (0, c.relowner) LOOP
+                  WHERE c.oid = 'archive_queue'::regclass AND a.privilege_type = 'SELECT' AND a.grantee NOT IN (0, c.relowner)
+                  UNION     -- workers that were granted all data of the server, or what everybody was
+                  SELECT r.oid FROM pg_roles r
+                  WHERE r.rolcanlogin AND NOT r.rolsuper AND has_table_privilege(r.oid, 'archive_queue', 'SELECT')
+                    AND has_table_privilege(r.oid, 'archive_budgets', 'UPDATE')
+                    AND NOT pg_has_role(r.oid, (SELECT relowner FROM pg_class WHERE oid = 'archive_queue'::regclass), 'USAGE')
+                    AND NOT EXISTS (SELECT FROM pg_class c, aclexplode(c.relacl) a
+                                    WHERE c.oid = 'archive_queue'::regclass AND a.privilege_type = 'SELECT' AND a.grantee <> 0
+                                      AND pg_has_role(r.oid, a.grantee, 'USAGE')) LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION archive_short(text), archive_first_ask(timestamptz, timestamptz, interval), '
                        'archive_draw(text, integer, interval[], integer[]) TO %s', reader);
     END LOOP;

@@ -92,7 +92,8 @@ def translated(key: str = "database.url") -> Iterator[None]:
         raise NotMigrated(f"the database lacks what this version needs: {error}") from None
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseError(
-            f"the database refused: {error}", hint="run `archiver migrate` as the owner, or grant this user the tables"
+            f"the database refused: {error}",
+            hint="run `archiver migrate` as the owner, or grant this user the tables and the functions that docs/tables.md names",
         ) from None
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         raise DatabaseUnreachable(f"the database refused this user: {error}") from None

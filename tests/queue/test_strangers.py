@@ -167,11 +167,15 @@ async def test_who_was_granted_the_rows_may_run_the_statements(empty_database_ur
     async with Database(empty_database_url) as database:
         await migrate(database, until_0006(tmp_path))
         async with (
-            login(empty_database_url, "SELECT, UPDATE ON archive_queue") as (_, reader),
-            login(empty_database_url) as (_, none),
+            login(empty_database_url, "SELECT, UPDATE ON archive_queue") as (group, reader),
+            login(empty_database_url, group) as (member, one_of_them),
+            login(empty_database_url, "pg_read_all_data", "pg_write_all_data") as (_, of_all_data),
+            login(empty_database_url, "pg_read_all_data") as (_, none),
         ):
             await migrate(database)
-            assert await reader.fetchval("SELECT archive_short('s-1')") == "s-1"
+            for worker in (reader, one_of_them, of_all_data):
+                assert await worker.fetchval("SELECT archive_short('s-1')") == "s-1"
+            assert member not in await reader.fetchval("SELECT proacl::text FROM pg_proc WHERE proname = 'archive_short'")
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await none.fetchval("SELECT archive_short('s-1')")
 
