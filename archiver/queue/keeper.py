@@ -232,14 +232,16 @@ def lock(fd: int, kind: int) -> bool:
 
 
 def listens(uid: int, port: int) -> bool:
-    """Whether this port of 127.0.0.1 is an account's (Linux; elsewhere that is not known, and taken for so)."""
-    here = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}:{port:04X}"
-    try:
-        with Path("/proc/net/tcp").open(encoding="ascii") as table:
-            rows = [line.split() for line in table]
-    except OSError:
-        return True
-    return any(row[1] == here and row[3] == "0A" and row[7] == str(uid) for row in rows)
+    """Whether it is this account that a connection to this port of 127.0.0.1 leads to, as far as the system tells (Linux)."""
+    here = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
+    owners: dict[str, str] = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):  # one on [::] hears IPv4 too
+        with contextlib.suppress(OSError), Path(table).open(encoding="ascii") as lines:
+            for row in map(str.split, lines):
+                address, _, number = row[1].partition(":")
+                if row[3] == "0A" and int(number, 16) == port:
+                    owners[address] = row[7]
+    return owners[here] == str(uid) if here in owners else set(owners.values()) <= {str(uid)}
 
 
 def port_if_ready(folder: Folder, pid: str = "") -> int | None:

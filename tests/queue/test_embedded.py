@@ -338,6 +338,15 @@ async def test_as_root_whoever_takes_the_port_of_a_server_that_died_hears_nothin
         embedded.serving_port(path)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"])
+def test_who_listens_on_a_port_is_known(address: str) -> None:
+    with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as other:
+        port = other.getsockname()[1]
+        assert keeper_script.listens(os.geteuid(), port)
+        assert not keeper_script.listens(os.geteuid() + 1, port)
+    assert keeper_script.listens(os.geteuid() + 1, port), "nobody does: it is the connection that is refused"
+
+
 async def test_killed_and_gone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody comes after the keeper's death: Postgres ends all the same."""
     monkeypatch.setattr(embedded, "WATCH_SECONDS", 3600.0)
