@@ -1,12 +1,21 @@
-"""Reading a body from a connection, and holding its sender to a pace."""
+"""What comes over a connection: a body, whose sender is held to a pace, and no more answers than were asked for."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError, RawResponseMessage
+
+MAX_UNASKED = 32
+"""So many answers may wait on a connection that nobody asked for, or come before the one that was (1xx): no server has a use for
+more than a few.
+"""
 
 
 class TooSlow(TimeoutError):
@@ -51,3 +60,32 @@ class Pace:
                 self._on_wait(waited)
         self._came += len(piece) if self.min_rate else 0
         return piece
+
+
+class BoundedConnector(aiohttp.TCPConnector):
+    """Opens connections that end where more comes over them than was asked for. aiohttp alone reads and keeps whatever comes as
+    long as one is open, also while it lies idle: a gigabyte within the seconds after a good answer, and a flood of 1xx before an
+    answer stops everything else for as long as it lasts.
+    """
+
+    def __init__(self, **terms: Any) -> None:
+        super().__init__(**terms)
+        self._factory = cast("partial[ResponseHandler]", partial(_Bounded, loop=self._loop))
+
+
+class _Bounded(ResponseHandler):
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._interim = 0
+
+    def feed_data(self, data: tuple[RawResponseMessage, aiohttp.StreamReader], size: int = 0) -> None:
+        """An answer has begun."""
+        if self.exception() is not None:
+            return
+        self._interim = self._interim + 1 if 100 <= data[0].code < 200 else 0
+        if max(self._interim, len(self)) < MAX_UNASKED:
+            super().feed_data(data, size)
+            return
+        self.set_exception(HttpProcessingError(code=400, message="more answers than were asked for"))
+        if self.transport is not None:
+            self.transport.abort()

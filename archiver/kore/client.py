@@ -27,7 +27,7 @@ from archiver.kore.inline import Inline, Keep, Scanner, read_inline
 from archiver.kore.token import TokenSigner
 from archiver.naming import source_name
 from archiver.observe.logs import logger
-from archiver.pace import Pace
+from archiver.pace import BoundedConnector, Pace
 from archiver.redact import redact
 from archiver.transient import retry_transient
 
@@ -583,6 +583,7 @@ def _retry_after(value: str | None, now: datetime | None) -> timedelta | None:
 def api_session(*, stall: float = STALL_SECONDS) -> aiohttp.ClientSession:
     """A session for the API: no cookies, no proxies from the environment, TLS verified, nothing unpacked."""
     http = aiohttp.ClientSession(
+        connector=BoundedConnector(),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         auto_decompress=False,

@@ -32,6 +32,7 @@ from archiver.errors import (
 )
 from archiver.kore.addresses import is_public
 from archiver.observe.logs import logger
+from archiver.pace import BoundedConnector
 from archiver.redact import redact
 
 log = logger(__name__)
@@ -180,9 +181,7 @@ class MediaClient:
         self._head_seconds = CONNECT_SECONDS + self.stall
         checked = _CheckedResolver(hosts, resolver or ThreadedResolver())
         self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0, limit_per_host=terms.connections_per_host, resolver=checked, ttl_dns_cache=60
-            ),
+            connector=BoundedConnector(limit=0, limit_per_host=terms.connections_per_host, resolver=checked, ttl_dns_cache=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -246,8 +245,16 @@ class MediaClient:
                 return response
             response.close()
             # urljoin puts a URL together again, which may change it: what is whole already is taken as it is.
-            url = location if _URL.match(location) else urljoin(url, location)
+            url = location if _URL.match(location) else _joined(url, location)
         raise MediaUnreachable(f"more than {MAX_REDIRECTS} redirects", reason="media_redirects")
+
+
+def _joined(url: str, location: str) -> str:
+    """Where a redirect that is no whole URL leads to. Raises MediaUrlRefused."""
+    try:
+        return urljoin(url, location)
+    except ValueError:  # half an address, or letters that others take for the marks of a URL
+        raise MediaUrlRefused("a redirect to a malformed URL", url=_shown(location)) from None
 
 
 def _range(rest: Rest | None) -> Mapping[str, str] | None:

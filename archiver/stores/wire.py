@@ -21,7 +21,7 @@ from xml.etree.ElementTree import Element
 import aiohttp
 from yarl import URL
 
-from archiver.pace import Pace
+from archiver.pace import BoundedConnector, Pace
 from archiver.redact import redact
 from archiver.stores.refusals import Passing, Refused, parsed
 from archiver.transient import retry_transient
@@ -260,7 +260,7 @@ async def open_http() -> AsyncIterator[aiohttp.ClientSession]:
     """What all requests of a store are sent by."""
     http = aiohttp.ClientSession(
         # No limit: what is under way at a time is bounded by the memory that it takes.
-        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+        connector=BoundedConnector(limit=0, ttl_dns_cache=60),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,

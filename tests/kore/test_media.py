@@ -363,6 +363,8 @@ async def test_nothing_of_ours_goes_to_the_media_host() -> None:
         ("http://u:p@127.0.0.1/x", MediaUrlRefused),
         ("http://127.0.0.1:x/", MediaUrlRefused),
         ("/é", MediaUrlRefused),
+        ("//[", MediaUrlRefused),
+        ("http://[::1", MediaUrlRefused),
     ],
 )
 async def test_a_redirect_is_checked_like_the_url_itself(location: str, error: type[ArchiverError]) -> None:
@@ -466,6 +468,56 @@ async def test_what_is_no_http_is_a_fault(reply: bytes) -> None:
         with pytest.raises(MediaUnreachable) as caught:
             await fetched(client, f"{raw.url}/a?s=SIGNATURE")
     assert "SIGNATURE" not in repr((caught.value, caught.value.facts))
+
+
+@asynccontextmanager
+async def flooding(first: bytes, flood: bytes) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """The URL of a server that answers with `first`, then with `flood` for ever; and whether anybody has stopped it."""
+    stopped = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(first)
+            for _ in range(2000):
+                writer.write(flood)
+                await writer.drain()
+        except ConnectionError:
+            stopped.set()
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a", stopped
+    finally:
+        server.close()
+
+
+INTERIM = b"HTTP/1.1 103 Early Hints\r\n\r\n" * 2500
+UNASKED = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx" * 2000
+
+
+async def test_answers_before_the_answer_have_an_end() -> None:
+    """Each was read and thrown away, and nothing else of the worker ran meanwhile."""
+    async with flooding(b"", INTERIM) as (url, stopped), media() as client:
+        with pytest.raises(MediaUnreachable, match="more answers than were asked for"):
+            await client.open(url)
+        await asyncio.wait_for(stopped.wait(), 10)
+
+
+async def test_a_few_answers_before_the_answer_are_none_too_many() -> None:
+    reply = b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + http_answer(b"abc")
+    async with raw_server(lambda head: reply) as raw, media() as client:
+        assert await fetched(client, f"{raw.url}/a") == b"abc"
+
+
+@pytest.mark.parametrize("flood", [INTERIM, UNASKED], ids=["interim", "unasked"])
+async def test_what_comes_over_an_idle_connection_ends_it(flood: bytes) -> None:
+    """It was read and kept in memory, a hundred megabytes a second, as long as the connection might have been used again."""
+    async with flooding(http_answer(b"abc").replace(b"Connection: close\r\n", b""), flood) as (url, stopped), media() as client:
+        assert await fetched(client, url) == b"abc"
+        await asyncio.wait_for(stopped.wait(), 10)
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_a_fault_and_nothing_is_asked(unknown_authority: ssl.SSLContext) -> None:
