@@ -251,7 +251,8 @@ class Worker:
             if self._running or not await self._store_is_back():
                 return POLL_SECONDS
             slots = 1
-        quotas = {name: bot.quota for name, bot in self._bots.items()}
+        # What is in hand goes first: where calls are few, each new session would take the one that another waits for.
+        quotas = {name: bot.quota for name, bot in self._bots.items() if not bot.quota.waiting}
         idle_rechecks = idle_rechecks and slow is None
         claim = await self._queue.claim(lease.worker_id, quotas, slots, idle_rechecks=idle_rechecks, due_by=due_by)
         for session in claim.sessions:

@@ -12,7 +12,15 @@ from archiver.errors import BudgetSpent
 from archiver.queue.database import Database, statement
 
 PATIENCE = timedelta(seconds=30)
-"""Longer than this nobody waits for a call while holding a session: it goes back to the queue instead."""
+"""Longer than this nobody waits for a call while holding a session: it goes back to the queue instead. Unless that is less than
+the budget's own pace: of a call a minute the second one of a session would never come, and who needs two would begin for ever.
+"""
+
+MOST_PATIENCE = timedelta(minutes=15)
+"""That pace at most."""
+
+LONG = timedelta(seconds=5)
+"""Who waits longer than that for a call goes before new sessions."""
 
 LONGEST_BELIEVED = timedelta(minutes=2)
 """A longer Retry-After is probed: it may be meant for the one session that drew it, and would cost all the others a night."""
@@ -34,15 +42,21 @@ class Quota:
         self.key = key
         self.windows = [limit.window for limit in rate_limits]
         self.limits = [limit.calls for limit in rate_limits]
+        pace = max((limit.window / max(limit.calls - 1, 1) for limit in rate_limits[:1]), default=timedelta(0))
+        self.patience = max(PATIENCE, min(pace * 1.5, MOST_PATIENCE))
+        self.waiting = 0
+        """How many wait long for a call."""
         self._blocked_until: float | None = None  # by this process's clock; None: not refused since the last answer
 
     def seconds_for(self, calls: float) -> float:
         """What so many calls take in the long run, if nobody else draws."""
         return max((calls * w.total_seconds() / n for w, n in zip(self.windows, self.limits, strict=True)), default=0.0)
 
-    async def draw(self, patience: timedelta = PATIENCE) -> None:
-        """Return when one more call may go out. Raises BudgetSpent instead of waiting longer than `patience`."""
-        deadline = time.monotonic() + patience.total_seconds()
+    async def draw(self, patience: timedelta | None = None) -> None:
+        """Return when one more call may go out. Raises BudgetSpent instead of waiting longer than `patience`, by default the
+        budget's own.
+        """
+        deadline = time.monotonic() + (self.patience if patience is None else patience).total_seconds()
         while True:
             row = await self._database.row("draw", self.key, self.windows, self.limits)
             assert row is not None
@@ -51,7 +65,11 @@ class Quota:
             wait: timedelta = row["wait"]
             if time.monotonic() + wait.total_seconds() > deadline:
                 raise BudgetSpent(wait)
-            await asyncio.sleep(max(wait.total_seconds(), 0.01))
+            self.waiting += wait > LONG
+            try:
+                await asyncio.sleep(max(wait.total_seconds(), 0.01))
+            finally:
+                self.waiting -= wait > LONG
 
     async def block(self, retry_after: timedelta | None) -> timedelta:
         """The platform refused a call: nobody asks for this bot before it may go on. Returns for how long. A wait that is longer

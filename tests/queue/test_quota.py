@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from archiver.errors import RateLimited
-from archiver.queue.quota import TURN, Quota
+from archiver.queue.quota import MOST_PATIENCE, PATIENCE, TURN, Quota
 from tests.queue.conftest import MINUTE, Bench
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python
@@ -206,7 +206,7 @@ async def test_budgets_of_two_bots_do_not_touch_each_other(bench: Bench) -> None
     first, second = bench.quota("a", "1/minute"), bench.quota("b", "1/minute")
     await asyncio.wait_for(asyncio.gather(first.draw(), second.draw()), 10)
     with pytest.raises(RateLimited) as caught:
-        await first.draw()
+        await first.draw(PATIENCE)
     assert caught.value.retry_after is not None
     assert timedelta(seconds=50) < caught.value.retry_after <= timedelta(seconds=62)
 
@@ -337,6 +337,41 @@ async def test_a_budget_that_nobody_probes_opens_by_itself_and_the_next_refusal_
     assert close(await quota.block(timedelta(hours=1)), 20 + TURN.total_seconds())
     await pass_by(bench, timedelta(hours=1))
     assert close(await quota.block(timedelta(hours=1)), 10 + TURN.total_seconds()), "long ago"
+
+
+async def test_a_budget_whose_probe_never_passes_opens_all_the_same(bench: Bench) -> None:
+    """It may be the harmless call alone that is refused: then it would be probed, and blocked, for ever."""
+    quota = bench.quota("bot", "60000/minute")
+    await quota.block(timedelta(days=1))
+    for _ in range(10):
+        await pass_by(bench, timedelta(hours=1))
+        await bench.fetch("UPDATE archive_budgets SET blocked_until = clock_timestamp() + interval '1 second'")
+        assert await quota.take_probe()
+        await quota.probed(timedelta(days=1))
+    assert await bench.queue.probes_of_budgets([quota.key]) == {}
+    await pass_by(bench, timedelta(minutes=15))
+    assert not await quota.take_probe()
+    await pass_by(bench, TURN)
+    await quota.draw(timedelta(0))
+    assert close(await quota.block(timedelta(days=1)), 900 + TURN.total_seconds()), "it is probed again, but not often"
+    assert len(await bench.queue.probes_of_budgets([quota.key])) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "patience"),
+    [
+        (["60/minute", "1800/hour"], PATIENCE),
+        (["1/minute"], timedelta(seconds=90)),
+        (["2/minute"], timedelta(seconds=90)),
+        (["10/hour"], timedelta(minutes=10)),
+        (["1/day"], MOST_PATIENCE),
+        ([], PATIENCE),
+    ],
+)
+async def test_a_call_is_waited_for_as_long_as_the_budget_takes_to_grant_one(
+    bench: Bench, limits: list[str], patience: timedelta
+) -> None:
+    assert bench.quota("bot", *limits).patience == patience
 
 
 async def test_a_probe_is_drawn_from_the_budget_like_any_call(bench: Bench) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from archiver import worker as worker_module
 from archiver.errors import StoreUnavailable
+from archiver.queue import quota as quota_module
 from archiver.queue.sessions import Queue
 from archiver.stores.local import LocalStore
 
@@ -37,6 +39,18 @@ async def test_rejected_credentials_hold_the_bot_and_cost_nobody_an_attempt(plan
     again = await plant.drained()
     assert again.left_pending == ended.left_pending
     assert plant.simulator.report()["api"]["calls"] == calls
+
+
+async def test_rejected_credentials_hold_a_bot_of_few_calls_too(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second call of a session, with a token signed afresh, was never to be had: each began anew, for ever."""
+    monkeypatch.setattr(quota_module, "PATIENCE", timedelta(0))
+    monkeypatch.setattr(quota_module, "LONG", timedelta(0))
+    await plant.scripted(5)
+    plant.simulator.reject_credentials = True
+    ended = await plant.drained(plant.settings(bot={"rate_limits": ["1/second"]}))
+    assert ended.left_pending == [{"bot": "bot", "kind": "recording", "sessions": 5, "because": "held"}]
+    await assert_untouched(plant, 5)
+    assert plant.simulator.report()["api"]["calls"] == 4, "no other session takes the calls that one in hand waits for"
 
 
 async def test_resume_releases_a_held_bot_while_a_worker_runs(plant: Plant) -> None:
