@@ -23,7 +23,7 @@ from archiver.errors import (
 from archiver.kore.client import Answer, Asked, KoreClient, RemoteFile
 from archiver.kore.inline import Inline, Keep
 from archiver.kore.media import MediaClient
-from archiver.naming import QUARANTINE, PathTemplate, clean_file_name, name_by_place
+from archiver.naming import QUARANTINE, FileNames, PathTemplate, clean_file_name, name_by_place
 from archiver.observe.transfers import HostPace, Transfer, Transfers
 from archiver.outcome import Archived, Failed, NotReady, Outcome, Retry, Unavailable, classify, facts_of
 from archiver.queue.quota import Quota
@@ -263,7 +263,7 @@ def _missing(session: Session, answer: Answer) -> list[tuple[RemoteFile, str]]:
     listed = {(file.ordinal, file.name) for file in answer.files}
     known = {(file.ordinal, file.source_name) for file in session.known}
     moved = Counter(name for place, name in known - listed if place > 0)  # no file of a list has place 0
-    taken = [file.file_name for file in session.known]
+    names = FileNames(file.file_name for file in session.known)
     missing = []
     for file in answer.files:
         if (file.ordinal, file.name) in known:
@@ -271,8 +271,7 @@ def _missing(session: Session, answer: Answer) -> list[tuple[RemoteFile, str]]:
         if moved[file.name]:
             moved[file.name] -= 1
             continue
-        taken.append(clean_file_name(file.name, taken))
-        missing.append((file, taken[-1]))
+        missing.append((file, names.take(file.name)))
     return missing
 
 

@@ -115,7 +115,8 @@ def source_name(given: str) -> str:
     """What a file of the platform is known by, from attempt to attempt: its name there, without secrets. One that is a signed URL
     is so without its query: another attempt is given another signature. As the database keeps it; the same for what it keeps.
     """
-    name = given.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    # No more of it than is kept and a secret may be long: two hundred names of a hostile answer stop the event loop else.
+    name = given[: 4 * MAX_SOURCE_NAME].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
     if redact(name) != name:
         name = redact(name.partition("?")[0].partition("#")[0])
     return name[:MAX_SOURCE_NAME]
@@ -127,6 +128,32 @@ def clean_file_name(given: str, taken: Iterable[str]) -> str:
     Names are compared as a careless file system does: without case, in one Unicode form. Deterministic: the same answer of
     the platform gives the same names, so that a second run meets its own work. Never empty, never hidden.
     """
+    return FileNames(taken).take(given)
+
+
+class FileNames:
+    """The names in one folder. Many may want to be called alike: each costs the same, however many there are."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._folded = {_fold(name) for name in taken}
+        self._numbers: dict[str, int] = {}  # the last that was given, by what no mark cuts off of a name
+
+    def take(self, given: str) -> str:
+        """What `clean_file_name` says; it is taken from now on."""
+        stem, end = _cleaned(given)
+        candidate = _cut(stem, MAX_NAME_BYTES - len(end.encode())) + end
+        number = self._numbers.get(alike := _fold(_cut(stem, MAX_NAME_BYTES - len(end.encode()) - 8) + end), 1)
+        while (folded := _fold(candidate)) in self._folded:
+            number += 1
+            mark = f"~{number}"
+            candidate = _cut(stem, MAX_NAME_BYTES - len((mark + end).encode())) + mark + end
+        self._numbers[alike] = number
+        self._folded.add(folded)
+        return candidate
+
+
+def _cleaned(given: str) -> tuple[str, str]:
+    """A name that is valid, and its suffix apart, with the dot."""
     name = re.split(r"[/\\]", given)[-1]
     name = "".join("_" if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c for c in name)
     name = unicodedata.normalize("NFC", name)
@@ -141,15 +168,7 @@ def clean_file_name(given: str, taken: Iterable[str]) -> str:
     if DEVICE_NAME.match(name):
         name = f"_{name}"
     stem, dot, suffix = name.rpartition(".") if dot else (name, "", "")
-    end = f"{dot}{suffix}"
-    folded = {_fold(other) for other in taken}
-    candidate = _cut(stem, MAX_NAME_BYTES - len(end.encode())) + end
-    number = 1
-    while _fold(candidate) in folded:
-        number += 1
-        mark = f"~{number}"
-        candidate = _cut(stem, MAX_NAME_BYTES - len((mark + end).encode())) + mark + end
-    return candidate
+    return stem, f"{dot}{suffix}"
 
 
 _SUFFIXES = {

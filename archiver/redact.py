@@ -45,7 +45,7 @@ _BESIDE_A_NAME = re.compile(
     rf"|(?:{_NAMES}|sig|signature)[\"']\s{{0,9}}:\s{{0,9}}(?:{_QUOTED.replace('P<', 'P<json_')}"
     r"|\[(?!redacted\])(?P<list>[^\[\]]*)"
     r"|(?!(?:null|true|false)\b)(?P<number>[^\s\"'<>,\[\]{}]+))"
-    r"|(?:authorization|x-api-key|x-auth-token|cookie)\s{0,9}:\s{0,9}(?P<header>[^\s\"'][^\r\n\"']*)",
+    r"|(?:authorization|x-api-key|x-auth-token|x-amz-security-token|cookie)\s{0,9}:\s{0,9}(?P<header>[^\s\"'][^\r\n\"']*)",
     re.IGNORECASE | re.DOTALL,
 )
 # Each is looked for only where one of its words stands, in small letters: nearly all texts are short and hold none.
@@ -145,7 +145,8 @@ def redact(text: str) -> str:
         text = masked
     if long:
         # A mask may be longer than what it stands for, but not three times as long as the piece of a secret at the end.
-        text = text[: max(len(text) - 3 * max(1024, len(_known[0]) if _known else 0), 0)] + _CUT
+        longest = max(map(len, tuple(_known)), default=0)
+        text = text[: max(len(text) - 3 * max(1024, longest), 0)] + _CUT
     return text
 
 
@@ -174,7 +175,7 @@ def _joined(spans: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 def _secrets(text: str) -> Iterator[tuple[int, int]]:
     """Where in `text` secrets stand."""
     for reading, at in _readings(text):
-        for value in _known:
+        for value in tuple(_known):  # other threads may learn of one meanwhile
             found = reading.find(value)
             while found >= 0:
                 yield at[found], at[found + len(value)]

@@ -7,6 +7,8 @@ whole stretches of pages.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -33,6 +35,10 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VOICE = re.compile(r"korevg|audiocodes|voice|ivr", re.IGNORECASE)
 
 _LONGEST_FACT = 500
+_LOOKED_AT = 4 * _LONGEST_FACT
+"""Characters of a fact that are looked through for secrets: what is kept, and what a secret in it may be longer."""
+_LONGEST_ID = 1000
+"""Characters; of all rows of a stretch the identities are in memory. A session ID has 200."""
 _MOST_FACTS = 50
 
 Draw = Callable[[], Awaitable[None]]
@@ -148,7 +154,7 @@ class SessionsHistory:
             scope="Bot Sessions",
             draw=self._draw,
         )
-        return _page(answer, "sessions", "total", _session)
+        return await asyncio.to_thread(_page, answer, "sessions", "total", _session)
 
 
 class CallDetails:
@@ -185,7 +191,7 @@ class CallDetails:
             scope="SmartAssist Analytics",
             draw=self._draw,
         )
-        return _page(answer, "data", "numResults", _detail)
+        return await asyncio.to_thread(_page, answer, "data", "numResults", _detail)
 
 
 def sources_of(client: KoreClient, *, sessions: Draw, details: Draw) -> list[SessionsHistory | CallDetails]:
@@ -206,12 +212,16 @@ def sources_of(client: KoreClient, *, sessions: Draw, details: Draw) -> list[Ses
 
 
 def _page(answer: dict[str, Any], rows_key: str, total_key: str, read: Callable[[Mapping[str, Any]], Row]) -> Page:
+    """What one answer says. Not for the event loop: all its texts are redacted, which a hostile one makes slow."""
     rows = answer.get(rows_key)
     if not isinstance(rows, list):
         keys = [_word(key) for key in answer][:20]
         raise ApiDefect(f"a listing without its list {rows_key!r}", hint=_ODD_HINT, answer_keys=keys)
     total = re.fullmatch(r"(\d{1,12})(\.0*)?", _word(answer.get(total_key)))
-    made = [read(row) if isinstance(row, dict) else Row(_word(row), unreadable=f"a {_kind(row)}, not an object") for row in rows]
+    made = [
+        read(row) if isinstance(row, dict) else Row(_short(_word(row)), unreadable=f"a {_kind(row)}, not an object")
+        for row in rows
+    ]
     return Page(made, int(total[1]) if total else None, answer.get("moreAvailable") is True)
 
 
@@ -246,20 +256,32 @@ def _detail(row: Mapping[str, Any]) -> Row:
 
 
 def _row(row: Mapping[str, Any], kind: str, start: Any, end: Any, facts: Mapping[str, Any], identity: str) -> Row:
+    identity = _short(identity)
     channel = _word(row.get("channel"))
     if channel and not _VOICE.search(channel):
-        return Row(f"{channel} {identity}", other=redact(channel)[:_LONGEST_FACT])
+        return Row(_short(f"{channel} {identity}"), other=_fact(channel))
     session_id, started_at = row.get("sessionId"), _moment(start)
     if not isinstance(session_id, str) or not session_id.strip():
-        return Row(f"{identity} {_word(start)}", unreadable="it names no session")
+        return Row(_short(f"{identity} {_word(start)}"), unreadable="it names no session")
     if started_at is None:
-        return Row(identity, unreadable=f"session {redact(session_id)[:200]!r} does not say when it began")
-    session_id = redact(session_id.replace("\0", "\ufffd").encode("utf-8", "replace").decode())
+        return Row(identity, unreadable=f"session {_fact(session_id)[:200]!r} does not say when it began")
+    session_id = redact(_short(session_id.replace("\0", "\ufffd").encode("utf-8", "replace").decode()))
     user_id = row.get("userId")
     user = user_id if isinstance(user_id, str) and 0 < len(user_id) <= MAX_USER_ID and user_id.isprintable() else None
     user = None if user is not None and redact(user) != user else user
     told = {name: _bounded(value) for name, value in facts.items() if value not in (None, "", [], {})}
     return Row(identity, Call(session_id, kind, started_at, _moment(end), user, told))
+
+
+def _short(identity: str) -> str:
+    """What tells a row or a session from others, and is not long."""
+    if len(identity) <= _LONGEST_ID:
+        return identity
+    return f"{_fact(identity)[:200]}...{hashlib.sha256(identity.encode('utf-8', 'replace')).hexdigest()}"
+
+
+def _fact(text: str) -> str:
+    return redact(text[:_LOOKED_AT])[:_LONGEST_FACT]
 
 
 def _word(value: Any) -> str:
@@ -285,15 +307,13 @@ def _bounded(value: Any, depth: int = 0) -> Any:
     """What may be kept of a fact: nothing secret, nothing long, nothing deep."""
     match value:
         case str():
-            return redact(value)[:_LONGEST_FACT]
+            return _fact(value)
         case bool() | int() | float():
             return value
         case list() if depth < 3:
             return [_bounded(item, depth + 1) for item in value[:_MOST_FACTS]]
         case dict() if depth < 3:
-            return {
-                redact(str(key))[:_LONGEST_FACT]: _bounded(item, depth + 1) for key, item in list(value.items())[:_MOST_FACTS]
-            }
+            return {_fact(str(key)): _bounded(item, depth + 1) for key, item in list(value.items())[:_MOST_FACTS]}
         case _:
             return _word(value)[:_LONGEST_FACT]
 

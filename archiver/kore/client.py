@@ -36,6 +36,9 @@ log = logger(__name__)
 MAX_ANSWER = 4 * 1024 * 1024
 """Bytes of an answer that are read: a thousand files need a tenth of it."""
 
+LONG_ANSWER = 32 * 1024
+"""Bytes; what is longer is understood beside the event loop."""
+
 KEPT_ANSWER = 4000
 """Characters of an answer that are kept as evidence."""
 
@@ -208,15 +211,15 @@ class KoreClient:
 
         if kind == "voicemail":
             query += "&transcription=true"
-            return self._understand(kind, await ask(_PATH_VOICEMAIL))
+            return await self._understood(kind, await ask(_PATH_VOICEMAIL))
         if not inline:
-            return self._understand(kind, await ask(_PATH_V2))
+            return await self._understood(kind, await ask(_PATH_V2))
         path, *other = self._paths_v1
         reply = await ask(path)
         if reply.http_status == 404 and other:
             path = other[0]
             reply = await ask(path)
-        answer = self._understand(kind, reply)
+        answer = await self._understood(kind, reply)
         self._paths_v1 = (path,)  # not by a page that some gateway answers once
         return answer
 
@@ -406,6 +409,12 @@ class KoreClient:
     def _broken(self, error: Exception) -> ApiUnreachable:
         text = redact(str(error) or type(error).__name__)
         return ApiUnreachable(f"no answer from {self.bot.host}: {text}", error=type(error).__name__)
+
+    async def _understood(self, kind: str, reply: _Reply) -> Answer:
+        # Of each file the name is redacted: a long answer may hold many, each made to take its time.
+        if len(reply.body) < LONG_ANSWER:
+            return self._understand(kind, reply)
+        return await asyncio.to_thread(self._understand, kind, reply)
 
     def _understand(self, kind: str, reply: _Reply) -> Answer:
         http_status, kept = reply.http_status, _kept(reply.body)

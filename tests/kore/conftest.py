@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -160,3 +161,29 @@ def http_answer(body: bytes = b"", status: str = "200 OK", **headers: str) -> by
     if "Content_Length" not in headers and "Transfer_Encoding" not in headers:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode("latin-1") + body
+
+
+SLOW_TEXT = '"token":"%22\\u0022&quot;eyJabcd.s=1234&sig=%3D'
+"""What takes long to redact, for its length."""
+
+
+@asynccontextmanager
+async def beating(longest: float) -> AsyncIterator[None]:
+    """Asserts that the event loop never stood still for longer than `longest` seconds meanwhile."""
+    worst = [0.0]
+
+    async def beat() -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.01)
+            now = time.monotonic()
+            worst[0], last = max(worst[0], now - last), now
+
+    heart = asyncio.create_task(beat())
+    await asyncio.sleep(0)  # its first beat
+    try:
+        yield
+        await asyncio.sleep(0.02)  # the one that it may have been kept from
+    finally:
+        heart.cancel()
+    assert worst[0] < longest

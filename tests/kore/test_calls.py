@@ -19,7 +19,7 @@ from archiver.kore.calls import PAGE, Call, CallDetails, SessionsHistory, Source
 from archiver.kore.client import KoreClient, api_session
 from archiver.kore.reader import Listing, Reader
 from archiver.simulator.platform import Simulator, SimulatorSettings
-from tests.kore.conftest import bot_of
+from tests.kore.conftest import SLOW_TEXT, beating, bot_of
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 SOURCES: dict[str, type[SessionsHistory] | type[CallDetails]] = {"sessions": SessionsHistory, "call_details": CallDetails}
@@ -305,6 +305,25 @@ async def test_hostile_rows_are_made_harmless() -> None:
     assert found == Call("a\ufffdb?", "recording", START + timedelta(hours=10), None, None, found.facts)
     assert len(repr(found.facts)) < 2_000_000
     assert listing.total is None
+
+
+async def test_rows_that_are_slow_to_redact_stop_nobody_else() -> None:
+    """A night's worker runs in the same process."""
+    told = [SLOW_TEXT * 10 for _ in range(50)]
+    page = [{**row, "tags": told, "session_lang": SLOW_TEXT * 1000} for row in rows(60)]
+    async with beating(1.0):
+        [listing] = await _listed({"sessions": page})
+    assert len(listing.calls) == 60
+
+
+async def test_of_a_long_session_id_no_more_is_kept_than_tells_it_from_others() -> None:
+    page = [{**row, "sessionId": f"{'x' * 30_000}{n}"} for n, row in enumerate(rows(3))]
+    page += [{"sessionId": f"{'x' * 30_000}{n}", "channel": f"chat {'y' * 30_000}"} for n in range(3)]
+    [listing] = await _listed({"sessions": page})
+    assert len(listing.calls) == 3
+    assert len(listing.seen) == 6
+    assert max(map(len, listing.seen)) <= 1000
+    assert max(len(session_id) for session_id, _ in listing.calls) <= 1000
 
 
 async def test_a_row_deeper_than_python_can_show_is_one_row_that_cannot_be_read() -> None:

@@ -21,12 +21,13 @@ from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, Kore
 from archiver.kore.client import KEPT_ANSWER, MAX_ANSWER, Asked, RemoteFile, _date
 from archiver.kore.inline import Inline
 from archiver.kore.token import LIFETIME
+from archiver.naming import MAX_SOURCE_NAME
 from archiver.redact import MASK
 from archiver.simulator.limits import GENERAL_MESSAGE, PER_MINUTE_MESSAGE
 from archiver.simulator.platform import Simulator
 from archiver.transient import TRIES
 
-from .conftest import SESSION, Asker, asking, bot_of, dripping, http_answer, raw_server
+from .conftest import SESSION, SLOW_TEXT, Asker, asking, beating, bot_of, dripping, http_answer, raw_server
 
 SUCCESS = {"status": "success"}
 
@@ -133,6 +134,16 @@ async def test_more_files_than_allowed_are_a_defect_with_their_number(simulator:
         error = await defect(asker, "too_many_files")
     assert error.facts["files"] == 4
     assert "max_files_per_session" in error.hint
+
+
+async def test_names_that_are_slow_to_redact_stop_nobody_else(simulator: Simulator) -> None:
+    """A hostile answer of four megabytes stopped the worker for twenty seconds, each time that it came."""
+    entries = [{"fileName": f"{n}{SLOW_TEXT * 300}", "fileUrl": "https://x/"} for n in range(200)]
+    reply = http_answer(json.dumps({"status": "success", "recording": entries}).encode())
+    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as asker, beating(1.0):
+        answer = await asker.ask()
+    assert len(answer.files) == 200
+    assert all(len(file.name) <= MAX_SOURCE_NAME for file in answer.files)
 
 
 @pytest.mark.parametrize("body", [b"\xff\xfe\xfa", b'{"status": "\xff"}', b"\0" * 100])
