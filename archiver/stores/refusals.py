@@ -10,6 +10,9 @@ from xml.etree import ElementTree
 
 from archiver.errors import StoreError, StoreUnavailable
 
+LONGEST_WORD, LONGEST_MESSAGE = 200, 1000
+"""Characters of what a server says that are kept."""
+
 
 @dataclass(frozen=True)
 class Hints:
@@ -40,12 +43,13 @@ class Refused(Exception):
     """
 
     def __init__(self, status: int, code: str, message: str, *, place: str = "", request_id: str = "") -> None:
-        super().__init__(message)
+        # Each session that meets it keeps it: no server may fill the history.
         self.status = status
-        self.code = code
-        self.message = message
-        self.place = place
-        self.request_id = request_id
+        self.code = code[:LONGEST_WORD]
+        self.message = message[:LONGEST_MESSAGE]
+        self.place = place[:LONGEST_WORD]
+        self.request_id = request_id[:LONGEST_WORD]
+        super().__init__(self.message)
 
     def told(self, key: str, hints: Hints) -> StoreError:
         """The same as an error of ours, about a key of the store."""

@@ -12,11 +12,11 @@ import pytest
 from archiver import transient
 from archiver.buffers import Buffers
 from archiver.config import S3Settings, StorageSettings
-from archiver.errors import StoreUnavailable
+from archiver.errors import StoreError, StoreUnavailable
 from archiver.stores import Store, open_store, wire
 from archiver.stores.azure_access import Identity
 from archiver.stores.s3_signing import Signer
-from tests.kore.conftest import dripping
+from tests.kore.conftest import dripping, http_answer, raw_server
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n"
 
@@ -54,6 +54,16 @@ async def test_an_answer_that_drips_is_an_unavailable_store(kind: str, first: by
     async with dripping(first, drip) as url, store_at(kind, url) as store:
         with pytest.raises(StoreUnavailable):
             await asyncio.wait_for(store.check(), 10)
+
+
+@pytest.mark.parametrize("kind", ["s3", "azure"])
+async def test_of_what_a_server_says_little_is_kept(kind: str) -> None:
+    body = b"<Error><Code>" + b"C" * 100_000 + b"</Code><Message>" + b"M" * 100_000 + b"</Message></Error>"
+    answer = http_answer(body, "409 Conflict", x_amz_request_id="R" * 5000, x_ms_request_id="R" * 5000)
+    async with raw_server(lambda head: answer) as raw, store_at(kind, raw.url) as store:
+        with pytest.raises(StoreError) as caught:
+            await asyncio.wait_for(store.check(), 10)
+    assert len(str(caught.value)) + len(str(caught.value.facts)) < 5000
 
 
 async def test_an_object_that_is_brought_byte_by_byte_is_not_read_for_ever() -> None:
