@@ -47,6 +47,12 @@ OUTAGE = 900.0
 """Seconds that the platform may be away before a reading is given up; it can be gone on with."""
 
 
+REFUSED = 26 * 3600.0
+"""Seconds after which a page that meets the rate limit is met by it for another reason: no limit is longer than a day. The
+reading is given up then, and can be gone on with, as after an outage.
+"""
+
+
 class Listings:
     """What the platform lists of one bot, by the first source of its configuration that its credentials may use.
 
@@ -116,6 +122,7 @@ class _Patient:
 
     async def page(self, span: Span, number: int, seen: int) -> Page:
         waited, defects = 0.0, 0
+        refused = float("inf")
         while True:
             try:
                 page = await self.source.page(span, number, seen)
@@ -123,6 +130,9 @@ class _Patient:
             except BudgetSpent as error:
                 await self._wait(PATIENCE if error.retry_after is None else error.retry_after, error.reason)
             except RateLimited as error:
+                refused = min(refused, time.monotonic())
+                if time.monotonic() - refused > REFUSED:
+                    raise
                 wait = await self._quota.block(error.retry_after)
                 log.warning("rate_limited", source=self.source.name, wait_seconds=round(wait.total_seconds(), 1))
                 if error.retry_after is not None and error.retry_after > LONGEST_BELIEVED:

@@ -16,7 +16,7 @@ from archiver import discovery as discovery_module
 from archiver.cli.listing import opened_listings
 from archiver.config import Settings
 from archiver.discovery import SHARE, Discovery, Listings
-from archiver.errors import ApiUnreachable
+from archiver.errors import ApiUnreachable, RateLimited
 from archiver.kore.calls import Page, Row, Span
 from archiver.queue import quota as quota_module
 from archiver.queue.database import Database
@@ -119,6 +119,23 @@ async def test_a_listing_that_is_told_to_wait_for_long_waits_alone(plant: Plant,
     assert found.calls == 900
     assert len(slept) == 1
     assert 3500 < slept[0] <= 3600
+
+
+async def test_a_listing_that_meets_nothing_but_the_rate_limit_is_given_up(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night whose listing was refused for ever had no end."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        monkeypatch.setattr(discovery_module, "REFUSED", -1.0)
+        async with plant.database.connection() as connection:
+            await connection.execute("UPDATE archive_budgets SET blocked_until = '-infinity'")
+
+    monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=sleep))
+    plant.simulator.settings.account_rate_limits = ("1/hour",)
+    with pytest.raises(RateLimited):
+        await asyncio.wait_for(plant.discovery.run((await plant.listings())["bot"], SPAN, purpose="discover"), 20)
+    assert len(slept) == 1
 
 
 async def test_bots_of_one_account_share_its_budget(plant: Plant) -> None:
