@@ -120,9 +120,10 @@ class Front:
         answers, server = await asyncio.open_connection(at.hostname, at.port)
 
         async def copy(source: asyncio.StreamReader, to: asyncio.StreamWriter, heard: bytearray) -> None:
-            while data := await source.read(65536):
-                heard += data
-                to.write(data)
+            with contextlib.suppress(ConnectionError):  # a server that ends with something unread resets the connection
+                while data := await source.read(65536):
+                    heard += data
+                    to.write(data)
             to.close()
 
         await asyncio.gather(copy(reader, server, self.inside), copy(answers, writer, bytearray()), return_exceptions=True)
