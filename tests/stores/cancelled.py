@@ -31,7 +31,7 @@ class CancelledAt:
             thrown = None
             try:
                 yield awaited
-            except asyncio.CancelledError as error:
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # what it waited for has failed: that is for the work
                 thrown = error
 
 
