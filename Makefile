@@ -18,12 +18,13 @@ PROCESSES ?= 2
 # Whose buckets the tests meet: see tests/s3_servers.py and tests/azure_servers.py.
 SERVERS ?= .venv-seaweedfs/.ready .venv-azurite/.ready
 
-.PHONY: help demo test test-all check lint types imports tests bench-queue bench-transfer bench-fleet lock clean
+.PHONY: help demo test test-all test-pythons check lint types imports tests bench-queue bench-transfer bench-fleet lock clean
 help:
 	@echo "make demo      archive 300 simulated sessions into ./archiver-demo (AUDIO=DIR serves your own WAVs)"
 	@echo "make test      lint, types, import directions and every test, on one Python"
 	@echo "make test-all  the same and those on a second S3 server (the marker thorough), then the tests on every other Python from 3.11"
 	@echo "               up that this machine has, but those that prove a server, a command or a fleet, whatever the Python (once)"
+	@echo "make test-pythons  that share of the other Pythons alone"
 	@echo "make bench-fleet  prove budget, evening, nightly batch and long backfill over real processes (45 minutes)"
 	@echo "make bench-queue  the queue beside pgqueuer and procrastinate (BENCH='--rounds 3' passes options)"
 	@echo "make bench-transfer  downloads, uploads and the whole job beside curl, aria2, rclone and others (BENCH='--only disk')"
@@ -66,6 +67,9 @@ tests: $(VENV)/.ready $(SERVERS)
 
 test-all: check
 	@$(MAKE) --no-print-directory SERVERS='.venv-seaweedfs/.ready .venv-azurite/.ready .venv-localstack/.ready' PYTEST= tests
+	@$(MAKE) --no-print-directory test-pythons
+
+test-pythons:
 	@for python in $$(sh .ci/python --others); do \
 		name=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 		echo "== Python $$name"; \
