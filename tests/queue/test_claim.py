@@ -14,6 +14,8 @@ from archiver.queue.sessions import PROBE_EVERY
 from archiver.session import Attempt, Session
 from tests.queue.conftest import Bench, ids
 
+pytestmark = pytest.mark.once  # what Postgres does is the same under every Python; test_model.py goes through it on each
+
 
 async def test_a_claim_brings_no_more_than_its_slots(bench: Bench) -> None:
     await bench.add(*(f"s-{n}" for n in range(10)))

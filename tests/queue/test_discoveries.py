@@ -14,6 +14,8 @@ from archiver.queue.sessions import Known, NewSession, Queue
 
 from .conftest import Bench
 
+pytestmark = pytest.mark.once  # what Postgres does is the same under every Python; test_model.py goes through it on each
+
 START = datetime(2025, 3, 1, tzinfo=UTC)
 END = START + timedelta(days=10)
 

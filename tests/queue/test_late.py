@@ -16,6 +16,8 @@ from archiver.queue.sessions import MAX_CRASHES, Queue
 from archiver.session import Attempt, Session, State
 from tests.queue.conftest import Bench, ids, stored_file
 
+pytestmark = pytest.mark.once  # what Postgres does is the same under every Python; test_model.py goes through it on each
+
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 NONE = Unavailable("media_unavailable", {"answer": "none"})
 

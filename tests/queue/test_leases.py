@@ -13,6 +13,8 @@ from archiver.queue.sessions import MAX_CRASHES
 from archiver.session import Attempt
 from tests.queue.conftest import MINUTE, Bench, ids, stored_file
 
+pytestmark = pytest.mark.once  # what Postgres does is the same under every Python; test_model.py goes through it on each
+
 
 async def test_a_worker_gets_a_new_id_at_every_start(bench: Bench) -> None:
     assert len({await bench.worker() for _ in range(3)}) == 3

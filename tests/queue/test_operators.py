@@ -15,6 +15,8 @@ from archiver.queue.sessions import NewSession
 from archiver.session import Attempt, State
 from tests.queue.conftest import Bench, ids, stored_file
 
+pytestmark = pytest.mark.once  # what Postgres does is the same under every Python; test_model.py goes through it on each
+
 ENDED = [State.FAILED, State.UNAVAILABLE, State.CANCELLED, State.ARCHIVED]
 
 

@@ -13,6 +13,8 @@ from archiver.queue.database import statement
 from archiver.session import Attempt
 from tests.queue.conftest import Bench, nodes_of, stored_file
 
+pytestmark = pytest.mark.once  # what Postgres does is the same under every Python; test_model.py goes through it on each
+
 YEAR = timedelta(days=365)
 
 

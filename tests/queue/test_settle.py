@@ -15,6 +15,8 @@ from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Re
 from archiver.session import Attempt, Session, State
 from tests.queue.conftest import Bench, stored_file
 
+pytestmark = pytest.mark.once  # what Postgres does is the same under every Python; test_model.py goes through it on each
+
 COUNTERS = ("failures", "checks", "crashes", "calls")
 
 
