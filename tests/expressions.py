@@ -274,7 +274,7 @@ def _sample(code: Any, argument: Any, full: bool) -> str:
 SIZES = (12, 16, 20, 80, 300, 5000)
 """Characters: an expression that tries everything is slow at 20 and endless at 300, where a cubic one is slow."""
 
-SUSPICIOUS = 0.003
+SUSPICIOUS = 0.001
 """Seconds of the processor in which any size is looked through; what takes longer has its growth measured."""
 
 GROWTH = 7.0
@@ -297,16 +297,16 @@ def slow(expression: Expression) -> str:
 
 
 def _growth(look: Callable[[Any], Any], long: Any, short: Any) -> float:
-    """How many times as long one text takes as the other: the best of three, each. What seems to grow too much is measured again:
-    a machine that is busy elsewhere slows one of the two, and not each time the same.
+    """How many times as long one text takes as the other, by the best time of each. A machine that is busy elsewhere slows now
+    the one and now the other: they are measured in turns, until they are clearly in proportion or often enough.
     """
-    growth = float("inf")
-    for _ in range(5):
-        measured = min(_seconds(look, long) for _ in range(3)) / max(min(_seconds(look, short) for _ in range(3)), 1e-6)
-        growth = min(growth, measured)
-        if growth <= GROWTH:
+    best_long = best_short = float("inf")
+    for _ in range(12):
+        best_long = min(best_long, _seconds(look, long))
+        best_short = min(best_short, *(_seconds(look, short) for _ in range(3)))
+        if best_long < 5 * best_short:
             break
-    return growth
+    return best_long / max(best_short, 1e-6)
 
 
 def _text(expression: Expression, head: str, piece: str, tail: str, size: int) -> Any:
