@@ -16,7 +16,7 @@
     │   ├── ApiDefect                an answer that its documentation does not allow
     │   ├── RateLimited              the platform says that the bot's budget is spent; `retry_after` if it said when
     │   │   └── BudgetSpent          our own count says so; the platform was not asked
-    │   └── CredentialsRejected      401 or 403, signed afresh and asked again
+    │   └── CredentialsRejected      401 or 403, signed afresh and asked again; a 404 for a bot that isn't there
     ├── TransferError                one recording
     │   ├── MediaUnreachable         no connection, a broken one, a stall, 5xx
     │   │   └── MediaNotResumable    broken, and the host cannot go on in the middle of this file
@@ -179,19 +179,12 @@ class BudgetSpent(RateLimited):
 
 
 class CredentialsRejected(KoreError):
-    """401, or 403 without a rate-limit message, with a token signed afresh. The operator's problem, not the session's.
+    """401, or 403 without a rate-limit message, with a token signed afresh; or a 404 for a bot that the platform doesn't know.
 
-    `scope` is what the app needs for this call. `hint` may say what else can be the cause; what to check follows it.
+    The operator's problem, not the session's: `hint` names the cause where the platform told it.
     """
 
     reason = "credentials_rejected"
-
-    def __init__(self, message: str, *, scope: str = "SmartAssist Recordings", hint: str = "", **facts: Any) -> None:
-        check = (
-            f"check client_id, client_secret, algorithm and the app's scope '{scope}', then `archiver resume` "
-            "(and restart the workers if their configuration changed)"
-        )
-        super().__init__(message, hint=f"{hint}; else {check}" if hint else check, **facts)
 
 
 class TransferError(ArchiverError):

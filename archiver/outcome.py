@@ -88,7 +88,7 @@ def classify(error: Exception) -> Outcome:
             return HandedBack(error.reason, after=min(error.retry_after or timedelta(0), MAX_WAIT), detail=facts_of(error))
         case CredentialsRejected():
             return HandedBack(error.reason, detail=facts_of(error))
-        case ApiDefect(reason="too_many_files" | "recording_too_large"):
+        case ApiDefect(reason="too_many_files" | "recording_too_large" | "api_http_412"):
             return Failed(error.reason, facts_of(error))
         case MediaHostRefused() | MediaUrlRefused() | RecordingTooLarge():
             return Failed(error.reason, facts_of(error))

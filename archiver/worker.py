@@ -18,9 +18,11 @@ from archiver.archive import Archive, BotAccess, archive_session
 from archiver.cancellation import to_its_end, within
 from archiver.config import Settings
 from archiver.errors import (
+    ApiDefect,
     BudgetSpent,
     CredentialsRejected,
     DatabaseError,
+    KoreError,
     LeaseLost,
     MediaHostRefused,
     RateLimited,
@@ -423,8 +425,8 @@ class Worker:
                     wait = await bot.quota.block(error.retry_after)
                     told = {"retry_after_seconds": round(error.retry_after.total_seconds())} if error.retry_after else {}
                     log.warning("rate_limited", wait_seconds=round(wait.total_seconds(), 1), **told)
-                case CredentialsRejected():
-                    return await self._refused(session, error)
+                case CredentialsRejected() | ApiDefect(reason="api_http_404"):
+                    return await self._refused(session, error, outcome)
                 case MediaHostRefused(public=True):
                     return await self._count_refusal(session, error, outcome)
                 case StoreUnavailable():
@@ -453,17 +455,19 @@ class Worker:
             return False
         return (await self._probes.access(session.bot, session.kind, session.claimed_tick)).let_in
 
-    async def _refused(self, session: Session, error: CredentialsRejected) -> Outcome:
-        """A 401 or 403. Whether the bot is refused or this session alone, a call says that concerns no session."""
+    async def _refused(self, session: Session, error: KoreError, outcome: Outcome) -> Outcome:
+        """A 401, 403 or 404. Whether the bot is refused or this session alone, a call says that concerns no session."""
         verdict = await self._probes.access(session.bot, session.kind, session.claimed_tick)
         match verdict.error:
             case CredentialsRejected() as refusal:
                 await self._hold_for_credentials(session.bot, session.kind, refusal)
-                return classify(error)
+                return HandedBack(refusal.reason, detail=facts_of(refusal))
             case RateLimited() as limit:
                 if not isinstance(limit, BudgetSpent):
                     await self._bots[session.bot].quota.block(limit.retry_after)
                 return classify(limit)
+            case _ if not isinstance(error, CredentialsRejected):
+                return outcome
             case None:
                 log.warning("session_refused", http_status=error.facts.get("http_status"), harmless_call=verdict.said)
                 return Retry("access_denied", _denied(error, f"let in: {verdict.said}"))

@@ -28,7 +28,7 @@ from archiver.kore.token import TokenSigner
 from archiver.naming import source_name
 from archiver.observe.logs import logger
 from archiver.pace import BoundedConnector, Pace
-from archiver.redact import redact
+from archiver.redact import harmless, redact
 from archiver.transient import retry_transient
 
 log = logger(__name__)
@@ -48,6 +48,9 @@ CLOCK_TOLERANCE = 60.0
 MAX_CLOCK_OFFSET = 3600.0
 """Seconds that tokens follow the platform's clock at most. By one Date of 2099 we would sign what is good for decades."""
 
+LONGEST_SAID = 200
+"""Characters of the platform's own words in an error's message."""
+
 CONNECT_SECONDS = 10.0
 STALL_SECONDS = 30.0
 """An answer that brings nothing for so long is given up."""
@@ -60,8 +63,13 @@ time, and is held to `transfer.min_rate`, as one from a media host is.
 PROBE_SESSION = "archiver-doctor-0"
 """A session ID that no platform has: asking for it changes nothing."""
 
+UNKNOWN_BOT = "st-00000000-0000-0000-0000-000000000000"
+"""A bot ID that no platform has: what is said of it is said of every bot that isn't there."""
+
 LET_IN = (400, 404, 412, 422)
-"""What a platform may say of a session that it doesn't know, besides its own statuses: whoever hears that was let in."""
+"""What a platform may say of a session that it doesn't know, besides its own statuses: whoever hears that was let in, unless it
+says the same of a bot that isn't there.
+"""
 
 SCOPES = {"recording": "SmartAssist Recordings", "voicemail": "SmartAssist Voicemail"}
 """What an app must be allowed, by the kind that is asked for."""
@@ -81,10 +89,22 @@ _RATE_LIMIT = re.compile(
     r"\.?( (Please )?(try again later|wait for some ?time before retrying)\.?)?",
     re.IGNORECASE,
 )
+# Three causes share a status and a code: only the message tells them apart.
+_TOKEN_REFUSED = re.compile(r"Invalid JWT token\.?", re.IGNORECASE)
+_APP_REFUSED = re.compile(r"Invalid SDK credentials\.?", re.IGNORECASE)
+_SCOPE_REFUSED = re.compile(r"Permission denied\. Scope is incorrect[!.]?", re.IGNORECASE)
 _ENCRYPTED = re.compile(r"\bjwe\b|encrypted|encryption", re.IGNORECASE)
+
+THEN_RESUME = "then `archiver resume` (and restart the workers if their configuration changed)"
+"""What follows whatever mends refused credentials."""
 
 _TOO_FAR_OFF = (
     "tokens follow the platform's clock by an hour at most; set this machine's clock (NTP), or check what answers at bots.host"
+)
+
+_OUR_FAULT = (
+    "it calls the request itself invalid, so asking again is in vain: check bots.api and bots.bot_id, and whether the session "
+    "lacks the user ID that it was to be enqueued with; then `archiver retry`"
 )
 
 _LEFT_OUT = "[left out]"
@@ -188,6 +208,19 @@ class KoreClient:
         Recordings that lie in the answer itself (version 1) go to `keep`, one after another, as they arrive. When the connection
         breaks and the call is repeated, they come again from the first one on. What `keep` raises ends the call.
         """
+        return await self._recordings(self.bot.bot_id, session_id, kind, user_id, draw, on_answer, drawn, keep)
+
+    async def _recordings(
+        self,
+        bot_id: str,
+        session_id: str,
+        kind: str,
+        user_id: str | None,
+        draw: Callable[[], Awaitable[None]],
+        on_answer: Callable[[Asked], None],
+        drawn: bool,
+        keep: Keep | None,
+    ) -> Answer:
         paid = [drawn]
 
         async def pay() -> None:
@@ -205,7 +238,7 @@ class KoreClient:
         query = f"?sessionId={quote(session_id, safe='')}" + (f"&userId={quote(user_id, safe='')}" if user_id else "")
 
         async def ask(path: str) -> _Reply:
-            url = f"{self.bot.host}{path.format(quote(self.bot.bot_id, safe=''))}{query}"
+            url = f"{self.bot.host}{path.format(quote(bot_id, safe=''))}{query}"
             request = _Request(URL(url, encoded=True), SCOPES[kind], keep=keep_some if inline else None)
             return await self._authenticated(request, pay, on_answer)
 
@@ -232,16 +265,39 @@ class KoreClient:
         drawn: bool = False,
     ) -> tuple[int, str]:
         """Ask for a session that the platform cannot have: it changes nothing, and concerns no session. Returns the HTTP status
-        and the platform's own, if any, where it lets us in. Raises as `recordings` does.
+        and the platform's own, if any, where it lets us in. Raises as `recordings` does; CredentialsRejected also for a 404 that
+        a bot which isn't there gets word for word.
         """
+        http_status, status, said = await self._probe(self.bot.bot_id, kind, draw, on_answer, drawn)
+        if http_status == 404 and (http_status, status, said) == await self._unknown_bot(kind, draw, on_answer):
+            raise CredentialsRejected(
+                f"the platform knows no bot {self.bot.bot_id} of {self.bot.name} (HTTP 404{_quoted(said)})",
+                hint=f"check bots.{self.bot.name}.bot_id (App Settings shows it) and bots.{self.bot.name}.host; {THEN_RESUME}",
+                http_status=404,
+                said=said,
+            )
+        return http_status, status
+
+    async def _unknown_bot(
+        self, kind: str, draw: Callable[[], Awaitable[None]], on_answer: Callable[[Asked], None]
+    ) -> tuple[int, str, str] | None:
+        """What the platform says of a bot that isn't there; None: it refuses that one otherwise, and so knows ours."""
         try:
-            answer = await self.recordings(PROBE_SESSION, kind=kind, draw=draw, on_answer=on_answer, drawn=drawn)
+            return await self._probe(UNKNOWN_BOT, kind, draw, on_answer, drawn=False)
+        except (CredentialsRejected, ApiDefect):
+            return None
+
+    async def _probe(
+        self, bot_id: str, kind: str, draw: Callable[[], Awaitable[None]], on_answer: Callable[[Asked], None], drawn: bool
+    ) -> tuple[int, str, str]:
+        try:
+            answer = await self._recordings(bot_id, PROBE_SESSION, kind, None, draw, on_answer, drawn, None)
         except ApiDefect as error:
             http_status: int = error.facts.get("http_status", 0)
             if http_status in LET_IN or error.reason == "api_empty_success":
-                return http_status, ""
+                return http_status, "", str(error.facts.get("said", "")).replace(bot_id, "")
             raise
-        return answer.http_status, answer.status
+        return answer.http_status, answer.status, ""
 
     async def listing(
         self,
@@ -256,12 +312,7 @@ class KoreClient:
         ApiUnreachable, ApiDefect, RateLimited, CredentialsRejected, whose hint names `scope`.
         """
         request = _Request(URL(f"{self.bot.host}{path}", encoded=True), scope, "POST", json, headers)
-        try:
-            reply = await self._authenticated(request, draw, lambda _: None)
-        except CredentialsRejected as error:
-            error.hint = f"give the app the scope '{scope}', and check client_id, client_secret and algorithm"
-            raise
-        return _object(reply)
+        return _object(await self._authenticated(request, draw, lambda _: None))
 
     async def _authenticated(
         self, request: _Request, pay: Callable[[], Awaitable[None]], on_answer: Callable[[Asked], None]
@@ -285,20 +336,41 @@ class KoreClient:
             self.signer.clock_offset = ahead
             reply = await self._exchange(request, self.signer.renew, pay, tell)
             if reply.http_status in (401, 403):
-                raise CredentialsRejected(
-                    f"the platform refuses the credentials of {self.bot.name} (HTTP {reply.http_status})",
-                    scope=request.scope,
-                    http_status=reply.http_status,
-                    answer=_kept(reply.body),
-                    **({"enforces": "JWE"} if _demands_encryption(reply.body) else {}),
-                    **_skew(asked[-1].date),
-                )
+                raise self._rejected(request.scope, reply, asked[-1].date)
             if not wrong:
                 self.signer.single_use = True
             elif ahead and not told:
                 # One machine whose clock is wrong must not hold the bot for all the others.
                 log.warning("clock_differs", bot=self.bot.name, seconds=round(ahead), hint="set this machine's clock (NTP)")
         return reply
+
+    def _rejected(self, scope: str, reply: _Reply, date: datetime | None) -> CredentialsRejected:
+        """A refusal whose hint names its cause, as far as the platform's message tells it."""
+        name, said = self.bot.name, _said(reply.body)
+        key = "private_key_file" if self.bot.algorithm.startswith("RS") else "client_secret"
+        token = f"bots.{name}.client_id, {key} and algorithm"
+        scopes = f"give the app the scope '{scope}', and publish the app after choosing its scopes: they count from then on"
+        encrypted = any(_ENCRYPTED.search(message) for message in _messages(reply.body))
+        if encrypted:
+            hint = "the app enforces JWE (encrypted tokens), which is not supported yet: switch that off in the app's settings"
+        elif _SCOPE_REFUSED.fullmatch(said):
+            hint = scopes
+        elif _APP_REFUSED.fullmatch(said):
+            hint = f"check bots.{name}.bot_id: it must be of the app that bots.{name}.client_id belongs to"
+        elif _TOKEN_REFUSED.fullmatch(said):
+            hint = f"the token does not verify: check {token}"
+        else:
+            hint = f"check {token} and bot_id; {scopes}"
+        clock, facts = _skew(date)
+        return CredentialsRejected(
+            f"the platform refuses the credentials of {name} (HTTP {reply.http_status}{_quoted(said)})",
+            hint="; else ".join(filter(None, (clock, f"{hint}; {THEN_RESUME}"))),
+            http_status=reply.http_status,
+            said=said,
+            answer=_kept(reply.body),
+            **({"enforces": "JWE"} if encrypted else {}),
+            **facts,
+        )
 
     def _offset_by(self, theirs: datetime | None) -> float:
         """What tokens are to be signed by, after one was refused. A clock that is too far off is not followed."""
@@ -465,14 +537,17 @@ def _check_encoding(response: aiohttp.ClientResponse) -> None:
 
 
 def _facts(reply: _Reply) -> dict[str, Any]:
-    return {"http_status": reply.http_status, "answer": _kept(reply.body)}
+    said = {} if reply.ok else {"said": _said(reply.body)}
+    return {"http_status": reply.http_status, **said, "answer": _kept(reply.body)}
 
 
 def _object(reply: _Reply) -> dict[str, Any]:
     """The JSON object that a good answer is. Raises ApiDefect."""
     http_status, facts = reply.http_status, _facts(reply)
     if not reply.ok:
-        raise ApiDefect(f"the platform answered HTTP {http_status}", reason=f"api_http_{http_status}", **facts)
+        hint = _OUR_FAULT if http_status == 412 else ""
+        message = f"the platform answered HTTP {http_status}{_quoted(facts['said'])}"
+        raise ApiDefect(message, reason=f"api_http_{http_status}", hint=hint, **facts)
     if len(reply.body) > MAX_ANSWER:
         raise ApiDefect(f"an answer of more than {MAX_ANSWER} bytes", **facts)
     try:
@@ -502,7 +577,8 @@ def _entries(kind: str, data: dict[str, Any]) -> Any:
 
 def _messages(body: bytes) -> list[str]:
     """What the platform's error document says, or a gateway's in plain text. Nothing else of a body counts: it may repeat what it
-    was asked for, and whoever chooses a session's ID must not choose what a refusal means.
+    was asked for, and whoever chooses a session's ID must not choose what a refusal means. The documented shape is a list
+    `errors` of objects with `msg`; that of other paths of the platform is documented nowhere, so their like is understood too.
     """
     if len(body) > 4 * KEPT_ANSWER:  # an error document is short; a listing need not be read once more
         return []
@@ -510,14 +586,23 @@ def _messages(body: bytes) -> list[str]:
         data = json.loads(body)
     except (ValueError, RecursionError):
         return [body.decode("utf-8", "replace").strip()]
-    errors = data.get("errors") if isinstance(data, dict) else None
-    messages = [error.get("msg") for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
-    return [message.strip() for message in messages if isinstance(message, str)]
+    if not isinstance(data, dict):
+        return [data.strip()] if isinstance(data, str) else []
+    errors = data.get("errors")
+    found: list[Any] = [data, *(errors if isinstance(errors, list) else [errors])]
+    found += [data[key] for key in ("error", "msg", "message") if key in data]
+    found += [entry[key] for entry in found if isinstance(entry, dict) for key in ("msg", "message") if key in entry]
+    return [message.strip() for message in found if isinstance(message, str)]
 
 
-def _demands_encryption(body: bytes) -> bool:
-    """Whether a refusal says that the app enforces encrypted tokens (JWE)."""
-    return any(_ENCRYPTED.search(message) for message in _messages(body))
+def _said(body: bytes) -> str:
+    """The first thing that an error document says, for people: one line, harmless, of at most LONGEST_SAID characters."""
+    said = next((message for message in _messages(_untranscribed(body)) if message and not message.startswith("<")), "")
+    return harmless(redact(" ".join(said[: 4 * LONGEST_SAID].split())))[:LONGEST_SAID]
+
+
+def _quoted(said: str) -> str:
+    return f": {said}" if said else ""
 
 
 def _kept(body: bytes) -> str:
@@ -557,16 +642,16 @@ def _ahead(theirs: datetime | None) -> float:
     return seconds if abs(seconds) > CLOCK_TOLERANCE else 0.0
 
 
-def _skew(theirs: datetime | None) -> dict[str, Any]:
-    """What to say when a token may have been refused because our clock is wrong."""
+def _skew(theirs: datetime | None) -> tuple[str, dict[str, Any]]:
+    """What to say when a token may have been refused because our clock is wrong, and the facts of it."""
     seconds = abs(_ahead(theirs))
     if not seconds:
-        return {}
+        return "", {}
     clock = f"this machine's clock differs from the platform's by {seconds:.0f} s"
+    facts = {"clock_differs_seconds": round(seconds)}
     if seconds > MAX_CLOCK_OFFSET + CLOCK_TOLERANCE:
-        return {"hint": f"{clock}: {_TOO_FAR_OFF}", "clock_differs_seconds": round(seconds)}
-    hint = f"{clock}, which alone may be why: set it (NTP)"
-    return {"hint": hint, "clock_differs_seconds": round(seconds)}
+        return f"{clock}: {_TOO_FAR_OFF}", facts
+    return f"{clock}, which alone may be why: set it (NTP)", facts
 
 
 def _date(value: str | None) -> datetime | None:

@@ -18,10 +18,11 @@ import structlog
 
 from archiver import transient
 from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, KoreError, RateLimited
-from archiver.kore.client import KEPT_ANSWER, MAX_ANSWER, Asked, RemoteFile, _date
+from archiver.kore.client import KEPT_ANSWER, MAX_ANSWER, UNKNOWN_BOT, Asked, RemoteFile, _date
 from archiver.kore.inline import Inline
 from archiver.kore.token import LIFETIME
 from archiver.naming import MAX_SOURCE_NAME
+from archiver.outcome import Failed, classify
 from archiver.redact import MASK
 from archiver.simulator.limits import GENERAL_MESSAGE, PER_MINUTE_MESSAGE
 from archiver.simulator.platform import Simulator
@@ -277,10 +278,10 @@ async def test_a_rate_limit_is_known_by_status_or_message_and_not_repeated(
         {"errors": [{"msg": f"no such user: {GENERAL_MESSAGE}"}]},
         {"errors": [{"msg": f"{GENERAL_MESSAGE} is no session"}]},
         {"errors": [{"msg": "invalid", "value": GENERAL_MESSAGE}], "userId": GENERAL_MESSAGE},
-        {"errors": {"msg": GENERAL_MESSAGE}},
-        {"errors": [GENERAL_MESSAGE, {"msg": [GENERAL_MESSAGE]}]},
+        {"errors": [{"msg": [GENERAL_MESSAGE]}]},
+        {"error": {"value": GENERAL_MESSAGE, "msg": f"{GENERAL_MESSAGE}?"}},
+        {"message": {"text": GENERAL_MESSAGE}},
         [GENERAL_MESSAGE],
-        GENERAL_MESSAGE,
     ],
 )
 async def test_an_echo_of_the_rate_limits_message_is_no_refusal(simulator: Simulator, asker: Asker, body: Any) -> None:
@@ -364,6 +365,91 @@ async def test_a_second_refusal_is_final(simulator: Simulator, asker: Asker, sta
     assert "resume" in caught.value.hint
     assert asker.draws == calls(simulator) == len(asker.asked) == 2
     assert not asker.client.signer.single_use
+
+
+@pytest.mark.parametrize(
+    ("said", "names", "not_named"),
+    [
+        ("Invalid JWT token", ("bots.bot.client_id, client_secret and algorithm",), ("bot_id", "publish")),
+        ("Invalid SDK credentials", ("bots.bot.bot_id", "bots.bot.client_id"), ("client_secret", "publish")),
+        ("Permission denied. Scope is incorrect!", ("'SmartAssist Recordings'", "publish the app"), ("client_secret", "bot_id")),
+        ("This app was suspended", ("client_secret", "bot_id", "'SmartAssist Recordings'", "publish the app"), ()),
+    ],
+)
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_names_its_cause_by_its_message_alone(
+    simulator: Simulator, asker: Asker, status: int, said: str, names: tuple[str, ...], not_named: tuple[str, ...]
+) -> None:
+    """One status and one code stand for three causes."""
+    answers(simulator, {"http_status": status, "body": json.dumps({"errors": [{"msg": said, "code": 4002}]})})
+    with pytest.raises(CredentialsRejected) as caught:
+        await asker.ask()
+    error = caught.value
+    assert said in error.message
+    assert error.facts["said"] == said
+    assert all(name in error.hint for name in names), error.hint
+    assert not any(name in error.hint for name in not_named), error.hint
+    assert "archiver resume" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("<html>denied</html>", ""),
+        ('{"errors":[{"msg":"a\\nb\\u0007c","code":1}]}', "a b\\x07c"),
+        ('{"errors":[{"msg":"client_secret=hunter2hunter2"}]}', "client_secret=[redacted]"),
+        (json.dumps({"message": "x" * 1000}), "x" * 200),
+        (json.dumps({"error": {"message": "no such app"}}), "no such app"),
+    ],
+)
+async def test_what_a_refusal_says_is_shown_bounded_and_harmless(
+    simulator: Simulator, asker: Asker, body: str, said: str
+) -> None:
+    answers(simulator, {"http_status": 401, "body": body})
+    with pytest.raises(CredentialsRejected) as caught:
+        await asker.ask()
+    assert caught.value.facts["said"] == said
+
+
+async def test_a_request_that_is_called_invalid_names_that(simulator: Simulator, asker: Asker) -> None:
+    body = {"errors": [{"msg": "Validation errors/ Invalid arguments", "code": 412}]}
+    answers(simulator, {"http_status": 412, "body": json.dumps(body)})
+    error = await defect(asker, "api_http_412")
+    assert "Validation errors/ Invalid arguments" in error.message
+    assert "user ID" in error.hint
+    assert isinstance(classify(error), Failed)
+
+
+NOT_FOUND = b'{"errors":[{"msg":"Bot not found","code":404}]}'
+
+
+@pytest.mark.parametrize(
+    ("ours", "of_no_bot", "known"),
+    [
+        (NOT_FOUND, NOT_FOUND, False),
+        (b'{"errors":[{"msg":"no bot st-1"}]}', b'{"errors":[{"msg":"no bot %s"}]}' % UNKNOWN_BOT.encode(), False),
+        (b"", b"", False),
+        (b'{"errors":[{"msg":"Session not found"}]}', NOT_FOUND, True),
+        (NOT_FOUND, b"401", True),
+    ],
+    ids=["the same", "the same but for the ID", "nothing", "another", "a refusal"],
+)
+async def test_a_404_is_the_bots_if_a_bot_that_is_not_there_gets_the_same(
+    simulator: Simulator, ours: bytes, of_no_bot: bytes, known: bool
+) -> None:
+    def reply(head: str) -> bytes:
+        if UNKNOWN_BOT not in head:
+            return http_answer(ours, "404 Not Found")
+        return http_answer(b"", "401 Unauthorized") if of_no_bot == b"401" else http_answer(of_no_bot, "404 Not Found")
+
+    async with raw_server(reply) as raw, asking(bot_of(simulator, host=raw.url, bot_id="st-1")) as asker:
+        if known:
+            assert await asker.client.probe(draw=asker._draw) == (404, "")
+        else:
+            with pytest.raises(CredentialsRejected) as caught:
+                await asker.client.probe(draw=asker._draw)
+            assert "bots.bot.bot_id" in caught.value.hint
+            assert "st-1" in caught.value.message
 
 
 async def test_a_rate_limit_after_a_refusal_is_a_rate_limit(simulator: Simulator, asker: Asker) -> None:

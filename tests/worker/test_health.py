@@ -40,10 +40,10 @@ async def test_an_app_that_enforces_encrypted_tokens_is_told_apart(plant: Plant)
     assert "JWE" in found["API"].mend
 
 
-async def test_a_bot_that_the_platform_does_not_know_is_not_called_well(plant: Plant) -> None:
+async def test_a_bot_that_the_platform_does_not_know_is_a_failure(plant: Plant) -> None:
     found = await bot_findings(plant, bot_id="st-nobody")
-    assert found["API"].verdict == "warning"
-    assert "bot_id" in found["API"].mend
+    assert found["API"].verdict == "failure"
+    assert "bots.bot.bot_id" in found["API"].mend
 
 
 async def test_a_spent_budget_is_not_blamed_on_the_network(plant: Plant) -> None:

@@ -112,6 +112,42 @@ async def test_a_session_that_is_refused_alone_keeps_no_bot_held(plant: Plant) -
     assert await held(plant) == []
 
 
+# --- 404 and 412
+
+
+async def test_a_wrong_bot_id_holds_the_bot_and_costs_nobody_an_attempt(plant: Plant) -> None:
+    await plant.scripted(12)
+    ended = await plant.drained(plant.settings(bot={"bot_id": "st-nobody"}))
+    assert ended.left_pending == [{"bot": "bot", "kind": "recording", "sessions": 12, "because": "held"}]
+    assert {row["failures"] for row in (await plant.sessions()).values()} == {0}
+    (hold,) = await held(plant)
+    assert hold["reason"] == "credentials_rejected"
+    assert "bots.bot.bot_id" in hold["detail"]["hint"]
+    assert (await plant.drained()).complete, "with the right one it is tried at once"
+
+
+async def test_a_session_that_is_not_found_fails_alone(plant: Plant) -> None:
+    await plant.scripted(6)
+    gone = session_id(2)
+    plant.simulator.script({"session_id": gone, "answers": [{"http_status": 404, "body": "Session not found"}]})
+    assert (await plant.drained()).failed == 1
+    row = (await plant.sessions())[gone]
+    assert (row["reason"], row["failures"]) == ("api_http_404", 3)
+    assert await plant.states() == {"archived": 5, "failed": 1}
+    assert await held(plant) == []
+
+
+async def test_a_request_that_is_called_invalid_is_made_once(plant: Plant) -> None:
+    await plant.scripted(3)
+    invalid = session_id(1)
+    body = '{"errors": [{"msg": "Validation errors/ Invalid arguments", "code": 412}]}'
+    plant.simulator.script({"session_id": invalid, "answers": [{"http_status": 412, "body": body}]})
+    assert (await plant.drained()).failed == 1
+    row = (await plant.sessions())[invalid]
+    assert (row["state"], row["reason"], row["failures"]) == ("failed", "api_http_412", 1)
+    assert "Invalid arguments" in row["detail"]["message"]
+
+
 # --- other credentials
 
 
