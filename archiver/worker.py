@@ -47,6 +47,9 @@ log = logger(__name__)
 POLL_SECONDS = 1.0
 """How often the queue is looked at when nothing wakes the worker: polling is the truth, notifications only come earlier."""
 
+LISTENER_CHECK_SECONDS = 15.0
+"""How often the connection is tried on which the worker is woken: one that is gone says nothing."""
+
 UPKEEP_SECONDS = 5.0
 """How often dead workers are looked for, and rows of this one that it does not know of."""
 
@@ -590,7 +593,7 @@ class Worker:
                     told = False
                     self._wake.set()
                     while True:
-                        await asyncio.sleep(15)
+                        await asyncio.sleep(LISTENER_CHECK_SECONDS)
                         await connection.execute("SELECT 1", timeout=10)
             except Exception as error:  # noqa: BLE001  # whatever breaks a listener, polling remains
                 if not told:

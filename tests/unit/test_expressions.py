@@ -11,6 +11,8 @@ import pytest
 import archiver
 from tests.expressions import Expression, expressions, slow
 
+pytestmark = pytest.mark.once  # it is the patterns that are slow, under every Python
+
 PLANTED = r"""
 import re
 import re as regular

@@ -254,6 +254,7 @@ async def test_a_listener_that_is_cut_comes_back(plant: Plant, logged: Logged, m
     listening = (
         "SELECT pid FROM pg_stat_activity WHERE query ~ '^(LISTEN|SELECT 1$)' AND datname = current_database() AND pid <> $1"
     )
+    monkeypatch.setattr(worker_module, "LISTENER_CHECK_SECONDS", 1.0)
     one = session_id(1)
     plant.simulator.script({"session_id": one})
     async with plant.shift() as shift:
