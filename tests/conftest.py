@@ -129,7 +129,7 @@ def queue(database: Database) -> Queue:
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
     """A simulated platform without rate limits."""
-    async with Simulator(SimulatorSettings(rate_limits=())) as platform:
+    async with Simulator(SimulatorSettings(rate_limits=(), account_rate_limits=())) as platform:
         yield platform
 
 

@@ -155,7 +155,7 @@ async def _demo(folder: Path, sessions: int, audio: Path | None, seed: int, leve
     told = _Told({s.session_id: s.note for s in scripts}, {s.session_id: s.expected or "" for s in scripts})
     async with AsyncExitStack() as stack:
         platform = await stack.enter_async_context(
-            Simulator(SimulatorSettings(audio_dir=audio, rate_limits=("6000/minute",), control=False))
+            Simulator(SimulatorSettings(audio_dir=audio, account_rate_limits=("6000/minute",), control=False))
         )
         try:
             platform.script_all(scripts)

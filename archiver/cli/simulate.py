@@ -43,7 +43,7 @@ from archiver.errors import UsageError
     "--rate-limit", "rate_limits", multiple=True, metavar="N/UNIT", help='Such as "60/minute"; may be repeated. Default: none.'
 )
 @click.option(
-    "--account-rate-limit", "account_rate_limits", multiple=True, metavar="N/UNIT", help="The same of the account. Default: none."
+    "--account-rate-limit", "account_rate_limits", multiple=True, metavar="N/UNIT", help="The same of an account. Default: none."
 )
 def command(
     host: str,

@@ -12,6 +12,7 @@ The shape of error bodies, `{"errors": [{"msg", "code"}]}`, is the platform's; t
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -23,7 +24,7 @@ from yarl import URL
 
 from archiver.simulator.connections import http_date, reset_connection, until_the_client_goes
 from archiver.simulator.inline import inline_answer
-from archiver.simulator.limits import GENERAL_MESSAGE, PER_MINUTE_MESSAGE, SlidingWindows, retry_after_header
+from archiver.simulator.limits import MESSAGES, SlidingWindows, retry_after_header
 from archiver.simulator.script import (
     HangFault,
     HttpAnswer,
@@ -59,6 +60,8 @@ class Control(Protocol):
 
     def alter(self, data: Any) -> dict[str, Any]: ...
 
+    def add_bots(self, data: Any) -> int: ...
+
     def set_history(self, data: Any) -> dict[str, Any]: ...
 
     def report(self) -> dict[str, Any]: ...
@@ -66,12 +69,14 @@ class Control(Protocol):
 
 @dataclass(slots=True)
 class Bot:
-    """A bot with the credentials of its one app. Its rate limit and its used `jti` are its own."""
+    """A bot with the credentials of its one app. Its used `jti` are its own."""
 
     bot_id: str
     client_id: str
     client_secret: str = field(repr=False)
+    account_id: str
     windows: SlidingWindows = field(default_factory=SlidingWindows)
+    """The calls that count against the bot's own rate limits."""
     seen_jti: set[str] = field(default_factory=set)
 
 
@@ -96,6 +101,8 @@ class Api:
         unscripted: Callable[[str], Session | None],
     ) -> None:
         self.bots: dict[str, Bot] = {}
+        self.accounts: defaultdict[str, SlidingWindows] = defaultdict(SlidingWindows)
+        """The calls that count against the rate limits of each account, by its ID."""
         self.sessions: dict[str, Session] = {}
         self.reject_credentials = False
         self.tally = ApiTally()
@@ -103,7 +110,7 @@ class Api:
         self._media_url = media_url
         self._changed = changed
         self._unscripted = unscripted
-        self._limit_messages = cycle((GENERAL_MESSAGE, PER_MINUTE_MESSAGE.format(count=60)))
+        self._limit_messages = cycle(MESSAGES)
 
     def app(self, control: Control, more: Iterable[web.RouteDef] = ()) -> web.Application:
         """The API, `more` of it, and, where the settings allow it, the control endpoints."""
@@ -172,13 +179,14 @@ class Api:
         denied = self.denial(bot, request.headers.get("auth"), scope)
         if denied is not None:
             return self._unauthorized(*denied)
-        refusal = bot.windows.check(self._settings.rate_limits)
+        windows = self.accounts[bot.account_id]
+        refusal = windows.check(self._settings.account_rate_limits)
         if refusal is not None:
             self.tally.rate_limited += 1
             return Reply("rate_limited", self.limit_response(refusal))
         session_id = request.query.get("sessionId")
         if not session_id:
-            bot.windows.count()
+            windows.count()
             return Reply("bad_request", error_response(400, "sessionId is required"))
 
         self.tally.by_session[session_id] += 1
@@ -186,15 +194,15 @@ class Api:
             self.tally.user_ids[session_id] = user_id
         session = self.sessions.get(session_id) or self._unscripted(session_id)
         if session is None:
-            bot.windows.count()
+            windows.count()
             self.tally.unknown_sessions += 1
             return Reply("media_unavailable", web.json_response({"status": "media_unavailable"}))
         if session.script.voicemail != voicemail:
-            bot.windows.count()
+            windows.count()
             return Reply("media_unavailable", web.json_response({"status": "media_unavailable"}))
         step = session.timeline.ask()
         if not isinstance(step, RateLimitedFault):
-            bot.windows.count()
+            windows.count()
         return self._step(session, step, success)
 
     def denial(self, bot: Bot, token: str | None, scope: Scope) -> tuple[int, str] | None:
@@ -278,6 +286,9 @@ def _add_control(app: web.Application, control: Control, hosts: Container[str | 
     async def set_history(request: web.Request) -> web.Response:
         return web.json_response(control.set_history(await _json(request)))
 
+    async def add_bots(request: web.Request) -> web.Response:
+        return web.json_response({"bots": control.add_bots(await _json(request))})
+
     async def report(_: web.Request) -> web.Response:
         return web.json_response(control.report())
 
@@ -297,6 +308,7 @@ def _add_control(app: web.Application, control: Control, hosts: Container[str | 
     panel = web.Application(client_max_size=MAX_SCRIPT_BYTES, middlewares=[explain])
     panel.router.add_post("/sessions", add_sessions)
     panel.router.add_post("/history", set_history)
+    panel.router.add_post("/bots", add_bots)
     panel.router.add_get("/report", report)
     panel.router.add_post("/settings", alter)
     app.add_subapp("/_simulator", panel)

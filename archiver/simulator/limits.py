@@ -1,8 +1,9 @@
 """The platform's rate limits.
 
-Vendor: 60 calls a minute and 1,800 an hour (design-time APIs), or 600 and 18,000 (runtime APIs), counted per bot
-over all its clients. Which class the recordings API is in is not said. The wordings:
-community.kore.ai/t/article-understanding-rate-limits-for-kore-ai-public-apis/3638, and the API guide.
+Vendor: 60 calls a minute, counted per account over all of its bots and clients, for recordings, voicemail and call details;
+60 a minute and 1,800 an hour, counted per bot, for the sessions history. The wordings are the vendor's, too; which HTTP status
+they come with is not said, nor whether with Retry-After. That recordings, voicemail and call details share one counter is the
+strict reading of a table that doesn't say.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 WINDOW_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0}
 
 GENERAL_MESSAGE = "Rate limit for this API has been reached. Please try again later"
-PER_MINUTE_MESSAGE = "You've exceeded the per-minute rate limit of {count} requests. Please try again later"
+"""The wording of an older page."""
+PER_MINUTE_MESSAGE = "You've exceeded the per-minute rate limit. Please wait for sometime before retrying."
+HOURLY_MESSAGE = "You've exceeded the hourly rate limit. Please wait for sometime before retrying."
+MESSAGES = (GENERAL_MESSAGE, PER_MINUTE_MESSAGE, HOURLY_MESSAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +37,8 @@ class Limit:
 
     @property
     def message(self) -> str:
-        """What the platform says past it; the vendor's pages have two wordings."""
-        return PER_MINUTE_MESSAGE.format(count=self.count) if self.window == "minute" else GENERAL_MESSAGE
+        """What the platform says past it."""
+        return {"minute": PER_MINUTE_MESSAGE, "hour": HOURLY_MESSAGE}.get(self.window, GENERAL_MESSAGE)
 
 
 class Refusal(NamedTuple):
@@ -59,7 +63,7 @@ def retry_after_header(seconds: float) -> str:
 
 
 class SlidingWindows:
-    """The calls of one bot in its last second, minute and hour.
+    """The calls that one counter counts, in the last second, minute and hour.
 
     Only calls that were let through count. The windows are kept whatever the limits are, so that limits can
     change at any time.

@@ -2,7 +2,7 @@
 
 Vendor: POST /api/public/bot/{botId}/getSessions?containmentType=.. (scope "Bot Sessions"; the bot's rate limits), and
 POST /agentassist/api/public/analytics/account/{accountId}/v2/callDetails?offset=..&limit=.. (scope "SmartAssist Analytics"; rate
-limits of the account's own), with the headers `accountId` and `iId`, the bot's ID.
+limits of the account, which recordings count against, too), with the headers `accountId` and `iId`, the bot's ID.
 
 Made up, because the vendor's pages don't say: the words of the 400s; `sessionType`; of a call that is running the `sessionStatus`
 ("active") and `finalStatus` ("OPEN"), that its `end_time` is null and its `sessionEndTime` left out; the `channel` of a chat in
@@ -24,7 +24,6 @@ from archiver.simulator.api import error_response
 from archiver.simulator.calls import EPOCH, MILLISECOND, Containment, Direction, unix_ms
 from archiver.simulator.checked import Checked, parse
 from archiver.simulator.history import History, details_filter, sessions_filter
-from archiver.simulator.limits import SlidingWindows
 from archiver.simulator.tally import ListingsTally
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from archiver.simulator.api import Api, Bot
     from archiver.simulator.calls import Call
+    from archiver.simulator.limits import SlidingWindows
     from archiver.simulator.settings import Scope, SimulatorSettings
 
 LOOK_UP_AT_MOST = 50
@@ -102,8 +102,6 @@ class Listings:
     def __init__(self, settings: SimulatorSettings, api: Api, changed: Callable[[], None]) -> None:
         self.history = History()
         self.tally = ListingsTally()
-        self.account = SlidingWindows()
-        """The calls that count against the account's rate limits."""
         self._settings = settings
         self._api = api
         self._changed = changed
@@ -131,7 +129,7 @@ class Listings:
         if bot is None:
             return self._done(self._refused("the header iId is not the ID of a bot"))
         limits = self._settings.account_rate_limits
-        refusal = self._admit(bot, request, "SmartAssist Analytics", self.account, limits)
+        refusal = self._admit(bot, request, "SmartAssist Analytics", self._api.accounts[bot.account_id], limits)
         return self._done(refusal or self._answer(await request.read(), lambda body: self._details(bot, request, body)))
 
     def _admit(
@@ -178,7 +176,7 @@ class Listings:
         }
 
     def _details(self, bot: Bot, request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
-        account = self._settings.account_id
+        account = bot.account_id
         if request.match_info["account_id"] != account or request.headers.get("accountId") != account:
             raise ValueError("the account in the path and the header accountId must both be the account's ID")
         page = parse(DetailsPage, dict(request.query), "callDetails")

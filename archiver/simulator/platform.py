@@ -14,19 +14,21 @@ from pydantic import ValidationError
 from archiver.simulator.api import Api, Bot
 from archiver.simulator.audio import load_folder
 from archiver.simulator.calls import unix_ms
-from archiver.simulator.checked import describe
+from archiver.simulator.checked import describe, parse
 from archiver.simulator.history import Call, History, HistoryScript
 from archiver.simulator.listings import Listings
 from archiver.simulator.media import MediaOrigin
 from archiver.simulator.script import EVERY_OTHER, SessionScript
 from archiver.simulator.sessions import Session
-from archiver.simulator.settings import ALTERABLE, SimulatorSettings
+from archiver.simulator.settings import ALTERABLE, AddedBot, SimulatorSettings
 from archiver.simulator.urls import UrlSigner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
     from types import TracebackType
+
+    from archiver.simulator.limits import SlidingWindows
 
 __all__ = ["Simulator", "SimulatorSettings"]
 
@@ -40,8 +42,8 @@ STAND_INS = 10_000
 class Simulator:
     """A stand-in for the Kore platform. Both servers listen from when it is entered until it is left.
 
-    Sessions are shared by all bots; credentials, rate limits and used `jti` are each bot's own. Leaving it drops
-    every connection at once, however slow or hung its answer is.
+    Sessions are shared by all bots; credentials and used `jti` are each bot's own, and so is the rate limit of the sessions
+    history. That of anything else is its account's. Leaving it drops every connection at once, however slow or hung its answer.
 
     `settings` is a copy, and can be altered while the simulator runs (see `ALTERABLE`).
     Raises ValueError for an `audio_dir` that cannot be read, or without a WAV.
@@ -114,12 +116,23 @@ class Simulator:
     def reject_credentials(self, reject: bool) -> None:
         self._api.reject_credentials = reject
 
-    def add_bot(self, bot_id: str, client_id: str, client_secret: str) -> None:
-        """Add a bot, or give an existing one other credentials; what counted against its rate limit still does."""
+    def add_bot(self, bot_id: str, client_id: str, client_secret: str, account_id: str | None = None) -> None:
+        """Add a bot, or give an existing one other credentials; what counted against its rate limit still does.
+
+        Without `account_id` it is one of the account of the settings.
+        """
+        account_id = account_id or self.settings.account_id
         if (bot := self._api.bots.get(bot_id)) is None:
-            self._api.bots[bot_id] = Bot(bot_id, client_id, client_secret)
+            self._api.bots[bot_id] = Bot(bot_id, client_id, client_secret, account_id)
         else:
-            bot.client_id, bot.client_secret = client_id, client_secret
+            bot.client_id, bot.client_secret, bot.account_id = client_id, client_secret, account_id
+
+    def add_bots(self, data: Any) -> int:
+        """`add_bot` for one JSON object with its arguments, or a list of them; how many. Raises ValueError, and then none was."""
+        bots = [parse(AddedBot, each, "bot") for each in (data if isinstance(data, list) else [data])]
+        for bot in bots:
+            self.add_bot(bot.bot_id, bot.client_id, bot.client_secret, bot.account_id)
+        return len(bots)
 
     def script(self, script: SessionScript | Mapping[str, Any]) -> None:
         """Add a session, or replace one: its timeline and faults begin anew, its report goes on. Its times count from now.
@@ -196,15 +209,13 @@ class Simulator:
     def report(self) -> dict[str, Any]:
         """What has been asked and answered so far, JSON-safe; `tally.py` says what each number counts.
 
-        `max_in_window` is the most calls let through by a bot in any sliding minute and hour; in `listings`, by the account.
+        `max_in_window` is the most calls let through in any sliding minute and hour: of an account, call details and all; in
+        `listings`, of a bot's sessions history.
         """
-        windows = [bot.windows.most for bot in self._api.bots.values()]
-        most = {window: max(each[window] for each in windows) for window in ("minute", "hour")}
-        account = {window: self._listings.account.most[window] for window in most}
         return {
-            "api": self._api.tally.as_json(most),
+            "api": self._api.tally.as_json(_most(self._api.accounts.values())),
             "media": self._media.tally.as_json(),
-            "listings": self._listings.tally.as_json(account),
+            "listings": self._listings.tally.as_json(_most(bot.windows for bot in self._api.bots.values())),
         }
 
     def sha256_of(self, session_id: str) -> list[str]:
@@ -285,6 +296,12 @@ class Simulator:
         await web.TCPSite(runner, self.settings.host, port).start()
         host = self.settings.public_host or self.settings.host
         return f"http://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}"
+
+
+def _most(counters: Iterable[SlidingWindows]) -> dict[str, int]:
+    """The most calls that any of the counters held in any minute and hour."""
+    most = [counter.most for counter in counters]
+    return {window: max((each[window] for each in most), default=0) for window in ("minute", "hour")}
 
 
 async def _drop(runner: web.BaseRunner) -> None:

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
 from archiver.simulator.audio import RiffSizes
-from archiver.simulator.checked import Checked, ErrorStatus, HeaderText, Seconds, parse
+from archiver.simulator.checked import AnyStatus, Checked, ErrorStatus, HeaderText, Seconds, parse
 
 Times = Annotated[int, Field(ge=1)]
 Offset = Annotated[int, Field(ge=0)]
@@ -57,7 +57,7 @@ class StatusAnswer(Answer):
 class HttpAnswer(Answer):
     """An HTTP status with a body as it is, such as a gateway's error page."""
 
-    http_status: Annotated[int, Field(ge=200, le=599)]
+    http_status: AnyStatus
     body: str = ""
     content_type: HeaderText = "text/html"
 
@@ -82,13 +82,13 @@ class HangFault(Answer):
 
 
 class RateLimitedFault(Answer):
-    """Refused as if over the rate limit, with the vendor's two messages in turn.
+    """Refused as if over the rate limit, with the vendor's three messages in turn, whatever the HTTP status.
 
     Sends Retry-After only where `retry_after` is given.
     """
 
     fault: Literal["rate_limited"]
-    http_status: ErrorStatus = 429
+    http_status: AnyStatus = 429
     retry_after: Seconds | None = None
 
 

@@ -9,13 +9,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from archiver.simulator.checked import Checked, ErrorStatus, Seconds
+from archiver.simulator.checked import AnyStatus, Checked, Seconds
 from archiver.simulator.limits import parse_limit
 from archiver.simulator.tokens import ALGORITHMS
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Id = Annotated[str, Field(min_length=1)]
 Scope = Literal["SmartAssist Recordings", "Delete Recordings", "SmartAssist Voicemail", "SmartAssist Analytics", "Bot Sessions"]
+
+
+class AddedBot(Checked):
+    """One more bot."""
+
+    bot_id: Id
+    client_id: Id
+    client_secret: Id
+    account_id: Id | None = None
 
 
 class SimulatorSettings(Checked):
@@ -39,7 +48,7 @@ class SimulatorSettings(Checked):
     """64 characters by default: long enough for HS512 too."""
 
     account_id: Id = Field(default_factory=lambda: f"a-{uuid.uuid4()}")
-    """The account of all bots, which the call details are asked for."""
+    """The account of every bot that is added without one; call details are asked for by it."""
     scopes: tuple[Scope, ...] = ("SmartAssist Recordings", "SmartAssist Voicemail", "SmartAssist Analytics", "Bot Sessions")
     """What the apps of all bots are allowed to do; anything else is answered 403."""
 
@@ -53,12 +62,13 @@ class SimulatorSettings(Checked):
     """By which paths version 1 of the recordings API is known; by any other it is a 404."""
 
     rate_limits: tuple[str, ...] = ("60/minute", "1800/hour")
-    """Of each bot, in sliding windows; none: unlimited. The default is the vendor's lowest class."""
-    account_rate_limits: tuple[str, ...] = ("60/minute", "1800/hour")
-    """The same of the account, for what is counted by account: the call details."""
-    rate_limit_status: ErrorStatus = 429
+    """Of each bot, in sliding windows; none: unlimited. They count the sessions history."""
+    account_rate_limits: tuple[str, ...] = ("60/minute",)
+    """The same of each account, over all of its bots: recordings of both versions, voicemail, and call details."""
+    rate_limit_status: AnyStatus = 429
+    """What a refusal comes with; the vendor doesn't say. It may be that of success, or that of bad credentials."""
     retry_after: bool = True
-    """Send Retry-After with a 429."""
+    """Send Retry-After with a refusal that is a 429."""
 
     num_results: Literal["page", "all", "wrong"] = "page"
     """What the `numResults` of the call details counts: the rows of the page, or all that fit; "wrong": more than all."""

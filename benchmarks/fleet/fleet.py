@@ -158,7 +158,7 @@ async def fleet(
     url = where.url.rpartition("/")[0] + f"/{name}"
     folder = where.folder / name
     folder.mkdir()
-    async with Simulator(SimulatorSettings(rate_limits=tuple(platform_limits))) as simulator:
+    async with Simulator(SimulatorSettings(account_rate_limits=tuple(platform_limits))) as simulator:
         bot = {
             "name": BOT,
             "host": simulator.api_url,

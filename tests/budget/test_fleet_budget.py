@@ -31,7 +31,7 @@ def configured(program: Program, platform: Simulator, database_url: str) -> None
     data = settings_data(platform, database_url, program.folder / "store")
     bots = data["bots"]
     assert isinstance(bots, list)
-    bots[0]["rate_limits"] = list(platform.settings.rate_limits)
+    bots[0]["rate_limits"] = list(platform.settings.account_rate_limits)
     program.configure(data)
     platform.script({"session_id": "*", "recordings": [{"audio": {"seconds": 0.1}}]})
 
@@ -60,7 +60,7 @@ async def most_claimed_within_six_seconds(database_url: str) -> int:
 
 
 async def test_processes_that_share_a_budget_are_never_refused(program: Program, database_url: str) -> None:
-    async with Simulator(SimulatorSettings(rate_limits=("600/minute",))) as platform:
+    async with Simulator(SimulatorSettings(account_rate_limits=("600/minute",))) as platform:
         configured(program, platform, database_url)
         await enqueue(database_url, 120)
         workers = [await program.start("worker", "--drain") for _ in range(WORKERS)]
@@ -74,7 +74,7 @@ async def test_processes_that_share_a_budget_are_never_refused(program: Program,
 
 
 async def test_the_longer_window_ends_the_calls_of_all_processes(program: Program, database_url: str) -> None:
-    async with Simulator(SimulatorSettings(rate_limits=("1200/minute", "60/hour"))) as platform:
+    async with Simulator(SimulatorSettings(account_rate_limits=("1200/minute", "60/hour"))) as platform:
         configured(program, platform, database_url)
         await enqueue(database_url, 120)
         workers = [await program.start("worker", "--drain") for _ in range(WORKERS)]

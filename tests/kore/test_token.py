@@ -67,14 +67,14 @@ def test_the_claims_are_those_that_the_platform_wants(simulator: Simulator) -> N
 @pytest.mark.parametrize("algorithm", ["HS256", "HS512", "RS256", "RS512"])
 async def test_every_algorithm_is_accepted(algorithm: str, tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text(PRIVATE)
-    async with Simulator(SimulatorSettings(algorithms=(algorithm,), public_key_pem=PUBLIC, rate_limits=())) as platform:
+    async with Simulator(SimulatorSettings(algorithms=(algorithm,), public_key_pem=PUBLIC, account_rate_limits=())) as platform:
         async with asking(bot_of(platform, algorithm=algorithm, private_key_file=tmp_path / "key.pem")) as asker:
             assert (await asker.ask()).status == "media_unavailable"
         assert platform.report()["api"]["unauthorized"] == 0
 
 
 async def test_another_algorithm_than_the_apps_is_refused() -> None:
-    settings = SimulatorSettings(algorithms=("RS256",), public_key_pem=PUBLIC, rate_limits=())
+    settings = SimulatorSettings(algorithms=("RS256",), public_key_pem=PUBLIC, account_rate_limits=())
     async with Simulator(settings) as platform, asking(bot_of(platform)) as asker:
         with pytest.raises(CredentialsRejected):
             await asker.ask()

@@ -81,7 +81,7 @@ def test_what_comes_before_the_steps_lasts_until_its_instant_and_uses_up_no_step
 
 
 async def test_a_call_scripted_by_the_clock_ends_and_then_its_media_are_ready(client: Client) -> None:
-    client.sim.settings.rate_limits = ()
+    client.sim.settings.account_rate_limits = ()
     began = time.monotonic()
     client.sim.script({"session_id": SESSION, "call_ends_at": 1, "ready_at": 2})
     seen: list[tuple[float, str]] = []
@@ -204,7 +204,7 @@ async def test_a_hung_answer_never_comes(client: Client) -> None:
     assert report["api"]["by_status"] == {"hang": 1}
 
 
-async def test_a_scripted_rate_limit_uses_both_wordings_in_turn(client: Client) -> None:
+async def test_a_scripted_rate_limit_is_worded_in_turn(client: Client) -> None:
     steps = [
         {"fault": "rate_limited", "retry_after": 0.4},
         {"fault": "rate_limited", "http_status": 400},
@@ -215,7 +215,7 @@ async def test_a_scripted_rate_limit_uses_both_wordings_in_turn(client: Client) 
     assert (first.status, first.headers.get("Retry-After")) == (429, "1")
     assert first.message == "Rate limit for this API has been reached. Please try again later"
     assert (second.status, second.headers.get("Retry-After")) == (400, None)
-    assert second.message.startswith("You've exceeded the per-minute rate limit of 60 ")
+    assert second.message == "You've exceeded the per-minute rate limit. Please wait for sometime before retrying."
     assert third.json["status"] == "success"
     api = client.sim.report()["api"]
     assert (api["rate_limited"], api["max_in_window"]["minute"]) == (2, 1)

@@ -249,7 +249,7 @@ async def test_another_history_begins_anew(client: Client) -> None:
 
 async def test_few_sessions_are_remembered_however_many_calls_there_are(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "STAND_INS", 3)
-    client.sim.settings.rate_limits = ()
+    client.sim.settings.account_rate_limits = ()
     client.sim.set_history({"made": MADE})
     ids = [each.session_id for each in client.sim.calls()[:10]]
     first = await fetched(client, ids[0])

@@ -47,7 +47,7 @@ async def test_a_bot_that_the_platform_does_not_know_is_a_failure(plant: Plant) 
 
 
 async def test_a_spent_budget_is_not_blamed_on_the_network(plant: Plant) -> None:
-    plant.simulator.alter({"rate_limits": ["1/minute"]})
+    plant.simulator.alter({"account_rate_limits": ["1/minute"]})
     await bot_findings(plant)
     found = await bot_findings(plant)
     assert found["API"].verdict == "warning"
