@@ -7,7 +7,8 @@ Vendor, with the token in the header `auth`, each with `sessionId` and perhaps `
     GET /api/public/bot/{botId}/voicemail           with `transcription=true` for what was said
 
 What version 1 answers where there is no recording is made up: the statuses of version 2. Its `recording` comes without any.
-The shape of error bodies, `{"errors": [{"msg", "code"}]}`, is the platform's; their codes here are made up.
+The shape of error bodies, `{"errors": [{"msg", "code"}]}`, is the platform's, and so are the wordings and codes of 401 (one code
+for three causes) and of 412. Those of the others are made up, and so is that recordings answer as other APIs were seen to.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from archiver.simulator.script import (
     UnauthorizedFault,
 )
 from archiver.simulator.tally import ApiTally
-from archiver.simulator.tokens import TokenRefused, check_jti, check_token
+from archiver.simulator.tokens import INVALID_CREDENTIALS, UNVERIFIED, TokenRefused, check_jti, check_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable
@@ -43,9 +44,14 @@ if TYPE_CHECKING:
     from archiver.simulator.limits import Refusal
     from archiver.simulator.script import AnyAnswer
     from archiver.simulator.sessions import Recording, Session
-    from archiver.simulator.settings import Scope, SimulatorSettings
+    from archiver.simulator.settings import ErrorShape, Scope, SimulatorSettings
 
 PATHS_V1 = {"1.1": "/api/1.1/public/bot/{bot_id}/recordings", "plain": "/api/public/bot/{bot_id}/recordings"}
+
+SCOPE_INCORRECT = "Permission denied. Scope is incorrect!"
+INVALID_ARGUMENTS = "Validation errors/ Invalid arguments"
+UNAUTHORIZED_CODE = 4002
+_WRONG = {"token": UNVERIFIED, "credentials": INVALID_CREDENTIALS, "scope": SCOPE_INCORRECT}
 
 MAX_SCRIPT_BYTES = 64 * 1024 * 1024
 
@@ -78,6 +84,14 @@ class Bot:
     windows: SlidingWindows = field(default_factory=SlidingWindows)
     """The calls that count against the bot's own rate limits."""
     seen_jti: set[str] = field(default_factory=set)
+
+
+class Denial(NamedTuple):
+    """Why a call is not allowed: what the answer says, and why truly."""
+
+    status: int
+    message: str
+    why: str
 
 
 class Reply(NamedTuple):
@@ -174,11 +188,13 @@ class Api:
     def _reply(self, request: web.Request, success: Callable[[Session], web.Response], *, voicemail: bool) -> Reply:
         bot = self.bots.get(request.match_info["bot_id"])
         if bot is None:
-            return Reply("unknown_bot", error_response(404, "Bot not found"))
+            self.tally.last_refusal = "no such bot"
+            return Reply("unknown_bot", self.unknown_bot())
         scope: Scope = "SmartAssist Voicemail" if voicemail else "SmartAssist Recordings"
         denied = self.denial(bot, request.headers.get("auth"), scope)
         if denied is not None:
-            return self._unauthorized(*denied)
+            self.tally.last_refusal = denied.why
+            return self._unauthorized(denied.status, denied.message)
         windows = self.accounts[bot.account_id]
         refusal = windows.check(self._settings.account_rate_limits)
         if refusal is not None:
@@ -187,7 +203,8 @@ class Api:
         session_id = request.query.get("sessionId")
         if not session_id:
             windows.count()
-            return Reply("bad_request", error_response(400, "sessionId is required"))
+            self.tally.last_refusal = "sessionId is required"
+            return Reply("bad_request", error_response(412, INVALID_ARGUMENTS))
 
         self.tally.by_session[session_id] += 1
         if user_id := request.query.get("userId"):
@@ -205,25 +222,30 @@ class Api:
             windows.count()
         return self._step(session, step, success)
 
-    def denial(self, bot: Bot, token: str | None, scope: Scope) -> tuple[int, str] | None:
-        """Why a call with this token is not allowed: the HTTP status and what it says; None: it is."""
+    def denial(self, bot: Bot, token: str | None, scope: Scope) -> Denial | None:
+        """Why a call with this token is not allowed; None: it is."""
         try:
             self._authenticate(bot, token)
         except TokenRefused as error:
-            return 401, str(error)
+            return Denial(401, error.says, str(error))
         if scope not in self._settings.scopes:
-            return 403, f"Authentication failed: the app lacks the scope {scope}"
+            return Denial(self._settings.scope_status, SCOPE_INCORRECT, f"the app lacks the scope {scope}")
         return None
 
-    def limit_response(self, refusal: Refusal) -> web.Response:
+    def unknown_bot(self, shape: ErrorShape = "errors") -> web.Response:
+        """The answer to a call of a bot that there is not."""
+        status = self._settings.unknown_bot_status
+        return error_response(status, INVALID_CREDENTIALS if status == 401 else "Bot not found", shape)
+
+    def limit_response(self, refusal: Refusal, shape: ErrorShape = "errors") -> web.Response:
         """The answer to a call over a rate limit."""
         retry_after = refusal.retry_after if self._settings.retry_after else None
-        return _limit_response(self._settings.rate_limit_status, refusal.message, retry_after)
+        return _limit_response(self._settings.rate_limit_status, refusal.message, retry_after, shape)
 
     def _authenticate(self, bot: Bot, token: str | None) -> None:
         settings = self._settings
         if self.reject_credentials:
-            raise TokenRefused("Authentication failed: the app was disabled")
+            raise TokenRefused("the app was disabled", INVALID_CREDENTIALS)
         claims = check_token(
             token,
             client_id=bot.client_id,
@@ -251,7 +273,7 @@ class Api:
             case RateLimitedFault():
                 return self._rate_limited(step.http_status, next(self._limit_messages), step.retry_after)
             case UnauthorizedFault():
-                return self._unauthorized(step.http_status, "Authentication failed: not allowed in this scope")
+                return self._unauthorized(step.http_status, _WRONG[step.wrong])
             case _:
                 assert_never(step)
 
@@ -343,13 +365,22 @@ async def _not_found(request: web.Request) -> web.Response:
     return error_response(404, f"Cannot {request.method} {request.path}")
 
 
-def error_response(status: int, message: str) -> web.Response:
-    """An error in the platform's shape."""
-    return web.json_response({"errors": [{"msg": message, "code": status}]}, status=status)
+def error_response(status: int, message: str, shape: ErrorShape = "errors") -> web.Response:
+    """An error in the platform's shape, or in another."""
+    match shape:
+        case "errors":
+            code = UNAUTHORIZED_CODE if status in {401, 403} else status
+            return web.json_response({"errors": [{"msg": message, "code": code}]}, status=status)
+        case "error":
+            return web.json_response({"error": {"message": message}}, status=status)
+        case "message":
+            return web.json_response({"message": message}, status=status)
+        case "text":
+            return web.Response(text=message, status=status)
 
 
-def _limit_response(status: int, message: str, retry_after: float | None) -> web.Response:
-    response = error_response(status, message)
+def _limit_response(status: int, message: str, retry_after: float | None, shape: ErrorShape = "errors") -> web.Response:
+    response = error_response(status, message, shape)
     if retry_after is not None and status == 429:
         response.headers["Retry-After"] = retry_after_header(retry_after)
     return response

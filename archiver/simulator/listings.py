@@ -4,9 +4,10 @@ Vendor: POST /api/public/bot/{botId}/getSessions?containmentType=.. (scope "Bot 
 POST /agentassist/api/public/analytics/account/{accountId}/v2/callDetails?offset=..&limit=.. (scope "SmartAssist Analytics"; rate
 limits of the account, which recordings count against, too), with the headers `accountId` and `iId`, the bot's ID.
 
-Made up, because the vendor's pages don't say: the words of the 400s; `sessionType`; of a call that is running the `sessionStatus`
-("active") and `finalStatus` ("OPEN"), that its `end_time` is null and its `sessionEndTime` left out; the `channel` of a chat in
-the details (its own name). An unknown key is a 400, so that a misspelt one cannot go unseen. All bots share the calls.
+Made up, because the vendor's pages don't say: that a wrong question is a 412 and another's account a 400, as in other APIs;
+`sessionType`; of a call that is running the `sessionStatus` ("active") and `finalStatus` ("OPEN"), that its `end_time` is null
+and its `sessionEndTime` left out; the `channel` of a chat in the details (its own name). An unknown key is a 412, so that a
+misspelt one cannot go unseen. All bots share the calls.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from aiohttp import web
 from pydantic import AfterValidator, Field, StrictBool, StrictInt
 
-from archiver.simulator.api import error_response
+from archiver.simulator.api import INVALID_ARGUMENTS, error_response
 from archiver.simulator.calls import EPOCH, MILLISECOND, Containment, Direction, unix_ms
 from archiver.simulator.checked import Checked, parse
 from archiver.simulator.history import History, details_filter, sessions_filter
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from archiver.simulator.api import Api, Bot
     from archiver.simulator.calls import Call
     from archiver.simulator.limits import SlidingWindows
-    from archiver.simulator.settings import Scope, SimulatorSettings
+    from archiver.simulator.settings import ErrorShape, Scope, SimulatorSettings
 
 LOOK_UP_AT_MOST = 50
 PAGES_OF_DETAILS = 10
@@ -117,44 +118,67 @@ class Listings:
         self.tally.get_sessions += 1
         bot = self._api.bots.get(request.match_info["bot_id"])
         if bot is None:
-            return self._done(error_response(404, "Bot not found"))
-        limits = self._settings.rate_limits
-        refusal = self._admit(bot, request, "Bot Sessions", bot.windows, limits)
+            return self._done(self._unknown_bot())
+        refusal = self._admit(bot, request, "Bot Sessions", bot.windows, self._settings.rate_limits)
         return self._done(refusal or self._answer(await request.read(), lambda body: self._sessions(bot, request, body)))
 
     async def call_details(self, request: web.Request) -> web.Response:
         """The contact center's analytics: the calls of a time, a page at a time."""
         self.tally.call_details += 1
         bot = self._api.bots.get(request.headers.get("iId", ""))
+        shape = self._settings.agentassist_errors
         if bot is None:
-            return self._done(self._refused("the header iId is not the ID of a bot"))
-        limits = self._settings.account_rate_limits
-        refusal = self._admit(bot, request, "SmartAssist Analytics", self._api.accounts[bot.account_id], limits)
-        return self._done(refusal or self._answer(await request.read(), lambda body: self._details(bot, request, body)))
+            return self._done(self._unknown_bot(shape))
+        windows, limits = self._api.accounts[bot.account_id], self._settings.account_rate_limits
+        refusal = self._admit(bot, request, "SmartAssist Analytics", windows, limits, shape)
+        refusal = refusal or self._foreign_account(bot, request, shape)
+        return self._done(refusal or self._answer(await request.read(), lambda body: self._details(bot, request, body), shape))
+
+    def _foreign_account(self, bot: Bot, request: web.Request, shape: ErrorShape) -> web.Response | None:
+        if {request.match_info["account_id"], request.headers.get("accountId")} == {bot.account_id}:
+            return None
+        self.tally.refused += 1
+        self.tally.last_refusal = "the account in the path and the header accountId must both be the account's ID"
+        return error_response(400, "Invalid account id", shape)
+
+    def _unknown_bot(self, shape: ErrorShape = "errors") -> web.Response:
+        self.tally.last_refusal = "no such bot"
+        return self._api.unknown_bot(shape)
 
     def _admit(
-        self, bot: Bot, request: web.Request, scope: Scope, windows: SlidingWindows, limits: tuple[str, ...]
+        self,
+        bot: Bot,
+        request: web.Request,
+        scope: Scope,
+        windows: SlidingWindows,
+        limits: tuple[str, ...],
+        shape: ErrorShape = "errors",
     ) -> web.Response | None:
         """Authentication, then the scope, then the rate limits; counts the call if it is let through, else the refusal."""
         denied = self._api.denial(bot, request.headers.get("auth"), scope)
         if denied is not None:
             self.tally.unauthorized += 1
-            return error_response(*denied)
+            self.tally.last_refusal = denied.why
+            return error_response(denied.status, denied.message, shape)
         refusal = windows.check(limits)
         if refusal is not None:
             self.tally.rate_limited += 1
-            return self._api.limit_response(refusal)
+            return self._api.limit_response(refusal, shape)
         windows.count()
         return None
 
-    def _answer(self, content: bytes, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> web.Response:
+    def _answer(
+        self, content: bytes, answer: Callable[[dict[str, Any]], dict[str, Any]], shape: ErrorShape = "errors"
+    ) -> web.Response:
         try:
             body = json.loads(content or b"{}")
             if not isinstance(body, dict):
-                return self._refused("the body is not a JSON object")
+                raise ValueError("the body is not a JSON object")  # noqa: TRY004, TRY301
             return web.json_response(answer(body))
         except ValueError as error:
-            return self._refused(str(error))
+            self.tally.refused += 1
+            self.tally.last_refusal = str(error)
+            return error_response(412, INVALID_ARGUMENTS, shape)
 
     def _sessions(self, bot: Bot, request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
         query = parse(SessionsQuery, body, "getSessions")
@@ -176,9 +200,6 @@ class Listings:
         }
 
     def _details(self, bot: Bot, request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
-        account = bot.account_id
-        if request.match_info["account_id"] != account or request.headers.get("accountId") != account:
-            raise ValueError("the account in the path and the header accountId must both be the account's ID")
         page = parse(DetailsPage, dict(request.query), "callDetails")
         query = parse(DetailsQuery, body, "callDetails")
         first, last = _details_window(query)
@@ -197,10 +218,6 @@ class Listings:
             "numResults": totals[self._settings.num_results],
             "data": [_details_row(call, bot.bot_id, query.timeZoneOffset) for call in found.calls],
         }
-
-    def _refused(self, message: str) -> web.Response:
-        self.tally.refused += 1
-        return error_response(400, message)
 
     def _done(self, response: web.Response) -> web.Response:
         self._changed()

@@ -93,10 +93,11 @@ class RateLimitedFault(Answer):
 
 
 class UnauthorizedFault(Answer):
-    """Refused as if the credentials or a scope were wrong."""
+    """Refused as if the token, the credentials or the scope were wrong, in the platform's words for it."""
 
     fault: Literal["unauthorized"]
     http_status: ErrorStatus = 401
+    wrong: Literal["token", "credentials", "scope"] = "token"
 
 
 def _answer_tag(value: Any) -> str | None:

@@ -15,6 +15,7 @@ from archiver.simulator.tokens import ALGORITHMS
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Id = Annotated[str, Field(min_length=1)]
+ErrorShape = Literal["errors", "error", "message", "text"]
 Scope = Literal["SmartAssist Recordings", "Delete Recordings", "SmartAssist Voicemail", "SmartAssist Analytics", "Bot Sessions"]
 
 
@@ -50,7 +51,12 @@ class SimulatorSettings(Checked):
     account_id: Id = Field(default_factory=lambda: f"a-{uuid.uuid4()}")
     """The account of every bot that is added without one; call details are asked for by it."""
     scopes: tuple[Scope, ...] = ("SmartAssist Recordings", "SmartAssist Voicemail", "SmartAssist Analytics", "Bot Sessions")
-    """What the apps of all bots are allowed to do; anything else is answered 403."""
+    """What the apps of all bots are allowed to do; anything else is answered with `scope_status`."""
+    scope_status: Literal[401, 403] = 401
+    unknown_bot_status: Literal[401, 404] = 401
+    """What a bot that the platform doesn't know is answered; 401 as for a bot of another app."""
+    agentassist_errors: ErrorShape = "errors"
+    """The shape of errors under /agentassist: as everywhere; {"error": {"message"}}; {"message"}; or bare text."""
 
     algorithms: tuple[str, ...] = ("HS256",)
     public_key_pem: str | None = None
@@ -107,6 +113,7 @@ class SimulatorSettings(Checked):
 ALTERABLE = frozenset(
     {
         "account_rate_limits",
+        "agentassist_errors",
         "algorithms",
         "clock_skew",
         "enforce_jti",
@@ -117,8 +124,10 @@ ALTERABLE = frozenset(
         "rate_limit_status",
         "rate_limits",
         "retry_after",
+        "scope_status",
         "scopes",
         "session_totals",
+        "unknown_bot_status",
         "url_lifetime",
         "v1_paths",
     }

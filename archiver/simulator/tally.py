@@ -20,6 +20,8 @@ class ApiTally:
     user_ids: dict[str, str] = field(default_factory=dict)
     """The `userId` last sent for a session, where one was."""
     unauthorized: int = 0
+    last_refusal: str = ""
+    """Why the last call that was refused for its token, its bot, its scope or its fields was, which the answer doesn't say."""
     rate_limited: int = 0
     unknown_sessions: int = 0
     authorization_header_seen: int = 0
@@ -31,6 +33,7 @@ class ApiTally:
             "by_session": dict(self.by_session),
             "user_ids": dict(self.user_ids),
             "unauthorized": self.unauthorized,
+            "last_refusal": self.last_refusal,
             "rate_limited": self.rate_limited,
             "unknown_sessions": self.unknown_sessions,
             "authorization_header_seen": self.authorization_header_seen,
@@ -72,9 +75,11 @@ class ListingsTally:
     get_sessions: int = 0
     call_details: int = 0
     refused: int = 0
-    """Answered 400."""
+    """Answered 412, or 400 for the account of others."""
     unauthorized: int = 0
-    """Answered 401, or 403 for a scope that is missing."""
+    """Answered 401, or 403 for a scope that is missing; an unknown bot is not among them."""
+    last_refusal: str = ""
+    """As in `ApiTally`."""
     rate_limited: int = 0
     rows: int = 0
     """Calls in all answers together, one that was listed twice counted twice."""
@@ -85,6 +90,7 @@ class ListingsTally:
             "call_details": self.call_details,
             "refused": self.refused,
             "unauthorized": self.unauthorized,
+            "last_refusal": self.last_refusal,
             "rate_limited": self.rate_limited,
             "rows": self.rows,
             "max_in_window": most_in_window,

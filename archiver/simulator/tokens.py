@@ -2,7 +2,9 @@
 
 Vendor: a JWT with the claims `sub` and `appId`, signed with the app's client secret or, for RS*, with a private key
 whose public half the platform holds. An app can enforce JTI (every request needs a `jti` not used before) and JWE
-(encrypted tokens).
+(encrypted tokens). A refusal is worded as the vendor does: one wording for a token that doesn't parse or verify, one for no token
+and for a bot that is not the app's. Which of them an unknown `appId` or a missing `jti` gets is made up, and so are the words for
+a token that is not encrypted.
 """
 
 from __future__ import annotations
@@ -20,8 +22,16 @@ LEEWAY_SECONDS = 5
 ALGORITHMS = ("HS256", "HS512", "RS256", "RS512")
 
 
+UNVERIFIED = "Invalid JWT token"
+INVALID_CREDENTIALS = "Invalid SDK credentials"
+
+
 class TokenRefused(Exception):
-    """The token is not accepted; the message goes into the 401 answer."""
+    """The token is not accepted: `says` goes into the 401 answer, and why truly is the message, which the client never sees."""
+
+    def __init__(self, why: str, says: str = UNVERIFIED) -> None:
+        super().__init__(why)
+        self.says = says
 
 
 def check_token(
@@ -38,18 +48,22 @@ def check_token(
     `none` is never accepted, and the key follows from the algorithm: a public key never serves as an HMAC secret.
     """
     if not token:
-        raise TokenRefused("Authentication failed: the auth header is missing")
+        raise TokenRefused("the auth header is missing", INVALID_CREDENTIALS)
     if token.count(".") == 4:
-        raise TokenRefused("Authentication failed: this platform holds no key to decrypt the token (JWE)")
+        raise TokenRefused("this platform holds no key to decrypt the token (JWE)")
     if enforce_jwe:
-        raise TokenRefused("Authentication failed: the token must be encrypted (JWE), this app enforces it")
+        why = "the token must be encrypted (JWE), this app enforces it"
+        raise TokenRefused(why, f"{UNVERIFIED}: {why}")
     try:
         algorithm = jwt.get_unverified_header(token).get("alg")
         if algorithm not in algorithms or algorithm not in ALGORITHMS:
-            raise TokenRefused(f"Authentication failed: the algorithm {algorithm!r} is not enabled for this app")
+            raise TokenRefused(f"the algorithm {algorithm!r} is not enabled for this app")
         key = client_secret if algorithm.startswith("HS") else public_key_pem
         if key is None:
-            raise TokenRefused("Authentication failed: this app has no public key")
+            raise TokenRefused("this app has no public key")
+        # The claim says whose secret verifies the token, so it comes first.
+        if jwt.decode(token, options={"verify_signature": False}).get("appId") != client_id:
+            raise TokenRefused("the claim appId is not the client id of the bot's app", INVALID_CREDENTIALS)
         with warnings.catch_warnings():
             # The client's secret may be shorter than the algorithm deserves; the platform takes it.
             warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
@@ -61,11 +75,9 @@ def check_token(
                 options={"require": ["sub"], "verify_aud": False, "verify_iss": False},
             )
     except jwt.PyJWTError as error:
-        raise TokenRefused(f"Authentication failed: invalid token ({error})") from error
+        raise TokenRefused(f"invalid token ({error})") from error
     if not claims["sub"]:
-        raise TokenRefused("Authentication failed: the claim sub is empty")
-    if claims.get("appId") != client_id:
-        raise TokenRefused("Authentication failed: the claim appId is not the app's client id")
+        raise TokenRefused("the claim sub is empty")
     return claims
 
 
@@ -73,7 +85,7 @@ def check_jti(claims: dict[str, Any], seen: set[str]) -> None:
     """Where JTI is enforced: the claim is there and was never used before; notes it in `seen`. Raises TokenRefused."""
     jti = claims.get("jti")
     if not isinstance(jti, str) or not jti:
-        raise TokenRefused("Authentication failed: the claim jti is missing, this app enforces it")
+        raise TokenRefused("the claim jti is missing, this app enforces it")
     if jti in seen:
-        raise TokenRefused("Authentication failed: this jti was used before")
+        raise TokenRefused("this jti was used before")
     seen.add(jti)

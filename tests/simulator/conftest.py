@@ -82,7 +82,8 @@ class Client:
         """`body` as JSON, or verbatim where it is bytes."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         async with self.http.post(self.sim.api_url + target, data=data, headers=headers) as response:
-            return Answer(response.status, response.headers, await response.read(), await response.json())
+            parsed = await response.json() if "json" in response.content_type else None
+            return Answer(response.status, response.headers, await response.read(), parsed)
 
     async def ask_raw(self) -> bytes:
         """`ask`, down to the bytes that come back."""

@@ -165,7 +165,7 @@ async def test_an_unknown_session_has_no_media_and_is_counted(client: Client) ->
 
 
 async def test_a_session_id_must_be_given(client: Client) -> None:
-    assert (await client.ask("")).status == 400
+    assert (await client.ask("")).status == 412
 
 
 async def test_an_http_error_comes_as_scripted(client: Client) -> None:

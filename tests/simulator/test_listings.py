@@ -24,6 +24,9 @@ def ids(answer: Answer) -> list[str]:
     return [row["sessionId"] for row in rows]
 
 
+WRONG = {"errors": [{"msg": "Validation errors/ Invalid arguments", "code": 412}]}
+
+
 @pytest.fixture
 def unlimited(sim: Simulator) -> Simulator:
     sim.settings.rate_limits = sim.settings.account_rate_limits = ()
@@ -142,11 +145,11 @@ async def test_the_total_of_the_sessions_history_can_be_wrong(client: Client) ->
         (b"\xff", "", "decode"),
     ],
 )
-async def test_a_wrong_question_to_the_sessions_history_is_a_400(client: Client, body: Any, query: str, says: str) -> None:
+async def test_a_wrong_question_to_the_sessions_history_is_a_412(client: Client, body: Any, query: str, says: str) -> None:
     answer = await client.sessions(body, query=query)
-    assert answer.status == 400
-    assert says in answer.message
+    assert (answer.status, answer.json) == (412, WRONG)
     report = client.sim.report()
+    assert says in report["listings"]["last_refusal"]
     assert (report["listings"]["get_sessions"], report["listings"]["refused"]) == (1, 1)
     assert report["listings"]["max_in_window"]["minute"] == 1
 
@@ -234,7 +237,7 @@ async def test_a_window_shows_at_most_ten_pages_of_a_hundred(client: Client, unl
     shown = [each for page in pages for each in ids(page)]
     newest = [each.session_id for each in reversed(unlimited.calls())]
     assert shown == newest[:1000]
-    assert (await client.details(query="?offset=10&limit=100")).status == 400
+    assert (await client.details(query="?offset=10&limit=100")).status == 412
     hour = {"startDate": "2025-03-17 03:00:00", "endDate": "2025-03-17 03:59:59"}
     assert ids(await client.details(hour, query="?offset=9&limit=100")) == []
 
@@ -276,11 +279,11 @@ async def test_what_num_results_counts_is_a_setting(client: Client) -> None:
         (b"", "", "startDate: Field required"),
     ],
 )
-async def test_a_wrong_question_to_the_call_details_is_a_400(client: Client, body: Any, query: str, says: str) -> None:
+async def test_a_wrong_question_to_the_call_details_is_a_412(client: Client, body: Any, query: str, says: str) -> None:
     answer = await client.details(body, query=query)
-    assert answer.status == 400
-    assert says in answer.message
+    assert (answer.status, answer.json) == (412, WRONG)
     report = client.sim.report()
+    assert says in report["listings"]["last_refusal"]
     assert (report["listings"]["call_details"], report["listings"]["refused"]) == (1, 1)
     assert report["api"]["max_in_window"]["minute"] == 1
 
@@ -292,12 +295,33 @@ async def test_a_window_of_seven_days_and_the_earliest_of_all_are_answered(clien
     assert ids(await client.details(earliest)) == []
 
 
+@pytest.mark.parametrize(
+    ("shape", "body"),
+    [
+        ("errors", '{"errors": [{"msg": "Validation errors/ Invalid arguments", "code": 412}]}'),
+        ("error", '{"error": {"message": "Validation errors/ Invalid arguments"}}'),
+        ("message", '{"message": "Validation errors/ Invalid arguments"}'),
+        ("text", "Validation errors/ Invalid arguments"),
+    ],
+)
+async def test_errors_of_the_contact_center_can_have_another_shape(client: Client, shape: str, body: str) -> None:
+    client.sim.alter({"agentassist_errors": shape})
+    assert (await client.sessions({"skip": -1})).json == WRONG
+    answer = await client.details({"startDate": None})
+    assert (answer.status, answer.body.decode()) == (412, body)
+    assert b"Invalid SDK credentials" in (await client.details(headers={"iId": "st-other"})).body
+    client.sim.settings.account_rate_limits = ("1/hour",)
+    limited = await client.details()
+    assert limited.headers["Content-Type"].startswith("text/plain" if shape == "text" else "application/json")
+    assert (limited.status, b"hourly rate limit" in limited.body) == (429, True)
+
+
 async def test_the_headers_name_the_account_and_the_bot(client: Client) -> None:
-    for headers in ({"accountId": "a-other"}, {"iId": "st-other"}, {"iId": ""}):
-        assert (await client.details(headers=headers)).status == 400
+    for headers, status in (({"accountId": "a-other"}, 400), ({"iId": "st-other"}, 401), ({"iId": ""}, 401)):
+        assert (await client.details(headers=headers)).status == status
     assert (await client.details(account="a-other")).status == 400
     assert (await client.details(account="a-other", headers={"accountId": "a-other"})).status == 400
-    assert client.sim.report()["listings"]["refused"] == 5
+    assert client.sim.report()["listings"]["refused"] == 3
     assert (await client.details()).status == 200
 
 
@@ -307,7 +331,7 @@ async def test_the_headers_name_the_account_and_the_bot(client: Client) -> None:
 async def test_a_call_appears_after_so_many_listings_of_either_kind(client: Client) -> None:
     client.sim.set_history({"calls": [call("early"), call("late", "08:00:00", appears_after=3)]})
     assert ids(await client.sessions(DAY)) == ["early"]
-    assert (await client.sessions({"limit": 0})).status == 400
+    assert (await client.sessions({"limit": 0})).status == 412
     assert ids(await client.details()) == ["early"]
     assert ids(await client.sessions({"sessionId": ["late"]})) == []
     assert ids(await client.details()) == ["early", "late"]
@@ -342,14 +366,16 @@ def test_a_call_appears_by_the_clock() -> None:
 async def test_each_api_needs_its_scope(client: Client) -> None:
     client.sim.set_history({"calls": [call("one")]})
     for scopes, statuses in {
-        ("Bot Sessions",): (200, 403, 403),
+        ("Bot Sessions",): (200, 401, 401),
         ("SmartAssist Analytics",): (403, 200, 403),
-        ("SmartAssist Recordings",): (403, 403, 200),
+        ("SmartAssist Recordings",): (401, 401, 200),
     }.items():
-        client.sim.alter({"scopes": list(scopes)})
+        client.sim.alter({"scopes": list(scopes), "scope_status": 403 if 403 in statuses else 401})
         answers = [await client.sessions(DAY), await client.details(), await client.ask("one")]
         assert tuple(answer.status for answer in answers) == statuses
-        assert all("lacks the scope" in answer.message for answer in answers if answer.status == 403)
+        refused = [answer.json for answer in answers if answer.status != 200]
+        assert refused == [{"errors": [{"msg": "Permission denied. Scope is incorrect!", "code": 4002}]}] * 2
+    assert client.sim.report()["api"]["last_refusal"] == "the app lacks the scope SmartAssist Recordings"
     report = client.sim.report()
     assert report["api"]["by_status"] == {"unauthorized": 2, "success": 1}
     assert report["listings"]["unauthorized"] == 4
@@ -367,7 +393,7 @@ async def test_the_token_is_checked(client: Client) -> None:
     assert (await client.details(headers={"auth": bad})).status == 401
     client.sim.reject_credentials = True
     assert (await client.sessions(DAY)).status == 401
-    assert (await client.sessions(DAY, bot_id="st-other")).status == 404
+    assert (await client.sessions(DAY, bot_id="st-other")).status == 401
     report = client.sim.report()
     assert (report["listings"]["unauthorized"], report["listings"]["refused"]) == (3, 0)
     assert report["api"]["max_in_window"]["minute"] == 0
@@ -389,6 +415,7 @@ async def test_the_sessions_history_counts_against_the_bot_and_all_else_against_
         "call_details": 3,
         "refused": 0,
         "unauthorized": 0,
+        "last_refusal": "",
         "rate_limited": 2,
         "rows": 0,
         "max_in_window": {"minute": 2, "hour": 2},

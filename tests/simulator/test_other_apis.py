@@ -106,10 +106,10 @@ async def test_recordings_and_voicemails_are_not_known_to_each_other(client: Cli
 async def test_voicemail_needs_its_scope(client: Client) -> None:
     script(client, {}, voicemail=True)
     client.sim.alter({"scopes": ["SmartAssist Recordings"]})
-    assert (await ask(client, VOICEMAIL)).status == 403
+    assert (await ask(client, VOICEMAIL)).status == 401
     client.sim.alter({"scopes": ["SmartAssist Voicemail"]})
     assert (await ask(client, VOICEMAIL)).status == 200
-    assert (await ask(client, V1)).status == 403
+    assert (await ask(client, V1)).status == 401
 
 
 def test_the_keys_of_a_voicemail_survive_the_json_form() -> None:

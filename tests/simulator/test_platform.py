@@ -108,6 +108,7 @@ async def test_the_report_counts_everything_and_is_json(client: Client) -> None:
         "by_session": {SESSION: 1, "unknown": 1},
         "user_ids": {},
         "unauthorized": 1,
+        "last_refusal": "the auth header is missing",
         "rate_limited": 0,
         "unknown_sessions": 1,
         "authorization_header_seen": 0,
@@ -221,6 +222,6 @@ async def test_control_can_be_left_out(http: aiohttp.ClientSession) -> None:
 
 
 async def test_any_other_path_is_not_found(client: Client) -> None:
-    async with client.http.get(client.sim.api_url + "/api/public/bot/x/recordings") as response:
+    async with client.http.get(client.sim.api_url + "/api/public/bot/x/recording") as response:
         assert response.status == 404
         assert (await response.json())["errors"]

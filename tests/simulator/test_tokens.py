@@ -24,6 +24,11 @@ def a_session(sim: Simulator) -> None:
     sim.script({"session_id": SESSION})
 
 
+def because(client: Client) -> str:
+    """Why the last call was refused, which its answer doesn't say."""
+    return str(client.sim.report()["api"]["last_refusal"])
+
+
 def unsigned(claims: dict[str, Any]) -> str:
     parts = ({"alg": "none", "typ": "JWT"}, claims)
     return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + "."
@@ -39,21 +44,21 @@ async def test_claims_about_time_are_optional(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("claims", "says"),
+    ("claims", "why", "says"),
     [
-        ({"appId": None}, "appId"),
-        ({"appId": "cs-someone-else"}, "appId"),
-        ({"appId": None, "appID": "cs"}, "appId"),
-        ({"sub": None}, "sub"),
-        ({"sub": ""}, "sub"),
-        ({"exp": 1_600_000_000}, "expired"),
-        ({"iat": 4_000_000_000}, "iat"),
+        ({"appId": None}, "appId", "Invalid SDK credentials"),
+        ({"appId": "cs-someone-else"}, "appId", "Invalid SDK credentials"),
+        ({"appId": None, "appID": "cs"}, "appId", "Invalid SDK credentials"),
+        ({"sub": None}, "sub", "Invalid JWT token"),
+        ({"sub": ""}, "sub", "Invalid JWT token"),
+        ({"exp": 1_600_000_000}, "expired", "Invalid JWT token"),
+        ({"iat": 4_000_000_000}, "iat", "Invalid JWT token"),
     ],
 )
-async def test_a_wrong_claim_is_refused(client: Client, claims: dict[str, Any], says: str) -> None:
+async def test_a_wrong_claim_is_refused(client: Client, claims: dict[str, Any], why: str, says: str) -> None:
     answer = await client.ask(token=client.token(**claims))
-    assert answer.status == 401
-    assert says in answer.message
+    assert (answer.status, answer.json) == (401, {"errors": [{"msg": says, "code": 4002}]})
+    assert why in because(client)
 
 
 async def test_app_id_is_spelled_exactly(client: Client) -> None:
@@ -68,7 +73,8 @@ async def test_clocks_may_differ_by_a_few_seconds(client: Client) -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"auth": ""}, {"auth": "no token"}, {"auth": "a.b.c"}])
 async def test_no_token_is_refused(client: Client, headers: dict[str, str]) -> None:
-    assert (await client.ask(headers=headers)).status == 401
+    answer = await client.ask(headers=headers)
+    assert (answer.status, answer.message) == (401, "Invalid JWT token" if headers.get("auth") else "Invalid SDK credentials")
 
 
 async def test_a_wrong_signature_is_refused(client: Client) -> None:
@@ -78,7 +84,7 @@ async def test_a_wrong_signature_is_refused(client: Client) -> None:
 async def test_an_algorithm_that_is_not_enabled_is_refused(client: Client) -> None:
     answer = await client.ask(token=client.token(algorithm="HS512"))
     assert answer.status == 401
-    assert "HS512" in answer.message
+    assert "HS512" in because(client)
     client.sim.settings.algorithms = ("HS512",)
     assert (await client.ask(token=client.token(algorithm="HS512"))).status == 200
 
@@ -86,7 +92,7 @@ async def test_an_algorithm_that_is_not_enabled_is_refused(client: Client) -> No
 async def test_an_unsigned_token_is_refused(client: Client) -> None:
     answer = await client.ask(token=unsigned({"sub": "a", "appId": client.sim.client_id}))
     assert answer.status == 401
-    assert "none" in answer.message
+    assert "none" in because(client)
 
 
 async def test_the_authorization_header_is_not_looked_at_but_noted(client: Client) -> None:
@@ -109,14 +115,15 @@ async def test_a_token_can_be_used_again_unless_jti_is_enforced(client: Client) 
     client.sim.settings.enforce_jti = True
     assert [(await client.ask(token=token)).status for _ in range(2)] == [200, 401]
     assert (await client.ask(token=client.token(jti="two"))).status == 200
-    assert "jti" in (await client.ask(token=client.token())).message
+    assert (await client.ask(token=client.token())).message == "Invalid JWT token"
+    assert "jti" in because(client)
 
 
 async def test_where_jwe_is_enforced_a_signed_token_is_refused_and_told_why(client: Client) -> None:
     client.sim.settings.enforce_jwe = True
     answer = await client.ask()
     assert answer.status == 401
-    assert "encrypted" in answer.message
+    assert answer.message.startswith("Invalid JWT token: ")
     assert "JWE" in answer.message
 
 
@@ -139,10 +146,29 @@ def test_rsa_without_a_public_key_cannot_be_set_up() -> None:
         SimulatorSettings(algorithms=("RS256",))
 
 
-async def test_another_bot_is_not_found(client: Client) -> None:
-    answer = await client.ask(bot_id="st-other")
-    assert answer.status == 404
-    assert answer.json["errors"]
+async def test_a_bot_of_nobody_is_refused_as_one_of_another_app_or_is_not_found(client: Client) -> None:
+    client.sim.add_bot("st-two", "cs-two", "2" * 64)
+    for bot_id in ("st-nobodys", "st-two"):
+        answer = await client.ask(bot_id=bot_id)
+        assert (answer.status, answer.message) == (401, "Invalid SDK credentials")
+        assert (await client.sessions(bot_id=bot_id)).message == "Invalid SDK credentials"
+        assert (await client.details(headers={"iId": bot_id})).message == "Invalid SDK credentials"
+    client.sim.alter({"unknown_bot_status": 404})
+    assert [(await client.ask(bot_id=bot_id)).status for bot_id in ("st-nobodys", "st-two")] == [404, 401]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("token", "Invalid JWT token"),
+        ("credentials", "Invalid SDK credentials"),
+        ("scope", "Permission denied. Scope is incorrect!"),
+    ],
+)
+async def test_each_cause_of_a_refusal_can_be_scripted(client: Client, wrong: str, says: str) -> None:
+    client.sim.script({"session_id": SESSION, "answers": [{"fault": "unauthorized", "http_status": 403, "wrong": wrong}]})
+    answer = await client.ask()
+    assert (answer.status, answer.json) == (403, {"errors": [{"msg": says, "code": 4002}]})
 
 
 async def test_each_bot_has_its_own_credentials(client: Client) -> None:

@@ -40,7 +40,9 @@ async def test_an_app_that_enforces_encrypted_tokens_is_told_apart(plant: Plant)
     assert "JWE" in found["API"].mend
 
 
-async def test_a_bot_that_the_platform_does_not_know_is_a_failure(plant: Plant) -> None:
+@pytest.mark.parametrize("status", [401, 404])
+async def test_a_bot_that_the_platform_does_not_know_is_a_failure(plant: Plant, status: int) -> None:
+    plant.simulator.alter({"unknown_bot_status": status})
     found = await bot_findings(plant, bot_id="st-nobody")
     assert found["API"].verdict == "failure"
     assert "bots.bot.bot_id" in found["API"].mend

@@ -115,7 +115,9 @@ async def test_a_session_that_is_refused_alone_keeps_no_bot_held(plant: Plant) -
 # --- 404 and 412
 
 
-async def test_a_wrong_bot_id_holds_the_bot_and_costs_nobody_an_attempt(plant: Plant) -> None:
+@pytest.mark.parametrize("status", [401, 404])
+async def test_a_wrong_bot_id_holds_the_bot_and_costs_nobody_an_attempt(plant: Plant, status: int) -> None:
+    plant.simulator.alter({"unknown_bot_status": status})
     await plant.scripted(12)
     ended = await plant.drained(plant.settings(bot={"bot_id": "st-nobody"}))
     assert ended.left_pending == [{"bot": "bot", "kind": "recording", "sessions": 12, "because": "held"}]
