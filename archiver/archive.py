@@ -42,12 +42,13 @@ TRANSCRIPTIONS = (0, "transcriptions")
 
 @dataclass(frozen=True)
 class BotAccess:
-    """All that is needed to serve one bot."""
+    """All that is needed to serve one bot. `quota`: for recordings, voicemail and call details; bots of an account share it."""
 
     settings: BotSettings
     client: KoreClient
     media: MediaClient
     quota: Quota
+    sessions_quota: Quota
 
 
 @dataclass(frozen=True)

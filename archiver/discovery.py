@@ -32,7 +32,7 @@ BATCH = 1000
 """Calls that one statement puts into the queue."""
 
 SHARE = 4
-"""While sessions of its bot are due, a listing takes one call of so many of the bot's budget: it must not stop the recordings."""
+"""While sessions are due, a listing that draws from their budget takes one call of so many: it must not stop the recordings."""
 
 PATIENCE = timedelta(minutes=1)
 """How long a listing waits for its budget without a word."""
@@ -53,6 +53,26 @@ reading is given up then, and can be gone on with, as after an outage.
 """
 
 
+class Turns:
+    """The turns of all listings that draw from one budget with the recordings of `bots`: while any of these are due, the listings
+    together take one call of SHARE. (Those of this process. Of others nobody knows.)
+    """
+
+    def __init__(self, queue: Queue, bots: Collection[str]) -> None:
+        self._queue = queue
+        self._bots = bots
+        self._one_at_a_time = asyncio.Lock()
+        self._last = float("-inf")
+
+    async def wait(self, quota: Quota) -> None:
+        """Return when one call may be drawn from `quota`."""
+        async with self._one_at_a_time:
+            if await self._queue.busy(*self._bots):
+                wait = self._last + SHARE * quota.seconds_for(1) - time.monotonic()
+                await asyncio.sleep(max(wait, 0.0))
+            self._last = time.monotonic()
+
+
 class Listings:
     """What the platform lists of one bot, by the first source of its configuration that its credentials may use.
 
@@ -61,14 +81,15 @@ class Listings:
     """
 
     def __init__(
-        self, client: KoreClient, queue: Queue, discoveries: Discoveries, bot_quota: Quota, account_quota: Quota
+        self, client: KoreClient, discoveries: Discoveries, turns: Turns, bot_quota: Quota, account_quota: Quota
     ) -> None:
+        """`turns`: of those that draw from `account_quota`, as the recordings do."""
         self.bot: BotSettings = client.bot
-        self._queue = queue
         self._discoveries = discoveries
+        self._turns = turns
         self._bot_quota = bot_quota
-        self._drawn_at = float("-inf")
-        sources = sources_of(client, sessions=self._draw_behind, details=lambda: account_quota.draw(PATIENCE))
+        self._account_quota = account_quota
+        sources = sources_of(client, sessions=self._draw_of_bot, details=self._draw_of_account)
         self._sources = [_Patient(each, bot_quota if isinstance(each, SessionsHistory) else account_quota) for each in sources]
         self._proven = False
 
@@ -99,16 +120,17 @@ class Listings:
                 return
 
     def seconds_for(self, calls: float) -> float:
-        """What so many calls of the recordings API take under the bot's limits, in the long run."""
-        return self._bot_quota.seconds_for(calls)
+        """What so many calls of the recordings API take under the limits of the bot's account, in the long run."""
+        return self._account_quota.seconds_for(calls)
 
-    async def _draw_behind(self) -> None:
-        """One call of the bot's budget, behind its recordings."""
-        if await self._queue.busy(self.bot.name):
-            wait = self._drawn_at + SHARE * self._bot_quota.seconds_for(1) - time.monotonic()
-            await asyncio.sleep(max(wait, 0.0))
+    async def _draw_of_account(self) -> None:
+        await self._turns.wait(self._account_quota)
+        await self._account_quota.draw(PATIENCE)
+
+    async def _draw_of_bot(self) -> None:
+        if self._bot_quota.key == self._account_quota.key:
+            await self._turns.wait(self._bot_quota)
         await self._bot_quota.draw(PATIENCE)
-        self._drawn_at = time.monotonic()
 
 
 class _Patient:

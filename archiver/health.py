@@ -12,13 +12,12 @@ from typing import Literal
 
 from archiver.archive import BotAccess
 from archiver.buffers import Buffers
-from archiver.config import Settings, secret_files
+from archiver.config import Settings, all_budgets, secret_files
 from archiver.errors import ArchiverError, CredentialsRejected, KoreError, RateLimited
 from archiver.kore.calls import Span, sources_of
 from archiver.kore.client import MAX_CLOCK_OFFSET, Asked
 from archiver.queue.database import Database
 from archiver.queue.migrate import check_version
-from archiver.queue.quota import Quota
 from archiver.stores import open_store
 
 SKEW_WARNING = 30.0
@@ -68,6 +67,23 @@ def check_configuration(settings: Settings) -> list[Finding]:
                 )
             )
     return found or [Finding("configuration", "ok", f"{settings.source}, {len(settings.bots)} bot(s)")]
+
+
+def budget_findings(settings: Settings) -> list[Finding]:
+    """What there is to draw calls from, and who says so."""
+    found: list[Finding] = []
+    known: set[str] = set()
+    several_hosts = len({bot.host.lower() for bot in settings.bots}) > 1
+    for budget in all_budgets(settings.bots):
+        of = f"{budget.of} at {budget.key.partition('|')[0]}" if several_hosts else budget.of
+        message = f"{', '.join(budget.told) or 'no limit'} ({budget.source})"
+        if len(budget.bots) > 1:
+            message += f", shared by bots {', '.join(budget.bots)}"
+        if budget.key in known:
+            message += ", drawn together with the recordings"
+        known.add(budget.key)
+        found.append(Finding(f"budget of {of}: {budget.calls}", "ok", message))
+    return found
 
 
 def check_secret_files(settings: Settings) -> list[Finding]:
@@ -176,17 +192,17 @@ async def check_bot(bot: BotAccess, *, budget: bool) -> list[Finding]:
     return found
 
 
-async def check_listing(bot: BotAccess, account: Quota, *, budget: bool) -> Finding:
+async def check_listing(bot: BotAccess, *, budget: bool) -> Finding:
     """Whether its calls can be listed, by asking for those of the last second. `budget`: the call may be drawn."""
     check = f"bot {bot.settings.name}: listing of calls"
 
     async def from_bot() -> None:
         if budget:
-            await bot.quota.draw()
+            await bot.sessions_quota.draw()
 
     async def from_account() -> None:
         if budget:
-            await account.draw()
+            await bot.quota.draw()
 
     now = datetime.now(UTC).replace(microsecond=0)
     refused = []

@@ -1,15 +1,16 @@
 """Whether a refusal concerns one session alone: the same bot makes a call that concerns no session, and sees what comes of it.
 
 One answer must not hold a bot, nor its budget, for the whole fleet: a session may belong to another app, and a platform may
-refuse it alone. What the call costs is drawn from the bot's budget like any other.
+refuse it alone. What the call costs is drawn from the budget like any other.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from archiver.archive import BotAccess
@@ -70,17 +71,19 @@ class Probes:
             return Verdict(time.monotonic(), error=error)
         return Verdict(time.monotonic(), status or f"HTTP {http_status}")
 
-    async def budget(self, bot: str) -> bool:
-        """Whether a bot's budget, blocked for long, is open again: its turn was taken, and the call was not refused for the rate.
-        Raises DatabaseError.
+    async def budget(self, askable: Sequence[tuple[str, str]]) -> bool:
+        """Whether a budget, blocked for long, is open again: its turn was taken, and the call was not refused for the rate.
+        `askable`: the bots of it that a call may be made for, each with a kind. One of them is taken by lot: none can keep the
+        turn from the others for ever. Raises DatabaseError.
         """
+        bot, kind = random.choice(askable)  # noqa: S311  # a lot, no secret
         access = self._bots[bot]
         if not await access.quota.take_probe():
             return False
         asked: list[Asked] = []
         refused: RateLimited | None = None
         try:
-            await access.client.probe(draw=access.quota.draw, on_answer=asked.append, drawn=True)
+            await access.client.probe(kind=kind, draw=access.quota.draw, on_answer=asked.append, drawn=True)
         except BudgetSpent:
             pass  # a second call, for which there is no turn; the answer to the first one counts
         except RateLimited as error:
@@ -93,5 +96,7 @@ class Probes:
             return False
         if not asked or asked[-1].http_status is None:
             return False  # nobody answered: the next turn will tell
+        if asked[-1].http_status in (401, 403) and len(askable) > 1:
+            return False  # this bot would have been refused anyway; another one may tell more
         await access.quota.probed()
         return True

@@ -7,8 +7,9 @@ written down or handed back before the worker ends, and whatever happens to one 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -631,20 +632,31 @@ class Worker:
 
     async def _open_budgets(self) -> None:
         """Try budgets that the platform has blocked for longer than one should believe: each by one worker at a time."""
-        bots = {bot.quota.key: name for name, bot in self._bots.items()}
+        keys = {bot.quota.key for bot in self._bots.values()}
         while True:
             wait = BUDGET_LOOK_SECONDS
             try:
-                turns = await self._queue.probes_of_budgets(list(bots))
+                turns = await self._queue.probes_of_budgets(list(keys))
                 wait = min([wait, *(due.total_seconds() for due in turns.values() if due > timedelta(0))])
-                due = [bots[key] for key, due_in in turns.items() if due_in <= timedelta(0)]
-                for bot, opened in zip(due, await asyncio.gather(*(self._probes.budget(bot) for bot in due)), strict=True):
-                    if opened:
-                        log.info("budget_opened", bot=bot)
-                        self._wake.set()
+                due = [key for key, due_in in turns.items() if due_in <= timedelta(0)]
+                askable = await self._askable(due)
+                opened = await asyncio.gather(*(self._probes.budget(askable[key]) for key in askable))
+                for key in itertools.compress(askable, opened):
+                    log.info("budget_opened", budget=key)
+                    self._wake.set()
             except Exception as error:  # noqa: BLE001  # whatever breaks a probe, the block ends by itself
                 log.warning("budgets_not_tried", error=str(error) or type(error).__name__)
             await asyncio.sleep(max(wait, 0.1))
+
+    async def _askable(self, keys: Collection[str]) -> dict[str, list[tuple[str, str]]]:
+        """The bots of these budgets that may be asked for, each with a kind: what is paused or held waits for a person. A budget
+        that has none opens by itself.
+        """
+        names = [name for name, bot in self._bots.items() if bot.quota.key in keys]
+        found: dict[str, list[tuple[str, str]]] = {}
+        for bot, kind in await self._queue.askable(names) if names else ():
+            found.setdefault(self._bots[bot].quota.key, []).append((bot, kind))
+        return found
 
     async def _upkeep(self) -> None:
         """Take over from dead workers, sweep what they left, warn of bots that nobody serves, remove old history."""

@@ -24,7 +24,7 @@ from archiver.cli.listing import (
     span_options,
 )
 from archiver.cli.output import console, json_option, print_json, safe, size, table
-from archiver.config import BotSettings, Settings
+from archiver.config import BotSettings, Settings, account_budgets
 from archiver.days import day_of
 from archiver.discovery import Discovered, Listings
 from archiver.kore.calls import Span
@@ -125,6 +125,12 @@ async def _estimate(
             return await _count(listings[bot.name], spans[bot.name], database, queue)
 
         found, failed = await each_bot(bots, count)
+    budgets = account_budgets(settings.bots)
+    asks = {each["bot"]: each.pop("asks") for each in found}
+    for each in found:
+        # What bots share is not left to one of them alone.
+        shared = sum(asks.get(name, 0.0) for name in budgets[each["bot"]].bots)
+        each["seconds"] = round(listings[each["bot"]].seconds_for(shared))
     return {"bots": found, "failed": failed}
 
 
@@ -155,7 +161,7 @@ async def _count(listings: Listings, span: Span, database: Database, queue: Queu
         "known": known,
         "new": new,
         "days": {day.isoformat(): count for day, count in sorted(days.items())},
-        "seconds": round(listings.seconds_for(new * (asks or 1.0))),
+        "asks": new * (asks or 1.0),
         "bytes": None if size_of_one is None else round(new * size_of_one),
         "other_channels": dict(others),
         "problems": problems,

@@ -9,11 +9,12 @@ import click
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import run_async, settings_of
 from archiver.cli.output import console, json_option, print_json, safe
-from archiver.cli.serving import account_quota, bot_access
-from archiver.config import Settings
+from archiver.cli.serving import bot_access
+from archiver.config import Settings, all_budgets
 from archiver.errors import ArchiverError
 from archiver.health import (
     Finding,
+    budget_findings,
     check_bot,
     check_configuration,
     check_database,
@@ -32,16 +33,20 @@ MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", 
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Try everything that the first night would trip over: configuration, who can read its secrets, database, tokens, one
-    harmless API call and one listing per bot, the clocks, and a small object written to the store, read back and deleted. One
-    line each, with the mend.
+    """Try everything that the first night would trip over: configuration, budgets of calls, who can read its secrets, database,
+    tokens, one harmless API call and one listing per bot, the clocks, and a small object written to the store, read back and
+    deleted. One line each, with the mend.
 
     Exit codes: 0 nothing is wrong (warnings may be); 2 the configuration cannot be read; 3 something failed.
     """
     settings = settings_of(ctx)
     findings = run_async(_doctor(settings))
     if as_json:
-        print_json({"findings": [asdict(finding) for finding in findings]})
+        budgets = [
+            {"budget": each.key, "of": each.of, "calls": each.calls, "limits": each.told, "from": each.source, "bots": each.bots}
+            for each in all_budgets(settings.bots)
+        ]
+        print_json({"findings": [asdict(finding) for finding in findings], "budgets": budgets})
     else:
         out = console()
         for finding in findings:
@@ -53,7 +58,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 async def _doctor(settings: Settings) -> list[Finding]:
-    findings = check_configuration(settings) + check_secret_files(settings)
+    findings = check_configuration(settings) + budget_findings(settings) + check_secret_files(settings)
     try:
         async with open_database(settings.database, pool_size=2) as database:
             found = await check_database(database)
@@ -74,6 +79,6 @@ async def _bots(settings: Settings, database: Database, *, budget: bool) -> list
         for bot in bots.values():
             found = await check_bot(bot, budget=budget)
             if not any(finding.verdict == "failure" for finding in found):
-                found.append(await check_listing(bot, account_quota(settings, database, bot.settings), budget=budget))
+                found.append(await check_listing(bot, budget=budget))
             findings += found
     return findings

@@ -15,10 +15,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from archiver.cli.compose import TEXT, actor
 from archiver.cli.output import printable, tell_error
-from archiver.cli.serving import account_quota, bot_access, composed_worker, stop_on_signals
-from archiver.config import BotSettings, Settings
+from archiver.cli.serving import bot_access, composed_worker, stop_on_signals
+from archiver.config import BotSettings, Settings, account_budgets
 from archiver.days import moment_of, resolved
-from archiver.discovery import Discovered, Discovery, Listings
+from archiver.discovery import Discovered, Discovery, Listings, Turns
 from archiver.errors import ConfigError, KoreError, UsageError
 from archiver.kore.calls import Span
 from archiver.observe.logs import logger
@@ -90,8 +90,10 @@ async def opened_listings(settings: Settings, database: Database, queue: Queue) 
     """The listings of each bot."""
     async with bot_access(settings, database) as bots:
         discoveries = Discoveries(database)
+        budgets = account_budgets(settings.bots)
+        turns = {budget: Turns(queue, budget.bots) for budget in budgets.values()}
         yield {
-            name: Listings(access.client, queue, discoveries, access.quota, account_quota(settings, database, access.settings))
+            name: Listings(access.client, discoveries, turns[budgets[name]], access.sessions_quota, access.quota)
             for name, access in bots.items()
         }
 

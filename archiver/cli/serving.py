@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from archiver import __version__
@@ -14,7 +14,7 @@ from archiver.archive import Archive, BotAccess
 from archiver.bandwidth import Bandwidth
 from archiver.buffers import Buffers
 from archiver.cli.compose import restore_signals
-from archiver.config import BotSettings, Settings
+from archiver.config import Budget, Settings, account_budgets, sessions_budgets
 from archiver.errors import ConfigError
 from archiver.kore.client import KoreClient, api_session
 from archiver.kore.media import MediaClient, MediaHosts
@@ -34,6 +34,8 @@ async def bot_access(settings: Settings, database: Database) -> AsyncIterator[di
     """What serves each bot. The API's connections and the media's never meet."""
     limit = settings.transfer.max_bandwidth
     bandwidth = Bandwidth(limit) if limit is not None else None
+    accounts = _quotas(settings, database, account_budgets(settings.bots))
+    sessions = _quotas(settings, database, sessions_budgets(settings.bots))
     async with AsyncExitStack() as stack:
         bots = {}
         for bot in settings.bots:
@@ -47,14 +49,15 @@ async def bot_access(settings: Settings, database: Database) -> AsyncIterator[di
                 terms=settings.transfer,
                 on_retry=_tell_of_retry(bot.name),
             )
-            quota = Quota(database, bot.budget_key, bot.rate_limits, backoff_base=settings.retry.backoff_base)
-            bots[bot.name] = BotAccess(bot, client, media, quota)
+            bots[bot.name] = BotAccess(bot, client, media, accounts[bot.name], sessions[bot.name])
         yield bots
 
 
-def account_quota(settings: Settings, database: Database, bot: BotSettings) -> Quota:
-    """The budget of a bot's account, for what the platform counts by that."""
-    return Quota(database, bot.account_budget_key, bot.account_rate_limits, backoff_base=settings.retry.backoff_base)
+def _quotas(settings: Settings, database: Database, budgets: Mapping[str, Budget]) -> dict[str, Quota]:
+    """By bot; those that share a budget share one."""
+    base = settings.retry.backoff_base
+    made = {budget: Quota(database, budget.key, budget.limits, backoff_base=base) for budget in budgets.values()}
+    return {name: made[budget] for name, budget in budgets.items()}
 
 
 def _tell_of_retry(bot: str) -> Callable[[Exception, float], None]:

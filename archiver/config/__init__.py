@@ -9,6 +9,7 @@ Relative paths are taken from the folder of the file that names them, else from 
 """
 
 from archiver.config.bots import Algorithm, BotSettings
+from archiver.config.budgets import Budget, account_budgets, all_budgets, sessions_budgets
 from archiver.config.loading import ENVIRONMENT_PREFIX, FILE_NAME, find_file, load, secret_files
 from archiver.config.settings import (
     CALL_FACTS,
@@ -25,8 +26,8 @@ from archiver.config.storage import IN_THE_OPEN, AzureSettings, S3Settings, Stor
 from archiver.config.values import RateLimit, is_loopback, parse_duration, parse_size
 
 __all__ = [
-    "CALL_FACTS", "ENVIRONMENT_PREFIX", "FILE_NAME", "IN_THE_OPEN", "Algorithm", "AzureSettings", "BotSettings",
+    "CALL_FACTS", "ENVIRONMENT_PREFIX", "FILE_NAME", "IN_THE_OPEN", "Algorithm", "AzureSettings", "BotSettings", "Budget",
     "DatabaseSettings", "DiscoverySettings", "LogSettings", "MetricsSettings", "RateLimit", "RetrySettings", "S3Settings",
-    "Settings", "StorageSettings", "TransferSettings", "WorkerSettings", "crosses_openly", "find_file", "is_loopback", "load",
-    "parse_duration", "parse_size", "secret_files",
+    "Settings", "StorageSettings", "TransferSettings", "WorkerSettings", "account_budgets", "all_budgets", "crosses_openly",
+    "find_file", "is_loopback", "load", "parse_duration", "parse_size", "secret_files", "sessions_budgets",
 ]  # fmt: skip

@@ -29,9 +29,6 @@ from archiver.redact import remember_secret
 
 Algorithm = Literal["HS256", "HS512", "RS256", "RS512"]
 
-DEFAULT_LIMITS = (RateLimit(window=timedelta(minutes=1), calls=60), RateLimit(window=timedelta(hours=1), calls=1800))
-"""The platform's lower class."""
-
 
 class BotSettings(Section):
     """One bot (app) of the platform: where its API is, who we are there, and how much we may ask."""
@@ -46,8 +43,9 @@ class BotSettings(Section):
     private_key_file: File = None
     account_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,200}$")] = ""
     api: Literal["v1", "v2"] = "v2"
-    rate_limits: RateLimits = DEFAULT_LIMITS
-    account_rate_limits: RateLimits = DEFAULT_LIMITS
+    rate_limits: RateLimits = None
+    """Not written: `archiver.config.budgets` says what holds then. So of the next one."""
+    account_rate_limits: RateLimits = None
     discovery: Literal["auto", "sessions", "call_details"] = "auto"
     time_zone: str = "UTC"
     length_tolerance: Duration = timedelta(seconds=5)
@@ -74,7 +72,9 @@ class BotSettings(Section):
 
     @field_validator("rate_limits", "account_rate_limits")
     @classmethod
-    def _limits(cls, value: tuple[RateLimit, ...]) -> tuple[RateLimit, ...]:
+    def _limits(cls, value: tuple[RateLimit, ...] | None) -> tuple[RateLimit, ...] | None:
+        if value is None:
+            return None
         if len({limit.window for limit in value}) != len(value):
             raise ValueError("has one window twice")
         return tuple(sorted(value))
@@ -117,13 +117,15 @@ class BotSettings(Section):
 
     @property
     def budget_key(self) -> str:
-        """What the platform counts calls by, whatever this bot is called here."""
+        """What the platform counts the sessions history by, whatever this bot is called here."""
         return f"{self.host.lower()}|{self.bot_id}"
 
     @property
     def account_budget_key(self) -> str:
-        """The same for calls that it counts by the account, which several bots may share."""
-        return f"{self.host.lower()}|account {self.account_id}"
+        """The same for calls that it counts by the account, which several bots may share. Without `account_id` the bot stands for
+        its account.
+        """
+        return f"{self.host.lower()}|account {self.account_id}" if self.account_id else self.budget_key
 
     @property
     def zone(self) -> ZoneInfo:

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from archiver.config.bots import BotSettings
+from archiver.config.budgets import account_budgets
 from archiver.config.storage import StorageSettings
 from archiver.config.values import (
     Duration,
@@ -251,6 +252,7 @@ class Settings(Section):
             raise ValueError(f"bots: two bots are called {name!r}; names must differ, also on disks that ignore case")
         if len(self.bots) > 1 and "{bot}" not in self.storage.path.text:
             raise ValueError("storage.path: with several bots {bot} is needed, or two files could meet in one key")
+        account_budgets(self.bots)  # whether bots of one account contradict each other
         if self.storage.part_size > self.transfer.max_buffer:
             section = "s3" if self.storage.url.startswith("s3:") else "azure"
             raise ValueError(f"storage.{section}.part_size is more than transfer.max_buffer, in which a part must fit")

@@ -64,6 +64,14 @@ def _listed(value: object) -> object:
 Duration = Annotated[timedelta, PlainValidator(parse_duration)]
 
 
+_WINDOWS = {
+    "second": timedelta(seconds=1),
+    "minute": timedelta(minutes=1),
+    "hour": timedelta(hours=1),
+    "day": timedelta(days=1),
+}
+
+
 @dataclass(frozen=True, order=True)
 class RateLimit:
     """At most `calls` in any `window`."""
@@ -79,15 +87,21 @@ class RateLimit:
         match = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(second|minute|hour|day)\s*", str(value))
         if match is None or int(match[1]) == 0:
             raise ValueError('a rate limit looks like "60/minute"; units: second, minute, hour, day')
-        seconds = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[match[2]]
-        return cls(window=timedelta(seconds=seconds), calls=int(match[1]))
+        return cls(window=_WINDOWS[match[2]], calls=int(match[1]))
+
+    def __str__(self) -> str:
+        return f"{self.calls}/{next(unit for unit, window in _WINDOWS.items() if window == self.window)}"
 
 
 Size = Annotated[int, PlainValidator(parse_size)]
 """Bytes."""
 
 SizeOrNone = Annotated[int | None, PlainValidator(_size_or_none)]
-RateLimits = Annotated[tuple[Annotated[RateLimit, PlainValidator(RateLimit.parse)], ...], BeforeValidator(_listed)]
+RateLimits = Annotated[
+    tuple[Annotated[RateLimit, PlainValidator(RateLimit.parse)], ...] | None,
+    BeforeValidator(lambda value: None if value == "" else _listed(value)),
+]
+"""Not written is None, and so is an empty text, which the environment takes one away with; an empty list is no limit at all."""
 Durations = Annotated[tuple[Duration, ...], BeforeValidator(_listed)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 File = Annotated[Path | None, BeforeValidator(lambda value: value or None)]

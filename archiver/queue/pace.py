@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from archiver.config import BotSettings
+from archiver.config import BotSettings, Budget, account_budgets
 from archiver.queue.database import Database
 
 MINUTE = timedelta(minutes=1)
@@ -28,7 +28,9 @@ def _none() -> dict[str, int]:
 
 @dataclass
 class Pace:
-    """What ended in the last minute and the last ten, and the calls of the last minute, if they are counted one by one."""
+    """What ended in the last minute and the last ten, and the calls of the last minute, if they are counted one by one: of a bot
+    all that were drawn from its account's budget, for whichever bot.
+    """
 
     minute: dict[str, int] = field(default_factory=_none)
     ten_minutes: dict[str, int] = field(default_factory=_none)
@@ -76,7 +78,7 @@ class Paces:
     """The paces of all bots, and what is left of their budgets."""
 
     def __init__(self, bots: Sequence[BotSettings]) -> None:
-        self._settings = {bot.name: bot for bot in bots}
+        self._budgets = account_budgets(bots)
         self._calls: dict[tuple[str, timedelta], int] = {}
         self.whole = Pace()
         self.bots: dict[str, Pace] = {}
@@ -89,28 +91,29 @@ class Paces:
             for pace in (made.whole, made.bots.setdefault(row["bot"], Pace())):
                 pace.add(row["state"], row["minute"], row["ten_minutes"], row["seconds"])
         # With one window alone the budget is paced and not counted.
+        budgets = made._budgets
         windows = {
-            (bot.budget_key, length)
-            for bot in bots
-            if len(bot.rate_limits) > 1
-            for length in (MINUTE, *(limit.window for limit in bot.rate_limits))
+            (budget.key, length)
+            for budget in budgets.values()
+            if len(budget.limits) > 1
+            for length in (MINUTE, *(limit.window for limit in budget.limits))
         }
         for row in await database.rows("calls", [key for key, _ in windows], [length for _, length in windows]):
             made._calls[row["key"], row["length"]] = row["calls"]
         counted = {key: calls for (key, length), calls in made._calls.items() if length == MINUTE}
-        for bot in bots:
-            made.bots.setdefault(bot.name, Pace()).calls = counted.get(bot.budget_key)
-        made.whole.calls = sum(counted.values()) if {bot.budget_key for bot in bots} == set(counted) else None
+        for name, budget in budgets.items():
+            made.bots.setdefault(name, Pace()).calls = counted.get(budget.key)
+        made.whole.calls = sum(counted.values()) if {budget.key for budget in budgets.values()} == set(counted) else None
         return made
 
     def forecast(self, waiting: Sequence[Waiting], *, paused: Collection[str], held: Collection[tuple[str, str]],
                  working: bool) -> Forecast:  # fmt: skip
         """When what waits is done, if all goes on as it does. Bots don't wait for each other. `working`: somebody is alive."""
         left_out: list[dict[str, Any]] = []
-        sessions: dict[str, int] = dict.fromkeys([*self._settings, *self.bots], 0)
+        sessions: dict[str, int] = dict.fromkeys([*self._budgets, *self.bots], 0)
         for here in waiting:
             because = (
-                "unknown_bot" if here.bot not in self._settings
+                "unknown_bot" if here.bot not in self._budgets
                 else "paused" if here.bot in paused
                 else "held" if (here.bot, here.kind) in held
                 else ""
@@ -118,9 +121,6 @@ class Paces:
             if because:
                 left_out.append({"bot": here.bot, "kind": here.kind, "sessions": here.sessions, "because": because})
             sessions[here.bot] = sessions.get(here.bot, 0) + (0 if because else here.sessions)
-        budgets: dict[str, int] = {}
-        for name, bot in self._settings.items():
-            budgets[bot.budget_key] = budgets.get(bot.budget_key, 0) + sessions[name]
         stuck = {left["bot"] for left in left_out}
         left: dict[str, int | None] = {}
         for name, count in sessions.items():
@@ -128,18 +128,19 @@ class Paces:
                 left[name] = None if name in stuck else 0
                 continue
             pace = self.bots[name].per_second
-            bot = self._settings[name]
-            left[name] = math.ceil(max(count / pace, self._at_best(bot, budgets[bot.budget_key]))) if pace and working else None
+            budget = self._budgets[name]
+            shared = sum(sessions[each] for each in budget.bots)
+            left[name] = math.ceil(max(count / pace, self._at_best(budget, shared))) if pace and working else None
         moving = [left[name] for name, count in sessions.items() if count]
         known = [seconds for seconds in moving if seconds is not None]
         whole = max(known, default=None if left_out else 0) if len(known) == len(moving) else None
         return Forecast(left, whole, left_out)
 
-    def _at_best(self, bot: BotSettings, sessions: int) -> float:
+    def _at_best(self, budget: Budget, sessions: int) -> float:
         """Seconds that the budget makes of so many sessions of a call each. A longer window is no bound while it has room."""
         bounds = [0.0]
-        for position, limit in enumerate(bot.rate_limits):
-            spent = self._calls.get((bot.budget_key, limit.window), 0)
+        for position, limit in enumerate(budget.limits):
+            spent = self._calls.get((budget.key, limit.window), 0)
             if position == 0 or spent + sessions > limit.calls:
                 bounds.append(sessions / limit.calls * limit.window.total_seconds())
         return max(bounds)

@@ -186,9 +186,9 @@ class Queue:
         assert row is not None
         return row["calls"], row["bytes"]
 
-    async def busy(self, bot: str) -> bool:
-        """Whether sessions of a bot are due."""
-        row = await self._database.row("busy", bot)
+    async def busy(self, *bots: str) -> bool:
+        """Whether sessions of these bots are due that somebody could do now."""
+        row = await self._database.row("busy", list(bots))
         assert row is not None
         return bool(row["busy"])
 
@@ -263,6 +263,7 @@ class Queue:
         waits += [row["recheck_in"] for row in rechecks if row["recheck_in"] > now]
         rechecks = [row for row in rechecks if row["recheck_in"] <= now]
         sessions: list[Session] = []
+        spent: set[str] = set()  # budgets of which this claim has had all that there is
         for ready, turns_of in ((work, self._turns), (rechecks, lambda _, share: [("claim_rechecks", share)])):
             for position, row in enumerate(ready):
                 share = -(-(slots - len(sessions)) // (len(ready) - position))
@@ -271,6 +272,8 @@ class Queue:
                     break
                 for statement, count in turns_of(row, share):
                     quota = bots[row["name"]]
+                    if quota.key in spent:
+                        continue
                     terms = [worker_id, row["name"], row["kind"], count, quota.key, quota.windows, quota.limits]
                     last = PROBE_EVERY if statement == "claim" else due_by
                     try:
@@ -282,6 +285,7 @@ class Queue:
                     found, wait, again = self._claimed(statement, worker_id, rows)
                     sessions += found
                     if wait > now:
+                        spent.add(quota.key)
                         waits.append(wait)
                     elif again:
                         waits.append(now)
@@ -443,6 +447,10 @@ class Queue:
     async def probes_of_budgets(self, keys: Sequence[str]) -> dict[str, timedelta]:
         """In how long each budget that is blocked for long is to be probed; see Quota.take_probe."""
         return {row["key"]: row["due_in"] for row in await self._database.rows("probes", list(keys), TURN)}
+
+    async def askable(self, bots: Sequence[str]) -> list[tuple[str, str]]:
+        """Those of these bots that are not paused, each with a kind that is not held: recordings, if it can be."""
+        return [(row["bot"], row["kind"]) for row in await self._database.rows("askable", list(bots))]
 
     async def release(self, bot: str, kind: str, reasons: Sequence[str]) -> bool:
         """These reasons to hold are disproven. True if the kind was held for one of them."""

@@ -113,14 +113,14 @@ class Archiver(Tool):
             async with Database(dsn, pool_size=pool_size) as database, open_store(settings.storage, buffers) as store:
                 queue = Queue(database, settings.retry)
                 client, media = NoPlatform(bot), MediaClient(MediaHosts.of(bot))
-                quota = Quota(database, bot.budget_key, bot.rate_limits, backoff_base=settings.retry.backoff_base)
+                quota = Quota(database, bot.budget_key, bot.rate_limits or (), backoff_base=settings.retry.backoff_base)
                 await store.check()
                 tally = Tally()
                 worker = Worker(
                     settings,
                     database,
                     queue,
-                    {BOT: BotAccess(bot, client, media, quota)},
+                    {BOT: BotAccess(bot, client, media, quota, quota)},
                     Archive(store, settings.storage.path, settings.retry, transfers=tally.transfers),
                     host=socket.gethostname(),
                     pid=os.getpid(),

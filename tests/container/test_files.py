@@ -152,7 +152,7 @@ def test_a_misspelt_key_would_be_noticed(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_is_set_in_dot_env_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = DOT_ENV | {"ARCHIVER_WORKER__CONCURRENCY": "3", "ARCHIVER_BOTS__0__RATE_LIMITS": "5/minute"}
     settings = _settings(environment_of("worker", given), tmp_path, monkeypatch)
-    assert (settings.worker.concurrency, settings.bots[0].rate_limits[0].calls) == (3, 5)
+    assert (settings.worker.concurrency, (settings.bots[0].rate_limits or ())[0].calls) == (3, 5)
     for name in DOT_ENV:
         with pytest.raises(AssertionError, match=f"{name} is required"):
             environment_of("worker", {key: value for key, value in DOT_ENV.items() if key != name})

@@ -77,7 +77,7 @@ class Bench:
     def quota(self, name: str = "bot", *limits: str) -> Quota:
         data = {"name": name, "bot_id": f"st-{name}", "client_id": "cs-1", "client_secret": "secret-1", "rate_limits": limits}
         settings = BotSettings.model_validate(data)
-        return Quota(self.database, settings.budget_key, settings.rate_limits, backoff_base=timedelta(seconds=2))
+        return Quota(self.database, settings.budget_key, settings.rate_limits or (), backoff_base=timedelta(seconds=2))
 
     async def claim(self, worker_id: int, slots: int = 100, *bots: str) -> list[Session]:
         claim = await self.queue.claim(worker_id, {name: self.quota(name) for name in bots or ["bot"]}, slots)

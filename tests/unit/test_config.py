@@ -739,7 +739,7 @@ def test_what_is_no_duration(text: Any) -> None:
 
 
 def test_rate_limits_are_kept_shortest_window_first(loaded: Load) -> None:
-    limits = loaded(BOT + "rate_limits = ['9000/day', '1800/hour', '5/second']").bots[0].rate_limits
+    limits = loaded(BOT + "rate_limits = ['9000/day', '1800/hour', '5/second']").bots[0].rate_limits or ()
     assert [limit.calls for limit in limits] == [5, 1800, 9000]
 
 

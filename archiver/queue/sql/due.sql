@@ -1,4 +1,5 @@
--- Which kinds of the given bots have something to claim, and when; least recently served bot first. Of a held kind one
+-- Which kinds of the given bots have something to claim, and when; least recently served bot first, its kinds by lot: where the
+-- budget has one call at a time, the second one would never get it. Of a held kind one
 -- session may be claimed at a time, from probe_at on, and no recheck. Four index look-ups a kind, however many rows sleep. $1 names
 SELECT b.name, k.kind, CASE WHEN due.at IS NOT NULL THEN greatest(due.at, h.probe_at) - clock_timestamp() END AS due_in,
        recheck.at - clock_timestamp() AS recheck_in
@@ -15,4 +16,4 @@ LEFT JOIN LATERAL (
     WHERE q.bot = b.name AND q.kind = k.kind AND q.recheck_at IS NOT NULL AND q.worker_id IS NULL
     ORDER BY q.recheck_at LIMIT 1) recheck ON h.bot IS NULL
 WHERE b.name = ANY ($1) AND b.paused_at IS NULL AND (due.at IS NOT NULL OR recheck.at IS NOT NULL)
-ORDER BY b.served_at, b.name, k.kind
+ORDER BY b.served_at, b.name, random()

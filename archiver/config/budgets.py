@@ -1,0 +1,115 @@
+"""What the platform counts together, and how many calls of it there may be.
+
+Recordings, voicemail and call details are counted by the account, over all of its bots and everybody who asks for them; the
+sessions history by the bot. Source: the platform's pages on rate limits, of contact center AI and of the automation APIs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from archiver.config.bots import BotSettings
+from archiver.config.values import RateLimit
+
+ACCOUNT_LIMITS = (RateLimit(timedelta(minutes=1), 60),)
+"""Of an account, unless the platform's support has raised it. It names none by the hour."""
+
+SESSIONS_LIMITS = (RateLimit(timedelta(minutes=1), 60), RateLimit(timedelta(hours=1), 1800))
+"""Of a bot's sessions history."""
+
+BY_ACCOUNT = "recordings, voicemail, call details"
+BY_BOT = "sessions history (getSessions)"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Calls of an account or a bot. `source`: where the limits come from. `bots`: the configured ones that draw on it."""
+
+    key: str
+    of: str
+    calls: str
+    limits: tuple[RateLimit, ...]
+    source: str
+    bots: tuple[str, ...]
+
+    @property
+    def told(self) -> list[str]:
+        """Its limits as they are written."""
+        return [str(limit) for limit in self.limits]
+
+
+def account_budgets(bots: Sequence[BotSettings]) -> dict[str, Budget]:
+    """What each bot's recordings, voicemail and call details draw on, by the bot's name. A bot without `account_id` is an account
+    of its own. Raises ValueError where bots of one account contradict each other.
+    """
+    found: dict[str, Budget] = {}
+    for shared, group in _grouped(bots, lambda bot: bot.account_budget_key):
+        limits, source = _account_limits(group)
+        first = group[0]
+        of = f"account {first.account_id}" if first.account_id else _named(group)
+        # A bot that stands for its account draws all from one budget, unless somebody says that they are two: of one key there
+        # can be one pace only, and who has the slower one would never get a call.
+        apart = not first.account_id and any(bot.account_rate_limits is not None for bot in group)
+        key = f"{shared}|recordings" if apart else shared
+        budget = Budget(key, of, BY_ACCOUNT, limits, source, tuple(bot.name for bot in group))
+        found |= dict.fromkeys(budget.bots, budget)
+    return found
+
+
+def sessions_budgets(bots: Sequence[BotSettings]) -> dict[str, Budget]:
+    """The same for the sessions history."""
+    found: dict[str, Budget] = {}
+    for key, group in _grouped(bots, lambda bot: bot.budget_key):
+        limits, source = _tightest(group) or (SESSIONS_LIMITS, "default")
+        budget = Budget(key, _named(group), BY_BOT, limits, source, tuple(bot.name for bot in group))
+        found |= dict.fromkeys(budget.bots, budget)
+    return found
+
+
+def all_budgets(bots: Sequence[BotSettings]) -> list[Budget]:
+    """Every budget there is, once."""
+    return list(dict.fromkeys([*account_budgets(bots).values(), *sessions_budgets(bots).values()]))
+
+
+def _grouped(bots: Sequence[BotSettings], key: Callable[[BotSettings], str]) -> Iterable[tuple[str, list[BotSettings]]]:
+    groups: dict[str, list[BotSettings]] = {}
+    for bot in bots:
+        groups.setdefault(key(bot), []).append(bot)
+    return groups.items()
+
+
+def _account_limits(group: Sequence[BotSettings]) -> tuple[tuple[RateLimit, ...], str]:
+    writing = [bot for bot in group if bot.account_rate_limits is not None]
+    if not writing:
+        return _tightest(group) or (ACCOUNT_LIMITS, "default")
+    first = writing[0]
+    for bot in writing:
+        if bot.account_rate_limits != first.account_rate_limits:
+            raise ValueError(
+                f"bots: {first.name!r} and {bot.name!r} are of one account ({bot.account_id or bot.bot_id}) and have different "
+                f"account_rate_limits, {_shown(first.account_rate_limits)} and {_shown(bot.account_rate_limits)}; "
+                "the platform counts all bots of an account together: write the same in both, or leave one out"
+            )
+    return first.account_rate_limits or (), f"account_rate_limits of {_named(writing)}"
+
+
+def _tightest(group: Sequence[BotSettings]) -> tuple[tuple[RateLimit, ...], str] | None:
+    """Of each window the fewest calls that any of these bots has in its `rate_limits`. None: none has any."""
+    writing = [bot for bot in group if bot.rate_limits is not None]
+    if not writing:
+        return None
+    fewest: dict[timedelta, int] = {}
+    for limit in (limit for bot in writing for limit in bot.rate_limits or ()):
+        fewest[limit.window] = min(limit.calls, fewest.get(limit.window, limit.calls))
+    limits = tuple(sorted(RateLimit(window, calls) for window, calls in fewest.items()))
+    return limits, ("the tightest rate_limits of " if len(writing) > 1 else "rate_limits of ") + _named(writing)
+
+
+def _named(bots: Sequence[BotSettings]) -> str:
+    return ("bots " if len(bots) > 1 else "bot ") + ", ".join(bot.name for bot in bots)
+
+
+def _shown(limits: tuple[RateLimit, ...] | None) -> str:
+    return "[" + ", ".join(f'"{limit}"' for limit in limits or ()) + "]"
