@@ -30,7 +30,7 @@ async def test_rejected_credentials_are_told_with_their_mend(plant: Plant) -> No
     plant.simulator.reject_credentials = True
     found = await bot_findings(plant)
     assert found["API"].verdict == "failure"
-    assert "client_secret" in found["API"].mend
+    assert "bots.bot.bot_id" in found["API"].mend
 
 
 async def test_an_app_that_enforces_encrypted_tokens_is_told_apart(plant: Plant) -> None:
