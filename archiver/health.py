@@ -12,7 +12,7 @@ from typing import Literal
 
 from archiver.archive import BotAccess
 from archiver.buffers import Buffers
-from archiver.config import Settings, all_budgets, secret_files
+from archiver.config import Settings, secret_files
 from archiver.errors import ArchiverError, CredentialsRejected, KoreError, RateLimited
 from archiver.kore.calls import Span, sources_of
 from archiver.kore.client import MAX_CLOCK_OFFSET, Asked
@@ -67,23 +67,6 @@ def check_configuration(settings: Settings) -> list[Finding]:
                 )
             )
     return found or [Finding("configuration", "ok", f"{settings.source}, {len(settings.bots)} bot(s)")]
-
-
-def budget_findings(settings: Settings) -> list[Finding]:
-    """What there is to draw calls from, and who says so."""
-    found: list[Finding] = []
-    known: set[str] = set()
-    several_hosts = len({bot.host.lower() for bot in settings.bots}) > 1
-    for budget in all_budgets(settings.bots):
-        of = f"{budget.of} at {budget.key.partition('|')[0]}" if several_hosts else budget.of
-        message = f"{', '.join(budget.told) or 'no limit'} ({budget.source})"
-        if len(budget.bots) > 1:
-            message += f", shared by bots {', '.join(budget.bots)}"
-        if budget.key in known:
-            message += ", drawn together with the recordings"
-        known.add(budget.key)
-        found.append(Finding(f"budget of {of}: {budget.calls}", "ok", message))
-    return found
 
 
 def check_secret_files(settings: Settings) -> list[Finding]:

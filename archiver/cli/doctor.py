@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import click
 
@@ -14,7 +15,6 @@ from archiver.config import Settings, all_budgets
 from archiver.errors import ArchiverError
 from archiver.health import (
     Finding,
-    budget_findings,
     check_bot,
     check_configuration,
     check_database,
@@ -33,32 +33,40 @@ MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", 
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Try everything that the first night would trip over: configuration, budgets of calls, who can read its secrets, database,
-    tokens, one harmless API call and one listing per bot, the clocks, and a small object written to the store, read back and
-    deleted. One line each, with the mend.
+    """Try everything that the first night would trip over: configuration, who can read its secrets, database, tokens, one
+    harmless API call and one listing per bot, the clocks, and a small object written to the store, read back and deleted. One
+    line each, with the mend. Then each budget of calls, and where its limits come from.
 
     Exit codes: 0 nothing is wrong (warnings may be); 2 the configuration cannot be read; 3 something failed.
     """
     settings = settings_of(ctx)
     findings = run_async(_doctor(settings))
     if as_json:
-        budgets = [
-            {"budget": each.key, "of": each.of, "calls": each.calls, "limits": each.told, "from": each.source, "bots": each.bots}
-            for each in all_budgets(settings.bots)
-        ]
-        print_json({"findings": [asdict(finding) for finding in findings], "budgets": budgets})
+        print_json({"findings": [asdict(finding) for finding in findings], "budgets": _budgets(settings)})
     else:
         out = console()
         for finding in findings:
             out.print(f"{MARKS[finding.verdict]} {safe(finding.check)}: {safe(finding.message)}", soft_wrap=True)
             if finding.mend and finding.verdict != "ok":
                 out.print(f"        next: {safe(finding.mend)}", soft_wrap=True)
+        for budget in _budgets(settings):
+            shared = f", shared by bots {', '.join(budget['bots'])}" if len(budget["bots"]) > 1 else ""
+            limits = ", ".join(budget["limits"]) or "no limit"
+            line = f"{budget['calls']} of {budget['of']}: {limits} ({budget['from']}){shared}"
+            out.print(f"budget  {safe(line)}", soft_wrap=True)
     if any(finding.verdict == "failure" for finding in findings):
         raise Incomplete
 
 
+def _budgets(settings: Settings) -> list[dict[str, Any]]:
+    return [
+        {"budget": each.key, "of": each.of, "calls": each.calls, "limits": each.told, "from": each.source, "bots": each.bots}
+        for each in all_budgets(settings.bots)
+    ]
+
+
 async def _doctor(settings: Settings) -> list[Finding]:
-    findings = check_configuration(settings) + budget_findings(settings) + check_secret_files(settings)
+    findings = check_configuration(settings) + check_secret_files(settings)
     try:
         async with open_database(settings.database, pool_size=2) as database:
             found = await check_database(database)

@@ -214,11 +214,18 @@ async def test_a_dry_run_tells_what_would_be_and_adds_nothing(archiver: Program,
 
 
 async def test_how_long_it_takes_follows_from_the_limits(blank: Program, data: dict[str, Any], simulator: Simulator) -> None:
-    data["bots"][0]["rate_limits"] = ["60/minute", "1800/hour"]
+    """Of recordings: those that bots of one account share take as long as all of them together."""
+    bot = data["bots"][0]
+    bot |= {"account_rate_limits": ["60000/minute", "1800/hour"], "rate_limits": ["600/minute"]}
+    other = simulator.bot_id + "-2"
+    simulator.add_bot(other, simulator.client_id, simulator.client_secret)
+    data["bots"].append(bot | {"name": "other", "bot_id": other})
     blank.configure(data)
     simulator.set_history(made(calls=1000))
     result = await blank("discover", "--from", DAY, "--to", NEXT, "--dry-run", "--json")
-    assert result.document["bots"][0]["seconds"] == 2000
+    new = [found["new"] for found in result.document["bots"]]
+    assert sum(new) >= 1000
+    assert [found["seconds"] for found in result.document["bots"]] == [sum(new) * 2] * 2
 
 
 @pytest.mark.parametrize(
@@ -540,7 +547,7 @@ async def test_a_session_that_was_passed_on_is_one_call(
 async def test_sigterm_ends_a_night_that_is_being_closed(
     blank: Program, data: dict[str, Any], simulator: Simulator, sql: Any
 ) -> None:
-    data["bots"][0] |= {"account_rate_limits": ["2/minute"]}
+    data["bots"][0] |= {"discovery": "sessions", "rate_limits": ["2/minute"]}
     blank.configure(data)
     simulator.set_history(made(calls=5))
     night = await blank.start("nightly", "--from", DAY, "--to", NEXT)

@@ -26,7 +26,11 @@ async def test_a_good_installation_has_one_line_a_check(archiver: Program, simul
 
     assert (result.code, result.stderr) == (0, "")
     checks = [line.split()[0] + " " + line[8:].split(":")[0] for line in result.stdout.splitlines()]
-    assert checks == ["ok configuration", "ok database", "ok store", *["ok bot bot"] * 4]
+    assert checks[:7] == ["ok configuration", "ok database", "ok store", *["ok bot bot"] * 4]
+    assert result.stdout.splitlines()[7:] == [
+        "budget  recordings, voicemail, call details of bot bot: 60000/minute (rate_limits of bot bot)",
+        "budget  sessions history (getSessions) of bot bot: 60000/minute (rate_limits of bot bot)",
+    ]
     assert "loopback, no TLS" in result.stdout
     assert not list((archiver.folder / "store").iterdir())
     assert simulator.report()["api"]["calls"] == 1
@@ -53,6 +57,27 @@ async def test_each_failing_check_names_its_mend(archiver: Program, data: dict[s
     told = await archiver("doctor")
     assert told.code == 3
     assert re.search(r"^failure bot bot: clock: .*\n +next: set this machine's clock", told.stdout, re.MULTILINE)
+
+
+async def test_each_budget_is_told_with_where_it_comes_from(
+    blank: Program, data: dict[str, Any], simulator: Simulator
+) -> None:
+    [bot] = data["bots"]
+    del bot["rate_limits"]
+    bot["account_id"] = account = simulator.settings.account_id
+    data["bots"].append(bot | {"name": "other"})
+    blank.configure(data)
+    shared = f"recordings, voicemail, call details of account {account}: "
+    told = await blank("doctor")
+    assert f"budget  {shared}60/minute (default), shared by bots bot, other\n" in told.stdout
+    data["bots"][1]["account_rate_limits"] = ["600/minute"]
+    blank.configure(data)
+    [of_account, of_bot] = (await blank("doctor", "--json")).document["budgets"]
+    assert (of_account["limits"], of_account["from"]) == (["600/minute"], "account_rate_limits of bot other")
+    assert (of_bot["limits"], of_bot["bots"]) == (["60/minute", "1800/hour"], ["bot", "other"]), "one bot of two names"
+    data["bots"][0]["account_rate_limits"] = ["60/minute"]
+    blank.configure(data)
+    (await blank("doctor")).refused(2, "'bot' and 'other'", account, "account_rate_limits", "60/minute", "600/minute")
 
 
 async def test_a_small_difference_of_the_clocks_is_a_warning(archiver: Program, simulator: Simulator) -> None:

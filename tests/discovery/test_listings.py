@@ -146,8 +146,21 @@ async def test_bots_of_one_account_share_its_budget(plant: Plant) -> None:
     assert plant.simulator.report()["listings"]["rate_limited"] == 0
 
 
-async def test_the_sessions_history_gives_way_while_sessions_are_due(plant: Plant, pauses: list[float]) -> None:
-    listings = (await plant.listings(discovery="sessions", rate_limits=["6000/minute", "18000/hour"]))["bot"]
+LIMITS = ["6000/minute", "18000/hour"]
+
+
+@pytest.mark.parametrize(
+    "drawing",
+    [
+        {"account_rate_limits": LIMITS},
+        {"account_id": "", "account_rate_limits": None, "discovery": "sessions", "rate_limits": LIMITS},
+    ],
+    ids=["call details", "sessions history of a bot without an account"],
+)
+async def test_a_listing_gives_way_while_sessions_are_due_that_draw_from_its_budget(
+    plant: Plant, pauses: list[float], drawing: dict[str, Any]
+) -> None:
+    listings = (await plant.listings(**drawing))["bot"]
     await plant.discovery.run(listings, SPAN, purpose="discover")
     assert not pauses, "nothing was due that anybody could do"
     await plant.queue.start_worker(host="here", pid=1, version="0", lease=timedelta(minutes=5), bots=["bot"])
@@ -158,10 +171,18 @@ async def test_the_sessions_history_gives_way_while_sessions_are_due(plant: Plan
     assert max(pauses) > SHARE * pace / 2
 
 
-async def test_call_details_give_way_to_nobody(plant: Plant, pauses: list[float]) -> None:
+async def test_call_details_give_way_to_the_recordings_of_any_bot_of_the_account(plant: Plant, pauses: list[float]) -> None:
+    listings = await plant.listings("one", "two")
+    await plant.queue.start_worker(host="here", pid=1, version="0", lease=timedelta(minutes=5), bots=["one", "two"])
+    await plant.queue.enqueue([NewSession("two", "s-1")], actor="me")
+    await asyncio.gather(*(anext(aiter(each.stretches(SPAN))) for each in listings.values()))
+    assert len(pauses) >= 2, "both"
+
+
+async def test_the_sessions_history_of_an_accounts_bot_gives_way_to_nobody(plant: Plant, pauses: list[float]) -> None:
     await plant.queue.start_worker(host="here", pid=1, version="0", lease=timedelta(minutes=5), bots=["bot"])
     await plant.queue.enqueue([NewSession("bot", "s-1")], actor="me")
-    await plant.discovery.run((await plant.listings())["bot"], SPAN, purpose="discover")
+    await plant.discovery.run((await plant.listings(discovery="sessions"))["bot"], SPAN, purpose="discover")
     assert not pauses
 
 
