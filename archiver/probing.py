@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from archiver.archive import BotAccess
 from archiver.errors import ArchiverError, BudgetSpent, DatabaseError, KoreError, RateLimited
@@ -83,7 +84,7 @@ class Probes:
         asked: list[Asked] = []
         refused: RateLimited | None = None
         try:
-            await access.client.probe(kind=kind, draw=access.quota.draw, on_answer=asked.append, drawn=True)
+            await access.client.probe(kind=kind, draw=lambda: access.quota.draw(timedelta(0)), on_answer=asked.append, drawn=True)
         except BudgetSpent:
             pass  # a second call, for which there is no turn; the answer to the first one counts
         except RateLimited as error:

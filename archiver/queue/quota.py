@@ -1,4 +1,4 @@
-"""The request budget of a bot or an account, shared by the whole fleet. The arithmetic is `archive_draw` in the migrations."""
+"""The request budget of an account or a bot, shared by the whole fleet. The arithmetic is `archive_draw` in the migrations."""
 
 from __future__ import annotations
 
@@ -57,23 +57,27 @@ class Quota:
         budget's own.
         """
         deadline = time.monotonic() + (self.patience if patience is None else patience).total_seconds()
-        while True:
-            row = await self._database.row("draw", self.key, self.windows, self.limits)
-            assert row is not None
-            if row["granted"]:
-                return
-            wait: timedelta = row["wait"]
-            if time.monotonic() + wait.total_seconds() > deadline:
-                raise BudgetSpent(wait)
-            self.waiting += wait > LONG
-            try:
-                await asyncio.sleep(max(wait.total_seconds(), 0.01))
-            finally:
-                self.waiting -= wait > LONG
+        long = False
+        try:
+            while True:
+                row = await self._database.row("draw", self.key, self.windows, self.limits)
+                assert row is not None
+                if row["granted"]:
+                    return
+                wait: timedelta = row["wait"]
+                if time.monotonic() + wait.total_seconds() > deadline:
+                    raise BudgetSpent(wait)
+                if wait > LONG and not long:
+                    long = True
+                    self.waiting += 1
+                # No longer than that: a probe may open the budget meanwhile.
+                await asyncio.sleep(min(max(wait.total_seconds(), 0.01), max(LONG.total_seconds(), 0.1)))
+        finally:
+            self.waiting -= long
 
     async def block(self, retry_after: timedelta | None) -> timedelta:
-        """The platform refused a call: nobody asks for this bot before it may go on. Returns for how long. A wait that is longer
-        than LONGEST_BELIEVED is probed instead; see `take_probe`.
+        """The platform refused a call: nobody draws from this budget before it may go on. Returns for how long. A wait that is
+        longer than LONGEST_BELIEVED is probed instead; see `take_probe`.
 
         A Retry-After of nothing, or of the past, is none: to ask again at once would be refused again, at once.
         """

@@ -59,9 +59,7 @@ async def test_each_failing_check_names_its_mend(archiver: Program, data: dict[s
     assert re.search(r"^failure bot bot: clock: .*\n +next: set this machine's clock", told.stdout, re.MULTILINE)
 
 
-async def test_each_budget_is_told_with_where_it_comes_from(
-    blank: Program, data: dict[str, Any], simulator: Simulator
-) -> None:
+async def test_each_budget_is_told_with_where_it_comes_from(blank: Program, data: dict[str, Any], simulator: Simulator) -> None:
     [bot] = data["bots"]
     del bot["rate_limits"]
     bot["account_id"] = account = simulator.settings.account_id

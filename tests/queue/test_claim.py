@@ -191,6 +191,47 @@ async def test_bots_of_one_budget_share_it(bench: Bench) -> None:
     assert len(claim.sessions) == 1
 
 
+async def test_bots_of_one_budget_take_turns_also_with_workers_in_step(bench: Bench) -> None:
+    for bot in "abc":
+        await bench.add(*(f"{bot}-{n}" for n in range(30)), bot=bot)
+    workers = [await bench.worker("a", "b", "c") for _ in range(2)]
+    quotas = dict.fromkeys("abc", bench.quota("same", "1/minute"))
+    served: list[str] = []
+    for _ in range(24):
+        await bench.fetch("UPDATE archive_budgets SET arrival = '-infinity'")
+        claims = await asyncio.gather(*(bench.queue.claim(worker, quotas, 10) for worker in workers))
+        served += [session.bot for claim in claims for session in claim.sessions]
+        assert all(claim.again_in is not None for claim in claims)
+    assert Counter(served) == {"a": 8, "b": 8, "c": 8}
+    assert all(len(set(served[n : n + 3])) == 3 for n in range(22)), served
+    claim = await bench.queue.claim(workers[0], quotas, 10)
+    assert claim.again_in is not None
+    assert timedelta(seconds=30) < claim.again_in <= timedelta(seconds=62), "it comes again when there is a call, not at once"
+
+
+async def test_both_kinds_of_a_bot_get_calls_of_a_budget_that_has_one_at_a_time(bench: Bench) -> None:
+    await bench.add(*(f"r-{n}" for n in range(60)))
+    await bench.add(*(f"v-{n}" for n in range(60)), kind="voicemail")
+    worker = await bench.worker()
+    kinds: Counter[str] = Counter()
+    for _ in range(40):
+        await bench.fetch("UPDATE archive_budgets SET arrival = '-infinity'")
+        claim = await bench.queue.claim(worker, {"bot": bench.quota("bot", "1/minute")}, 10)
+        kinds.update(session.kind for session in claim.sessions)
+    assert kinds.total() == 40
+    assert min(kinds["recording"], kinds["voicemail"]) >= 5  # by lot: less than once in a million
+
+
+async def test_a_refusal_blocks_the_budget_for_all_its_bots_and_for_nobody_else(bench: Bench) -> None:
+    for bot in "abc":
+        await bench.add(f"{bot}-1", bot=bot)
+    worker = await bench.worker("a", "b", "c")
+    quotas = {**dict.fromkeys("ab", bench.quota("same")), "c": bench.quota("c")}
+    await quotas["a"].block(timedelta(seconds=30))
+    claim = await bench.queue.claim(worker, quotas, 10)
+    assert ids(claim.sessions) == ["c-1"]
+
+
 async def test_the_least_recently_served_bot_goes_first(bench: Bench) -> None:
     for bot in "abc":
         await bench.add(*(f"{bot}-{n}" for n in range(3)), bot=bot)

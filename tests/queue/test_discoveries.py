@@ -105,6 +105,7 @@ async def test_busy_is_a_bot_with_sessions_that_are_due_and_that_somebody_could_
     await bench.fetch("UPDATE archive_queue SET run_at = now() + interval '1 hour'")
     assert not await bench.queue.busy("bot")
     await bench.make_due()
+    assert await bench.queue.busy("other", "bot"), "one of several"
     await bench.expire(worker)
     assert not await bench.queue.busy("bot")
 

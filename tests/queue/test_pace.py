@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,9 @@ from archiver.queue.pace import Pace, Paces, Waiting
 from tests.queue.conftest import Bench, nodes_of
 
 
-def bot(name: str = "bot", *limits: str, bot_id: str = "") -> BotSettings:
+def bot(name: str = "bot", *limits: str, bot_id: str = "", **more: Any) -> BotSettings:
     data = {"name": name, "bot_id": bot_id or name, "client_id": "cs-1", "client_secret": "secret-1", "rate_limits": limits}
-    return BotSettings.model_validate(data)
+    return BotSettings.model_validate(data | more)
 
 
 async def end(bench: Bench, state: str, count: int, age: float, name: str = "bot") -> None:
@@ -111,6 +112,26 @@ async def test_no_budget_is_outrun(bench: Bench) -> None:
     twins = [bot("bot", "60/minute", bot_id="st-1"), bot("twin", "60/minute", bot_id="st-1")]
     found = await left(bench, twins, Waiting("bot", "recording", 600), Waiting("twin", "recording", 600))
     assert found["bot"] == 1200, "they share one budget"
+
+
+async def test_bots_of_one_account_share_what_is_left_of_its_budget(bench: Bench) -> None:
+    bots = [bot(name, "600/minute", account_id="a", account_rate_limits=["60/minute", "1800/hour"]) for name in ("one", "two")]
+    await end(bench, "archived", 600, 60, "one")
+    await end(bench, "archived", 600, 60, "two")
+    waiting = [Waiting("one", "recording", 1200), Waiting("two", "recording", 600)]
+    found = await left(bench, bots, *waiting)
+    assert found == {"one": 1800, "two": 1800, "all": 1800}, "at a call a second"
+    await bench.fetch("INSERT INTO archive_calls SELECT $1, now() FROM generate_series(1, 50)", bots[0].account_budget_key)
+    assert (await left(bench, bots, *waiting))["one"] == 3600, "more than the hour has room for"
+    paces = await Paces.read(bench.database, bots)
+    assert (paces.bots["one"].calls, paces.bots["two"].calls, paces.whole.calls) == (50, 50, 50)
+    other = bot("other", account_id="b")
+    assert await left(bench, [*bots, other], Waiting("other", "recording", 10)) == {
+        "one": 0,
+        "two": 0,
+        "other": None,
+        "all": None,
+    }
 
 
 async def test_calls_are_told_where_they_are_counted(bench: Bench) -> None:

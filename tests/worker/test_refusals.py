@@ -5,6 +5,7 @@ session an attempt: a harmless call tells which it is.
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -219,6 +220,7 @@ async def test_a_long_drain_beside_a_held_bot_comes_to_its_end(plant: Plant, mon
 @pytest.fixture
 def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of tenths of a second in place of ten."""
+    monkeypatch.setattr(quota_module, "LONG", timedelta(seconds=0.2))
     monkeypatch.setattr(quota_module, "FIRST_PAUSE", timedelta(seconds=0.2))
     monkeypatch.setattr(worker_module, "BUDGET_LOOK_SECONDS", 0.1)
 
@@ -255,6 +257,65 @@ async def test_a_retry_after_of_a_day_for_everybody_is_probed_in_growing_pauses(
         await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived'")
         await shift.stopped()
     assert harmless_calls(plant) == 4
+    assert {row["failures"] for row in (await plant.sessions()).values()} == {0}
+
+
+def of_one_account(plant: Plant, *changes: dict[str, Any]) -> Settings:
+    """Bots "0", "1" and so on, each its own at the platform."""
+    data: dict[str, Any] = settings_data(plant.simulator, plant.database_url, plant.root)
+    (bot,) = data["bots"]
+    account = {"account_id": plant.simulator.settings.account_id, "rate_limits": None, "account_rate_limits": ["60000/minute"]}
+    data["bots"] = []
+    for number, change in enumerate(changes):
+        named = {"name": str(number), "bot_id": f"st-{number}"}
+        plant.simulator.add_bot(named["bot_id"], bot["client_id"], bot["client_secret"])
+        data["bots"].append(bot | account | named | change)
+    return Settings.model_validate(data)
+
+
+@pytest.mark.parametrize("unfit", ["refused", "paused", "held"])
+async def test_a_bot_that_cannot_be_asked_does_not_keep_the_account_from_being_probed(
+    plant: Plant, logged: Logged, quick_probes: None, unfit: str
+) -> None:
+    wrong = {"client_secret": "a-secret-of-long-ago-0123456789"}
+    settings = of_one_account(plant, {}, wrong, wrong)
+    queue = Queue(plant.database, settings.retry)
+    await queue.record_bots(["0", "1", "2"], complete=False)
+    if unfit == "paused":
+        await queue.pause(["1", "2"], actor="me")
+    if unfit == "held":
+        for bot in ("1", "2"):
+            for kind in ("recording", "voicemail"):
+                await queue.hold(bot, kind, "credentials_rejected", {})
+    limited = session_id(1)
+    plant.simulator.script({"session_id": limited, "answers": [A_DAY]})
+    plant.simulator.script({"session_id": session_id(2)})
+    await plant.enqueue(limited, bot="0")
+    async with plant.shift(settings) as shift:
+        await logged.until("rate_limited")
+        await plant.enqueue(session_id(2), bot="0")
+        await logged.until("budget_opened")
+        assert harmless_calls(plant) == 1, "by the bot that may ask; a refusal of another one opens nothing"
+        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived'")
+        await shift.stopped()
+    assert logged.named("budget_opened")[0]["budget"] == settings.bots[0].account_budget_key
+
+
+async def test_a_refusal_of_one_bot_stops_all_of_its_account(plant: Plant, logged: Logged) -> None:
+    settings = of_one_account(plant, {}, {})
+    plant.simulator.script({"session_id": "*"})
+    limited = session_id(1)
+    answers = [{"fault": "rate_limited", "retry_after": 2, "times": 1}, {"status": "success"}]
+    plant.simulator.script({"session_id": limited, "answers": answers})
+    await plant.enqueue(limited, bot="0")
+    async with plant.shift(settings) as first, plant.shift(settings) as second:
+        await logged.until("rate_limited")
+        began = time.monotonic()
+        await plant.enqueue(*(session_id(number) for number in range(10, 20)), bot="1")
+        await plant.simulator.wait_for(lambda report: report["api"]["calls"] > 1)
+        assert time.monotonic() - began > 1.5
+        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived' HAVING count(*) = 11")
+        await asyncio.gather(first.stopped(), second.stopped())
     assert {row["failures"] for row in (await plant.sessions()).values()} == {0}
 
 
