@@ -77,7 +77,7 @@ test-pythons:
 	done
 
 bench-fleet: $(VENV)/.ready
-	@kept=0; for proof in budget evening nightly backfill; do \
+	@kept=0; for proof in budget accounts evening nightly backfill; do \
 		echo "== $$proof"; \
 		$(BIN)/python -m benchmarks.fleet.$$proof || kept=1; \
 	done; exit $$kept

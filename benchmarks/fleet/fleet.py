@@ -46,12 +46,13 @@ async def server() -> AsyncIterator[Server]:
 
 @dataclass
 class Fleet:
-    """One bot on a simulated platform, one fresh database, and as many worker processes as are started."""
+    """Bots on a simulated platform, one fresh database, and as many worker processes as are started."""
 
     folder: Path
     simulator: Simulator
     sql: asyncpg.Connection
     config: Path
+    bots: list[str] = field(default_factory=lambda: [BOT])
     workers: list[asyncio.subprocess.Process] = field(default_factory=list)
 
     async def archiver(self, *arguments: str) -> None:
@@ -147,11 +148,14 @@ async def fleet(
     name: str,
     *,
     platform_limits: Sequence[str] = (),
-    bot_limits: Sequence[str],
+    bot_limits: Sequence[str] = (),
     concurrency: int = 16,
     retry: Mapping[str, Any] | None = None,
+    bots: int = 1,
 ) -> AsyncIterator[Fleet]:
-    """A migrated database called `name`, and a platform with its own rate limits. Workers are ended with it."""
+    """A migrated database called `name`, and a platform with its own rate limits. Workers are ended with it. Several `bots` are
+    of one account, and are told no limits.
+    """
     administrator = await asyncpg.connect(where.url)
     await administrator.execute(f"CREATE DATABASE {name}")
     await administrator.close()
@@ -159,7 +163,7 @@ async def fleet(
     folder = where.folder / name
     folder.mkdir()
     async with Simulator(SimulatorSettings(account_rate_limits=tuple(platform_limits))) as simulator:
-        bot = {
+        bot: dict[str, Any] = {
             "name": BOT,
             "host": simulator.api_url,
             "bot_id": simulator.bot_id,
@@ -168,18 +172,26 @@ async def fleet(
             "rate_limits": list(bot_limits),
             "media_hosts": ["127.0.0.1"],
         }
+        blocks = [bot]
+        for number in range(2, bots + 1):
+            blocks.append(bot | {"name": f"{BOT}-{number}", "bot_id": f"{simulator.bot_id}-{number}"})
+            simulator.add_bot(blocks[-1]["bot_id"], simulator.client_id, simulator.client_secret)
+        if bots > 1:
+            for block in blocks:
+                block["account_id"] = simulator.settings.account_id
+                del block["rate_limits"]
         config = configured(
             folder,
             {
                 "database": {"url": url},
-                "[bots]": bot,
+                "[bots]": blocks,
                 "storage": {"url": (folder / "store").as_uri()},
                 "worker": {"concurrency": concurrency},
                 "retry": retry or {},
             },
         )
         sql = await asyncpg.connect(url)
-        made = Fleet(folder, simulator, sql, config)
+        made = Fleet(folder, simulator, sql, config, [block["name"] for block in blocks])
         try:
             await made.archiver("migrate")
             yield made
@@ -188,25 +200,26 @@ async def fleet(
             await sql.close()
 
 
-def configured(folder: Path, sections: Mapping[str, Mapping[str, Any]]) -> Path:
-    """A configuration file in `folder`."""
+def configured(folder: Path, sections: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]) -> Path:
+    """A configuration file in `folder`; a section may have several blocks."""
     config = folder / "archiver.toml"
     config.touch(mode=0o600)
     lines = [
         line
-        for name, values in sections.items()
+        for name, section in sections.items()
+        for values in ([section] if isinstance(section, Mapping) else section)
         for line in (f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), "")
     ]
     config.write_text("\n".join(lines))
     return config
 
 
-async def enqueue(sql: asyncpg.Connection, first: int, count: int, *, priority: str = "normal") -> None:
+async def enqueue(sql: asyncpg.Connection, first: int, count: int, *, priority: str = "normal", bot: str = BOT) -> None:
     """Insert sessions numbered from `first`, in one statement, as any other program would."""
     await sql.execute(
         "INSERT INTO archive_queue (bot, session_id, priority) SELECT $1, to_char(n, 'FM00000000'), $4 "
         "FROM generate_series($2::integer, $2 + $3::integer - 1) n",
-        BOT, first, count, priority,
+        bot, first, count, priority,
     )  # fmt: skip
 
 

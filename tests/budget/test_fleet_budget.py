@@ -1,15 +1,25 @@
-"""Worker processes share one bot's budget: the platform counts, and never has to refuse. Timings are in benchmarks/fleet."""
+"""Workers share the budget of a bot, and of an account's bots: the platform counts, and never has to refuse. Timings at real
+length are in benchmarks/fleet.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
+from archiver.cli.serving import composed_worker
+from archiver.config import Settings
+from archiver.observe.tally import Tally
+from archiver.queue.database import Database
+from archiver.queue.sessions import Queue
 from archiver.simulator.platform import Simulator, SimulatorSettings
+from archiver.worker import Drained
 from tests.acceptance.conftest import Program
 from tests.conftest import settings_data
 
@@ -43,6 +53,47 @@ async def enqueue(database_url: str, count: int) -> None:
         await connection.execute(query, count)
     finally:
         await connection.close()
+
+
+async def drained(settings: Settings) -> Drained:
+    """A worker of its own: nothing of it is shared with the others but the database."""
+    async with Database(settings.database.url.get_secret_value(), pool_size=6) as database:
+        queue = Queue(database, settings.retry)
+        async with composed_worker(settings, database, queue, Tally()) as worker:
+            return await worker.run(drain=True)
+
+
+async def test_bots_of_one_account_are_never_refused_and_waste_nothing(database_url: str, tmp_path: Path) -> None:
+    """Ten calls a second for all; with as many for each of the three, a second would see more than it may."""
+    sessions, ideal = 150, 15.0
+    async with Simulator(SimulatorSettings(account_rate_limits=("600/minute", "20/second"))) as platform:
+        platform.script({"session_id": "*", "recordings": [{"audio": {"seconds": 0.1}}]})
+        data: dict[str, Any] = settings_data(platform, database_url, tmp_path / "store")
+        (bot,) = data["bots"]
+        del bot["rate_limits"]
+        bot |= {"account_id": platform.settings.account_id}
+        data["bots"] = [bot | {"name": name, "bot_id": f"st-{name}"} for name in ("bot", "two", "three")]
+        for each in data["bots"]:
+            platform.add_bot(each["bot_id"], each["client_id"], each["client_secret"])
+        data["bots"][1]["account_rate_limits"] = ["600/minute"]
+        connection = await asyncpg.connect(database_url)
+        try:
+            query = "INSERT INTO archive_queue (bot, session_id) SELECT $1, $1 || n FROM generate_series(1, $2::integer) n"
+            for each in data["bots"]:
+                await connection.execute(query, each["name"], sessions // 3)
+            ends = await asyncio.gather(*(drained(Settings.model_validate(data)) for _ in range(4)))
+            assert [end.complete for end in ends] == [True] * 4
+            claimed = "archive_queue q JOIN archive_events e ON e.queue_id = q.id AND e.event = 'claimed'"
+            claims = await connection.fetch(f"SELECT q.bot, e.at FROM {claimed} ORDER BY e.at")
+            ended = await connection.fetchval("SELECT max(finished_at) FROM archive_queue")
+        finally:
+            await connection.close()
+        report = platform.report()["api"]
+    assert report["rate_limited"] == 0
+    assert report["by_status"] == {"success": sessions}
+    assert (ended - claims[0]["at"]).total_seconds() <= 1.05 * ideal
+    shares = Counter(claim["bot"] for claim in claims[: sessions // 2])
+    assert all(20 <= share <= 30 for share in shares.values()), shares
 
 
 async def most_claimed_within_six_seconds(database_url: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import re
@@ -26,9 +27,12 @@ from archiver.config import (
     RateLimit,
     S3Settings,
     Settings,
+    account_budgets,
+    all_budgets,
     load,
     parse_duration,
     parse_size,
+    sessions_budgets,
 )
 from archiver.errors import ConfigError
 from archiver.naming import PathTemplate, path_part
@@ -741,6 +745,86 @@ def test_what_is_no_duration(text: Any) -> None:
 def test_rate_limits_are_kept_shortest_window_first(loaded: Load) -> None:
     limits = loaded(BOT + "rate_limits = ['9000/day', '1800/hour', '5/second']").bots[0].rate_limits or ()
     assert [limit.calls for limit in limits] == [5, 1800, 9000]
+
+
+# --- budgets
+
+
+def of_bots(loaded: Load, *changes: dict[str, Any]) -> tuple[BotSettings, ...]:
+    """Bots "a", "b" and so on, with these keys besides."""
+    blocks = []
+    for name, change in zip("abc", changes, strict=False):
+        keys = {"name": name, "bot_id": f"st-{name}", "client_id": "cs-1", "client_secret": SECRET} | change
+        blocks.append("[[bots]]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in keys.items()))
+    return loaded("\n".join(blocks)).bots
+
+
+A = {"account_id": "a-1"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "limits", "source"),
+    [
+        ([{}], "st-a", ["60/minute"], "default"),
+        ([A, A], "account a-1", ["60/minute"], "default"),
+        ([{"rate_limits": ["9/minute", "99/hour"]}], "st-a", ["9/minute", "99/hour"], "rate_limits of bot a"),
+        ([{"account_rate_limits": ["600/minute"]}], "st-a|recordings", ["600/minute"], "account_rate_limits of bot a"),
+        (
+            [A | {"rate_limits": ["9/second", "99/hour"]}, A, A | {"rate_limits": ["7/day", "100/hour"]}],
+            "account a-1",
+            ["9/second", "99/hour", "7/day"],
+            "the tightest rate_limits of bots a, c",
+        ),
+        (
+            [A | {"rate_limits": ["5/minute"]}, A | {"account_rate_limits": ["600/minute"]}],
+            "account a-1",
+            ["600/minute"],
+            "account_rate_limits of bot b",
+        ),
+        (
+            [A | {"account_rate_limits": ["70/hour", "7/minute"]}, A | {"account_rate_limits": ["7/minute", "70/hour"]}],
+            "account a-1",
+            ["7/minute", "70/hour"],
+            "account_rate_limits of bots a, b",
+        ),
+        ([A | {"account_rate_limits": []}], "account a-1", [], "account_rate_limits of bot a"),
+    ],
+)
+def test_what_an_account_may_follows_from_what_its_bots_write(
+    loaded: Load, changes: list[dict[str, Any]], key: str, limits: list[str], source: str
+) -> None:
+    budget = account_budgets(of_bots(loaded, *changes))["a"]
+    assert (budget.key, budget.told, budget.source) == (f"https://platform.kore.ai|{key}", limits, source)
+    assert budget.bots == tuple("abc"[: len(changes)])
+
+
+def test_bots_share_an_accounts_budget_on_one_host_and_have_the_sessions_history_for_themselves(loaded: Load) -> None:
+    bots = of_bots(loaded, A | {"host": "https://PLATFORM.kore.ai"}, A, A | {"host": "https://eu.kore.ai"})
+    found = account_budgets(bots)
+    assert found["a"] == found["b"] != found["c"]
+    assert [budget.told for budget in sessions_budgets(bots).values()] == [["60/minute", "1800/hour"]] * 3
+    assert [budget.key for budget in sessions_budgets(bots).values()] == [bot.budget_key for bot in bots]
+    assert [budget.bots for budget in all_budgets(bots)] == [("a", "b"), ("c",), ("a",), ("b",), ("c",)]
+
+
+@pytest.mark.parametrize("one", [A, {"bot_id": "st-same"}], ids=["account", "bot"])
+def test_bots_of_one_account_that_contradict_each_other_are_refused(loaded: Load, one: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        of_bots(
+            loaded,
+            one,
+            one | {"account_rate_limits": ["60/minute"]},
+            one | {"account_rate_limits": ["60/minute", "1800/hour"], "host": "https://Platform.kore.ai"},
+        )
+    message = caught.value.message
+    for word in ("'b'", "'c'", *one.values(), "account_rate_limits", '["60/minute"]', '["60/minute", "1800/hour"]'):
+        assert word in message
+
+
+def test_limits_can_be_taken_away_by_the_environment(loaded: Load) -> None:
+    written = BOT + "rate_limits = ['5/minute']\naccount_rate_limits = ['6/minute']"
+    keys = {"ARCHIVER_BOTS__0__RATE_LIMITS": "", "ARCHIVER_BOTS__0__ACCOUNT_RATE_LIMITS": ""}
+    assert [budget.source for budget in all_budgets(loaded(written, **keys).bots)] == ["default", "default"]
 
 
 def test_an_unknown_bot_is_told_with_those_there_are(loaded: Load) -> None:
