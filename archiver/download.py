@@ -20,7 +20,7 @@ import aiohttp
 from archiver.bandwidth import Bandwidth
 from archiver.errors import MediaNotResumable, MediaUnreachable, MediaUrlExpired, TransferError
 from archiver.kore.inline import Inline
-from archiver.kore.media import MediaClient, Rest
+from archiver.kore.media import MediaClient, Rest, promised_by
 from archiver.observe.logs import logger
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.pace import Pace, TooSlow
@@ -127,7 +127,7 @@ class Download(Body):
     async def __aenter__(self) -> Self:
         self._progress.received = 0
         response = await self._connect(None)
-        self.expected = self._progress.total = response.content_length
+        self.expected = self._progress.total = promised_by(response)
         self.content_type = response.headers.get("Content-Type")
         self._validator = _validator(response)
         return self
@@ -244,7 +244,7 @@ class Download(Body):
 def _validator(response: aiohttp.ClientResponse) -> str | None:
     """What `If-Range` may name (RFC 9110, 13.1.5): a strong ETag, or a date that is too old for a second change within it."""
     headers = response.headers
-    if response.status != 200 or headers.get("Accept-Ranges", "").strip().lower() == "none":
+    if response.status not in (200, 206) or headers.get("Accept-Ranges", "").strip().lower() == "none":
         return None
     if re.fullmatch(r'"[\x21\x23-\x7e]{1,500}"', headers.get("ETag", "")):
         return headers["ETag"]

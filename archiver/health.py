@@ -6,16 +6,18 @@ import os
 import shlex
 import stat
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from archiver.archive import BotAccess
 from archiver.buffers import Buffers
-from archiver.config import Settings, secret_files
+from archiver.config import Settings, environment_names, secret_files
 from archiver.errors import ArchiverError, CredentialsRejected, KoreError, RateLimited
 from archiver.kore.calls import Span, sources_of
 from archiver.kore.client import MAX_CLOCK_OFFSET, Asked
+from archiver.network import UNCHECKED, Network
 from archiver.queue.database import Database
 from archiver.queue.migrate import check_version
 from archiver.stores import open_store
@@ -93,6 +95,37 @@ def check_secret_files(settings: Settings) -> list[Finding]:
     return found
 
 
+def check_network(settings: Settings, environment: Mapping[str, str]) -> list[Finding]:
+    """The way out; and what the environment says of it that is not used, one line each. Raises ConfigError."""
+    proxy, bundle, found = Network.of(settings.network, environment).proxy, settings.network.ca_bundle, []
+    if proxy is not None:
+        message = f"{proxy.url} is the way out ({proxy.named_by}); {UNCHECKED}"
+        if any_host := [bot.name for bot in settings.bots if "*" in bot.media_hosts]:
+            mend = f'name the hosts in media_hosts of {", ".join(any_host)}: "*" has the proxy look for any name, inner ones too'
+            found.append(Finding("network: proxy", "warning", message, mend))
+        else:
+            found.append(Finding("network: proxy", "ok", message))
+    if bundle is not None:
+        found.append(Finding("network: authorities", "ok", f"the system's, and those of {bundle}"))
+    unused = {"HTTP_PROXY": "HTTPS_PROXY is", "ALL_PROXY": "HTTPS_PROXY is"}
+    if proxy is not None:
+        unused = dict.fromkeys(unused, f"{proxy.named_by} is")
+    if proxy is not None and not proxy.from_environment:
+        unused |= dict.fromkeys(("HTTPS_PROXY", "NO_PROXY"), "network.proxy is, and NO_PROXY belongs to HTTPS_PROXY")
+    mend = "" if proxy is not None else "set network.proxy, or HTTPS_PROXY"
+    for name in environment_names(*unused):
+        if environment.get(name):
+            message = f"is set, and not used: {unused[name.upper()]}"
+            found.append(Finding(f"environment: {name}", "warning" if mend else "ok", message, mend))
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"):
+        if environment.get(name):
+            mend = "" if bundle is not None else "name the file in network.ca_bundle"
+            but = " but for AWS's credentials" if name.startswith("AWS") and bundle is None else ""
+            message = f"is set, and not used{but}: network.ca_bundle is"
+            found.append(Finding(f"environment: {name}", "warning" if mend else "ok", message, mend))
+    return found
+
+
 def check_embedded(settings: Settings) -> list[Finding]:
     """Folders above the embedded database in which somebody else could put another one in its place."""
     path, found = settings.database.embedded_path, []
@@ -126,7 +159,7 @@ async def check_database(database: Database) -> Finding:
 async def check_store(settings: Settings) -> list[Finding]:
     """A small object written, read back and deleted; room for more; and what the store itself advises."""
     try:
-        async with open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store:
+        async with open_store(settings.storage, Buffers(settings.transfer.max_buffer), Network.of(settings.network)) as store:
             message = await store.check()
             free = await store.free()
             advice = await store.advice()

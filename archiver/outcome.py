@@ -14,6 +14,7 @@ from archiver.errors import (
     KeyConflict,
     KoreError,
     MediaHostRefused,
+    MediaUnreachable,
     MediaUrlRefused,
     RateLimited,
     RecordingTooLarge,
@@ -26,6 +27,9 @@ Facts = dict[str, Any]
 
 MAX_WAIT = timedelta(hours=1)
 """The most that a session waits for what the platform or the budget tells it to; then it asks again."""
+
+PROXY_WAIT = timedelta(minutes=1)
+"""How long a session waits whose way out is closed."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,12 @@ def classify(error: Exception) -> Outcome:
             return HandedBack(error.reason, after=min(error.retry_after or timedelta(0), MAX_WAIT), detail=facts_of(error))
         case CredentialsRejected():
             return HandedBack(error.reason, detail=facts_of(error))
+        case (
+            ApiUnreachable(reason="proxy_unreachable" | "proxy_credentials_rejected" | "proxy_refused")
+            | MediaUnreachable(reason="proxy_unreachable" | "proxy_credentials_rejected")
+        ):
+            # Nobody gets out, whichever session it is. What the proxy refuses of media hosts may be one session's matter.
+            return HandedBack(error.reason, after=PROXY_WAIT, detail=facts_of(error))
         case ApiDefect(reason="too_many_files" | "recording_too_large" | "api_http_412"):
             return Failed(error.reason, facts_of(error))
         case MediaHostRefused() | MediaUrlRefused() | RecordingTooLarge():

@@ -26,6 +26,7 @@ from archiver.errors import (
     KoreError,
     LeaseLost,
     MediaHostRefused,
+    MediaUnreachable,
     RateLimited,
     StoreError,
     StoreUnavailable,
@@ -440,6 +441,10 @@ class Worker:
                     # So it may be of a recheck, whose session tells nothing of the last time.
                     if session.put_back_for != "store_unavailable" and not session.recheck:
                         return HandedBack("store_unavailable", after=wait, detail=facts_of(error))
+                case MediaUnreachable(reason="proxy_refused") if session.put_back_for != error.reason and not session.recheck:
+                    # The list of the proxy is short, and whoever keeps it may need a while. For ever it must not go on: the
+                    # host may be this session's alone.
+                    return HandedBack(error.reason, after=self._settings.retry.backoff_max, detail=facts_of(error))
                 case DatabaseError():
                     log.warning("database_unavailable", **facts_of(error))
                     return HandedBack("database_unavailable", after=timedelta(seconds=1), detail=facts_of(error))

@@ -14,6 +14,7 @@ from archiver.cli.output import console, print_csv, print_json, safe, table
 from archiver.config import BotSettings, Settings
 from archiver.evidence.reconcile import BESIDE, COUNTS, OUTCOMES, Account, closed, reconcile
 from archiver.kore.calls import Span
+from archiver.network import Network
 from archiver.queue.database import Database
 from archiver.queue.sessions import Queue
 from archiver.stores import open_store
@@ -53,7 +54,7 @@ async def close_account(
     """Account for the calls of each bot, of its span. Changes nothing. Raises DatabaseError, StoreError."""
     async with (
         opened_listings(settings, database, queue) as listings,
-        open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store,
+        open_store(settings.storage, Buffers(settings.transfer.max_buffer), Network.of(settings.network)) as store,
     ):
         accounts = {bot.name: Account() for bot in bots}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +21,7 @@ from archiver.health import (
     check_database,
     check_embedded,
     check_listing,
+    check_network,
     check_secret_files,
     check_store,
     of_error,
@@ -66,7 +68,7 @@ def _budgets(settings: Settings) -> list[dict[str, Any]]:
 
 
 async def _doctor(settings: Settings) -> list[Finding]:
-    findings = check_configuration(settings) + check_secret_files(settings)
+    findings = check_configuration(settings) + check_secret_files(settings) + check_network(settings, os.environ)
     try:
         async with open_database(settings.database, pool_size=2) as database:
             found = await check_database(database)

@@ -18,6 +18,7 @@ from archiver.config import Budget, Settings, account_budgets, sessions_budgets
 from archiver.errors import ConfigError
 from archiver.kore.client import KoreClient, api_session
 from archiver.kore.media import MediaClient, MediaHosts
+from archiver.network import UNCHECKED, Network
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.queue.database import Database
@@ -36,11 +37,12 @@ async def bot_access(settings: Settings, database: Database) -> AsyncIterator[di
     bandwidth = Bandwidth(limit) if limit is not None else None
     accounts = _quotas(settings, database, account_budgets(settings.bots))
     sessions = _quotas(settings, database, sessions_budgets(settings.bots))
+    network = Network.of(settings.network)
     async with AsyncExitStack() as stack:
         bots = {}
         for bot in settings.bots:
-            http = await stack.enter_async_context(api_session())
-            media = MediaClient(MediaHosts.of(bot), settings.transfer, bandwidth=bandwidth)
+            http = await stack.enter_async_context(api_session(network))
+            media = MediaClient(MediaHosts.of(bot), settings.transfer, bandwidth=bandwidth, network=network)
             stack.push_async_callback(media.close)
             client = KoreClient(
                 bot,
@@ -75,8 +77,10 @@ async def composed_worker(settings: Settings, database: Database, queue: Queue, 
     """
     if not settings.bots:
         raise ConfigError("no bot is configured: nothing can be archived", hint="add a [[bots]] block to the configuration")
-    buffers = Buffers(settings.transfer.max_buffer)
-    async with open_store(settings.storage, buffers) as store, bot_access(settings, database) as bots:
+    buffers, network = Buffers(settings.transfer.max_buffer), Network.of(settings.network)
+    if network.proxy is not None:
+        log.info("proxy_used", proxy=network.proxy.url, named_by=network.proxy.named_by, hint=UNCHECKED)
+    async with open_store(settings.storage, buffers, network) as store, bot_access(settings, database) as bots:
         await store.check()
         if settings.storage.url.startswith("file:"):  # of a bucket `doctor` alone asks that: it takes rights of its own
             for seen, hint in await store.advice():

@@ -14,6 +14,7 @@ from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, s
 from archiver.cli.output import console, json_option, print_json, safe, size
 from archiver.config import Settings
 from archiver.evidence.verify import Verified, verify
+from archiver.network import Network
 from archiver.stores import open_store
 
 
@@ -43,7 +44,8 @@ def command(ctx: click.Context, bot: str | None, as_json: bool) -> None:
 async def _verify(settings: Settings, bot: str | None, *, quiet: bool) -> dict[str, Any]:
     findings: list[Verified] = []
     files = read = 0
-    async with opened(settings) as (database, _), open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store:
+    buffers, network = Buffers(settings.transfer.max_buffer), Network.of(settings.network)
+    async with opened(settings) as (database, _), open_store(settings.storage, buffers, network) as store:
         with _progress(quiet) as progress:
             task = progress.add_task("verifying", total=None, read="")
             async for verified in verify(database, store, bot=bot):

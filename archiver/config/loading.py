@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import ssl
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -98,6 +99,7 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
     settings.storage.s3.secret_key()
     settings.storage.azure.key()
     settings.storage.azure.sas()
+    settings.network.add_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))  # which finds out whether the file is one
     return settings
 
 
@@ -155,6 +157,9 @@ _FILES = ("client_secret_file", "private_key_file", "secret_access_key_file", "a
 _SECRETS = ("client_secret", "secret_access_key", "session_token", "account_key", "sas_token")
 """Keys whose values are never shown."""
 
+_URLS = ("url", "proxy")
+"""What keys end with whose values may have a password in them."""
+
 
 def secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     """Every file that secrets are read from, and what names it or is in it."""
@@ -183,7 +188,9 @@ def _secrets_in(value: Any, key: str = "") -> Iterator[str]:
         case list():
             for item in value:
                 yield from _secrets_in(item, key)
-        case str() if value and (key in _SECRETS or (key.endswith("url") and re.search("//[^/@:]*:[^/@]+@|password=", value))):
+        case str() if value and (
+            key in _SECRETS or (key.endswith(("url", "proxy")) and re.search("//[^/@:]*:[^/@]+@|password=", value))
+        ):
             yield key
 
 
@@ -193,7 +200,7 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
     def anchored(path: str) -> str:
         return str(folder / os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises where there is no such user
 
-    database, storage, bots = data.get("database"), data.get("storage"), data.get("bots")
+    database, storage, bots, network = (data.get(name) for name in ("database", "storage", "bots", "network"))
     if isinstance(database, dict) and isinstance(url := database.get("url"), str):
         scheme, _, path = url.partition(":")
         if scheme == "embedded" and path:
@@ -203,6 +210,8 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
         for key in _FILES:
             if isinstance(section, dict) and isinstance(section.get(key), str) and section[key]:
                 section[key] = anchored(section[key])
+    if isinstance(network, dict) and isinstance(network.get("ca_bundle"), str) and network["ca_bundle"]:
+        network["ca_bundle"] = anchored(network["ca_bundle"])
 
 
 _SHOWN = 200
@@ -229,7 +238,7 @@ def _explain(item: Any, came_from: Mapping[tuple[str, ...], str]) -> str:
     if item["type"] == "tuple_type":
         return f"{key}{origin}: is a list" + (", each of its blocks headed [[bots]]" if key == "bots" else "")
     value = item["input"]
-    secret = location[-1] in _SECRETS or (location[0] == "database" and location[-1] != "keep_history")
+    secret = location[-1] in (*_SECRETS, "proxy") or (location[0] == "database" and location[-1] != "keep_history")
     shown = "" if secret or isinstance(value, dict | list) else f" = {value!r:.{_SHOWN}}"
     return f"{key}{shown}{origin}: {message[0].lower()}{message[1:]}"
 

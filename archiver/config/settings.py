@@ -20,6 +20,7 @@ from pydantic import (
 
 from archiver.config.bots import BotSettings
 from archiver.config.budgets import account_budgets
+from archiver.config.network import NetworkSettings
 from archiver.config.storage import StorageSettings
 from archiver.config.values import (
     Duration,
@@ -240,6 +241,7 @@ class Settings(Section):
     transfer: TransferSettings = TransferSettings()
     retry: RetrySettings = RetrySettings()
     discovery: DiscoverySettings = DiscoverySettings()
+    network: NetworkSettings = NetworkSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     source: Annotated[str, Field(exclude=True)] = "defaults"

@@ -26,8 +26,9 @@ from archiver.errors import ApiDefect, ApiUnreachable, ArchiverError, Credential
 from archiver.kore.inline import Inline, Keep, Scanner, read_inline
 from archiver.kore.token import TokenSigner
 from archiver.naming import source_name
+from archiver.network import DIRECT, Network, encodings_of, hint_of, reason_of, unreadable
 from archiver.observe.logs import logger
-from archiver.pace import BoundedConnector, Pace
+from archiver.pace import Pace
 from archiver.redact import harmless, redact
 from archiver.transient import retry_transient
 
@@ -479,8 +480,11 @@ class KoreClient:
             raise self._broken(error) from None
 
     def _broken(self, error: Exception) -> ApiUnreachable:
-        text = redact(str(error) or type(error).__name__)
-        return ApiUnreachable(f"no answer from {self.bot.host}: {text}", error=type(error).__name__)
+        text, kind = redact(str(error) or type(error).__name__), type(error).__name__
+        if unreadable(error):
+            message = f"no answer from {self.bot.host} that can be read as HTTP: {text}"
+            return ApiUnreachable(message, reason="api_answer_unreadable", error=kind)
+        return ApiUnreachable(f"no answer from {self.bot.host}: {text}", reason=reason_of(error), hint=hint_of(error), error=kind)
 
     async def _understood(self, kind: str, reply: _Reply) -> Answer:
         # Of each file the name is redacted: a long answer may hold many, each made to take its time.
@@ -525,8 +529,7 @@ class KoreClient:
 
 def _check_encoding(response: aiohttp.ClientResponse) -> None:
     """What is packed may be a thousand times as long unpacked, and nobody asked for it. Raises ApiDefect."""
-    encodings = response.headers.getall("Content-Encoding", [])
-    if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
+    if encodings := encodings_of(response.headers):
         raise ApiDefect(
             "the platform encoded its answer, unasked",
             reason="api_encoded",
@@ -674,13 +677,9 @@ def _retry_after(value: str | None, now: datetime | None) -> timedelta | None:
     return min(max(until - (now or datetime.now(UTC)), timedelta(0)), timedelta(days=1))
 
 
-def api_session(*, stall: float = STALL_SECONDS) -> aiohttp.ClientSession:
-    """A session for the API: no cookies, no proxies from the environment, TLS verified, nothing unpacked."""
-    http = aiohttp.ClientSession(
-        connector=BoundedConnector(),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=False,
-        auto_decompress=False,
+def api_session(network: Network = DIRECT, *, stall: float = STALL_SECONDS) -> aiohttp.ClientSession:
+    """A session for the API: no cookies, no proxies but that of `network`, TLS verified, nothing unpacked."""
+    http = network.session(
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=stall),
         headers={"Accept-Encoding": "identity"},
     )

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -31,8 +31,8 @@ from archiver.errors import (
     RecordingRejected,
 )
 from archiver.kore.addresses import is_public
+from archiver.network import DIRECT, Network, encodings_of, hint_of, reason_of, unreadable
 from archiver.observe.logs import logger
-from archiver.pace import BoundedConnector
 from archiver.redact import redact
 
 log = logger(__name__)
@@ -57,6 +57,19 @@ _URL = re.compile(
     r"(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?(?:[/?][!-~]*)?\Z",
     re.IGNORECASE,
 )
+
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+_NOT_OF_URLS = re.compile(r"[^\x00-\x1f!-~\x7f]+")
+
+REFUSAL_BYTES = 8192
+"""Of a refusal's body that are read."""
+
+_CODE = re.compile(rb"<Code>\s{0,9}([A-Za-z]{1,60})\s{0,9}</Code>")
+EXPIRED = frozenset({b"ExpiredToken", b"RequestExpired", b"TokenRefreshRequired", b"AuthenticationFailed"})
+"""What S3 and Azure say with HTTP 400 of a URL, or of the credentials that signed it, whose time is over."""
+
+_WHOLE = re.compile(r"bytes 0-(?P<last>[0-9]{1,15})/(?P<total>[0-9]{1,15})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,9 @@ class MediaHosts:
                 raise MediaUrlRefused(f"a recording's URL with scheme {scheme[0][:-1]!r}", url=_shown(url))
             raise MediaUrlRefused("the recording's URL is malformed", url=_shown(url))
         host = found["host"].strip("[]").lower().rstrip(".")
+        if is_public(host) is None and _NUMBER.fullmatch(host.rpartition(".")[2]):
+            # Whoever looks it up, be it a proxy, may take it for an address in a spelling of old, and so for an inner one.
+            raise MediaUrlRefused("a number in place of a recording's host", url=_shown(url))
         origin = (found["scheme"].lower(), host)
         if origin in self._passed:
             return
@@ -133,13 +149,15 @@ def _shown(url: str) -> str:
 class _CheckedResolver(AbstractResolver):
     """Resolves, and refuses what a bot's list does not allow. aiohttp connects to what this returns and to nothing else."""
 
-    def __init__(self, hosts: MediaHosts, inner: AbstractResolver) -> None:
+    def __init__(self, hosts: MediaHosts, network: Network, inner: AbstractResolver) -> None:
         self._hosts = hosts
+        self._network = network
         self._inner = inner
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
-        for result in found:
+        # The proxy may well be inside: no recording is asked of it by its own name.
+        for result in [] if self._network.leads_to_proxy(host) else found:
             self._hosts.check_address(host, result["host"])
         return found
 
@@ -159,7 +177,7 @@ class Rest:
 class MediaClient:
     """Opens signed URLs for one bot. A body that brings nothing for `terms.stall_timeout` breaks; there is no limit on the whole,
     as a long recording may take its time. `bandwidth` is shared with the other bots. `resolver` is asked for addresses in place
-    of the system; what it says is checked.
+    of the system; what it says is checked. What goes by a proxy is resolved there, and held to the list of names alone.
     """
 
     def __init__(
@@ -169,9 +187,11 @@ class MediaClient:
         *,
         bandwidth: Bandwidth | None = None,
         resolver: AbstractResolver | None = None,
+        network: Network = DIRECT,
     ) -> None:
         terms = terms or TransferSettings()
         self.hosts = hosts
+        self._network = network
         self.bandwidth = bandwidth
         self.stall = terms.stall_timeout.total_seconds()
         self.min_rate = terms.min_rate or 0
@@ -179,12 +199,9 @@ class MediaClient:
         """No request waits for its turn."""
         # A head that never ends would renew the other timeouts with every byte.
         self._head_seconds = CONNECT_SECONDS + self.stall
-        checked = _CheckedResolver(hosts, resolver or ThreadedResolver())
-        self._http = aiohttp.ClientSession(
-            connector=BoundedConnector(limit=0, limit_per_host=terms.connections_per_host, resolver=checked, ttl_dns_cache=60),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
+        checked = _CheckedResolver(hosts, network, resolver or ThreadedResolver())
+        self._http = network.session(
+            {"limit": 0, "limit_per_host": terms.connections_per_host, "resolver": checked, "ttl_dns_cache": 60},
             requote_redirect_url=False,
             read_bufsize=READ_BUFFER,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=self.stall),
@@ -200,11 +217,13 @@ class MediaClient:
         """The answer to a signed URL, its body still to be read and the answer to be closed by the caller: status 2xx, redirects
         followed and checked. With `rest` its body is just that.
 
-        Raises MediaUrlRefused, MediaHostRefused, MediaUrlExpired (401, 403, 404, 410), MediaUnreachable (everything that may
-        pass by itself), MediaNotResumable, RecordingRejected.
+        Raises MediaUrlRefused, MediaHostRefused, MediaUrlExpired (401, 403, 404, 410, 400 with S3's or Azure's word for it),
+        MediaUnreachable (everything that may pass by itself), MediaNotResumable, RecordingRejected.
         """
         response = await self._follow(url, _range(rest))
         try:
+            if response.status == 400:
+                await self._check_expired(response)
             if rest is None:
                 _check_status(response)
             else:
@@ -224,14 +243,38 @@ class MediaClient:
         trace.on_request_headers_sent.append(sent)
         return trace
 
+    async def _check_expired(self, response: aiohttp.ClientResponse) -> None:
+        """Raises MediaUrlExpired if a 400 says that the URL's time is over."""
+        body = b""
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                while len(body) < REFUSAL_BYTES and (piece := await response.content.read(REFUSAL_BYTES - len(body))):
+                    body += piece
+        except (aiohttp.ClientError, OSError):
+            pass  # what came of it has to do
+        found = _CODE.search(body)
+        if found is not None and found[1] in EXPIRED:
+            code = found[1].decode()
+            raise MediaUrlExpired(f"the media host does not accept the URL (HTTP 400, {code})", http_status=400, code=code)
+
+    def _check_proxy(self, url: URL) -> None:
+        """Where the proxy's own name leads to is not checked: no recording is fetched from there. Raises MediaHostRefused."""
+        host = (url.host or "").lower().rstrip(".")
+        if self._network.leads_to_proxy(host) and not self.hosts.names(host):
+            raise MediaHostRefused(
+                f"host {host} is the proxy itself",
+                host=host,
+                public=False,
+                hint=f"recordings are fetched from it only if bots.{self.hosts.bot}.media_hosts names it literally",
+            )
+
     async def _follow(self, url: str, headers: Mapping[str, str] | None) -> aiohttp.ClientResponse:
         for _ in range(MAX_REDIRECTS + 1):
             self.hosts.check_url(url)
             try:
+                self._check_proxy(at := URL(url, encoded=True))
                 async with asyncio.timeout(self._head_seconds if self.at_once else QUEUE_SECONDS) as patience:
-                    response = await self._http.get(
-                        URL(url, encoded=True), headers=headers, allow_redirects=False, trace_request_ctx=patience
-                    )
+                    response = await self._http.get(at, headers=headers, allow_redirects=False, trace_request_ctx=patience)
             except (aiohttp.InvalidURL, UnicodeError) as error:
                 # Among them a number that passes for a host, which a resolver might take for an inner address.
                 raise MediaUrlRefused(
@@ -244,6 +287,8 @@ class MediaClient:
             if response.status not in (301, 302, 303, 307, 308) or not location:
                 return response
             response.close()
+            # As browsers do, with just what no URL has; quote knows the bytes that were no UTF-8, too.
+            location = _NOT_OF_URLS.sub(lambda found: quote(found[0], errors="surrogateescape"), location)
             # urljoin puts a URL together again, which may change it: what is whole already is taken as it is.
             url = location if _URL.match(location) else _joined(url, location)
         raise MediaUnreachable(f"more than {MAX_REDIRECTS} redirects", reason="media_redirects")
@@ -281,22 +326,41 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
         raise MediaUrlExpired(f"the media host does not accept the URL (HTTP {status})", http_status=status)
     if status == 429 or status >= 500:
         raise MediaUnreachable(f"the media host answered HTTP {status}", reason=f"media_http_{status}", http_status=status)
-    if not 200 <= status < 300 or status in (204, 205, 206):
+    if not 200 <= status < 300 or status in (204, 205) or (status == 206 and _whole_range(response) is None):
         raise RecordingRejected(f"the media host answered HTTP {status}", reason=f"media_http_{status}", http_status=status)
     _check_encoding(response)
 
 
 def _check_encoding(response: aiohttp.ClientResponse) -> None:
-    encodings: Iterable[str] = response.headers.getall("Content-Encoding", [])
-    if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
-        raise RecordingRejected("the media host encoded the body, unasked", reason="media_encoded", encodings=list(encodings))
+    if encodings := encodings_of(response.headers):
+        raise RecordingRejected("the media host encoded the body, unasked", reason="media_encoded", encodings=encodings)
+
+
+def promised_by(response: aiohttp.ClientResponse) -> int | None:
+    """How many bytes a recording's body is to have, by its answer's head; None where that says nothing that counts."""
+    if "Transfer-Encoding" in response.headers:  # whatever length stands beside it (RFC 9112, 6.3)
+        return _whole_range(response)
+    return response.content_length if response.status != 206 else _whole_range(response)
+
+
+def _whole_range(response: aiohttp.ClientResponse) -> int | None:
+    """The length of what a 206 brings, if that is all there is; some gateways answer so, unasked."""
+    found = _WHOLE.fullmatch(response.headers.get("Content-Range", "").strip()) if response.status == 206 else None
+    if found is None or int(found["last"]) + 1 != int(found["total"]):
+        return None
+    total = int(found["total"])
+    return total if "Transfer-Encoding" in response.headers or response.content_length in (None, total) else None
 
 
 def _unreachable(error: BaseException) -> MediaUnreachable:
-    truncated = isinstance(error, aiohttp.ClientPayloadError)
-    text = redact(str(error)) or type(error).__name__
+    text, kind = redact(str(error)) or type(error).__name__, type(error).__name__
+    if unreadable(error):
+        message = f"what the media host answered cannot be read as HTTP: {text}"
+        return MediaUnreachable(message, reason="media_answer_unreadable", error=kind)
+    reason = "recording_truncated" if isinstance(error, aiohttp.ClientPayloadError) else "media_unreachable"
     return MediaUnreachable(
         f"the connection to the media host broke: {text}",
-        reason="recording_truncated" if truncated else "media_unreachable",
-        error=type(error).__name__,
+        reason=reason_of(error) or reason,
+        hint=hint_of(error),
+        error=kind,
     )

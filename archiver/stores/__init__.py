@@ -25,6 +25,7 @@ from typing import NamedTuple, Protocol
 from archiver.buffers import Buffers
 from archiver.config import StorageSettings
 from archiver.errors import ConfigError, StoreError
+from archiver.network import DIRECT, Network
 
 ANY_FILE = "*"
 """Stands for a file's name in a key that is to match any. No template of paths and no clean name has it."""
@@ -135,12 +136,12 @@ def _needing(extra: str, package: str, settings: StorageSettings) -> Iterator[No
 
 
 @asynccontextmanager
-async def open_store(settings: StorageSettings, buffers: Buffers) -> AsyncIterator[Store]:
-    """The store that `storage.url` names, for as long as it is needed. Raises ConfigError."""
+async def open_store(settings: StorageSettings, buffers: Buffers, network: Network = DIRECT) -> AsyncIterator[Store]:
+    """The store that `storage.url` names, for as long as it is needed; a bucket is reached by `network`. Raises ConfigError."""
     if settings.url.startswith("s3:"):
         with _needing("s3", "botocore", settings):
             from archiver.stores.s3 import open_s3
-        async with open_s3(settings, buffers) as store:
+        async with open_s3(settings, buffers, network) as store:
             yield store
         return
     if settings.url.startswith("az:"):
@@ -149,8 +150,8 @@ async def open_store(settings: StorageSettings, buffers: Buffers) -> AsyncIterat
         with _needing("azure", "azure", settings):
             from archiver.stores.azure_access import access_of
 
-            access = access_of(settings.azure)
-        async with open_azure(settings, access, buffers) as container:
+            access = access_of(settings.azure, network)
+        async with open_azure(settings, access, buffers, network) as container:
             yield container
         return
     from archiver.stores.local import LocalStore

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from archiver.buffers import Buffers
 from archiver.config import AzureSettings, StorageSettings
 from archiver.errors import StoreError, StoreUnavailable
+from archiver.network import DIRECT, Network
 from archiver.observe.logs import logger
 from archiver.stores import Advice, Saved
 from archiver.stores.azure_access import Access
@@ -155,10 +156,12 @@ class AzureStore(BucketStore[Blocks, Tried]):
 
 
 @asynccontextmanager
-async def open_azure(settings: StorageSettings, access: Access, buffers: Buffers) -> AsyncIterator[AzureStore]:
+async def open_azure(
+    settings: StorageSettings, access: Access, buffers: Buffers, network: Network = DIRECT
+) -> AsyncIterator[AzureStore]:
     """The store of `storage.url`."""
     try:
-        async with open_http() as http:
+        async with open_http(network) as http:
             yield AzureStore(
                 AzureWire(http, access, settings.azure.blobs, settings.bucket), settings.prefix, settings.azure, buffers
             )

@@ -13,8 +13,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
+import aiohttp
+
 from archiver.config import AzureSettings
 from archiver.errors import ConfigError, StoreUnavailable
+from archiver.network import DIRECT, Network
 from archiver.observe.logs import logger
 from archiver.redact import forget_secret, redact, remember_secret
 
@@ -169,15 +172,25 @@ class Identity:
         await self._credential.close()
 
 
-def access_of(settings: AzureSettings) -> Access:
+def access_of(settings: AzureSettings, network: Network = DIRECT) -> Access:
     """As the settings say. Raises ConfigError, and ModuleNotFoundError where an identity is needed and the extra is not there."""
     if key := settings.key():
         return SharedKey(settings.account_name, key)
     if token := settings.sas():
         return SasToken(token)
+    from azure.core.pipeline.transport import AioHttpTransport
     from azure.identity.aio import DefaultAzureCredential
 
+    class OurWay(AioHttpTransport):  # type: ignore[misc]  # which is looked up when it is asked for
+        """Its own sessions look for proxies in the environment, and ask the instance's metadata by them."""
+
+        session: aiohttp.ClientSession | None
+
+        async def open(self) -> None:
+            self.session = self.session or network.session()
+            await super().open()
+
     try:
-        return Identity(DefaultAzureCredential())
+        return Identity(DefaultAzureCredential(transport=OurWay()))
     except ValueError as error:
         raise ConfigError(f"storage.azure: {error}", hint="check the variables AZURE_... of the environment") from None

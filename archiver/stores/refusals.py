@@ -30,7 +30,8 @@ class Hints:
         of_the_wire = {
             "NotXml": f"check {endpoint}",
             "AnswerTooLong": f"check {endpoint}",
-            "TlsFailed": f"check {endpoint} and its certificate; SSL_CERT_FILE names a file of authorities to trust",
+            "TlsFailed": f"check {endpoint} and its certificate; network.ca_bundle names a file of further authorities to trust",
+            "ProxyFault": "check network.proxy, or HTTPS_PROXY where that is empty, and what the proxy lets through",
             "ClientConnectorDNSError": f"check {endpoint} and the name server",
         }
         otherwise = f"check storage.url, {endpoint} and the network; `archiver doctor` tries each step"

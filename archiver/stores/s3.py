@@ -11,7 +11,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from urllib.parse import quote, urlencode, urlsplit
 from xml.sax.saxutils import escape
@@ -19,6 +19,7 @@ from xml.sax.saxutils import escape
 from archiver.buffers import Buffers
 from archiver.config import IN_THE_OPEN, S3Settings, StorageSettings, crosses_openly
 from archiver.errors import ConfigError
+from archiver.network import DIRECT, Network
 from archiver.observe.logs import logger
 from archiver.stores import Advice, Saved
 from archiver.stores.bucket import BucketStore, length_of
@@ -27,7 +28,7 @@ from archiver.stores.refusals import Refused, text_of
 from archiver.stores.s3_advice import advise
 from archiver.stores.s3_parts import Multipart, composite, sweep
 from archiver.stores.s3_refusals import HINTS
-from archiver.stores.s3_signing import Signer
+from archiver.stores.s3_signing import Signer, Site
 from archiver.stores.s3_trial import Tried, try_server
 from archiver.stores.s3_wire import S3Wire
 from archiver.stores.wire import Answer, Body, base64_of, open_http
@@ -236,10 +237,18 @@ def _decoded(checksum: str) -> bytes:
 
 
 @asynccontextmanager
-async def open_s3(settings: StorageSettings, buffers: Buffers) -> AsyncIterator[S3Store]:
+async def open_s3(settings: StorageSettings, buffers: Buffers, network: Network = DIRECT) -> AsyncIterator[S3Store]:
     """The store of `storage.url`. Raises ConfigError."""
-    signer = Signer(settings.s3)
-    site = await asyncio.to_thread(signer.site)
+    with closing(Signer(settings.s3, network)) as signer:
+        site = await asyncio.to_thread(_checked_site, signer, settings)
+        async with open_http(network) as http:
+            wire = S3Wire(http, signer, site, settings.bucket, settings.s3.path_style)
+            yield S3Store(wire, settings.prefix, settings.s3, buffers)
+
+
+def _checked_site(signer: Signer, settings: StorageSettings) -> Site:
+    """Where the store is; blocks. Raises ConfigError."""
+    site = signer.site()
     for named in (site.endpoint, *signer.services()):
         if crosses_openly(named) and not settings.allow_http:
             raise ConfigError(
@@ -251,6 +260,4 @@ async def open_s3(settings: StorageSettings, buffers: Buffers) -> AsyncIterator[
             f"storage: {site.endpoint!r}, which AWS's own settings name, has a user in it",
             hint="name the server alone in AWS_ENDPOINT_URL and its like: requests are signed with the credentials of AWS",
         )
-    async with open_http() as http:
-        wire = S3Wire(http, signer, site, settings.bucket, settings.s3.path_style)
-        yield S3Store(wire, settings.prefix, settings.s3, buffers)
+    return site

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import botocore.session
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
-from botocore.credentials import Credentials, ReadOnlyCredentials, RefreshableCredentials
+from botocore.credentials import Credentials, InstanceMetadataProvider, ReadOnlyCredentials, RefreshableCredentials
 from botocore.exceptions import BotoCoreError
+from botocore.httpsession import URLLib3Session, where
+from yarl import URL
 
 from archiver.cancellation import in_thread
 from archiver.config import S3Settings
 from archiver.errors import ConfigError, StoreUnavailable
+from archiver.network import DIRECT, Network
 from archiver.observe.logs import logger
 from archiver.redact import forget_secret, remember_secret
 
@@ -64,9 +70,11 @@ class _Signature(S3SigV4Auth):
 class Signer:
     """Signs requests with credentials that are renewed in time, one renewal at a time and never on the event loop."""
 
-    def __init__(self, settings: S3Settings) -> None:
+    def __init__(self, settings: S3Settings, network: Network = DIRECT) -> None:
         self._settings = settings
-        self._session = _session(settings)
+        self._network = network
+        self._authorities = _authorities(network)
+        self._session = self._begin()
         self._source: Credentials | None = None
         self._current: ReadOnlyCredentials | None = None
         self._renewed_at = 0.0
@@ -76,6 +84,14 @@ class Signer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._settings.access_key_id or self._settings.profile or 'AWS chain'})"
+
+    def _begin(self) -> botocore.session.Session:
+        return _session(self._settings, self._network, self._authorities.name if self._authorities else None)
+
+    def close(self) -> None:
+        """Give up what it holds."""
+        if self._authorities is not None:
+            self._authorities.close()
 
     def site(self) -> Site:
         """Where to send requests; blocks. Raises ConfigError."""
@@ -113,7 +129,7 @@ class Signer:
     def distrust(self) -> None:
         """The server refused these credentials: look for them afresh, as others may have been put there."""
         if not self._settings.access_key_id:
-            self._session = _session(self._settings)
+            self._session = self._begin()
             self._source = self._current = None
 
     async def _credentials(self) -> ReadOnlyCredentials:
@@ -184,14 +200,54 @@ class Signer:
             remember_secret(secret or "")
 
 
-def _session(settings: S3Settings) -> botocore.session.Session:
+class _Session(botocore.session.Session):
+    """Asks for credentials by our proxy, or by none; botocore alone would look for one in the environment."""
+
+    network = DIRECT
+
+    def create_client(  # type: ignore[override]  # it is declared once for each service
+        self, service_name: Any, region_name: str | None = None, **terms: Any
+    ) -> Any:
+        given = terms.pop("config", None) or Config()
+        client = super().create_client(service_name, region_name, config=Config(proxies={}).merge(given), **terms)
+        proxy = self.network.proxy_for(URL(client.meta.endpoint_url))
+        if proxy is None:
+            return client
+        by_proxy = Config(proxies=dict.fromkeys(("http", "https"), proxy.whole_url))
+        return super().create_client(service_name, region_name, config=by_proxy.merge(given), **terms)
+
+
+def _session(settings: S3Settings, network: Network, authorities: str | None) -> botocore.session.Session:
     try:
-        session = botocore.session.Session(profile=settings.profile or None)
+        session = _Session(profile=settings.profile or None)
+        session.network = network
         if settings.access_key_id:
             session.set_credentials(
                 settings.access_key_id, settings.secret_key(), settings.session_token.get_secret_value() or None
             )
         session.get_config_variable("region")  # reads the files, and complains of a profile that is not there
+        if authorities is not None:
+            session.set_config_variable("ca_bundle", authorities)
+        _ask_metadata_directly(session)
     except BotoCoreError as error:
         raise ConfigError(f"storage.s3: {error}", hint="check storage.s3.profile and AWS's configuration files") from None
     return session
+
+
+def _ask_metadata_directly(session: botocore.session.Session) -> None:
+    """The instance's metadata are asked by no proxy, whatever HTTP_PROXY says: another machine would answer with its own."""
+    for provider in session.get_component("credential_provider").providers:
+        if isinstance(provider, InstanceMetadataProvider):
+            fetcher: Any = vars(provider)["_role_fetcher"]
+            fetcher._session = URLLib3Session(timeout=fetcher._timeout, proxies={})
+
+
+def _authorities(network: Network) -> IO[bytes] | None:
+    """A file of those that botocore trusts, and those of `network.ca_bundle`: it takes one file only. Closed, it is gone."""
+    if network.ca_bundle is None:
+        return None
+    both = tempfile.NamedTemporaryFile(prefix="archiver-authorities-")  # noqa: SIM115  # it lives as long as the signer
+    for path in (where(), network.ca_bundle):
+        both.write(Path(path).read_bytes() + b"\n")
+    both.flush()
+    return both

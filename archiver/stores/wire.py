@@ -21,7 +21,8 @@ from xml.etree.ElementTree import Element
 import aiohttp
 from yarl import URL
 
-from archiver.pace import BoundedConnector, Pace
+from archiver.network import Network
+from archiver.pace import Pace
 from archiver.redact import redact
 from archiver.stores.refusals import Passing, Refused, parsed
 from archiver.transient import retry_transient
@@ -256,14 +257,11 @@ def reading_pace() -> Pace:
 
 
 @asynccontextmanager
-async def open_http() -> AsyncIterator[aiohttp.ClientSession]:
+async def open_http(network: Network) -> AsyncIterator[aiohttp.ClientSession]:
     """What all requests of a store are sent by."""
-    http = aiohttp.ClientSession(
+    http = network.session(
         # No limit: what is under way at a time is bounded by the memory that it takes.
-        connector=BoundedConnector(limit=0, ttl_dns_cache=60),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        trust_env=False,
+        {"limit": 0, "ttl_dns_cache": 60},
         read_bufsize=READ_BUFFER,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=STALL_SECONDS),
         headers={"Accept-Encoding": "identity", "User-Agent": "kore-archiver"},

@@ -1,0 +1,107 @@
+"""The way out of the network: a proxy that everything goes by, and authorities beside the system's."""
+
+from __future__ import annotations
+
+import base64
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from pydantic import SecretStr, field_validator
+
+from archiver.config.values import File, Section
+from archiver.errors import ConfigError
+from archiver.redact import remember_secret
+
+_PROXY = re.compile(
+    r"(?P<scheme>https?)://(?:(?P<user>[^\s:@/?#]*)(?::(?P<password>[^\s@/?#]*))?@)?"
+    r"(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\]):(?P<port>[0-9]{1,5})/?",
+    re.IGNORECASE,
+)
+_SHAPE = (
+    'is a proxy\'s URL, such as "http://proxy.example:3128" or "http://user:password@proxy.example:3128"; '
+    "percent-encode what is special in its password"
+)
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A forward proxy. `url` has neither user nor password, and may be shown; the rest is secret."""
+
+    url: str
+    named_by: str
+    """What to look at when it does not work: a key, or a variable of the environment."""
+    from_environment: bool = False
+    authorization: str = field(default="", repr=False)
+    """For `Proxy-Authorization`; empty where the proxy wants none."""
+    whole_url: str = field(default="", repr=False)
+    """With user and password."""
+
+    @classmethod
+    def parse(cls, text: str, named_by: str, *, from_environment: bool = False) -> Proxy:
+        """What is secret in it is masked from then on. Raises ValueError, which quotes nothing of it."""
+        found = _PROXY.fullmatch(text)
+        # Whatever it is, what stands before an @ may be a password.
+        for secret in (text.rpartition("@")[0].rpartition(":")[2], unquote(text.rpartition("@")[0].rpartition(":")[2])):
+            remember_secret(secret)
+        if found is None or int(found["port"]) not in range(1, 65536):
+            raise ValueError(_SHAPE)
+        authorization = ""
+        if found["user"] is not None:
+            login = f"{unquote(found['user'])}:{unquote(found['password'] or '')}"
+            encoded = base64.b64encode(login.encode()).decode()
+            remember_secret(encoded)
+            authorization = f"Basic {encoded}"
+        url = f"{found['scheme'].lower()}://{found['host'].lower()}:{found['port']}"
+        return cls(url, named_by, from_environment, authorization, text)
+
+
+def environment_names(*names: str) -> tuple[str, ...]:
+    """Each in small letters, too: both are in use, and then the small ones win."""
+    return tuple(spelling for name in names for spelling in (name.lower(), name))
+
+
+def proxy_of_environment(environment: Mapping[str, str]) -> Proxy | None:
+    """The proxy that `https_proxy` or `HTTPS_PROXY` names. Without a scheme it is http. Raises ConfigError."""
+    for name in environment_names("HTTPS_PROXY"):
+        if text := environment.get(name, "").strip():
+            try:
+                return Proxy.parse(text if "://" in text else f"http://{text}", name, from_environment=True)
+            except ValueError as error:
+                raise ConfigError(f"{name}: {error}", hint=f"mend or unset {name}, or set network.proxy") from None
+    return None
+
+
+class NetworkSettings(Section):
+    """How the platform, media hosts and stores are reached. Empty: as the environment says, and the system's authorities."""
+
+    proxy: SecretStr = SecretStr("")
+    ca_bundle: File = None
+
+    @field_validator("proxy")
+    @classmethod
+    def _one_proxy(cls, value: SecretStr) -> SecretStr:
+        if text := value.get_secret_value():
+            Proxy.parse(text, "network.proxy")
+        return value
+
+    def way_out(self, environment: Mapping[str, str]) -> Proxy | None:
+        """The proxy, if there is one. Raises ConfigError."""
+        text = self.proxy.get_secret_value()
+        return Proxy.parse(text, "network.proxy") if text else proxy_of_environment(environment)
+
+    def add_authorities(self, context: ssl.SSLContext) -> None:
+        """Have `context` trust those of `ca_bundle`, beside those that it trusts already. Raises ConfigError."""
+        if self.ca_bundle is None:
+            return
+        mistake = f"network.ca_bundle = {str(self.ca_bundle)!r}"
+        hint = "name a file of one or more certificates in PEM, readable for the archiver's user; empty it for the system's alone"
+        try:
+            context.load_verify_locations(cafile=self.ca_bundle)
+        except ssl.SSLError:  # of OpenSSL's words none says more
+            raise ConfigError(f"{mistake}: holds no certificate in PEM", hint=hint) from None
+        except (OSError, ValueError) as error:
+            told = error.strerror if isinstance(error, OSError) and error.strerror else "is no name of a file"
+            raise ConfigError(f"{mistake}: {told}", hint=hint) from None
