@@ -533,6 +533,21 @@ async def test_an_answer_that_is_no_http_is_a_fault(simulator: Simulator, reply:
     assert asker.draws == len(raw.heads) == TRIES
 
 
+async def test_what_cannot_be_read_as_http_is_named_so(simulator: Simulator) -> None:
+    """And not taken for a fault of the network."""
+    async with raw_server(lambda head: b"SSH-2.0-OpenSSH_9\r\n\r\n") as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+        with pytest.raises(ApiUnreachable, match="that can be read as HTTP") as caught:
+            await asker.ask()
+    assert caught.value.reason == "api_answer_unreadable"
+
+
+@pytest.mark.parametrize("encoding", ["aws-chunked", "UTF-8", "none", "identity, binary", ""])
+async def test_neither_a_long_header_nor_a_name_that_encodes_nothing_is_in_the_way(simulator: Simulator, encoding: str) -> None:
+    reply = http_answer(b'{"status": "media_in_progress"}', X_Long="x" * 30_000, Content_Encoding=encoding)
+    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+        assert (await asker.ask()).status == "media_in_progress"
+
+
 async def test_a_certificate_that_nobody_vouches_for_gets_no_token(
     simulator: Simulator, unknown_authority: ssl.SSLContext
 ) -> None:

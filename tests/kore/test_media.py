@@ -28,7 +28,7 @@ from archiver.kore.media import MAX_REDIRECTS, MAX_URL, MediaClient, MediaHosts
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.simulator.platform import Simulator
 
-from .conftest import SESSION, Asker, http_answer, raw_server
+from .conftest import SESSION, Asker, dripping, http_answer, raw_server
 
 
 class Names(AbstractResolver):
@@ -566,3 +566,147 @@ async def test_an_error_of_the_caller_passes_untranslated() -> None:
         with pytest.raises(ZeroDivisionError):
             async with Download(client, Fixed(f"{raw.url}/a"), Transfer("bot", "s", "f"), Transfers()):
                 raise ZeroDivisionError
+
+
+# --- answers that are not as they should be
+
+
+def chunked(body: bytes) -> bytes:
+    return b"".join(f"{len(part):x}\r\n".encode() + part + b"\r\n" for part in (body[:10], body[10:])) + b"0\r\n\r\n"
+
+
+AUDIO = b"RIFF" + bytes(range(200))
+
+
+@pytest.mark.parametrize("length", ["4", "204", "100000"])
+async def test_a_length_beside_chunks_never_cuts_the_body_short(length: str) -> None:
+    """Which of the two counts cannot be told for sure: a proxy in between may have seen another one (RFC 9112, 6.3)."""
+    reply = http_answer(chunked(AUDIO), Content_Length=length, Transfer_Encoding="chunked")
+    async with raw_server(lambda head: reply) as raw, media() as client:
+        with pytest.raises(MediaUnreachable, match="Content-Length") as caught:
+            await client.open(f"{raw.url}/a")
+    assert caught.value.reason == "media_answer_unreadable"
+
+
+@pytest.mark.parametrize("headers", [{"X_Long": "x" * 30_000}, {"Set_Cookie": "c=" + "y" * 60_000}])
+async def test_a_header_may_be_long(headers: dict[str, str]) -> None:
+    async with raw_server(lambda head: http_answer(AUDIO, **headers)) as raw, media() as client:
+        assert await fetched(client, f"{raw.url}/a") == AUDIO
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        http_answer(AUDIO, X="x" * 70_000),
+        http_answer(AUDIO, **{f"X{number}": "x" for number in range(1000)}),
+        http_answer(AUDIO, status="2OO OK"),
+        http_answer(AUDIO, Content_Length="many"),
+        b"SSH-2.0-OpenSSH_9\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno header\r\n\r\n",
+    ],
+    ids=["long header", "many headers", "no status", "no length", "not HTTP", "no colon"],
+)
+async def test_what_the_parser_refuses_is_named_so(reply: bytes) -> None:
+    async with raw_server(lambda head: reply) as raw, media() as client:
+        with pytest.raises(MediaUnreachable, match="cannot be read as HTTP") as caught:
+            await client.open(f"{raw.url}/a?s=SIGNATURE")
+    assert caught.value.reason == "media_answer_unreadable"
+    assert "SIGNATURE" not in repr((caught.value, caught.value.facts))
+
+
+@pytest.mark.parametrize("encoding", ["aws-chunked", "UTF-8", "utf8", "binary", "none", "identity, aws-chunked", "", " , "])
+async def test_what_encodes_nothing_is_no_encoding(encoding: str) -> None:
+    async with raw_server(lambda head: http_answer(AUDIO, Content_Encoding=encoding)) as raw, media() as client:
+        assert await fetched(client, f"{raw.url}/a") == AUDIO
+
+
+async def test_a_partial_answer_that_has_all_is_as_good_as_a_whole_one() -> None:
+    whole = f"bytes 0-{len(AUDIO) - 1}/{len(AUDIO)}"
+    for reply in (
+        http_answer(AUDIO, "206 Partial Content", Content_Range=whole),
+        http_answer(chunked(AUDIO), "206 Partial Content", Content_Range=whole, Transfer_Encoding="chunked"),
+    ):
+        async with (
+            raw_server(lambda head, reply=reply: reply) as raw,  # type: ignore[misc]
+            media() as client,
+            Download(client, Fixed(f"{raw.url}/a"), Transfer("bot", "s", "f"), Transfers()) as body,
+        ):
+            assert body.expected == len(AUDIO)
+            assert b"".join([piece async for piece in body.pieces()]) == AUDIO
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "bytes 0-99/204",
+        "bytes 1-203/204",
+        "bytes 0-203/*",
+        "bytes 0-203/205",
+        "bytes 0-204/205",
+        "bytes 0-9223372036854775807999/1",
+        "items 0-203/204",
+    ],
+)
+async def test_a_partial_answer_that_has_less_or_says_otherwise_is_refused(given: str) -> None:
+    reply = http_answer(AUDIO, "206 Partial Content", Content_Range=given)
+    async with raw_server(lambda head: reply) as raw, media() as client:
+        with pytest.raises(RecordingRejected) as caught:
+            await client.open(f"{raw.url}/a")
+    assert caught.value.reason == "media_http_206"
+
+
+def xml(code: str) -> bytes:
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>s=SIGNATURE</Message></Error>'.encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (400, xml("ExpiredToken"), MediaUrlExpired),
+        (400, xml("RequestExpired"), MediaUrlExpired),
+        (400, xml("TokenRefreshRequired"), MediaUrlExpired),
+        (400, b"\xef\xbb\xbf" + xml("AuthenticationFailed"), MediaUrlExpired),
+        (400, xml("InvalidArgument"), RecordingRejected),
+        (400, b"ExpiredToken", RecordingRejected),
+        (400, b"", RecordingRejected),
+        (400, b"x" * 100_000 + xml("ExpiredToken"), RecordingRejected),
+        (403, xml("AccessDenied"), MediaUrlExpired),
+        (403, xml("ExpiredToken"), MediaUrlExpired),
+    ],
+)
+async def test_a_url_whose_time_is_over_is_known_by_the_hosts_word_for_it(
+    status: int, body: bytes, error: type[TransferError]
+) -> None:
+    async with raw_server(lambda head: http_answer(body, f"{status} X")) as raw, media() as client:
+        with pytest.raises(TransferError) as caught:
+            await client.open(f"{raw.url}/a")
+    assert type(caught.value) is error
+    assert caught.value.facts["http_status"] == status
+    assert "SIGNATURE" not in repr((caught.value, caught.value.facts))
+
+
+async def test_a_refusal_that_never_ends_is_not_waited_for() -> None:
+    async with dripping(b"HTTP/1.1 400 X\r\n\r\n", b"x" * 4096) as url, media() as client:
+        with pytest.raises(RecordingRejected):
+            await asyncio.wait_for(client.open(f"{url}/a"), 10)
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/b c.wav?s=%2B~+a b", "/b%20c.wav?s=%2B~+a%20b"),
+        ("{url}/b c.wav?s=%2B~+a", "/b%20c.wav?s=%2B~+a"),
+        ("/\u00c3\u00a9.wav?x=%C3%A9", "/%C3%A9.wav?x=%C3%A9"),  # UTF-8, as http_answer writes it
+        ("{url}/a;\u00e9?s=$$", "/a;%E9?s=$$"),  # not UTF-8
+    ],
+)
+async def test_a_redirect_has_just_those_bytes_encoded_that_no_url_has(location: str, target: str) -> None:
+    def reply(head: str) -> bytes:
+        if head.startswith("GET /a "):
+            return http_answer(b"", "302 Found", Location=location.replace("{url}", raw.url))
+        return http_answer(AUDIO)
+
+    async with raw_server(reply) as raw, media() as client:
+        assert await fetched(client, f"{raw.url}/a") == AUDIO
+    assert raw.targets == ["/a", target]
