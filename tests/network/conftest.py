@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.acceptance.conftest import Program
+
 API, MEDIA, BUCKET_HOST = "platform.test", "media.test", "s3.test"
 """Names that no name server has, and a proxy alone can make something of."""
 
@@ -84,6 +86,16 @@ async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host:
         await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
     finally:
         await _closed(inner_writer)
+
+
+def front(url: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """Hands on what comes to the server at `url`."""
+    host, _, port = url.rpartition("/")[2].rpartition(":")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await pipe(reader, writer, host, int(port))
+
+    return serve
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:
@@ -184,3 +196,11 @@ async def forward_proxy(tls: ssl.SSLContext | None = None, login: str = "", answ
     proxy = ForwardProxy(login=login, answer=answer)
     async with listening(proxy.serve, tls) as proxy.port:
         yield proxy
+
+
+@pytest.fixture
+async def blank(tmp_path: Path) -> AsyncIterator[Program]:
+    """The program without any configuration."""
+    program = Program(tmp_path)
+    yield program
+    await program.close()

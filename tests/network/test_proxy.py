@@ -28,7 +28,7 @@ from archiver.stores import open_store
 from archiver.stores.s3_signing import Signer
 from tests.kore.conftest import http_answer, raw_server
 from tests.kore.test_media import Fixed
-from tests.network.conftest import API, BUCKET_HOST, MEDIA, Authority, ForwardProxy, forward_proxy, listening, pipe
+from tests.network.conftest import API, BUCKET_HOST, MEDIA, Authority, ForwardProxy, forward_proxy, front, listening
 from tests.s3_servers import BUCKET, S3Server
 
 PASSWORD = "Pass word/of:the@proxy"
@@ -219,10 +219,8 @@ async def test_a_bucket_is_reached_by_the_proxy(authority: Authority, seaweedfs:
     """By plain http, too: then the proxy is sent the request itself."""
     server = ("127.0.0.1", int(seaweedfs.url.rpartition(":")[2]))
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await pipe(reader, writer, *server)
-
-    async with forward_proxy(login=f"user:{PASSWORD}") as proxy, listening(serve, authority.server) as port:
+    tls = listening(front(seaweedfs.url), authority.server)
+    async with forward_proxy(login=f"user:{PASSWORD}") as proxy, tls as port:
         proxy.reaches[BUCKET_HOST] = ("127.0.0.1", port) if scheme == "https" else server
         keys = seaweedfs.keys | {"endpoint": f"{scheme}://{BUCKET_HOST}"}
         settings = storage(**keys)
