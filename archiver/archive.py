@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from archiver.config import BotSettings, RetrySettings, TransferSettings
@@ -100,7 +101,7 @@ async def archive_session(attempt: Attempt, bot: BotAccess, archive: Archive, gu
         case "call_in_progress" | "media_in_progress":
             return NotReady(answer.status)
         case "media_unavailable":
-            return Unavailable(answer.status, _evidence(answer))
+            return _unavailable(session, bot.settings, answer)
         case "failed":
             return Failed("platform_failed", _evidence(answer))
         case _:
@@ -321,6 +322,27 @@ class _Source:
 
 def _by_file(answer: Answer) -> dict[_FileId, str]:
     return {(file.ordinal, file.name): file.url for file in answer.files}
+
+
+def _unavailable(session: Session, bot: BotSettings, answer: Answer) -> Unavailable:
+    """Why there is no recording, as far as it can be told: nobody was reached, or the platform has deleted it by now."""
+    found = _evidence(answer)
+    if session.unanswered is not None:
+        message = f"nobody answered this dial of a campaign ({session.unanswered})"
+        return Unavailable("not_answered", found | {"contact_status": session.unanswered, "message": message}, final=True)
+    kept, began_at = bot.source_retention, session.began_at
+    if kept is None or began_at is None or session.now() - began_at <= kept:
+        return Unavailable(answer.status, found)
+    found |= {"call_age_days": _days(session.now() - began_at), "source_retention_days": _days(kept)}
+    if session.unavailable_since is not None and session.unavailable_since - began_at <= kept:
+        # It had none while it still kept those of that age: that it has none now is no news.
+        return Unavailable(answer.status, found, final=True)
+    message = "the call is older than source_retention: the platform has probably deleted its recording"
+    return Unavailable("probably_purged", found | {"message": message}, final=True)
+
+
+def _days(length: timedelta) -> float:
+    return round(length / timedelta(days=1), 1)
 
 
 def _evidence(answer: Answer) -> dict[str, object]:

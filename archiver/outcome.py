@@ -46,10 +46,13 @@ class NotReady:
 
 @dataclass(frozen=True)
 class Unavailable:
-    """The platform says that there is no recording. Terminal, with the answer as evidence."""
+    """The platform says that there is no recording. Terminal, with the answer as evidence. `final`: there can be none any more,
+    it is not asked for again.
+    """
 
     reason: str
     detail: Facts = field(default_factory=dict)
+    final: bool = False
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,12 @@ class Session:
     checks: int
     crashes: int
     known: tuple[KnownFile, ...] = ()
+    began_at: datetime | None = None
+    """When its call began, as far as anybody knows, and no earlier than that."""
+    unanswered: str | None = None
+    """How a campaign's dial ended that nobody answered: there will be no recording. None: it was no such call."""
+    unavailable_since: datetime | None = None
+    """Of a recheck: when the platform first said that there is no recording."""
     put_back_for: str | None = None
     """The reason of the last attempt's end, if it was put back."""
     probe: bool = False

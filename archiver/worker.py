@@ -261,7 +261,10 @@ class Worker:
         # What is in hand goes first: where calls are few, each new session would take the one that another waits for.
         quotas = {name: bot.quota for name, bot in self._bots.items() if not bot.quota.waiting}
         idle_rechecks = idle_rechecks and slow is None
-        claim = await self._queue.claim(lease.worker_id, quotas, slots, idle_rechecks=idle_rechecks, due_by=due_by)
+        kept = {name: bot.settings.source_retention for name, bot in self._bots.items()}
+        claim = await self._queue.claim(
+            lease.worker_id, quotas, slots, idle_rechecks=idle_rechecks, due_by=due_by, retentions=kept
+        )
         for session in claim.sessions:
             self._start(session, lease)
         if slow is not None:

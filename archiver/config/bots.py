@@ -20,6 +20,7 @@ from archiver.config.values import (
     File,
     RateLimit,
     RateLimits,
+    Retention,
     Section,
     Strings,
     is_loopback,
@@ -49,6 +50,8 @@ class BotSettings(Section):
     discovery: Literal["auto", "sessions", "call_details"] = "auto"
     time_zone: str = "UTC"
     length_tolerance: Duration = timedelta(seconds=5)
+    shorter_is_fine: bool = False
+    source_retention: Retention = None
     media_hosts: Strings = ("*.kore.ai", "*.korebots.com", "*.amazonaws.com", "*.blob.core.windows.net")
 
     @field_validator("host")

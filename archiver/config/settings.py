@@ -11,7 +11,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import (
     Field,
-    PlainValidator,
     SecretStr,
     ValidationInfo,
     field_validator,
@@ -25,25 +24,14 @@ from archiver.config.storage import StorageSettings
 from archiver.config.values import (
     Duration,
     Durations,
+    Retention,
     Section,
     Size,
     SizeOrNone,
     Strings,
-    parse_duration,
 )
 from archiver.errors import ConfigError
 from archiver.redact import remember_secret
-
-
-def _retention(value: object) -> timedelta | None:
-    """How long something is kept; empty is for ever. A day at least: a slip of the unit must not empty a history."""
-    if value in (None, ""):
-        return None
-    duration = parse_duration(value)
-    if duration < timedelta(days=1):
-        raise ValueError('is at least "1d"; empty to keep it for ever')
-    return duration
-
 
 # Stricter than the driver, which takes a part of a password with '/', '@' or '#' in it for a host, and names it in its error.
 _POSTGRES_URL = re.compile(r"[a-z]+://([^\s:@/?#]*(:[^\s@/?#]*)?@)?[^\s@/?#]*(/[^\s@?#]*)?(\?[^\s#]*)?")
@@ -70,7 +58,7 @@ class DatabaseSettings(Section):
 
     url: SecretStr
     listen_url: SecretStr = SecretStr("")
-    keep_history: Annotated[timedelta | None, PlainValidator(_retention)] = None
+    keep_history: Retention = None
 
     @field_validator("url", "listen_url")
     @classmethod

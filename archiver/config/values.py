@@ -54,6 +54,16 @@ def _size_or_none(value: object) -> int | None:
     return None if value in (None, "") else parse_size(value) or None
 
 
+def _retention(value: object) -> timedelta | None:
+    """How long something is kept; empty is none. A day at least: a slip of the unit must not empty a history."""
+    if value in (None, ""):
+        return None
+    duration = parse_duration(value)
+    if duration < timedelta(days=1):
+        raise ValueError('is at least "1d", or empty')
+    return duration
+
+
 def _listed(value: object) -> object:
     """One string for a list of strings, as it comes from the environment."""
     if isinstance(value, str):
@@ -62,6 +72,7 @@ def _listed(value: object) -> object:
 
 
 Duration = Annotated[timedelta, PlainValidator(parse_duration)]
+Retention = Annotated[timedelta | None, PlainValidator(_retention)]
 
 
 _WINDOWS = {

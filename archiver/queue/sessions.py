@@ -37,6 +37,9 @@ WAITING = (State.PENDING, State.CLAIMED)
 RECHECK_EVERY = 8
 """Of so many claims of a bot about one is a recheck, while other work of it is due."""
 
+NO_RETENTIONS: Mapping[str, timedelta | None] = {}
+"""Nobody knows for how long the platform keeps recordings."""
+
 MOST_ASKS = 10_000
 """So often a recheck that is answered "in progress" is put off at most, however short the delays."""
 
@@ -245,9 +248,17 @@ class Queue:
     # --- a worker's claim
 
     async def claim(
-        self, worker_id: int, bots: Mapping[str, Quota], slots: int, *, idle_rechecks: bool = True, due_by: datetime | None = None
+        self,
+        worker_id: int,
+        bots: Mapping[str, Quota],
+        slots: int,
+        *,
+        idle_rechecks: bool = True,
+        due_by: datetime | None = None,
+        retentions: Mapping[str, timedelta | None] = NO_RETENTIONS,
     ) -> Claim:
-        """Claim at most `slots` due sessions, no more of a bot than its budget grants, least recently served bot first.
+        """Claim at most `slots` due sessions, no more of a bot than its budget grants, least recently served bot first. Of a bot
+        whose recordings the platform keeps for as long as `retentions` says, those that are nearest to their deletion go first.
 
         Rechecks that are due (were by `due_by`, if given) get about one claim in eight of a bot that has other work, and, with
         `idle_rechecks`, what slots are left over for bots that have none.
@@ -275,9 +286,9 @@ class Queue:
                     if quota.key in spent:
                         continue
                     terms = [worker_id, row["name"], row["kind"], count, quota.key, quota.windows, quota.limits]
-                    last = PROBE_EVERY if statement == "claim" else due_by
+                    last = [PROBE_EVERY, retentions.get(row["name"])] if statement == "claim" else [due_by]
                     try:
-                        rows = await self._database.rows(statement, *terms, last)
+                        rows = await self._database.rows(statement, *terms, *last)
                     except DatabaseError:
                         if not sessions:
                             raise
@@ -313,6 +324,9 @@ class Queue:
                 kind=row["kind"],
                 user_id=row["user_id"],
                 archive_date=row["archive_date"],
+                began_at=row["began_at"],
+                unanswered=row["unanswered"],
+                unavailable_since=row["unavailable_since"],
                 claimed_at=row["claimed_at"],
                 failures=row["failures"],
                 checks=row["checks"],
@@ -371,6 +385,7 @@ class Queue:
             self._retry.not_ready_give_up,
             self._asks_in_progress,
             self._retry.recheck_unavailable,
+            [isinstance(outcome, Unavailable) and outcome.final for _, outcome in ended],
         )
         return [row["state"] and State(row["state"]) for row in rows]
 

@@ -15,7 +15,7 @@ from archiver.errors import ApiDefect, LeaseLost
 from archiver.kore.media import MediaClient, MediaHosts
 from archiver.outcome import Archived, Failed, NotReady, Retry, Unavailable
 
-from .conftest import FOLDER, LAST, SESSION, Trial, wav
+from .conftest import DAY, FOLDER, LAST, SESSION, Trial, wav
 
 A = {"file_name": "a.wav", "audio": {"bytes": 5000}}
 SIZE = 5000
@@ -73,6 +73,39 @@ async def test_each_status_has_its_end_and_leaves_the_raw_answer(trial: Trial, s
     if type(way.outcome) is Retry:
         assert way.reason == "api_status_unknown"
         assert way.facts["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("age", "said_at", "reason", "final"),
+    [
+        (timedelta(days=89, hours=23), None, "media_unavailable", False),
+        (timedelta(days=90, seconds=1), None, "probably_purged", True),
+        (timedelta(days=99), timedelta(days=91), "probably_purged", True),
+        (timedelta(days=91), timedelta(days=89), "media_unavailable", True),  # it was said in time: there was none
+    ],
+)
+async def test_a_recording_that_the_platform_has_probably_deleted_is_told_from_none(
+    trial: Trial, age: timedelta, said_at: timedelta | None, reason: str, final: bool
+) -> None:
+    bot = trial.bot.settings.model_copy(update={"source_retention": timedelta(days=90)})
+    trial.bot = dataclasses.replace(trial.bot, settings=bot)
+    trial.script(answers=[{"status": "media_unavailable"}])
+    began = DAY - age
+    way = await trial.go(began_at=began, unavailable_since=said_at and began + said_at, recheck=said_at is not None)
+    assert isinstance(way.outcome, Unavailable)
+    assert (way.outcome.reason, way.outcome.final) == (reason, final)
+    assert way.facts["answer"] == '{"status": "media_unavailable"}'
+    if final:
+        assert (way.facts["call_age_days"], way.facts["source_retention_days"]) == (round(age / timedelta(days=1), 1), 90)
+
+
+async def test_a_dial_that_nobody_answered_has_none_for_good(trial: Trial) -> None:
+    trial.script(answers=[{"status": "media_unavailable"}])
+    way = await trial.go(unanswered="busy")
+    assert isinstance(way.outcome, Unavailable)
+    assert (way.outcome.reason, way.outcome.final, way.facts["contact_status"]) == ("not_answered", True, "busy")
+    trial.script(A)
+    assert (await trial.go(unanswered="busy")).outcome == Archived(), "what is there is archived"
 
 
 async def test_a_kind_that_is_not_supported_fails_without_a_call(trial: Trial) -> None:

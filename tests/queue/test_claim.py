@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from archiver.errors import DatabaseUnreachable, LeaseLost
-from archiver.outcome import Archived, HandedBack
+from archiver.outcome import Archived, HandedBack, Retry
 from archiver.queue.sessions import PROBE_EVERY
 from archiver.session import Attempt, Session
 from tests.queue.conftest import Bench, ids
@@ -37,6 +38,54 @@ async def test_within_a_priority_by_run_at(bench: Bench) -> None:
     assert [one for one in claimed if one[0] == "h"] == ["h-1", "h-2"]
     assert [one for one in claimed if one[0] == "n"] == ["n-2", "n-1", "n-3"]
     assert len(claimed) == 6
+
+
+DAY = timedelta(days=1)
+KEPT = {"bot": 90 * DAY}
+
+
+async def of_age(bench: Bench, ages: dict[str, int], **columns: Any) -> None:
+    """Sessions whose calls began so many days ago."""
+    now = await bench.queue.clock()
+    for one, age in ages.items():
+        await bench.add(one, started_at=now - age * DAY, **columns)
+
+
+async def by_age(bench: Bench, worker: int, slots: int = 100) -> list[str]:
+    """What is claimed of a bot whose recordings are kept for 90 days."""
+    return ids((await bench.queue.claim(worker, {"bot": bench.quota()}, slots, retentions=KEPT)).sessions)
+
+
+async def test_what_the_platform_deletes_soonest_goes_first_and_what_it_probably_has_goes_last(bench: Bench) -> None:
+    worker = await bench.worker()
+    await of_age(bench, {"new": 1, "gone": 91, "soonest": 89, "soon": 60, "long-gone": 400})
+    assert await by_age(bench, worker, 2) == ["soonest", "soon"]
+    assert await by_age(bench, worker) == ["new", "long-gone", "gone"]
+
+
+async def test_where_nobody_knows_what_the_platform_deletes_it_goes_by_run_at(bench: Bench) -> None:
+    await of_age(bench, {"new": 1, "old": 89})
+    assert ids(await bench.claim(await bench.worker(), 1)) == ["new"]
+
+
+async def test_a_retried_session_keeps_its_place_and_one_that_sleeps_is_passed_over(bench: Bench) -> None:
+    worker = await bench.worker()
+    await of_age(bench, {"new": 1, "old": 80, "oldest": 89})
+    (session,) = (await bench.queue.claim(worker, {"bot": bench.quota()}, 1, retentions=KEPT)).sessions
+    assert session.session_id == "oldest"
+    await bench.settle(Attempt(session, calls=1), Retry("http_500"))
+    await bench.fetch("UPDATE archive_queue SET run_at = now() + interval '1 hour' WHERE session_id = 'oldest'")
+    assert await by_age(bench, worker, 1) == ["old"]
+    await bench.make_due()
+    assert await by_age(bench, worker) == ["oldest", "new"]
+
+
+async def test_what_is_nearest_to_its_deletion_goes_first_within_its_priority_alone(bench: Bench) -> None:
+    await of_age(bench, {f"l-{n}": 89 - n for n in range(8)}, priority="low")
+    await of_age(bench, {f"h-{n}": n for n in range(12)}, priority="high")
+    got = await by_age(bench, await bench.worker(), 16)
+    assert [one for one in got if one[0] == "l"] == ["l-0", "l-1", "l-2", "l-3"]
+    assert [one for one in got if one[0] == "h"] == [f"h-{n}" for n in range(11, -1, -1)]
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8, 64])
@@ -156,7 +205,7 @@ async def test_a_pause_between_looking_and_claiming_still_counts(bench: Bench) -
     worker = await bench.worker()
     await bench.queue.pause(None, actor="me")
     quota = bench.quota()
-    rows = await bench.database.rows("claim", worker, "bot", "recording", 5, quota.key, [], [], PROBE_EVERY)
+    rows = await bench.database.rows("claim", worker, "bot", "recording", 5, quota.key, [], [], PROBE_EVERY, None)
     assert rows == []
 
 
@@ -339,7 +388,7 @@ async def test_what_a_claim_took_whose_answer_was_lost_is_put_back(bench: Bench)
         with pytest.raises(DatabaseUnreachable):
             await claiming
     # The same statement, carried out, and nobody heard of it.
-    lost = await bench.database.rows("claim", worker, "bot", "recording", 10, "key", [], [], PROBE_EVERY)
+    lost = await bench.database.rows("claim", worker, "bot", "recording", 10, "key", [], [], PROBE_EVERY, None)
     await bench.queue.disown(worker, [mine.id])
     (again,) = (await bench.queue.claim(worker, quota, 10)).sessions
     assert (again.id, again.epoch) == (lost[0]["id"], lost[0]["epoch"] + 2)

@@ -25,6 +25,7 @@ ROWS = int(os.environ.get("ARCHIVER_EXPLAIN_ROWS", "1000000"))
 
 MOST = {
     "claim": 2_000,
+    "claim_by_age": 2_000,
     "claim_rechecks": 2_000,
     "due": 340,
     "unknown_bots": 60,
@@ -46,7 +47,7 @@ enqueue, of which half are raised; 500 that are listed; 200 of all others. What 
 """
 
 LARGE = ("archive_queue", "archive_events", "archived_recordings", "archive_calls")
-HOUR = timedelta(hours=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 FILL = """
 INSERT INTO archive_queue (bot, session_id, kind, state, reason, finished_at, first_asked_at, calls, recheck_at)
@@ -61,8 +62,9 @@ INSERT INTO archive_queue (bot, session_id, kind, run_at)
     FROM generate_series(1, {rows}) n;
 INSERT INTO archive_queue (bot, session_id, state, worker_id, epoch, claimed_at)
     SELECT 'bot-0', 'c-' || lpad(({at} + n)::text, 9, '0'), 'claimed', {worker}, 1, now() FROM generate_series(1, {few}) n;
-INSERT INTO archive_queue (bot, session_id, kind, priority, run_at)
-    SELECT bot, concat_ws('-', 'd', {at}, priority, kind, n), kind, priority, now() - interval '1 ms' * n
+INSERT INTO archive_queue (bot, session_id, kind, priority, run_at, archive_date)
+    SELECT bot, concat_ws('-', 'd', {at}, priority, kind, n), kind, priority, now() - interval '1 ms' * n,
+           now() - interval '1 day' * n
     FROM unnest('{{bot-0,bot-1,bot-2}}'::text[]) bot, unnest('{{recording,voicemail}}'::text[]) kind,
          unnest('{{high,normal,low}}'::text[]) priority, generate_series(1, {few}) n;
 INSERT INTO archive_queue (bot, session_id, kind, state, reason, finished_at, recheck_at)
@@ -97,7 +99,7 @@ class Worker:
 
     async def prepare(self) -> None:
         for name in MOST:
-            await self.connection.execute(f"PREPARE {name} AS {statement(name.removesuffix('_nothing'))}")
+            await self.connection.execute(f"PREPARE {name} AS {statement(name.removesuffix('_nothing').removesuffix('_by_age'))}")
         rows = await self.connection.fetch("SELECT name, parameter_types::text[] AS types FROM pg_prepared_statements")
         self._types = {row["name"]: row["types"] for row in rows}
 
@@ -109,7 +111,8 @@ class Worker:
         ids, epochs = [row["id"] for row in claimed], [row["epoch"] for row in claimed]
         limits = ("key", [timedelta(minutes=1), HOUR], [60_000, 1_800_000])
         said = {
-            "claim": (self._worker_id, "bot-1", "recording", 16, *limits, PROBE_EVERY),
+            "claim": (self._worker_id, "bot-1", "recording", 16, *limits, PROBE_EVERY, None),
+            "claim_by_age": (self._worker_id, "bot-1", "recording", 16, *limits, PROBE_EVERY, 90 * DAY),
             "claim_rechecks": (self._worker_id, "bot-1", "recording", 16, *limits, None),
             "due": (["bot-0", "bot-1", "bot-2"],),
             "unknown_bots": (["bot-0", "bot-1", "bot-2"],),
@@ -193,7 +196,7 @@ def _settled(ids: list[int], epochs: list[int]) -> tuple[Any, ...]:
     stores = [n % 5 == 4 for n in places]
     ones = [1] * len(ids)
     said = (ids, epochs, outcomes, reasons, details, [HOUR] * len(ids), ones, stores, ones, [True] * len(ids), files, events)
-    return *said, 3, timedelta(days=1), 50, [timedelta(days=1), timedelta(days=3)]
+    return *said, 3, DAY, 50, [DAY, 3 * DAY], [False] * len(ids)
 
 
 @pytest.mark.timeout(900)

@@ -76,6 +76,38 @@ async def test_it_is_asked_again_on_the_schedule_and_no_more_after_its_end(bench
     assert await bench.claim(worker) == []
 
 
+@pytest.mark.parametrize("rechecked", [False, True])
+async def test_what_there_can_be_no_recording_of_any_more_is_not_asked_for_again(bench: Bench, rechecked: bool) -> None:
+    final = Unavailable("probably_purged", {"message": "too old"}, final=True)
+    if rechecked:
+        session = await recheck(bench, await unavailable(bench))
+    else:
+        session = await bench.claim_one()
+    assert await bench.settle(Attempt(session, calls=1), final) == State.UNAVAILABLE
+    row = await bench.row("s-1")
+    assert (row["reason"], row["detail"], row["recheck_at"]) == ("probably_purged", {"message": "too old"}, None)
+    assert await bench.queue.retry(ids=["s-1"], actor="me") == ["s-1"], "a person may"
+
+
+async def test_a_claim_tells_of_its_call_what_an_answer_is_judged_by(bench: Bench) -> None:
+    began = await bench.queue.clock() - 5 * DAY
+    await bench.add("s-1", started_at=began)
+    await bench.add("s-2")
+    await bench.fetch("""UPDATE archive_queue SET call = '{"unanswered": "no-answer"}' WHERE session_id = 's-1'""")
+    worker = await bench.worker()
+    first, second = sorted(await bench.claim(worker), key=lambda session: session.session_id)
+    assert (first.began_at, first.unanswered, first.unavailable_since) == (began, "no-answer", None)
+    assert (second.began_at, second.unanswered) == (second.archive_date, None)
+    for session in (first, second):
+        await bench.settle(Attempt(session, calls=1), NONE)
+    await bench.fetch("UPDATE archive_queue SET started_at = 'infinity' WHERE session_id = 's-2'")
+    await bench.make_rechecks_due()
+    first, second = sorted(await bench.claim(worker), key=lambda session: session.session_id)
+    assert (first.began_at, first.unanswered) == (began, "no-answer")
+    assert first.unavailable_since == (await bench.row("s-1"))["finished_at"]
+    assert second.began_at == second.archive_date
+
+
 async def test_an_empty_schedule_asks_never(bench: Bench) -> None:
     bench.queue = Queue(bench.database, RetrySettings(recheck_unavailable=()))
     await unavailable(bench)

@@ -1,7 +1,9 @@
 -- Claim up to $4 due sessions of one kind of a bot, as many as its budget allows; one call is drawn for each. While two
 -- priorities wait, the higher gets three turns of four. A session whose call ended too recently is put off, without a call. Of a
 -- held kind one session, if it is time to try again; whoever gets it has the turn, and the next turn comes after $8.
--- $1 worker, $2 bot, $3 kind, $4 slots, $5 budget, $6 windows, $7 limits, $8 time between probes
+-- Within a priority by run_at. Where the platform deletes recordings after a time, by what is nearest to that; what is past it, and so
+-- probably gone, comes behind all that is still there.
+-- $1 worker, $2 bot, $3 kind, $4 slots, $5 budget, $6 windows, $7 limits, $8 time between probes, $9 that time (null: unknown)
 WITH hold AS MATERIALIZED (
     SELECT probe_at <= now() AS open FROM archive_holds WHERE bot = $2 AND kind = $3
 ), bot AS MATERIALIZED (
@@ -28,24 +30,52 @@ WITH hold AS MATERIALIZED (
            coalesce(array_agg(t ORDER BY t) FILTER (WHERE priority = 'normal'), '{}') AS normal,
            coalesce(array_agg(t ORDER BY t) FILTER (WHERE priority = 'low'), '{}') AS low
     FROM turns
+), ages AS MATERIALIZED (
+    SELECT since, until, gone
+    FROM (VALUES (now() - $9::interval, 'infinity'::timestamptz, false), ('-infinity', now() - $9::interval, true)) a (since, until, gone)
+    WHERE $9::interval IS NOT NULL ORDER BY gone
 ), high AS MATERIALIZED (
-    SELECT id, priority, run_at, ended_at, enqueued_at, epoch FROM archive_queue
-    WHERE state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'high' AND run_at <= now()
-    ORDER BY run_at LIMIT (SELECT cardinality(high) FROM share)
-    FOR UPDATE SKIP LOCKED
+    SELECT * FROM (
+        SELECT * FROM (
+            SELECT id, priority, run_at AS at, false AS gone, ended_at, enqueued_at, epoch FROM archive_queue
+            WHERE $9::interval IS NULL AND state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'high' AND run_at <= now()
+            ORDER BY run_at LIMIT $4 FOR UPDATE SKIP LOCKED) by_run_at
+        UNION ALL
+        SELECT by_age.* FROM ages, LATERAL (
+            SELECT id, priority, archive_date AS at, ages.gone, ended_at, enqueued_at, epoch FROM archive_queue
+            WHERE finished_at IS NULL AND worker_id IS NULL AND bot = $2 AND kind = $3 AND priority = 'high' AND run_at <= now()
+              AND archive_date >= ages.since AND archive_date < ages.until
+            ORDER BY archive_date LIMIT $4 FOR UPDATE SKIP LOCKED) by_age
+    ) first LIMIT (SELECT cardinality(high) FROM share)
 ), normal AS MATERIALIZED (
-    SELECT id, priority, run_at, ended_at, enqueued_at, epoch FROM archive_queue
-    WHERE state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'normal' AND run_at <= now()
-    ORDER BY run_at LIMIT (SELECT cardinality(high) + cardinality(normal) FROM share) - (SELECT count(*) FROM high)
-    FOR UPDATE SKIP LOCKED
+    SELECT * FROM (
+        SELECT * FROM (
+            SELECT id, priority, run_at AS at, false AS gone, ended_at, enqueued_at, epoch FROM archive_queue
+            WHERE $9::interval IS NULL AND state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'normal' AND run_at <= now()
+            ORDER BY run_at LIMIT $4 FOR UPDATE SKIP LOCKED) by_run_at
+        UNION ALL
+        SELECT by_age.* FROM ages, LATERAL (
+            SELECT id, priority, archive_date AS at, ages.gone, ended_at, enqueued_at, epoch FROM archive_queue
+            WHERE finished_at IS NULL AND worker_id IS NULL AND bot = $2 AND kind = $3 AND priority = 'normal' AND run_at <= now()
+              AND archive_date >= ages.since AND archive_date < ages.until
+            ORDER BY archive_date LIMIT $4 FOR UPDATE SKIP LOCKED) by_age
+    ) first LIMIT (SELECT cardinality(high) + cardinality(normal) FROM share) - (SELECT count(*) FROM high)
 ), low AS MATERIALIZED (
-    SELECT id, priority, run_at, ended_at, enqueued_at, epoch FROM archive_queue
-    WHERE state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'low' AND run_at <= now()
-    ORDER BY run_at LIMIT (SELECT cardinality(high) + cardinality(normal) + cardinality(low) FROM share)
-                          - (SELECT count(*) FROM high) - (SELECT count(*) FROM normal)
-    FOR UPDATE SKIP LOCKED
+    SELECT * FROM (
+        SELECT * FROM (
+            SELECT id, priority, run_at AS at, false AS gone, ended_at, enqueued_at, epoch FROM archive_queue
+            WHERE $9::interval IS NULL AND state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'low' AND run_at <= now()
+            ORDER BY run_at LIMIT $4 FOR UPDATE SKIP LOCKED) by_run_at
+        UNION ALL
+        SELECT by_age.* FROM ages, LATERAL (
+            SELECT id, priority, archive_date AS at, ages.gone, ended_at, enqueued_at, epoch FROM archive_queue
+            WHERE finished_at IS NULL AND worker_id IS NULL AND bot = $2 AND kind = $3 AND priority = 'low' AND run_at <= now()
+              AND archive_date >= ages.since AND archive_date < ages.until
+            ORDER BY archive_date LIMIT $4 FOR UPDATE SKIP LOCKED) by_age
+    ) first LIMIT (SELECT cardinality(high) + cardinality(normal) + cardinality(low) FROM share)
+                     - (SELECT count(*) FROM high) - (SELECT count(*) FROM normal)
 ), due AS MATERIALIZED (
-    SELECT id, run_at, row_number() OVER (PARTITION BY priority ORDER BY run_at, id) AS place, priority,
+    SELECT id, at, gone, row_number() OVER (PARTITION BY priority ORDER BY gone, at, id) AS place, priority,
            -- What somebody has had before, or was brought back by a person, is not put off.
            CASE WHEN epoch = 0 THEN archive_first_ask(ended_at, enqueued_at, bot.first_ask) END AS first_ask
     FROM (SELECT * FROM high UNION ALL SELECT * FROM normal UNION ALL SELECT * FROM low) p, bot
@@ -55,7 +85,7 @@ WITH hold AS MATERIALIZED (
     RETURNING id
 ), picked AS MATERIALIZED (
     -- In the order of their turns: a short budget cuts off the end.
-    SELECT array_agg(id ORDER BY (CASE priority WHEN 'high' THEN high WHEN 'normal' THEN normal ELSE low END)[place], run_at, id) AS ids
+    SELECT array_agg(id ORDER BY (CASE priority WHEN 'high' THEN high WHEN 'normal' THEN normal ELSE low END)[place], gone, at, id) AS ids
     FROM due, share WHERE first_ask IS NULL OR first_ask <= now()
 ), drawn AS MATERIALIZED (
     SELECT d.wait, picked.ids[1 : d.granted] AS ids
@@ -79,8 +109,9 @@ WITH hold AS MATERIALIZED (
 ), served AS (
     UPDATE archive_bots SET served_at = clock_timestamp() WHERE name = $2 AND EXISTS (SELECT FROM claimed)
 )
-SELECT coalesce(drawn.wait, interval '0') AS wait, off.n > 0 AS put_off, c.id, c.epoch, c.bot, c.session_id, c.kind, c.user_id, c.archive_date, c.claimed_at,
-       c.failures, c.checks, c.crashes, c.reason AS put_back_for, EXISTS (SELECT FROM hold) AS probe,
+SELECT coalesce(drawn.wait, interval '0') AS wait, off.n > 0 AS put_off, c.id, c.epoch, c.bot, c.session_id, c.kind, c.user_id, c.archive_date,
+       CASE WHEN c.started_at BETWEEN '1970-01-01Z' AND '9998-01-01Z' THEN c.started_at ELSE c.archive_date END AS began_at,
+       c.call ->> 'unanswered' AS unanswered, NULL::timestamptz AS unavailable_since, c.claimed_at, c.failures, c.checks, c.crashes, c.reason AS put_back_for, EXISTS (SELECT FROM hold) AS probe,
        CASE WHEN c.epoch = 1 THEN '{}'     -- nobody has had it before
             ELSE ARRAY(SELECT jsonb_build_object('source_name', r.source_name, 'ordinal', r.ordinal, 'store_key', r.store_key,
                                                  'file_name', r.file_name, 'bytes', r.bytes)

@@ -5,11 +5,11 @@
 -- Arrays of one length: $1 ids, $2 epochs, $3 outcomes, $4 reasons, $5 details, $6 delays, $7 calls spent, $8 files are stored,
 -- $9 how many files the platform listed (null: it didn't say), $10 of one that was archived before: it may be again.
 -- $11 files, $12 events: lists of objects; `n` is the place of their session in the arrays, from 1. $13 max_attempts, $14 not_ready_give_up,
--- $15 how many asks of a recheck fill that time, $16 recheck_unavailable
+-- $15 how many asks of a recheck fill that time, $16 recheck_unavailable, $17 (an array as the first ones) never to be asked for again
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::jsonb[], $6::interval[], $7::integer[], $8::boolean[],
-                         $9::integer[], $10::boolean[])
-        WITH ORDINALITY AS g (id, epoch, outcome, reason, detail, delay, spent, stores, files, keeps, n)
+                         $9::integer[], $10::boolean[], $17::boolean[])
+        WITH ORDINALITY AS g (id, epoch, outcome, reason, detail, delay, spent, stores, files, keeps, final, n)
 ), locked AS MATERIALIZED (
     -- By id alone and in its order: two batches can't lock each other out, and no plan reads all that is claimed for each row.
     SELECT * FROM archive_queue WHERE id = ANY ($1::bigint[]) ORDER BY id FOR UPDATE
@@ -63,7 +63,7 @@ WITH given AS MATERIALIZED (
         rechecks = q.rechecks + (o.recheck AND o.spent > 0)::integer,
         recheck_tries = CASE WHEN NOT o.recheck OR o.over THEN 0 ELSE q.recheck_tries + (o.outcome <> 'handed_back')::integer END,
         -- The schedule counts from when it first was unavailable. What passed while nobody asked is left out.
-        recheck_at = CASE WHEN o.next <> 'unavailable' THEN NULL
+        recheck_at = CASE WHEN o.next <> 'unavailable' OR o.final THEN NULL
                           WHEN NOT o.over THEN clock_timestamp() + o.delay
                           ELSE (SELECT min(since.at + d)
                                 FROM (SELECT CASE WHEN o.recheck THEN q.finished_at ELSE clock_timestamp() END AS at) since,
