@@ -22,12 +22,9 @@ from archiver.stores import open_store
 SHOWN = 50
 """Items that a terminal is shown."""
 
-SETTLED = ("unavailable", "cancelled")
-"""Nothing is to be done about these: a terminal is told how many they are."""
-
 COLUMNS = (
     "bot", "session_id", "kind", "state", "reason", "started_at", "first_asked_at", "last_asked_at", "asks", "run_at",
-    "finished_at", "cancelled_by", "because", "mismatches",
+    "finished_at", "cancelled_by", "because", "mismatches", "remarks",
 )  # fmt: skip
 
 format_option = click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
@@ -109,8 +106,9 @@ def _print_csv(account: Account) -> None:
     rows = []
     for item in account.items:
         document = item.as_document()
-        mismatches = "; ".join(str(each["mismatch"]) for each in document.get("mismatches", ()))
-        rows.append([{**document, "mismatches": mismatches}.get(column) for column in COLUMNS])
+        for column, name in (("mismatches", "mismatch"), ("remarks", "remark")):
+            document[column] = "; ".join(str(each[name]) for each in document.get(column, ()))
+        rows.append([document.get(column) for column in COLUMNS])
     print_csv(COLUMNS, rows)
 
 
@@ -121,7 +119,7 @@ def _print_table(closing: Closing) -> None:
         mark = "complete" if closed(counts) else "[bold]open[/bold]"
         days.add_row(mark, day.isoformat(), safe(bot), *(f"{counts[name]:,}" if counts[name] else "" for name in COUNTS))
     out.print(days)
-    open_items = [item for item in account.items if item.state not in SETTLED]
+    open_items = [item for item in account.items if not item.settled]
     for item in open_items[:SHOWN]:
         facts = ", ".join(f"{key} {value}" for key, value in item.facts.items())
         line = f"{item.state}: {safe(item.bot)} {safe(item.session_id)} {safe(item.kind)}: {safe(item.reason)}"

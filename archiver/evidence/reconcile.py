@@ -28,10 +28,13 @@ from archiver.stores import Store
 OUTCOMES = ("archived", "unavailable", "failed", "pending", "cancelled", "missing")
 """Every call that is listed is in exactly one."""
 
-BESIDE = ("unlisted", "mismatched")
+BESIDE = ("unlisted", "mismatched", "remarked")
 """Counted beside those."""
 
 COUNTS = ("calls", *OUTCOMES, *BESIDE)
+
+SETTLED = ("unavailable", "cancelled")
+"""Nothing is to be done about these."""
 
 LOOKS = 16
 """Files whose size is asked of the store at once."""
@@ -48,6 +51,11 @@ class Item:
     reason: str
     started_at: datetime | None
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is to be done about it."""
+        return self.state in SETTLED or ("remarks" in self.facts and "mismatches" not in self.facts)
 
     def as_document(self) -> dict[str, Any]:
         """JSON."""
@@ -154,10 +162,18 @@ class _Books:
         if state != State.ARCHIVED:
             reason = row["reason"] or ("in_work" if row["state"] == State.CLAIMED else "waiting")
             self._item(call.session_id, call.kind, state, reason, call.started_at, _story(row))
-        elif wrong := list(_mismatches(call, row, self._bot.length_tolerance, sizes)):
-            self._count(call.started_at, "mismatched")
-            reason = str(wrong[0]["mismatch"])
-            self._item(call.session_id, call.kind, state, reason, call.started_at, {"mismatches": wrong})
+            return
+        wrong = list(_mismatches(call, row, self._bot.length_tolerance, sizes))
+        fine = [each for each in wrong if self._bot.shorter_is_fine and each["mismatch"] == "shorter_than_call"]
+        wrong = [each for each in wrong if each not in fine]
+        remarks = [{"remark": each["mismatch"], **{key: each[key] for key in each if key != "mismatch"}} for each in fine]
+        if wrong or remarks:
+            self._count(call.started_at, *["mismatched"] * bool(wrong), *["remarked"] * bool(remarks))
+            reason = str((wrong or fine)[0]["mismatch"])
+            facts = {"mismatches": wrong, "remarks": remarks}
+            self._item(
+                call.session_id, call.kind, state, reason, call.started_at, {key: each for key, each in facts.items() if each}
+            )
 
     def unlisted(self, row: asyncpg.Record) -> None:
         """An archived session that the platform does not list."""
@@ -189,6 +205,15 @@ def _story(row: asyncpg.Record) -> dict[str, Any]:
     return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in told.items() if value is not None}
 
 
+def _length(call: Call, row: asyncpg.Record) -> float | None:
+    """Seconds from the first beginning of a call to its last end; None where nobody knows."""
+    if call.ended_at is None:
+        return None
+    began = min(call.started_at, row["started_at"] or call.started_at)
+    ended = max(call.ended_at, row["ended_at"] or call.ended_at)
+    return float((ended - began).total_seconds())
+
+
 def _mismatches(
     call: Call, row: asyncpg.Record, tolerance: timedelta, sizes: Mapping[str, int | StoreError | None]
 ) -> Iterator[dict[str, Any]]:
@@ -207,17 +232,19 @@ def _mismatches(
     listed = row["files"]
     if len(recordings) < (1 if listed is None else listed):
         yield {"mismatch": "fewer_files", "listed": listed, "stored": len(recordings)}
-    seconds = [file["seconds"] for file in recordings if file["seconds"] is not None]
+    if row["unanswered"] is not None:
+        return  # nobody spoke, however long that is
+    length, bound = _length(call, row), tolerance.total_seconds()
     for file in recordings:
-        if file["seconds"] == 0:
+        if file["seconds"] == 0 and (length is None or length > bound):
             yield {"mismatch": "zero_length", "store_key": file["store_key"]}
-    if call.ended_at is None or not seconds or len(seconds) < len(recordings):
+    seconds = [file["seconds"] for file in recordings if file["seconds"] is not None]
+    if length is None or not seconds or len(seconds) < len(recordings):
         return
-    began = min(call.started_at, row["started_at"] or call.started_at)
-    ended = max(call.ended_at, row["ended_at"] or call.ended_at)
-    length, bound = (ended - began).total_seconds(), tolerance.total_seconds()
+    compared = {"call_seconds": length, "recorded_seconds": [round(each, 3) for each in seconds]}
     # Several files may follow each other or be the sides of one call: together they must not fall short of it, none outlasts it.
     # A voicemail is what was said after the greeting.
-    short = call.kind == "recording" and sum(seconds) < length - bound
-    if short or max(seconds) > length + bound:
-        yield {"mismatch": "length", "call_seconds": length, "recorded_seconds": [round(each, 3) for each in seconds]}
+    if call.kind == "recording" and sum(seconds) < length - bound:
+        yield {"mismatch": "shorter_than_call", **compared}
+    elif max(seconds) > length + bound:
+        yield {"mismatch": "length", **compared}

@@ -2,7 +2,7 @@
 -- hold: other programs may have written others. `started_at` and `ended_at` are those that a listing told.
 -- $1 bot, $2 session IDs, $3 kinds: arrays of one length; `n` is the place of the call in them, from 1
 SELECT g.n, q.session_id, q.kind, q.state, q.reason, q.detail, least(greatest(q.run_at, '1970-01-01Z'), '9998-01-01Z') AS run_at,
-       q.first_asked_at, q.last_asked_at, q.finished_at, q.calls, q.files,
+       q.first_asked_at, q.last_asked_at, q.finished_at, q.calls, q.files, q.call ->> 'unanswered' AS unanswered,
        CASE WHEN q.listed_at IS NOT NULL THEN q.started_at END AS started_at,
        CASE WHEN q.listed_at IS NOT NULL THEN q.ended_at END AS ended_at,
        (SELECT coalesce(jsonb_agg(jsonb_build_object('store_key', r.store_key, 'bytes', r.bytes, 'seconds', r.seconds,
