@@ -19,6 +19,7 @@ from archiver.kore.calls import Span, sources_of
 from archiver.kore.client import MAX_CLOCK_OFFSET, Asked
 from archiver.network import UNCHECKED, Network
 from archiver.queue.database import Database
+from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.queue.migrate import check_version
 from archiver.stores import open_store
 
@@ -154,6 +155,16 @@ async def check_database(database: Database) -> Finding:
         return Finding("database", "ok", f"migration {version}, answers in {took}, {await database.protection()}")
     except ArchiverError as error:
         return of_error("database", error)
+
+
+async def check_deadlines(settings: Settings, database: Database) -> list[Finding]:
+    """Of each bot whose recordings the platform deletes after a time: whether what waits can be archived before."""
+    return [
+        Finding(f"bot {each.bot}: source_retention", "warning", each.warning, HINT)
+        if each.warning
+        else Finding(f"bot {each.bot}: source_retention", "ok", f"{each.days:g}d; all that waits can be archived in time")
+        for each in await read_deadlines(database, settings.bots)
+    ]
 
 
 async def check_store(settings: Settings) -> list[Finding]:

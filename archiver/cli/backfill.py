@@ -21,6 +21,7 @@ from archiver.cli.listing import (
     read_and_work,
     span_of,
     span_options,
+    warn_of_deadlines,
 )
 from archiver.cli.status import pause_after, status_document
 from archiver.cli.worker import pool_size, tell_of_drain
@@ -44,8 +45,8 @@ TELL_SECONDS = 60.0
 @click.command(short_help="Discover and archive the calls of a time long past, behind everything else.")
 @span_options("Only calls")
 @bots_option
-@click.option("--oldest-first", "newest_first", flag_value=False, default=True, help="From --from on.")
-@click.option("--newest-first", "newest_first", flag_value=True, help="From --to back: the default.")
+@click.option("--oldest-first", "order", flag_value="oldest", help="From --from on: the default with source_retention.")
+@click.option("--newest-first", "order", flag_value="newest", help="From --to back: the default otherwise.")
 @click.option("--afresh", is_flag=True, help="Read the listings anew also where that was broken off.")
 @click.option(
     "--max-wait", type=DURATION, help="Wait at most so long for sessions that fall due later. Default: retry.not_ready_give_up."
@@ -56,11 +57,12 @@ def command(
     start: date | datetime,
     end: date | datetime | None,
     names: tuple[str, ...],
-    newest_first: bool,
+    order: str | None,
     afresh: bool,
     max_wait: timedelta | None,
 ) -> None:
-    """Discover the calls of a time and archive them, at low priority: calls that come in meanwhile go before them.
+    """Discover the calls of a time and archive them, at low priority: calls that come in meanwhile go before them. Where the
+    platform deletes recordings after a time (source_retention), the oldest come first, and what will be too late is told.
 
     A stretch of time is in the queue once it has been read, and is archived while the next one is read. Stop it at will: called
     with the same options it goes on where it stopped. Other workers may help; `reconcile` says what became of each call.
@@ -70,6 +72,7 @@ def command(
     """
     settings = settings_of(ctx)
     bots = chosen_bots(settings, names)
+    newest_first = None if order is None else order == "newest"
     shift = run_async(_backfill(settings, bots, start, end, newest_first, afresh, max_wait))
     tell_of_drain(shift.drained)
     if shift.received:
@@ -88,11 +91,12 @@ async def _backfill(
     bots: Sequence[BotSettings],
     start: date | datetime,
     end: date | datetime | None,
-    newest_first: bool,
+    newest_first: bool | None,
     afresh: bool,
     max_wait: timedelta | None,
 ) -> Shift:
     async with opened(settings, pool_size=pool_size(settings)) as (database, queue):
+        await warn_of_deadlines(database, settings.bots)
         now = await queue.clock()
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
         # A reading ends with the archiving of its calls: what is broken off after the last page must not read them all again.
@@ -106,7 +110,10 @@ async def _backfill(
 
 
 async def _watch(database: Database, bots: Sequence[BotSettings], progress: Progress) -> None:
-    """Show how far the queue has come, and tell the log, where it is the only one to tell."""
+    """Show how far the queue has come, and tell the log, where it is the only one to tell; and once of each bot of which
+    there is more than can be archived before the platform deletes it.
+    """
+    warned: set[str] = set()
     bar = progress.add_task("archiving", total=None, told="")
     told_at = time.monotonic()
     while True:
@@ -116,6 +123,10 @@ async def _watch(database: Database, bots: Sequence[BotSettings], progress: Prog
         except DatabaseError as error:
             log.warning("progress_unknown", error=error.message)
         else:
+            for warning in document["warnings"]:
+                if warning["bot"] not in warned:
+                    log.warning("recordings_too_late", **warning)
+                    warned.add(warning["bot"])
             sessions = document["sessions"]
             left = sessions["pending"] + sessions["claimed"]
             progress.update(bar, completed=sum(sessions.values()) - left, total=sum(sessions.values()), told=f"{left:,} left")

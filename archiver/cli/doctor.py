@@ -19,6 +19,7 @@ from archiver.health import (
     check_bot,
     check_configuration,
     check_database,
+    check_deadlines,
     check_embedded,
     check_listing,
     check_network,
@@ -36,8 +37,9 @@ MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", 
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
     """Try everything that the first night would trip over: configuration, who can read its secrets, database, tokens, one
-    harmless API call and one listing per bot, the clocks, and a small object written to the store, read back and deleted. One
-    line each, with the mend. Then each budget of calls, and where its limits come from.
+    harmless API call and one listing per bot, the clocks, a small object written to the store, read back and deleted, and whether
+    what waits can be archived before the platform deletes it. One line each, with the mend. Then each budget of calls, and where
+    its limits come from.
 
     Exit codes: 0 nothing is wrong (warnings may be); 2 the configuration cannot be read; 3 something failed.
     """
@@ -74,6 +76,7 @@ async def _doctor(settings: Settings) -> list[Finding]:
             found = await check_database(database)
             findings += [found, *check_embedded(settings)]
             findings += await check_store(settings)
+            findings += await check_deadlines(settings, database) if found.verdict == "ok" else []
             findings += await _bots(settings, database, budget=found.verdict == "ok")
     except ArchiverError as error:
         findings.append(of_error("database", error))

@@ -24,6 +24,7 @@ from archiver.kore.calls import Span
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.queue.database import Database
+from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.sessions import Queue
 from archiver.worker import Drained
@@ -123,16 +124,24 @@ async def each_bot(bots: Sequence[BotSettings], work: Callable[[BotSettings], Aw
 
 @dataclass(frozen=True)
 class ReadingTerms:
-    """How a command has the listings read. `until_now`: its end was left open, so that one that was broken off ended earlier."""
+    """How a command has the listings read. `newest_first`: None begins at the end that is the more urgent, see `order_of`.
+    `until_now`: its end was left open, so that one that was broken off ended earlier.
+    """
 
     settings: Settings
     database: Database
     queue: Queue
     purpose: str
     priority: str = "normal"
-    newest_first: bool = False
+    newest_first: bool | None = False
     afresh: bool = False
     until_now: bool = False
+
+    def order_of(self, bot: BotSettings) -> bool:
+        """Whether a bot's listing is read from its end back: unless it was said, where the platform is not known to delete its
+        oldest recordings.
+        """
+        return bot.source_retention is None if self.newest_first is None else self.newest_first
 
     async def read(self, listings: Listings, span: Span, progress: ListingProgress) -> Discovered:
         """Put the calls of `span` into the queue, when no other process is at it for the same purpose."""
@@ -144,7 +153,8 @@ class ReadingTerms:
             log.warning("waiting", bot=bot, for_="another process that reads the same bot's listings")
 
         async with self.database.alone(f"{self.purpose} {bot}", on_wait=wait):
-            spans = await self._spans(discoveries, bot, span)
+            newest_first = self.order_of(listings.bot)
+            spans = await self._spans(discoveries, bot, span, newest_first)
             found = Discovered(bot, spans[0])
             for part in spans:
                 found.add(
@@ -153,22 +163,22 @@ class ReadingTerms:
                         part,
                         purpose=self.purpose,
                         priority=self.priority,
-                        newest_first=self.newest_first,
+                        newest_first=newest_first,
                         afresh=self.afresh,
                         on_stretch=progress.tell,
                     )
                 )
             return found
 
-    async def _spans(self, discoveries: Discoveries, bot: str, span: Span) -> list[Span]:
+    async def _spans(self, discoveries: Discoveries, bot: str, span: Span, newest_first: bool) -> list[Span]:
         """What is to be read one after the other: a reading until now that was broken off, and what has come since."""
         if not self.until_now or self.afresh:
             return [span]
-        broken = await discoveries.broken_off(bot, self.purpose, span.start, newest_first=self.newest_first)
+        broken = await discoveries.broken_off(bot, self.purpose, span.start, newest_first=newest_first)
         if broken is None or not span.start < broken < span.end:
             return [span]
         spans = [Span(span.start, broken), Span(broken, span.end)]
-        return spans[::-1] if self.newest_first else spans
+        return spans[::-1] if newest_first else spans
 
 
 @dataclass
@@ -256,6 +266,13 @@ def described(found: Discovered) -> dict[str, Any]:
         "problems": found.problems,
         "other_channels": dict(found.others),
     }
+
+
+async def warn_of_deadlines(database: Database, bots: Sequence[BotSettings]) -> None:
+    """To standard error, a line for each bot of whose waiting sessions the platform deletes some before they can be archived."""
+    for each in await read_deadlines(database, bots):
+        if each.warning:
+            click.echo(f"warning: bot {printable(each.bot)}: {each.warning}; next: {HINT}", err=True)
 
 
 def print_problems(problems: Sequence[Mapping[str, Any]]) -> None:

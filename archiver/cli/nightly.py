@@ -18,6 +18,7 @@ from archiver.cli.listing import (
     chosen_bots,
     read_and_work,
     span_of,
+    warn_of_deadlines,
 )
 from archiver.cli.worker import pool_size, tell_of_drain
 from archiver.config import BotSettings, Settings
@@ -86,6 +87,7 @@ async def _night(
     max_wait: timedelta | None,
 ) -> tuple[Shift, Closing | None]:
     async with opened(settings, pool_size=pool_size(settings)) as (database, queue):
+        await warn_of_deadlines(database, settings.bots)
         now, discoveries = await queue.clock(), Discoveries(database)
         spans = {bot.name: await _span(settings, discoveries, bot, start, end, now) for bot in bots}
         rounds = 0

@@ -19,6 +19,7 @@ from archiver.cli.output import console, json_option, moment, print_json, printa
 from archiver.cli.workers import workers_of
 from archiver.config import BotSettings, Settings
 from archiver.queue.database import Database
+from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.queue.pace import COUNTED, Pace, Paces, waiting_of
 from archiver.session import State
 
@@ -110,6 +111,7 @@ async def status_document(database: Database, bots: Sequence[BotSettings]) -> di
     reasons = await database.rows("reasons")
     assert totals is not None
     assert fleet is not None
+    deadlines = {each.bot: each for each in await read_deadlines(database, bots)}
     workers = await workers_of(database, in_full=False)
     forecast = paces.forecast(
         waiting_of(counts),
@@ -130,6 +132,7 @@ async def status_document(database: Database, bots: Sequence[BotSettings]) -> di
     for name, counted in by_bot.items():
         counted["rates"] = paces.bots.get(name, Pace()).as_document()
         counted["time_left_seconds"] = forecast.bots.get(name, 0)
+        counted["source_retention"] = deadlines[name].as_document() if name in deadlines else None
     return {
         "at": fleet["at"].isoformat(),
         **whole,
@@ -139,6 +142,7 @@ async def status_document(database: Database, bots: Sequence[BotSettings]) -> di
         "bots": by_bot,
         "recordings": totals["files"],
         "bytes": totals["bytes"],
+        "warnings": [{"bot": each.bot, "message": each.warning, "hint": HINT} for each in deadlines.values() if each.warning],
         "reasons": [dict(row) for row in reasons],
         "holds": fleet["holds"],
         "paused": [pause["bot"] for pause in fleet["pauses"]],
@@ -186,6 +190,8 @@ def _blocks(document: dict[str, Any], width: int, transfers: int) -> Iterator[Ta
     if again := document["rechecks"]["waiting"]:
         next_at = moment(document["rechecks"]["next_at"])
         yield f"{again:,} of the unavailable will be asked for again, the next one at {next_at} UTC, or when there is room"
+    for warning in document["warnings"]:
+        yield f"warning: bot {safe(warning['bot'])}: {warning['message']}; next: {warning['hint']}"
     yield ""
     yield _rates(document)
     for left in document["time_left_without"]:

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from archiver.evidence.reconcile import COUNTS
 from archiver.simulator.platform import Simulator
 from tests.acceptance.conftest import Program, eventually
 
@@ -43,8 +44,7 @@ def made(**changes: Any) -> dict[str, Any]:
 
 
 def counts_of(document: dict[str, Any]) -> dict[str, int]:
-    names = ("calls", "archived", "unavailable", "failed", "pending", "cancelled", "missing", "unlisted", "mismatched")
-    return {name: document[name] for name in names if document[name]}
+    return {name: document[name] for name in COUNTS if document[name]}
 
 
 async def account(archiver: Program, *arguments: str, code: int) -> dict[str, Any]:
@@ -388,7 +388,7 @@ def simulator_says(simulator: Simulator, session_id: str) -> str:
     return found.recording
 
 
-async def test_a_length_that_differs_by_more_than_the_tolerance_is_a_mismatch(
+async def test_a_recording_that_stopped_before_its_call_is_a_mismatch_unless_that_is_fine(
     blank: Program, data: dict[str, Any], simulator: Simulator
 ) -> None:
     blank.configure(data)
@@ -397,8 +397,17 @@ async def test_a_length_that_differs_by_more_than_the_tolerance_is_a_mismatch(
     assert (await blank("nightly", "--from", DAY, "--to", NEXT)).code == 3
     document = await account(blank, code=3)
     [item] = document["items"]
-    assert item["mismatches"] == [{"mismatch": "length", "call_seconds": 20.0, "recorded_seconds": [12.0]}]
-    data["bots"][0]["length_tolerance"] = "8s"
+    facts = {"call_seconds": 20.0, "recorded_seconds": [12.0]}
+    assert item["mismatches"] == [{"mismatch": "shorter_than_call", **facts}]
+    data["bots"][0]["shorter_is_fine"] = True
+    blank.configure(data)
+    document = await account(blank, code=0)
+    assert counts_of(document) == {"calls": 2, "archived": 2, "remarked": 1}
+    [item] = document["items"]
+    assert (item["reason"], item["remarks"]) == ("shorter_than_call", [{"remark": "shorter_than_call", **facts}])
+    [line] = csv.DictReader(io.StringIO((await blank("reconcile", "--from", DAY, "--to", NEXT, "--format", "csv")).stdout))
+    assert (line["mismatches"], line["remarks"]) == ("", "shorter_than_call")
+    data["bots"][0] |= {"length_tolerance": "8s", "shorter_is_fine": False}
     blank.configure(data)
     assert counts_of(await account(blank, code=0)) == {"calls": 2, "archived": 2}
 
@@ -432,6 +441,50 @@ async def test_a_backfill_until_now_that_was_killed_goes_on_and_takes_what_has_c
     assert simulator.report()["listings"]["call_details"] <= asked + 1, "at most the seconds that have passed since"
     assert await sql.fetchval("SELECT count(*) FROM archived_recordings") == 30
     assert await sql.fetchval("SELECT count(*) FROM archive_discoveries WHERE finished_at IS NULL") == 0
+
+
+# --- what the platform deletes
+
+
+async def test_what_will_be_gone_is_told_before_it_is_and_the_oldest_come_first(
+    blank: Program, data: dict[str, Any], simulator: Simulator, sql: Any
+) -> None:
+    now = datetime.now(UTC)
+    data["bots"][0] |= {"source_retention": "90d", "rate_limits": ["1/day"]}
+    blank.configure(data)
+    waits = "INSERT INTO archive_queue (bot, session_id, started_at) VALUES ('bot', $1, $2)"
+    for number, age in enumerate((89.5, 89.5, 400)):
+        await sql.execute(waits, f"s-{number}", now - timedelta(days=age))
+    gone_from = now + timedelta(days=0.5)
+    told = (
+        f"2 recordings will be deleted by the platform before they can be archived at the limits in force, "
+        f"from {gone_from:%Y-%m-%d} on; 1 waiting calls are older than source_retention (90d) already"
+    )
+    document = (await blank("status", "--json")).document
+    figures = document["bots"]["bot"]["source_retention"]
+    assert datetime.fromisoformat(figures.pop("lost_from")) == gone_from
+    assert figures == {"days": 90.0, "past": 1, "lost": 2, "at_least": False}
+    assert [warning["message"] for warning in document["warnings"]] == [told]
+    assert f"warning: bot bot: {told}; next: ask the platform's support for higher limits" in (await blank("status")).stdout
+    [finding] = [each for each in (await blank("doctor", "--json")).document["findings"] if each["check"].endswith("retention")]
+    assert (finding["verdict"], finding["message"]) == ("warning", told)
+    assert "backfill --oldest-first" in finding["mend"]
+
+    # What is done at once is in time; and the oldest is read first.
+    await sql.execute("DELETE FROM archive_budgets")  # the call of `doctor` was that day's only one
+    data["bots"][0]["rate_limits"] = ["60000/minute"]
+    blank.configure(data)
+    simulator.set_history(made(calls=30, unavailable=3))
+    night = await blank("nightly", "--from", DAY, "--to", NEXT)
+    assert "warning: bot bot: 1 waiting calls are older than source_retention (90d) already; next:" in night.stderr
+    assert (await blank("backfill", "--from", DAY, "--to", NEXT)).code == 0
+    orders = await sql.fetch("SELECT purpose, newest_first FROM archive_discoveries ORDER BY id")
+    assert [tuple(row) for row in orders] == [("nightly", False), ("backfill", False)]
+    ends = await sql.fetch("SELECT reason, count(*), count(recheck_at) FROM archive_queue WHERE state = 'unavailable' GROUP BY 1")
+    assert {row[0]: (row[1], row[2]) for row in ends}["probably_purged"][1] == 0
+    unavailable = [item for item in (await account(blank, code=0))["items"] if item["state"] == "unavailable"]
+    assert {item["reason"] for item in unavailable} == {"probably_purged"}
+    assert "probably deleted" in unavailable[0]["because"]
 
 
 # --- what goes wrong
