@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from archiver.config import BotSettings
+from archiver.config import BotSettings, account_budgets
 from archiver.queue.database import Database
 
 MAX_READ = 1_000_000
@@ -60,17 +60,13 @@ class Deadlines:
 async def read_deadlines(database: Database, bots: Sequence[BotSettings]) -> list[Deadlines]:
     """Of each bot that says how long the platform keeps its recordings; `bots` are all that are configured."""
     found = []
+    budgets = account_budgets(bots)
     for bot in bots:
         if bot.source_retention is None:
             continue
-        call, sharing = _share(bot, bots)
-        row = await database.row("deadlines", bot.name, bot.source_retention, call, MAX_READ, sharing)
+        budget = budgets[bot.name]
+        call = max((limit.window / limit.calls for limit in budget.limits), default=timedelta(0))
+        row = await database.row("deadlines", bot.name, bot.source_retention, call, MAX_READ, list(budget.bots))
         assert row is not None
         found.append(Deadlines(bot.name, bot.source_retention, row["past"], row["lost"], row["lost_from"], row["at_least"]))
     return found
-
-
-def _share(bot: BotSettings, bots: Sequence[BotSettings]) -> tuple[timedelta, list[str]]:
-    """What one call takes in the long run by the budget of a bot's recordings, and which bots draw from the same one."""
-    call = max((limit.window / limit.calls for limit in bot.rate_limits), default=timedelta(0))
-    return call, [other.name for other in bots if other.budget_key == bot.budget_key]
