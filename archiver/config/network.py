@@ -20,6 +20,7 @@ _PROXY = re.compile(
     r"(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\]):(?P<port>[0-9]{1,5})/?",
     re.IGNORECASE,
 )
+_PASSWORD = re.compile(r"(?:[^/]*//|(?![^/]*//))[^:@/]*:(.*)@", re.DOTALL)
 _SHAPE = (
     'is a proxy\'s URL, such as "http://proxy.example:3128" or "http://user:password@proxy.example:3128"; '
     "percent-encode what is special in its password"
@@ -43,9 +44,9 @@ class Proxy:
     def parse(cls, text: str, named_by: str, *, from_environment: bool = False) -> Proxy:
         """What is secret in it is masked from then on. Raises ValueError, which quotes nothing of it."""
         found = _PROXY.fullmatch(text)
-        # Whatever it is, what stands before an @ may be a password.
-        for secret in (text.rpartition("@")[0].rpartition(":")[2], unquote(text.rpartition("@")[0].rpartition(":")[2])):
-            remember_secret(secret)
+        if password := _PASSWORD.match(text):  # of what is no URL, too
+            remember_secret(password[1])
+            remember_secret(unquote(password[1]))
         if found is None or int(found["port"]) not in range(1, 65536):
             raise ValueError(_SHAPE)
         authorization = ""

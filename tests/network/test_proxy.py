@@ -227,6 +227,7 @@ async def test_a_bucket_is_reached_by_the_proxy(authority: Authority, seaweedfs:
         async with open_store(settings, Buffers(2**26), by(proxy, authority, login=f"user:{ENCODED}")) as store:
             assert "s3://" in await store.check()
         assert proxy.asked[0].startswith(f"{BUCKET_HOST}:443" if scheme == "https" else f"http://{BUCKET_HOST}/{BUCKET}/")
+        assert len(proxy.asked) <= 2, "connections are used again"
         with pytest.raises(StoreUnavailable) as caught:
             async with open_store(settings, Buffers(2**26), by(proxy, authority, login="user:other")) as store:
                 await store.check()
