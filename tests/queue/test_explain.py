@@ -41,6 +41,7 @@ MOST = {
     "account": 10_000,
     "unlisted": 30,
     "busy": 30,
+    "deadlines": 1_000,
 }
 """Shared buffers that a statement may touch: three times what it does, whatever the tables hold. A claim of 16; a thousand to
 enqueue, of which half are raised; 500 that are listed; 200 of all others. What a draw reads are the thousand calls of its window.
@@ -95,7 +96,8 @@ class Worker:
         async with self.connection.transaction():
             at = await self.connection.fetchval("SELECT coalesce(max(id), 0) FROM archive_queue")
             await self.connection.execute("SET LOCAL session_replication_role = replica")  # no triggers
-            await self.connection.execute(FILL.format(at=at, rows=rows, few=few, worker=self._worker_id))
+            fill = FILL.format(at=at, rows=rows, few=few, worker=self._worker_id)
+            await self.connection.execute(fill, timeout=300)  # no statement of a worker's
 
     async def prepare(self) -> None:
         for name in MOST:
@@ -115,6 +117,7 @@ class Worker:
             "claim_by_age": (self._worker_id, "bot-1", "recording", 16, *limits, PROBE_EVERY, 90 * DAY),
             "claim_rechecks": (self._worker_id, "bot-1", "recording", 16, *limits, None),
             "due": (["bot-0", "bot-1", "bot-2"],),
+            "deadlines": ("bot-1", 90 * DAY, timedelta(seconds=1), 1000, ["bot-0", "bot-1"]),
             "unknown_bots": (["bot-0", "bot-1", "bot-2"],),
             "draw": limits,
             "rescue": (MAX_CRASHES, timedelta(seconds=2), "me"),

@@ -28,50 +28,52 @@ WITH hold AS MATERIALIZED (
     -- The turns of each priority, as arrays: a join of place with place would be a nested loop.
     SELECT coalesce(array_agg(t ORDER BY t) FILTER (WHERE priority = 'high'), '{}') AS high,
            coalesce(array_agg(t ORDER BY t) FILTER (WHERE priority = 'normal'), '{}') AS normal,
-           coalesce(array_agg(t ORDER BY t) FILTER (WHERE priority = 'low'), '{}') AS low
+           coalesce(array_agg(t ORDER BY t) FILTER (WHERE priority = 'low'), '{}') AS low,
+           -- One of these is none. Said here, where no plan knows it beforehand: one made for each claim would cost more than the claim.
+           CASE WHEN $9::interval IS NULL THEN $4 ELSE 0 END AS by_run_at, CASE WHEN $9 IS NULL THEN 0 ELSE $4 END AS by_age
     FROM turns
 ), ages AS MATERIALIZED (
     SELECT since, until, gone
     FROM (VALUES (now() - $9::interval, 'infinity'::timestamptz, false), ('-infinity', now() - $9::interval, true)) a (since, until, gone)
-    WHERE $9::interval IS NOT NULL ORDER BY gone
+    ORDER BY gone
 ), high AS MATERIALIZED (
     SELECT * FROM (
         SELECT * FROM (
             SELECT id, priority, run_at AS at, false AS gone, ended_at, enqueued_at, epoch FROM archive_queue
-            WHERE $9::interval IS NULL AND state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'high' AND run_at <= now()
-            ORDER BY run_at LIMIT $4 FOR UPDATE SKIP LOCKED) by_run_at
+            WHERE state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'high' AND run_at <= now()
+            ORDER BY run_at LIMIT (SELECT by_run_at FROM share) FOR UPDATE SKIP LOCKED) by_run_at
         UNION ALL
         SELECT by_age.* FROM ages, LATERAL (
             SELECT id, priority, archive_date AS at, ages.gone, ended_at, enqueued_at, epoch FROM archive_queue
             WHERE finished_at IS NULL AND worker_id IS NULL AND bot = $2 AND kind = $3 AND priority = 'high' AND run_at <= now()
               AND archive_date >= ages.since AND archive_date < ages.until
-            ORDER BY archive_date LIMIT $4 FOR UPDATE SKIP LOCKED) by_age
+            ORDER BY archive_date LIMIT (SELECT by_age FROM share) FOR UPDATE SKIP LOCKED) by_age
     ) first LIMIT (SELECT cardinality(high) FROM share)
 ), normal AS MATERIALIZED (
     SELECT * FROM (
         SELECT * FROM (
             SELECT id, priority, run_at AS at, false AS gone, ended_at, enqueued_at, epoch FROM archive_queue
-            WHERE $9::interval IS NULL AND state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'normal' AND run_at <= now()
-            ORDER BY run_at LIMIT $4 FOR UPDATE SKIP LOCKED) by_run_at
+            WHERE state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'normal' AND run_at <= now()
+            ORDER BY run_at LIMIT (SELECT by_run_at FROM share) FOR UPDATE SKIP LOCKED) by_run_at
         UNION ALL
         SELECT by_age.* FROM ages, LATERAL (
             SELECT id, priority, archive_date AS at, ages.gone, ended_at, enqueued_at, epoch FROM archive_queue
             WHERE finished_at IS NULL AND worker_id IS NULL AND bot = $2 AND kind = $3 AND priority = 'normal' AND run_at <= now()
               AND archive_date >= ages.since AND archive_date < ages.until
-            ORDER BY archive_date LIMIT $4 FOR UPDATE SKIP LOCKED) by_age
+            ORDER BY archive_date LIMIT (SELECT by_age FROM share) FOR UPDATE SKIP LOCKED) by_age
     ) first LIMIT (SELECT cardinality(high) + cardinality(normal) FROM share) - (SELECT count(*) FROM high)
 ), low AS MATERIALIZED (
     SELECT * FROM (
         SELECT * FROM (
             SELECT id, priority, run_at AS at, false AS gone, ended_at, enqueued_at, epoch FROM archive_queue
-            WHERE $9::interval IS NULL AND state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'low' AND run_at <= now()
-            ORDER BY run_at LIMIT $4 FOR UPDATE SKIP LOCKED) by_run_at
+            WHERE state = 'pending' AND bot = $2 AND kind = $3 AND priority = 'low' AND run_at <= now()
+            ORDER BY run_at LIMIT (SELECT by_run_at FROM share) FOR UPDATE SKIP LOCKED) by_run_at
         UNION ALL
         SELECT by_age.* FROM ages, LATERAL (
             SELECT id, priority, archive_date AS at, ages.gone, ended_at, enqueued_at, epoch FROM archive_queue
             WHERE finished_at IS NULL AND worker_id IS NULL AND bot = $2 AND kind = $3 AND priority = 'low' AND run_at <= now()
               AND archive_date >= ages.since AND archive_date < ages.until
-            ORDER BY archive_date LIMIT $4 FOR UPDATE SKIP LOCKED) by_age
+            ORDER BY archive_date LIMIT (SELECT by_age FROM share) FOR UPDATE SKIP LOCKED) by_age
     ) first LIMIT (SELECT cardinality(high) + cardinality(normal) + cardinality(low) FROM share)
                      - (SELECT count(*) FROM high) - (SELECT count(*) FROM normal)
 ), due AS MATERIALIZED (

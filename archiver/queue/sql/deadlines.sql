@@ -4,15 +4,17 @@
 -- $1 bot, $2 how long the platform keeps recordings, $3 what one call takes by the budget, $4 rows at most, $5 bots of the same budget
 WITH pace AS MATERIALIZED (
     SELECT $3::interval * greatest(count(*), 1) AS each, now() - $2::interval AS kept_since
-    FROM unnest($5::text[]) b (name)
-    WHERE EXISTS (SELECT FROM archive_queue q WHERE q.state = 'pending' AND q.bot = b.name)
+    FROM unnest($5::text[]) b (name), LATERAL (
+        SELECT FROM archive_queue q
+        WHERE q.state = 'pending' AND q.bot = b.name ORDER BY q.kind, q.priority, q.run_at LIMIT 1) first
 ), lists AS MATERIALIZED (
     SELECT kind, priority FROM unnest('{recording,voicemail}'::text[]) kind, unnest('{high,normal,low}'::text[]) priority
 ), past AS MATERIALIZED (
     SELECT count(*) AS sessions FROM pace, lists, LATERAL (
         SELECT FROM archive_queue q
         WHERE q.finished_at IS NULL AND q.worker_id IS NULL AND q.bot = $1 AND q.kind = lists.kind AND q.priority = lists.priority
-          AND q.archive_date < pace.kept_since LIMIT $4::integer) gone
+          AND q.archive_date < pace.kept_since
+        ORDER BY q.archive_date LIMIT $4::integer) gone
 ), waiting AS MATERIALIZED (
     SELECT archive_date, row_number() OVER (ORDER BY archive_date) AS place
     FROM (SELECT oldest.archive_date FROM pace, lists, LATERAL (
