@@ -25,7 +25,7 @@ help:
 	@echo "make test-all  the same and those on a second S3 server (the marker thorough), then the tests on every other Python from 3.11"
 	@echo "               up that this machine has, but those that prove a server, a command or a fleet, whatever the Python (once)"
 	@echo "make test-pythons  that share of the other Pythons alone"
-	@echo "make bench-fleet  prove budget, evening, nightly batch and long backfill over real processes (45 minutes)"
+	@echo "make bench-fleet  prove budgets, evening, nightly batch and long backfill over real processes (50 minutes)"
 	@echo "make bench-queue  the queue beside pgqueuer and procrastinate (BENCH='--rounds 3' passes options)"
 	@echo "make bench-transfer  downloads, uploads and the whole job beside curl, aria2, rclone and others (BENCH='--only disk')"
 	@echo "make lock      renew the lock files (needs uv and npm)"

@@ -58,7 +58,10 @@ async def bot_access(settings: Settings, database: Database) -> AsyncIterator[di
 def _quotas(settings: Settings, database: Database, budgets: Mapping[str, Budget]) -> dict[str, Quota]:
     """By bot; those that share a budget share one."""
     base = settings.retry.backoff_base
-    made = {budget: Quota(database, budget.key, budget.limits, backoff_base=base) for budget in budgets.values()}
+    made = {
+        budget: Quota(database, budget.key, budget.limits, backoff_base=base, counted=budget.counted)
+        for budget in budgets.values()
+    }
     return {name: made[budget] for name, budget in budgets.items()}
 
 

@@ -13,10 +13,15 @@ from datetime import timedelta
 from archiver.config.bots import BotSettings
 from archiver.config.values import RateLimit
 
-ACCOUNT_LIMITS = (RateLimit(timedelta(minutes=1), 60),)
+MINUTE = timedelta(minutes=1)
+
+COUNTED = 6000
+"""Up to so many calls a minute those of a budget with one limit are written down, too."""
+
+ACCOUNT_LIMITS = (RateLimit(MINUTE, 60),)
 """Of an account, unless the platform's support has raised it. It names none by the hour."""
 
-SESSIONS_LIMITS = (RateLimit(timedelta(minutes=1), 60), RateLimit(timedelta(hours=1), 1800))
+SESSIONS_LIMITS = (RateLimit(MINUTE, 60), RateLimit(timedelta(hours=1), 1800))
 """Of a bot's sessions history."""
 
 BY_ACCOUNT = "recordings, voicemail, call details"
@@ -33,6 +38,13 @@ class Budget:
     limits: tuple[RateLimit, ...]
     source: str
     bots: tuple[str, ...]
+    alone: bool = True
+    """No other budget has its key: what is counted by that is its own."""
+
+    @property
+    def counted(self) -> bool:
+        """Whether its calls are written down one by one, so that people can see how many there were: each costs a row."""
+        return len(self.limits) > 1 or (self.alone and any(each.calls <= COUNTED * each.window / MINUTE for each in self.limits))
 
     @property
     def told(self) -> list[str]:
@@ -53,7 +65,8 @@ def account_budgets(bots: Sequence[BotSettings]) -> dict[str, Budget]:
         # can be one pace only, and who has the slower one would never get a call.
         apart = not first.account_id and any(bot.account_rate_limits is not None for bot in group)
         key = f"{shared}|recordings" if apart else shared
-        budget = Budget(key, of, BY_ACCOUNT, limits, source, tuple(bot.name for bot in group))
+        alone = apart or bool(first.account_id)
+        budget = Budget(key, of, BY_ACCOUNT, limits, source, tuple(bot.name for bot in group), alone)
         found |= dict.fromkeys(budget.bots, budget)
     return found
 

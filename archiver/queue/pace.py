@@ -90,12 +90,11 @@ class Paces:
         for row in await database.rows("rates"):
             for pace in (made.whole, made.bots.setdefault(row["bot"], Pace())):
                 pace.add(row["state"], row["minute"], row["ten_minutes"], row["seconds"])
-        # With one window alone the budget is paced and not counted.
         budgets = made._budgets
         windows = {
             (budget.key, length)
             for budget in budgets.values()
-            if len(budget.limits) > 1
+            if budget.counted
             for length in (MINUTE, *(limit.window for limit in budget.limits))
         }
         for row in await database.rows("calls", [key for key, _ in windows], [length for _, length in windows]):

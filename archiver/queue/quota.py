@@ -11,6 +11,10 @@ from archiver.config import RateLimit
 from archiver.errors import BudgetSpent
 from archiver.queue.database import Database, statement
 
+MINUTE = timedelta(minutes=1)
+
+NO_LIMIT = 2**31 - 1
+
 PATIENCE = timedelta(seconds=30)
 """Longer than this nobody waits for a call while holding a session: it goes back to the queue instead. Unless that is less than
 the budget's own pace: of a call a minute the second one of a session would never come, and who needs two would begin for ever.
@@ -35,13 +39,18 @@ TURN = timedelta(seconds=15)
 class Quota:
     """Draws calls from one budget. A claim draws its own in the same statement; this is for every further call."""
 
-    def __init__(self, database: Database, key: str, rate_limits: Sequence[RateLimit], *, backoff_base: timedelta) -> None:
-        """`key` is what the platform counts by; `rate_limits` come shortest window first."""
+    def __init__(
+        self, database: Database, key: str, rate_limits: Sequence[RateLimit], *, backoff_base: timedelta, counted: bool = False
+    ) -> None:
+        """`key` is what the platform counts by; `rate_limits` come shortest window first. `counted`: a single one, too."""
         self._database = database
         self._backoff_base = backoff_base
         self.key = key
-        self.windows = [limit.window for limit in rate_limits]
-        self.limits = [limit.calls for limit in rate_limits]
+        self._rate_limits = rate_limits
+        # Calls are counted where there is a second window: here one that never binds.
+        second = [RateLimit(MINUTE, NO_LIMIT)] if counted and len(rate_limits) == 1 else []
+        self.windows = [limit.window for limit in (*rate_limits, *second)]
+        self.limits = [limit.calls for limit in (*rate_limits, *second)]
         pace = max((limit.window / max(limit.calls - 1, 1) for limit in rate_limits[:1]), default=timedelta(0))
         self.patience = max(PATIENCE, min(pace * 1.5, MOST_PATIENCE))
         self.waiting = 0
@@ -50,7 +59,7 @@ class Quota:
 
     def seconds_for(self, calls: float) -> float:
         """What so many calls take in the long run, if nobody else draws."""
-        return max((calls * w.total_seconds() / n for w, n in zip(self.windows, self.limits, strict=True)), default=0.0)
+        return max((calls * limit.window.total_seconds() / limit.calls for limit in self._rate_limits), default=0.0)
 
     async def draw(self, patience: timedelta | None = None) -> None:
         """Return when one more call may go out. Raises BudgetSpent instead of waiting longer than `patience`, by default the

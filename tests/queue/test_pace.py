@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from archiver.config import BotSettings
+from archiver.config import BotSettings, account_budgets
 from archiver.queue.database import statement
-from archiver.queue.pace import Pace, Paces, Waiting
+from archiver.queue.pace import MINUTE, Pace, Paces, Waiting
+from archiver.queue.quota import Quota
 from tests.queue.conftest import Bench, nodes_of
 
 
@@ -143,6 +144,22 @@ async def test_calls_are_told_where_they_are_counted(bench: Bench) -> None:
     paces = await Paces.read(bench.database, [several, one])
     assert (paces.bots["several"].calls, paces.bots["one"].calls, paces.whole.calls) == (3, None, None)
     assert (await Paces.read(bench.database, [several])).whole.calls == 3
+
+
+async def test_calls_of_an_account_are_counted_though_it_has_one_limit(bench: Bench) -> None:
+    """As the platform's own has, whose sessions history has two, of other calls."""
+    with_account, without = (bot(name, rate_limits=None, account_id=name if name == "a" else "") for name in "ab")
+    budgets = account_budgets([with_account, without])
+    for budget in budgets.values():
+        quota = Quota(bench.database, budget.key, budget.limits, backoff_base=MINUTE, counted=budget.counted)
+        assert quota.seconds_for(3600) == 3600
+        for _ in range(5):
+            await bench.fetch("UPDATE archive_budgets SET arrival = '-infinity'")
+            await quota.draw()
+    paces = await Paces.read(bench.database, [with_account, without])
+    assert (paces.bots["a"].calls, paces.bots["b"].calls) == (5, None)
+    assert await bench.value("SELECT count(*) FROM archive_calls") == 5, "else they would count against its sessions history"
+    assert not account_budgets([bot("c", account_id="c", account_rate_limits=["6001/minute"])])["c"].counted
 
 
 @pytest.mark.parametrize("analyzed", [True, False])
