@@ -14,6 +14,7 @@
     ├── KoreError                    one answer of the platform's API
     │   ├── ApiUnreachable           no answer, or 5xx, after the short retries
     │   ├── ApiDefect                an answer that its documentation does not allow
+    │   │   └── NoListing            a listing's answer that is none, whatever the time that it was asked for
     │   ├── RateLimited              the platform says that the bot's budget is spent; `retry_after` if it said when
     │   │   └── BudgetSpent          our own count says so; the platform was not asked
     │   └── CredentialsRejected      401 or 403, signed afresh and asked again; a 404 for a bot that isn't there
@@ -159,6 +160,10 @@ class ApiDefect(KoreError):
     """An answer that the platform's documentation does not allow; kept raw in `facts`."""
 
     reason = "api_answer_invalid"
+
+
+class NoListing(ApiDefect):
+    """What should list calls has no list in it: the same for any time that it is asked for."""
 
 
 class RateLimited(KoreError):

@@ -6,7 +6,7 @@ import os
 import shlex
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -14,8 +14,8 @@ from typing import Literal
 from archiver.archive import BotAccess
 from archiver.buffers import Buffers
 from archiver.config import Settings, environment_names, secret_files
-from archiver.errors import ArchiverError, CredentialsRejected, KoreError, RateLimited
-from archiver.kore.calls import Span, sources_of
+from archiver.errors import ApiDefect, ArchiverError, CredentialsRejected, KoreError, RateLimited
+from archiver.kore.calls import Span, sources_of, still_in_use
 from archiver.kore.client import MAX_CLOCK_OFFSET, Asked
 from archiver.network import UNCHECKED, Network
 from archiver.queue.database import Database
@@ -219,8 +219,10 @@ async def check_bot(bot: BotAccess, *, budget: bool) -> list[Finding]:
     return found
 
 
-async def check_listing(bot: BotAccess, *, budget: bool) -> Finding:
-    """Whether its calls can be listed, by asking for those of the last second. `budget`: the call may be drawn."""
+async def check_listing(bot: BotAccess, *, budget: bool, told: Collection[str] = ()) -> Finding:
+    """Whether its calls can be listed, by asking for those of the last second. `budget`: the call may be drawn. `told`: the
+    sources that have told them before.
+    """
     check = f"bot {bot.settings.name}: listing of calls"
 
     async def from_bot() -> None:
@@ -232,24 +234,28 @@ async def check_listing(bot: BotAccess, *, budget: bool) -> Finding:
             await bot.quota.draw()
 
     now = datetime.now(UTC).replace(microsecond=0)
-    refused = []
-    for source in sources_of(bot.client, sessions=from_bot, details=from_account):
+    refused: list[tuple[str, ArchiverError]] = []
+    for source in still_in_use(sources_of(bot.client, sessions=from_bot, details=from_account), told):
         try:
             await source.page(Span(now - timedelta(seconds=1), now), 0, 0)
-        except CredentialsRejected as error:
-            refused.append(f"{source.name}: {error.hint}")
+        except (CredentialsRejected, ApiDefect) as error:
+            refused.append((source.name, error))
         except ArchiverError as error:
             return Finding(check, "warning", f"{source.name}: {error.message}", error.hint or "try again; `discover` needs it")
         else:
             message = f"{source.name} answered"
-            return (
-                Finding(check, "warning", f"{message}, but it tells less", "; ".join(refused))
-                if refused
-                else Finding(check, "ok", message)
-            )
-    return Finding(
-        check, "warning", "refused: `discover`, `nightly`, `backfill` and `reconcile` cannot work", "; or ".join(refused)
-    )
+            # Not every account has interaction details: that alone is no fault.
+            lost = [(name, error) for name, error in refused if name != "interaction_details" or source.name == "sessions"]
+            if not lost:
+                return Finding(check, "ok", message)
+            return Finding(check, "warning", f"{message}, but it tells less", "; ".join(map(_refusal, lost)))
+    mends = "; or ".join(map(_refusal, refused))
+    return Finding(check, "warning", "refused: `discover`, `nightly`, `backfill` and `reconcile` cannot work", mends)
+
+
+def _refusal(refused: tuple[str, ArchiverError]) -> str:
+    name, error = refused
+    return f"{name}: {error.hint}" if isinstance(error, CredentialsRejected) else f"{name}: {error.message}; {error.hint}"
 
 
 def _skew(check: str, seconds: float) -> Finding:

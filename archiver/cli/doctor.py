@@ -28,6 +28,7 @@ from archiver.health import (
     of_error,
 )
 from archiver.queue.database import Database, open_database
+from archiver.queue.discoveries import Discoveries
 
 MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", "failure": "[red]failure[/red]"}
 
@@ -92,6 +93,7 @@ async def _bots(settings: Settings, database: Database, *, budget: bool) -> list
         for bot in bots.values():
             found = await check_bot(bot, budget=budget)
             if not any(finding.verdict == "failure" for finding in found):
-                found.append(await check_listing(bot, budget=budget))
+                told = await Discoveries(database).sources(bot.settings.name) if budget else ()
+                found.append(await check_listing(bot, budget=budget, told=told))
             findings += found
     return findings

@@ -47,7 +47,7 @@ class BotSettings(Section):
     rate_limits: RateLimits = None
     """Not written: `archiver.config.budgets` says what holds then. So of the next one."""
     account_rate_limits: RateLimits = None
-    discovery: Literal["auto", "sessions", "call_details"] = "auto"
+    discovery: Literal["auto", "sessions", "call_details", "interaction_details"] = "auto"
     time_zone: str = "UTC"
     length_tolerance: Duration = timedelta(seconds=5)
     shorter_is_fine: bool = False
@@ -103,8 +103,8 @@ class BotSettings(Section):
 
     @model_validator(mode="after")
     def _account(self) -> Self:
-        if self.discovery == "call_details" and not self.account_id:
-            raise ValueError('discovery = "call_details" needs account_id')
+        if self.discovery in ("call_details", "interaction_details") and not self.account_id:
+            raise ValueError(f'discovery = "{self.discovery}" needs account_id')
         return self
 
     def signing_key(self) -> str:

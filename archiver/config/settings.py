@@ -163,17 +163,19 @@ class RetrySettings(Section):
         return self
 
 
-CALL_FACTS = (
-    "direction", "caller", "callee", "agent", "queue", "disposition", "conversation_id", "language", "tags",
+KEPT_FACTS = (
+    "direction", "caller", "callee", "agent", "consulted", "joined", "transferred_to", "queue", "disposition", "campaign",
+    "conversation_id", "language", "tags", "developer",
 )  # fmt: skip
-"""What a listing may tell of a call besides when it was."""
+CALL_FACTS = (*KEPT_FACTS, "disposition_remarks")
+"""What a listing may tell of a call besides when it was. The remarks are what people wrote: only who asks for them keeps them."""
 
 
 class DiscoverySettings(Section):
     """How the platform's listings of calls are read, and what is kept of them."""
 
     overlap: Duration = timedelta(days=1)
-    keep: Strings = CALL_FACTS
+    keep: Strings = KEPT_FACTS
 
     @field_validator("overlap")
     @classmethod

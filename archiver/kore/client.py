@@ -22,7 +22,7 @@ import aiohttp
 from yarl import URL
 
 from archiver.config import BotSettings, TransferSettings
-from archiver.errors import ApiDefect, ApiUnreachable, ArchiverError, CredentialsRejected, RateLimited
+from archiver.errors import ApiDefect, ApiUnreachable, ArchiverError, CredentialsRejected, NoListing, RateLimited
 from archiver.kore.inline import Inline, Keep, Scanner, read_inline
 from archiver.kore.token import TokenSigner
 from archiver.naming import source_name
@@ -106,6 +106,11 @@ _TOO_FAR_OFF = (
 _OUR_FAULT = (
     "it calls the request itself invalid, so asking again is in vain: check bots.api and bots.bot_id, and whether the session "
     "lacks the user ID that it was to be enqueued with; then `archiver retry`"
+)
+
+NO_LISTING_HINT = (
+    "if payload encryption is switched on for the app (a switch of its JWT app), listings come encrypted, unsupported: "
+    "switch it off. Else try again; if it stays so, the platform has changed its listing: tell the archiver's developers"
 )
 
 _LEFT_OUT = "[left out]"
@@ -308,12 +313,22 @@ class KoreClient:
         headers: Mapping[str, str],
         scope: str,
         draw: Callable[[], Awaitable[None]],
-    ) -> dict[str, Any]:
-        """POST `json` to one of the platform's listings; its answer, an object. `draw` is awaited before every HTTP call. Raises
-        ApiUnreachable, ApiDefect, RateLimited, CredentialsRejected, whose hint names `scope`.
+    ) -> dict[str, Any] | list[Any]:
+        """POST `json` to one of the platform's listings; its answer. `draw` is awaited before every HTTP call. Raises
+        ApiUnreachable, ApiDefect, RateLimited, CredentialsRejected, whose hint names `scope`. No error has a row in it.
         """
         request = _Request(URL(f"{self.bot.host}{path}", encoded=True), scope, "POST", json, headers)
-        return _object(await self._authenticated(request, draw, lambda _: None))
+        reply = await self._authenticated(request, draw, lambda _: None)
+        try:
+            data = _json(reply)
+        except ApiDefect as error:
+            if reply.ok:
+                error.facts.pop("answer", None)
+                error.hint = error.hint or NO_LISTING_HINT
+            raise
+        if not isinstance(data, dict | list):
+            raise NoListing(f"a listing that is a JSON {type(data).__name__}", hint=NO_LISTING_HINT)
+        return data
 
     async def _authenticated(
         self, request: _Request, pay: Callable[[], Awaitable[None]], on_answer: Callable[[Asked], None]
@@ -546,6 +561,14 @@ def _facts(reply: _Reply) -> dict[str, Any]:
 
 def _object(reply: _Reply) -> dict[str, Any]:
     """The JSON object that a good answer is. Raises ApiDefect."""
+    data = _json(reply)
+    if not isinstance(data, dict):
+        raise ApiDefect(f"the answer is a JSON {type(data).__name__}, not an object", **_facts(reply))
+    return data
+
+
+def _json(reply: _Reply) -> Any:
+    """The JSON that a good answer is. Raises ApiDefect."""
     http_status, facts = reply.http_status, _facts(reply)
     if not reply.ok:
         hint = _OUR_FAULT if http_status == 412 else ""
@@ -554,12 +577,9 @@ def _object(reply: _Reply) -> dict[str, Any]:
     if len(reply.body) > MAX_ANSWER:
         raise ApiDefect(f"an answer of more than {MAX_ANSWER} bytes", **facts)
     try:
-        data = json.loads(reply.body)
+        return json.loads(reply.body)
     except (ValueError, RecursionError):
         raise ApiDefect("the answer is not JSON", **facts) from None
-    if not isinstance(data, dict):
-        raise ApiDefect(f"the answer is a JSON {type(data).__name__}, not an object", **facts)
-    return data
 
 
 def _remote_file(ordinal: int, entry: Any, facts: dict[str, Any]) -> RemoteFile:

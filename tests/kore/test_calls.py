@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import itertools
-from collections.abc import AsyncIterator, Callable
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archiver.errors import ApiDefect, CredentialsRejected, RateLimited
+from archiver.archive import BotAccess
+from archiver.config import CALL_FACTS
+from archiver.config.settings import DiscoverySettings
+from archiver.errors import ApiDefect, CredentialsRejected, NoListing, RateLimited
+from archiver.health import check_listing
 from archiver.kore import reader as reader_module
-from archiver.kore.calls import PAGE, Call, CallDetails, SessionsHistory, Source, Span
+from archiver.kore.calls import (
+    PAGE,
+    UNANSWERED,
+    Call,
+    CallDetails,
+    InteractionDetails,
+    Page,
+    Row,
+    SessionsHistory,
+    Source,
+    Span,
+    sources_of,
+    still_in_use,
+)
 from archiver.kore.client import KoreClient, api_session
 from archiver.kore.reader import Listing, Reader
 from archiver.simulator.platform import Simulator, SimulatorSettings
-from tests.kore.conftest import SLOW_TEXT, beating, bot_of
+from tests.kore.conftest import SLOW_TEXT, beating, bot_of, http_answer, raw_server
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 SOURCES: dict[str, type[SessionsHistory] | type[CallDetails]] = {"sessions": SessionsHistory, "call_details": CallDetails}
+ALL_SOURCES = SOURCES | {"interaction_details": InteractionDetails}
 
 
 class Desk:
@@ -338,7 +360,7 @@ async def test_a_row_deeper_than_python_can_show_is_one_row_that_cannot_be_read(
 
 @pytest.mark.parametrize("answer", [{}, {"sessions": None}, {"sessions": {}}])
 async def test_an_answer_without_its_list_is_a_defect(answer: dict[str, Any]) -> None:
-    with pytest.raises(ApiDefect, match="without its list"):
+    with pytest.raises(NoListing, match="without its list"):
         await _listed(answer)
 
 
@@ -351,20 +373,24 @@ class Odd:
     def __init__(self, says: Callable[[dict[str, Any], dict[str, str]], Any]) -> None:
         self.bot = bot_settings()
         self.asked = 0
+        self.bodies: list[dict[str, Any]] = []
+        self.paths: list[str] = []
         self._says = says
 
-    async def listing(self, path: str, *, json: dict[str, Any], **_: object) -> dict[str, Any]:
+    async def listing(self, path: str, *, json: dict[str, Any], **_: object) -> Any:
         self.asked += 1
+        self.bodies.append(json)
+        self.paths.append(path)
         assert self.asked < 500, "it would go on for ever"
         query = dict(pair.split("=") for pair in path.partition("?")[2].split("&") if pair)
         answer: Any = self._says(json, query)
         if isinstance(answer, Exception):
             raise answer
-        return dict(answer)
+        return answer
 
-    async def read(self, name: str, span: Span) -> list[Listing]:
+    async def read(self, name: str, span: Span, **how: Any) -> list[Listing]:
         client: Any = self
-        return [each async for each in Reader(SOURCES[name](client, _nothing)).walk(span)]
+        return [each async for each in Reader(ALL_SOURCES[name](client, _nothing)).walk(span, **how)]
 
 
 async def _listed(answer: dict[str, Any]) -> list[Listing]:
@@ -440,8 +466,9 @@ async def test_pages_of_ninety_nine_are_asked_for_no_further_than_there_are_page
         return {"data": data, "numResults": 100_000}
 
     odd = Odd(says)
-    with pytest.raises(AssertionError, match="for ever"):
+    with pytest.raises(ApiDefect, match="even the shortest stretches have more than 990 rows"):
         await odd.read("call_details", days(1))
+    assert odd.asked <= 10 * 20
 
 
 @pytest.mark.parametrize("poison", [ApiDefect("an answer of more than 4194304 bytes"), ApiDefect("the answer is not JSON")])
@@ -528,3 +555,486 @@ async def test_pages_without_an_end_are_not_read_for_ever(monkeypatch: pytest.Mo
     assert listing.hidden
     assert not listing.whole
     assert len(listing.seen) == 30_000
+
+
+# --- what a row of the details says
+
+DETAIL = {
+    "conversationId": "c-1",
+    "sessionId": "s-1",
+    "channel": "Voice",
+    "isVoicemail": "NO",
+    "Direction": "Inbound",
+    "sessionStartTime": "2025-03-01T10:00:00",
+    "sessionEndTime": "2025-03-01T10:05:00",
+}
+
+
+def queue_entry(**more: Any) -> dict[str, Any]:
+    return {"destinationType": "QueueEntry", "queueName": "Claims", **more}
+
+
+def segment(agent_id: str, **more: Any) -> dict[str, Any]:
+    return {"destinationType": "AgentSegment", "agentId": agent_id, "name": f"Agent {agent_id}", "status": "Answered", **more}
+
+
+async def facts_of(**row: Any) -> Mapping[str, Any]:
+    odd = Odd(lambda _body, _query: {"numResults": 1, "data": [DETAIL | row]})
+    [listing] = await odd.read("call_details", days(1))
+    assert not listing.problems
+    [found] = listing.calls.values()
+    return found.facts
+
+
+async def test_agents_stand_in_their_order_wherever_the_platform_has_them_and_no_note_is_kept() -> None:
+    facts = await facts_of(
+        destinations=[
+            queue_entry(
+                respondingAgent=segment("a-1", agentNotes=["he sounded tired"]),
+                nonRespondingAgents=[
+                    segment("a-8", nonResponseEvent="Ignored"),
+                    segment("a-2", acceptedTime="2025-03-01T10:01:00"),
+                ],
+            ),
+            segment(
+                "a-3",
+                email="a3@example.com",
+                agentNotes=["gave his card number"],
+                ConsultingAgents=[{"name": "+15550123", "isMerged": False}, {"name": "Ben", "agentId": "a-9"}],
+                JoinedUsers=[{"userId": "u-4", "name": "Supervisor"}, "Quinn", {}, None],
+                ExternalTransferDestination="+15550177",
+            ),
+            queue_entry(queueName="Claims"),
+            segment("a-1", email="a1@example.com"),
+        ],
+        csatFeedback="never again",
+    )
+    assert facts["agent"] == [
+        {"agentId": "a-1", "name": "Agent a-1", "email": "a1@example.com"},
+        {"agentId": "a-2", "name": "Agent a-2"},
+        {"agentId": "a-3", "name": "Agent a-3", "email": "a3@example.com"},
+    ]
+    assert facts["consulted"] == [{"name": "+15550123"}, {"agentId": "a-9", "name": "Ben"}]
+    assert facts["joined"] == [{"userId": "u-4", "name": "Supervisor"}, {"name": "Quinn"}]
+    assert facts["transferred_to"] == ["+15550177"]
+    assert facts["queue"] == ["Claims"]
+    assert not any(word in str(facts) for word in ("tired", "card number", "never again", "a-8"))
+
+
+@pytest.mark.parametrize(
+    ("row", "numbers"),
+    [
+        ({"metaInfo": {"caller": "+1", "callee": "+2", "endUserNumber": "+3"}}, ("+1", "+2")),
+        ({"metaInfo": {"caller": "", "endUserNumber": "+3", "dialedNumber": 4}}, ("+3", "4")),
+        ({"metaInfo": {}, "customerinfo": {"CustomerPhone": "+5", "CenterPhone": "+6"}}, ("+5", "+6")),
+        (
+            {"metaInfo": {"customerinfo": {"CustomerPhone": "+5", "CenterPhone": "+6"}}, "customerinfo": {"CustomerPhone": ""}},
+            ("+5", "+6"),
+        ),
+        ({"Direction": "Outbound", "metaInfo": {"endUserNumber": "+3", "dialedNumber": "+4"}}, ("+4", "+3")),
+        ({"Direction": "Outbound", "customerinfo": {"CustomerPhone": "+5", "CenterPhone": "+6"}}, ("+6", "+5")),
+        ({"metaInfo": [], "customerinfo": "x"}, (None, None)),
+    ],
+)
+async def test_caller_and_callee_are_looked_for_in_all_places(row: dict[str, Any], numbers: tuple[str, str]) -> None:
+    facts = await facts_of(**row)
+    assert (facts.get("caller"), facts.get("callee")) == numbers
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"dispositions": ["solved", "solved", "", "called back"]}, ["solved", "called back"]),
+        ({"dispositions": "solved"}, ["solved"]),
+        ({"dispositions": [{"name": "solved", "remarks": "he cried"}]}, ["solved"]),
+        (
+            {"dispositions": {"status": "solved", "remarks": "he cried", "dispositionSets": [{"name": "a"}, "b"]}},
+            ["solved", "a", "b"],
+        ),
+        ({"dispositions": [], "campaigninfo": {"attempt": "", "contactStatus": "DROP-OFF"}}, ["DROP-OFF"]),
+        ({"dispositions": [], "dispositionRemarks": ["-"]}, None),
+    ],
+)
+async def test_dispositions_are_words_without_what_was_remarked(row: dict[str, Any], words: list[str] | None) -> None:
+    facts = await facts_of(**row)
+    assert facts.get("disposition") == words
+    assert "he cried" not in str(facts.get("disposition"))
+    assert not facts.get("campaign")
+
+
+async def test_remarks_are_a_fact_of_their_own_that_is_not_kept_by_default() -> None:
+    facts = await facts_of(dispositionRemarks=["he cried"])
+    assert facts["disposition_remarks"] == ["he cried"]
+    assert "disposition_remarks" in CALL_FACTS
+    assert "disposition_remarks" not in DiscoverySettings().keep
+    assert DiscoverySettings(keep=("disposition_remarks",)).keep == ("disposition_remarks",)
+
+
+CAMPAIGN = {"campaignName": "Reminders", "campaignId": "cd-1", "attempt": 2}
+AT_ONCE = {"sessionEndTime": DETAIL["sessionStartTime"], "Direction": "Outbound"}
+
+
+@pytest.mark.parametrize(
+    ("row", "unanswered"),
+    [
+        (AT_ONCE | {"campaigninfo": CAMPAIGN | {"contactStatus": "no-answer"}}, "no-answer"),
+        (AT_ONCE | {"campaigninfo": CAMPAIGN | {"contactStatus": " No_Answer "}}, "no-answer"),
+        (AT_ONCE | {"campaigninfo": CAMPAIGN | {"contactStatus": "NO ANSWER"}}, "no-answer"),
+        (AT_ONCE | {"campaigninfo": CAMPAIGN | {"contactStatus": "Busy"}}, "busy"),
+        (AT_ONCE | {"campaigninfo": {"campaignInstanceId": "cid-1", "contactStatus": "failed"}}, "failed"),
+        (AT_ONCE | {"campaigninfo": {"contactStatus": "failed"}, "metaInfo": {"campaignName": "Reminders"}}, "failed"),
+        # Somebody may have spoken: it lasted, is not known to be over, or an agent was there.
+        ({"Direction": "Outbound", "campaigninfo": CAMPAIGN | {"contactStatus": "failed"}}, None),
+        ({"sessionEndTime": None, "campaigninfo": CAMPAIGN | {"contactStatus": "no-answer"}}, None),
+        (AT_ONCE | {"destinations": [segment("a-1")], "campaigninfo": CAMPAIGN | {"contactStatus": "failed"}}, None),
+        (AT_ONCE | {"campaigninfo": CAMPAIGN | {"contactStatus": "answered"}}, None),
+        # An ordinary call, with a disposition.
+        (AT_ONCE | {"campaigninfo": {"attempt": "", "contactStatus": "Failed"}}, None),
+        (AT_ONCE | {"campaigninfo": None}, None),
+    ],
+)
+async def test_a_campaign_dial_that_nobody_answered_is_known_as_such(row: dict[str, Any], unanswered: str | None) -> None:
+    assert (await facts_of(**row)).get(UNANSWERED) == unanswered
+
+
+async def test_the_campaign_that_dialled_is_named() -> None:
+    facts = await facts_of(campaigninfo=CAMPAIGN | {"contactStatus": "answered"})
+    assert facts["campaign"] == {"name": "Reminders", "id": "cd-1", "contact_status": "answered"}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_rows_of_one_session_make_one_call_in_which_no_agent_is_lost(order: tuple[int, int]) -> None:
+    campaign = CAMPAIGN | {"contactStatus": "no-answer"}
+    both = [
+        DETAIL | AT_ONCE | {"destinations": [queue_entry()], "metaInfo": {"caller": "+1"}, "campaigninfo": campaign},
+        DETAIL
+        | {
+            "conversationId": "c-2",
+            "sessionStartTime": "2025-03-01T10:05:00",
+            "sessionEndTime": "2025-03-01T10:09:00",
+            "destinations": [queue_entry(queueName="Fraud"), segment("a-2"), segment("a-1")],
+            "metaInfo": {"caller": "+9", "callee": "+2"},
+        },
+    ]
+    both[0]["destinations"] = [queue_entry()]
+    [listing] = await Odd(lambda _body, _query: {"data": [both[n] for n in order]}).read("call_details", days(1))
+    [found] = listing.calls.values()
+    assert (found.started_at, found.ended_at) == (START + timedelta(hours=10), START + timedelta(hours=10, minutes=9))
+    assert found.facts["queue"] == ["Claims", "Fraud"]
+    assert [agent["agentId"] for agent in found.facts["agent"]] == ["a-2", "a-1"]
+    assert [found.facts[key] for key in ("caller", "callee", "conversation_id")] == ["+1", "+2", "c-1"]
+    assert UNANSWERED not in found.facts
+
+
+@pytest.mark.parametrize(
+    ("told", "developer"), [(True, True), (1, True), ("true", True), ("1", True), (False, None), (0, None), (None, None)]
+)
+async def test_a_developers_session_is_listed_and_told_apart(told: Any, developer: bool | None) -> None:
+    row = rows(1)[0] | {"isDeveloper": told}
+    [listing] = await _listed({"sessions": [row, *rows(2)[1:]], "total": 2})
+    assert listing.calls["s-0", "recording"].facts.get("developer") == developer
+    assert (len(listing.calls), listing.developer_calls) == (2, 1 if developer else 0)
+
+
+async def test_hostile_details_are_made_harmless() -> None:
+    deep: Any = "x"
+    for _ in range(5000):
+        deep = [deep]
+    agent = {"agentId": deep, "name": {"a": 1}, "ConsultingAgents": [deep, {"name": deep}], "JoinedUsers": deep}
+    facts = await facts_of(
+        Direction=deep, metaInfo={"caller": deep}, customerinfo=deep, campaigninfo={"campaignName": deep, "contactStatus": deep},
+        destinations=[deep, *[segment(f"a-{n}") for n in range(1000)], agent | {"destinationType": "AgentSegment"}],
+        dispositions=[deep, [], {"name": deep}], dispositionRemarks=deep, sessionleveltags=deep, isDeveloper=deep,
+    )  # fmt: skip
+    assert len(facts["agent"]) == 50
+
+
+# --- wrappers
+
+
+BARE = [DETAIL | {"sessionId": f"s-{n}", "conversationId": f"c-{n}"} for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "calls"),
+    [
+        ({"numResults": 3, "data": BARE}, 3),
+        (BARE, 3),
+        (BARE[0], 1),
+        ({"callDetails": BARE, "errors": []}, 3),
+        ({"data": {"numResults": 3, "data": BARE}}, 3),
+        ([], 0),
+        ({"numResults": 0}, 0),
+        ({"numResults": 0, "data": None}, 0),
+    ],
+)
+@pytest.mark.parametrize("name", ["call_details", "interaction_details"])
+async def test_rows_are_found_whatever_is_around_them(name: str, answer: Any, calls: int) -> None:
+    [listing] = await Odd(lambda _body, _query: answer).read(name, days(1))
+    assert len(listing.calls) == calls
+    assert not listing.problems
+
+
+@pytest.mark.parametrize("name", ALL_SOURCES)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"payload": "c2VjcmV0", "key": "d3JhcHBlZA==", "metadata": {"alg": "AES-256"}},
+        {"data": "c2VjcmV0", "sessions": "c2VjcmV0", "d3JhcHBlZA==": 1},
+        {"errors": [{"msg": "c2VjcmV0", "code": 4002}]},
+    ],
+)
+async def test_an_answer_without_its_list_names_payload_encryption_and_shows_nothing_of_it(name: str, answer: Any) -> None:
+    odd = Odd(lambda _body, _query: answer)
+    with pytest.raises(NoListing) as caught:
+        await odd.read(name, days(700))
+    assert "payload encryption" in caught.value.hint
+    told = f"{caught.value} {caught.value.hint} {caught.value.facts}"
+    assert not any(word in told for word in ("c2VjcmV0", "d3JhcHBlZA", "AES"))
+    assert odd.asked == 1
+
+
+@pytest.mark.parametrize("body", ['"eyJ.c2VjcmV0"', "eyJ.c2VjcmV0", "7"])
+async def test_an_answer_that_is_no_list_at_all_names_it_too(body: str) -> None:
+    async with raw_server(lambda _head: http_answer(body.encode())) as server, api_session() as http:
+        bot = bot_settings().model_copy(update={"host": server.url})
+        client = KoreClient(bot, http, max_files=10, on_retry=lambda _error, _wait: None)
+        with pytest.raises(ApiDefect) as caught:
+            [each async for each in Reader(SessionsHistory(client, _nothing)).walk(days(700))]
+    assert "payload encryption" in caught.value.hint
+    assert "c2VjcmV0" not in f"{caught.value} {caught.value.facts}"
+    assert len(server.heads) <= 2
+
+
+async def test_a_list_without_a_wrapper_passes_the_client() -> None:
+    answer = http_answer(json.dumps(BARE).encode())
+    async with raw_server(lambda _head: answer) as server, api_session() as http:
+        bot = bot_settings().model_copy(update={"host": server.url, "account_id": "a-1"})
+        client = KoreClient(bot, http, max_files=10, on_retry=lambda _error, _wait: None)
+        [listing] = [each async for each in Reader(InteractionDetails(client, _nothing)).walk(days(1))]
+    assert len(listing.calls) == 3
+    assert server.targets == ["/agentassist/api/public/analytics/account/a-1/v2/interactionDetails?offset=0&limit=100"]
+
+
+LISTS, LACKS = {"numResults": 0, "data": [], "sessions": []}, 404
+
+
+@pytest.mark.parametrize(
+    ("interactions", "calls", "told", "verdict", "message", "mend"),
+    [
+        (LISTS, LISTS, (), "ok", "interaction_details answered", ""),
+        (LISTS, LISTS, ("call_details",), "ok", "call_details answered", ""),
+        (LACKS, LISTS, (), "ok", "call_details answered", ""),
+        (LACKS, LACKS, (), "warning", "sessions answered, but it tells less", "call_details: the platform answered HTTP 404"),
+        ({"payload": "c2VjcmV0"}, {"payload": "c2VjcmV0"}, (), "warning", "sessions answered", "payload encryption"),
+    ],
+)
+async def test_doctor_says_what_becomes_of_each_listing(
+    interactions: Any, calls: Any, told: tuple[str, ...], verdict: str, message: str, mend: str
+) -> None:
+    def reply(head: str) -> bytes:
+        answer = interactions if "interactionDetails" in head else calls if "callDetails" in head else LISTS
+        return http_answer(status="404 Not Found") if answer == LACKS else http_answer(json.dumps(answer).encode())
+
+    async with raw_server(reply) as server, api_session() as http:
+        bot = bot_settings().model_copy(update={"host": server.url, "account_id": "a-1"})
+        unused: Any = None
+        client = KoreClient(bot, http, max_files=10, on_retry=lambda _error, _wait: None)
+        finding = await check_listing(BotAccess(bot, client, unused, unused, unused), budget=False, told=told)
+    assert (finding.verdict, mend in finding.mend, "c2VjcmV0" in str(finding)) == (verdict, True, False)
+    assert finding.message.startswith(message)
+
+
+# --- what is asked
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_the_sessions_history_is_never_asked_for_seven_days_and_not_for_its_meta(newest_first: bool) -> None:
+    odd = Odd(lambda _body, _query: {"sessions": [], "total": 0, "moreAvailable": False})
+    listings = await odd.read("sessions", days(30.5), newest_first=newest_first)
+    bounds = [[datetime.fromisoformat(body[key]) for key in ("dateFrom", "dateTo")] for body in odd.bodies]
+    assert all(timedelta(0) <= last - first < timedelta(days=6, hours=23) for first, last in bounds)
+    assert all(body.keys() == {"skip", "limit", "dateFrom", "dateTo"} for body in odd.bodies)
+    assert sum((each.span.length for each in listings), timedelta()) == timedelta(days=30.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last"), [("sessions", "dateFrom", "dateTo"), ("call_details", "startDate", "endDate")]
+)
+async def test_a_platform_that_counts_the_days_of_a_stretch_otherwise_is_asked_for_fewer(
+    name: str, first: str, last: str
+) -> None:
+    def says(body: dict[str, Any], _: object) -> Any:
+        dates = [datetime.fromisoformat(body[key]).date() for key in (first, last)]
+        if (dates[1] - dates[0]).days + 1 >= 7:  # both included
+            return ApiDefect("the platform answered HTTP 400", reason="api_http_400", http_status=400)
+        return {"sessions": [], "data": []}
+
+    odd = Odd(says)
+    await odd.read(name, Span(START + timedelta(hours=5), START + timedelta(days=100)))
+    assert odd.asked == 1 + 20
+
+
+@pytest.mark.parametrize("name", ALL_SOURCES)
+@pytest.mark.parametrize("status", [400, 412, 422])
+async def test_a_request_that_is_refused_is_named_and_not_repeated(name: str, status: int) -> None:
+    refusal = ApiDefect(f"the platform answered HTTP {status}", reason=f"api_http_{status}", http_status=status)
+    odd = Odd(lambda _body, _query: refusal)
+    with pytest.raises(ApiDefect) as caught:
+        await odd.read(name, days(700))
+    asked = ("getSessions", "dateFrom") if name == "sessions" else (name.partition("_")[0], "Details?offset=0", "startDate")
+    assert all(word in str(caught.value) for word in (f"HTTP {status}", *asked))
+    assert (caught.value.facts["http_status"], caught.value.reason) == (status, f"api_http_{status}")
+    assert odd.asked == 2, "once more for fewer days"
+    one_day = Odd(lambda _body, _query: refusal)
+    with pytest.raises(ApiDefect):
+        await one_day.read(name, days(1))
+    assert one_day.asked == 1
+
+
+def test_which_listings_a_bot_has() -> None:
+    def names(told: tuple[str, ...] = (), **changes: Any) -> list[str]:
+        client: Any = SimpleNamespace(bot=bot_settings().model_copy(update=changes))
+        return [each.name for each in still_in_use(sources_of(client, sessions=_nothing, details=_nothing), told)]
+
+    assert names() == ["sessions"]
+    assert names(account_id="a") == ["interaction_details", "call_details", "sessions"]
+    assert names(("call_details",), account_id="a") == ["call_details", "sessions"], "an archive goes on as it began"
+    assert names(("call_details", "interaction_details"), account_id="a")[0] == "interaction_details"
+    assert names(("sessions",), account_id="a")[0] == "interaction_details"
+    for discovery in ("sessions", "call_details", "interaction_details"):
+        assert names(("call_details",), account_id="a", discovery=discovery) == [discovery]
+
+
+# --- listings that do not do what they are asked for
+
+
+@pytest.mark.parametrize("count", [3, 40, 100, 1500])
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize("name", SOURCES)
+async def test_a_listing_that_ignores_its_time_ends_in_one_clear_error(name: str, newest_first: bool, count: int) -> None:
+    made = [
+        {"sessionId": f"s-{n}", "channel": "korevg", "start_time": at.isoformat(), "sessionStartTime": at.isoformat()}
+        for n in range(count)
+        for at in [START + timedelta(days=350, hours=n / 10)]
+    ][::-1]
+
+    def says(body: dict[str, Any], query: dict[str, str]) -> dict[str, Any]:
+        skip = body.get("skip", PAGE * int(query.get("offset", 0)))
+        return {"sessions": made[skip : skip + PAGE], "data": made[skip : skip + PAGE], "total": count}
+
+    odd = Odd(says)
+    with pytest.raises(ApiDefect, match="other times than it was asked for"):
+        await odd.read(name, days(700), newest_first=newest_first)
+    assert odd.asked <= 40
+
+
+async def test_a_session_that_lasts_for_weeks_does_not_end_the_reading() -> None:
+    """It may be listed for every time that it touches."""
+    row = rows(1)[0]
+    odd = Odd(lambda _body, _query: {"sessions": [row], "total": 1})
+    listings = await odd.read("sessions", Span(START - timedelta(days=2), START + timedelta(days=1)))
+    assert listings
+    lasting = row | {"end_time": (START + timedelta(days=40)).isoformat()}
+    long = Odd(lambda _body, _query: {"sessions": [lasting], "total": 1})
+    assert len(await long.read("sessions", days(30))) == 5
+
+
+@pytest.mark.parametrize("name", SOURCES)
+async def test_a_listing_that_repeats_its_page_is_named_in_few_requests(name: str) -> None:
+    def says(body: dict[str, Any], _query: object) -> dict[str, Any]:
+        start = datetime.fromisoformat(body.get("dateFrom") or body["startDate"])
+        made = rows(100, start.replace(tzinfo=UTC) + timedelta(hours=1))
+        data = [row | {"sessionStartTime": row["start_time"], "sessionId": f"{start} {row['sessionId']}"} for row in made]
+        return {"sessions": data, "data": data, "total": 100, "moreAvailable": True}
+
+    odd = Odd(says)
+    listings = await odd.read(name, days(70))
+    assert {problem["problem"] for each in listings for problem in each.problems} == {"not_listed_whole"}
+    assert odd.asked <= 4 * len(listings)
+    assert len(listings) <= 11
+
+
+# --- how many requests
+
+
+class Years:
+    """A listing of two years, as the platform shows it, in memory; counts its requests."""
+
+    def __init__(self, like: type[SessionsHistory] | type[CallDetails], moments: list[datetime], totals: str) -> None:
+        self.grain, self.longest, self.wanted, self.most = like.grain, like.longest, like.wanted, like.most
+        self.shows_all = like.shows_all
+        self.asked = 0
+        self._moments = sorted(moments)
+        self._totals = totals
+
+    async def page(self, span: Span, number: int, seen: int) -> Page:
+        self.asked += 1
+        first, last = (bisect.bisect_left(self._moments, bound) for bound in (span.start, span.end))
+        skip = seen if self.shows_all else number * PAGE
+        of_page = range(last - skip - 1, max(first, last - skip - PAGE) - 1, -1)  # newest first
+        page = [Row(str(n), Call(str(n), "recording", self._moments[n])) for n in of_page]
+        return Page(page, {"all": last - first, "page": len(page)}.get(self._totals), skip + len(page) < last - first)
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+@pytest.mark.parametrize("totals", ["all", "page"])
+@pytest.mark.parametrize("name", SOURCES)
+async def test_two_years_with_quiet_months_take_hardly_more_requests_than_can_be(
+    name: str, totals: str, newest_first: bool
+) -> None:
+    """At the least it is one for each stretch as long as may be, and one for each further page."""
+    randomly = random.Random(7)
+    moments = [
+        START + timedelta(days=day, seconds=int(min(max(randomly.gauss(13, 3), 0), 23.9) * 3600))
+        for day in range(730)
+        for _ in range((0, 2, 300, 10)[day // 30 % 4])  # calls a day
+        if day % 7 < 5
+    ]
+    years = Years(SOURCES[name], moments, totals)
+    source: Any = years
+    listings = [each async for each in Reader(source).walk(days(730), newest_first=newest_first)]
+    assert sum(len(each.calls) for each in listings) == len(moments) > 35_000
+    assert all(each.whole for each in listings)
+    steps = -(-timedelta(days=730) // years.longest)
+    assert steps == 105
+    assert years.asked <= 1.05 * (steps + len(moments) // PAGE)
+
+
+async def test_a_quiet_listing_takes_one_request_for_each_longest_stretch() -> None:
+    for like in SOURCES.values():
+        years: Any = Years(like, [START + timedelta(days=40 * n) for n in range(18)], "all")
+        assert len([each async for each in Reader(years).walk(days(730))]) == years.asked == 105
+
+
+async def test_what_comes_in_no_order_is_read_whole_in_shorter_stretches() -> None:
+    everything = rows(2500)
+    mixed = random.Random(1).sample(everything, len(everything))
+
+    def says(body: dict[str, Any], query: dict[str, str]) -> dict[str, Any]:
+        first, last = (datetime.fromisoformat(body[key]).replace(tzinfo=UTC) for key in ("startDate", "endDate"))
+        found = [row for row in mixed if first <= datetime.fromisoformat(row["start_time"]) <= last]
+        page = found[PAGE * int(query["offset"]) :][:PAGE]
+        return {"data": [row | {"sessionStartTime": row["start_time"]} for row in page], "numResults": len(page)}
+
+    listings = await Odd(says).read("call_details", Span(START, START + timedelta(hours=2)))
+    assert len(ids(listings)) == len(set(ids(listings))) == 2500
+    assert all(each.whole for each in listings)
+
+
+@pytest.mark.parametrize("oldest_first", [False, True])
+async def test_calls_of_one_second_where_pages_end_are_not_lost(oldest_first: bool) -> None:
+    crowd = [{**row, "start_time": (START + timedelta(seconds=n // 7)).isoformat()} for n, row in enumerate(rows(2500))]
+    ordered = crowd if oldest_first else crowd[::-1]
+
+    def says(body: dict[str, Any], query: dict[str, str]) -> dict[str, Any]:
+        first, last = (datetime.fromisoformat(body[key]).replace(tzinfo=UTC) for key in ("startDate", "endDate"))
+        found = [row for row in ordered if first <= datetime.fromisoformat(row["start_time"]) <= last]
+        page = found[PAGE * int(query["offset"]) :][:PAGE]
+        return {"data": [row | {"sessionStartTime": row["start_time"]} for row in page], "numResults": len(found)}
+
+    odd = Odd(says)
+    [listing] = await odd.read("call_details", days(1))
+    assert len(listing.calls) == 2500
+    assert not listing.problems
+    assert odd.asked <= 26
