@@ -17,7 +17,7 @@ from typing import Any
 
 from archiver.config import BotSettings
 from archiver.errors import ApiDefect, ApiUnreachable, BudgetSpent, CredentialsRejected, DatabaseUnreachable, RateLimited
-from archiver.kore.calls import Call, CallDetails, Page, SessionsHistory, Span, sources_of
+from archiver.kore.calls import UNANSWERED, Call, CallDetails, Page, SessionsHistory, Span, sources_of, still_in_use
 from archiver.kore.client import KoreClient
 from archiver.kore.reader import Listing, Reader
 from archiver.observe.logs import logger
@@ -37,9 +37,6 @@ SHARE = 4
 
 PATIENCE = timedelta(minutes=1)
 """How long a listing waits for its budget without a word."""
-
-NOT_HERE = (400, 403, 404, 405)
-"""What a platform may say of a listing that an account does not have."""
 
 DEFECTS = 3
 """So often a page is asked for that is none."""
@@ -75,7 +72,8 @@ class Turns:
 
 
 class Listings:
-    """What the platform lists of one bot, by the first source of its configuration that its credentials may use.
+    """What the platform lists of one bot, by the first source of its configuration that its account has and its credentials may
+    use.
 
     One that has told its calls before is not given up for another: they don't tell the same of a call, and what one calls a
     voicemail would be missing from the other's account.
@@ -92,6 +90,7 @@ class Listings:
         self._account_quota = account_quota
         sources = sources_of(client, sessions=self._draw_of_bot, details=self._draw_of_account)
         self._sources = [_Patient(each, bot_quota if isinstance(each, SessionsHistory) else account_quota) for each in sources]
+        self._told: set[str] | None = None
         self._proven = False
 
     @property
@@ -99,24 +98,36 @@ class Listings:
         """The name of the source in use."""
         return self._sources[0].source.name
 
+    async def keep_to_what_told(self) -> None:
+        """Stay with the source that has told this bot's calls before. Raises DatabaseError."""
+        if self._told is None and len(self._sources) > 1:
+            self._told = await self._discoveries.sources(self.bot.name)
+            self._sources = still_in_use(self._sources, self._told)
+
     async def stretches(self, span: Span, *, newest_first: bool = False) -> AsyncIterator[Listing]:
         """What `Reader.walk` says, for as long as it takes: waits for the budget, and for a platform that is away for a while.
-        Raises KoreError.
+        Raises KoreError, DatabaseError.
         """
+        await self.keep_to_what_told()
         while True:
             try:
                 async for listing in Reader(self._sources[0]).walk(span, newest_first=newest_first):
                     self._proven = True
                     yield listing
             except (CredentialsRejected, ApiDefect) as error:
+                # Whatever the first answer is that is no listing: how an account says that it has none is not documented.
                 refused = self.source
-                here = isinstance(error, CredentialsRejected) or error.facts.get("http_status") in NOT_HERE
-                if self._proven or not here or len(self._sources) == 1:
-                    raise
-                if refused in await self._discoveries.sources(self.bot.name):
+                if self._proven or len(self._sources) == 1 or refused in await self._discoveries.sources(self.bot.name):
                     raise
                 self._sources.pop(0)
-                log.warning("listing_refused", bot=self.bot.name, source=refused, instead=self.source, hint=error.hint)
+                log.warning(
+                    "listing_refused",
+                    bot=self.bot.name,
+                    source=refused,
+                    instead=self.source,
+                    error=error.message,
+                    hint=error.hint,
+                )
             else:
                 return
 
@@ -139,6 +150,7 @@ class _Patient:
 
     def __init__(self, source: SessionsHistory | CallDetails, quota: Quota) -> None:
         self.source = source
+        self.name = source.name
         self._quota = quota
         self.grain, self.longest = source.grain, source.longest
         self.wanted, self.most, self.shows_all = source.wanted, source.most, source.shows_all
@@ -195,6 +207,8 @@ class Discovered:
     problems: list[dict[str, Any]] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     """Rows of channels that are not voice, since it was last begun."""
+    developer_calls: int = 0
+    """Calls that the platform lists as developers' tests, since it was last begun. They are among `calls`."""
     readings: list[int] = field(default_factory=list)
     """What it is noted as, until `Discoveries.finish` is told of them."""
 
@@ -212,6 +226,7 @@ class Discovered:
         self.resumed = self.resumed or other.resumed
         self.problems += other.problems
         self.others.update(other.others)
+        self.developer_calls += other.developer_calls
         self.readings += other.readings
 
 
@@ -241,6 +256,7 @@ class Discovery:
         KoreError, DatabaseError: what was read before is kept.
         """
         bot = listings.bot.name
+        await listings.keep_to_what_told()
         reading = await self._discoveries.begin(bot, purpose, span.start, span.end, newest_first=newest_first, afresh=afresh)
         found = Discovered(bot, span, "", reading.calls, reading.added, reading.resumed, list(reading.problems))
         found.readings.append(reading.id)
@@ -251,6 +267,7 @@ class Discovery:
             async for listing in listings.stretches(left, newest_first=newest_first):
                 found.source = listings.source
                 found.others.update(listing.others)
+                found.developer_calls += listing.developer_calls
                 found.problems += listing.problems
                 for problem in listing.problems:
                     log.warning("listing_problem", bot=bot, source=listings.source, **problem)
@@ -280,7 +297,8 @@ class Discovery:
         found.calls, found.added = now
 
     def _known(self, call: Call) -> Known:
-        facts = {name: fact for name, fact in call.facts.items() if name in self._keep}
+        # That nobody answered is no personal data, and says how its recording is to be asked for.
+        facts = {name: fact for name, fact in call.facts.items() if name in self._keep or name == UNANSWERED}
         return Known(call.session_id, call.kind, call.started_at, call.ended_at, call.user_id, facts)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from archiver.buffers import Buffers
-from archiver.cli.listing import each_bot, opened_listings, print_problems
+from archiver.cli.listing import developers_line, each_bot, opened_listings, print_problems
 from archiver.cli.output import console, print_csv, print_json, safe, table
 from archiver.config import BotSettings, Settings
 from archiver.evidence.reconcile import BESIDE, COUNTS, OUTCOMES, Account, closed, reconcile
@@ -74,6 +74,7 @@ def as_document(closing: Closing) -> dict[str, Any]:
         "from": min(span.start for span in spans.values()).isoformat(),
         "to": max(span.end for span in spans.values()).isoformat(),
         **{name: account.counts[name] for name in COUNTS},
+        "developer_calls": account.developer_calls,
         "complete": closing.complete,
         "bots": [
             {"bot": bot, "from": span.start.isoformat(), "to": span.end.isoformat(), "time_zone": closing.zones[bot]}
@@ -132,3 +133,5 @@ def _print_table(closing: Closing) -> None:
     sum_of = ", ".join(f"{counts[name]:,} {name}" for name in OUTCOMES if counts[name])
     beside = ", ".join(f"{counts[name]:,} {name}" for name in BESIDE if counts[name])
     out.print(f"{counts['calls']:,} calls" + (f" = {sum_of}" if sum_of else "") + (f"; besides {beside}" if beside else ""))
+    if account.developer_calls:
+        out.print(developers_line(account.developer_calls))

@@ -17,6 +17,7 @@ from archiver.cli.listing import (
     Shift,
     bots_option,
     chosen_bots,
+    developers_line,
     print_problems,
     read_and_work,
     span_of,
@@ -80,6 +81,8 @@ def command(
         raise click.exceptions.Exit(128 + shift.received[0])
     for each in shift.found:
         click.echo(f"{each.bot}: {each.calls:,} calls, {each.added:,} new ({each.source})")
+        if each.developer_calls:
+            click.echo(developers_line(each.developer_calls))
         print_problems(each.problems)
     click.echo("next: `archiver reconcile` with the same times states what became of every call", err=True)
     if shift.failed or not shift.drained.complete or not all(each.whole for each in shift.found):

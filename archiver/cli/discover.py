@@ -17,6 +17,7 @@ from archiver.cli.listing import (
     bots_option,
     chosen_bots,
     described,
+    developers_line,
     each_bot,
     opened_listings,
     print_problems,
@@ -76,6 +77,8 @@ def command(
             click.echo(f"{found['bot']}: {found['calls']:,} calls, {found['new']:,} new ({found['source']}{went_on})")
             for channel, count in found["other_channels"].items():
                 console().print(f"  left out, no voice channel: {count:,} of {safe(channel)}")
+            if found["developer_calls"]:
+                click.echo(developers_line(found["developer_calls"]))
     for found in document["bots"]:
         print_problems(found["problems"])
     if document["failed"] or any(not found["whole"] for found in document["bots"]):
@@ -137,7 +140,7 @@ async def _estimate(
 async def _count(listings: Listings, span: Span, database: Database, queue: Queue) -> dict[str, Any]:
     bot = listings.bot
     days: Counter[date] = Counter()
-    known = calls = 0
+    known = calls = developer_calls = 0
     others: Counter[str] = Counter()
     problems: list[dict[str, Any]] = []
     whole = True
@@ -147,6 +150,7 @@ async def _count(listings: Listings, span: Span, database: Database, queue: Queu
         known += await queue.known(bot.name, keys)
         days.update(day_of(call.started_at, bot.zone) for call in listing.calls.values())
         others.update(listing.others)
+        developer_calls += listing.developer_calls
         problems += listing.problems
         whole = whole and listing.whole
     asks, size_of_one = await queue.means(bot.name)
@@ -164,6 +168,7 @@ async def _count(listings: Listings, span: Span, database: Database, queue: Queu
         "asks": new * (asks or 1.0),
         "bytes": None if size_of_one is None else round(new * size_of_one),
         "other_channels": dict(others),
+        "developer_calls": developer_calls,
         "problems": problems,
         "whole": whole,
     }
@@ -183,3 +188,5 @@ def _print_estimate(document: dict[str, Any]) -> None:
             f"{found['calls']:,} calls on {len(found['days']):,} days, {found['new']:,} of them new: "
             f"at least {takes} under the rate limits, {stored}; nothing was added"
         )
+        if found["developer_calls"]:
+            click.echo(developers_line(found["developer_calls"]))

@@ -265,6 +265,7 @@ def described(found: Discovered) -> dict[str, Any]:
         "resumed": found.resumed,
         "problems": found.problems,
         "other_channels": dict(found.others),
+        "developer_calls": found.developer_calls,
     }
 
 
@@ -273,6 +274,11 @@ async def warn_of_deadlines(database: Database, bots: Sequence[BotSettings]) -> 
     for each in await read_deadlines(database, bots):
         if each.warning:
             click.echo(f"warning: bot {printable(each.bot)}: {each.warning}; next: {HINT}", err=True)
+
+
+def developers_line(count: int) -> str:
+    """What a person is told of sessions that developers made."""
+    return f"  among them, tests of developers: {count:,}"
 
 
 def print_problems(problems: Sequence[Mapping[str, Any]]) -> None:

@@ -78,6 +78,8 @@ class Account:
     days: dict[tuple[str, date], Counter[str]] = field(default_factory=dict)
     items: list[Item] = field(default_factory=list)
     problems: list[dict[str, Any]] = field(default_factory=list)
+    developer_calls: int = 0
+    """Calls that the platform lists as developers' tests. They are among the counts."""
 
     @property
     def complete(self) -> bool:
@@ -91,6 +93,7 @@ class Account:
         self.days.update(other.days)
         self.items += other.items
         self.problems += other.problems
+        self.developer_calls += other.developer_calls
 
 
 def closed(counts: Mapping[str, int]) -> bool:
@@ -107,6 +110,7 @@ async def reconcile(
     books = _Books(bot, account)
     async for listing in stretches:
         account.problems += [{"bot": bot.name, **problem} for problem in listing.problems]
+        account.developer_calls += listing.developer_calls
         calls = list(listing.calls.values())
         ids, kinds = [call.session_id for call in calls], [call.kind for call in calls]
         rows = {row["n"]: row for row in await database.rows("account", bot.name, ids, kinds)}

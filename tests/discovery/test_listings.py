@@ -13,11 +13,11 @@ import pytest
 import structlog
 
 from archiver import discovery as discovery_module
-from archiver.cli.listing import opened_listings
+from archiver.cli.listing import described, opened_listings
 from archiver.config import Settings
 from archiver.discovery import SHARE, Discovery, Listings
-from archiver.errors import ApiUnreachable, RateLimited
-from archiver.kore.calls import Page, Row, Span
+from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, KoreError, NoListing, RateLimited
+from archiver.kore.calls import UNANSWERED, Call, Page, Row, Span
 from archiver.queue import quota as quota_module
 from archiver.queue.database import Database
 from archiver.queue.discoveries import Discoveries
@@ -199,6 +199,89 @@ class _Away:
             self.failures -= 1
             raise ApiUnreachable("no answer")
         return Page([Row("x", other="web")], None)
+
+
+class _Says:
+    """A source that says this to whoever asks."""
+
+    def __init__(self, name: str, says: Page | KoreError) -> None:
+        self.name = name
+        self.asked = 0
+        self._says = says
+
+    async def page(self, *_: object) -> Page:
+        self.asked += 1
+        if isinstance(self._says, KoreError):
+            raise self._says
+        return self._says
+
+
+def say(listings: Listings, number: int, says: Page | KoreError) -> _Says:
+    """Have the bot's source of that number say this."""
+    source: Any = _Says(listings._sources[number].name, says)
+    listings._sources[number].source = source
+    said: _Says = source
+    return said
+
+
+def row(session_id: str = "s-1", **facts: Any) -> Row:
+    return Row(session_id, Call(session_id, "recording", SPAN.start + timedelta(hours=1), None, None, facts))
+
+
+ONE_DAY = Span(SPAN.start, SPAN.start + timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        *(ApiDefect(f"the platform answered HTTP {status}", http_status=status) for status in (400, 404, 405, 412)),
+        CredentialsRejected("refused"),
+        NoListing("a listing without its list"),
+        ApiDefect("the answer is not JSON", http_status=200),
+    ],
+    ids=str,
+)
+async def test_an_account_without_the_fuller_listing_is_listed_by_the_next(
+    plant: Plant, pauses: list[float], refusal: KoreError
+) -> None:
+    listings = (await plant.listings())["bot"]
+    assert listings.source == "interaction_details"
+    fuller = say(listings, 0, refusal)
+    say(listings, 1, Page([row()], None))
+    with structlog.testing.capture_logs() as logs:
+        found = await plant.discovery.run(listings, ONE_DAY, purpose="discover")
+    assert (found.source, found.calls) == ("call_details", 1)
+    assert fuller.asked <= 6
+    [told] = [line for line in logs if line["event"] == "listing_refused"]
+    assert (told["source"], told["instead"]) == ("interaction_details", "call_details")
+
+
+async def test_an_archive_that_call_details_told_of_goes_on_with_them(plant: Plant) -> None:
+    await plant.discovery.run((await plant.listings(discovery="call_details"))["bot"], ONE_DAY, purpose="discover")
+    listings = (await plant.listings())["bot"]
+    refused = say(listings, 1, ApiDefect("the platform answered HTTP 404", http_status=404))
+    fuller, history = say(listings, 0, Page([], None)), say(listings, 2, Page([], None))
+    with pytest.raises(ApiDefect, match="404"):
+        await plant.discovery.run(listings, ONE_DAY, purpose="discover", afresh=True)
+    assert (refused.asked, fuller.asked, history.asked) == (1, 0, 0)
+
+
+async def test_that_nobody_answered_is_kept_whatever_else_is_for_as_long_as_the_listing_says_so(plant: Plant) -> None:
+    listings = (await plant.listings())["bot"]
+    kept: dict[str, Any]
+    for kept in ({UNANSWERED: "busy", "queue": ["Claims"]}, {"queue": ["Claims"]}):
+        say(listings, 0, Page([row(caller="+1", **kept)], None))
+        await plant.discovery.run(listings, ONE_DAY, purpose="discover", afresh=True)
+        async with plant.database.connection() as connection:
+            assert await connection.fetchval("SELECT call FROM archive_queue") == kept
+
+
+async def test_developers_sessions_are_archived_and_counted_apart(plant: Plant) -> None:
+    listings = (await plant.listings())["bot"]
+    say(listings, 0, Page([row(), row("s-2", developer=True)], None))
+    found = await plant.discovery.run(listings, ONE_DAY, purpose="discover")
+    assert (found.calls, await plant.count(), found.developer_calls) == (2, 2, 1)
+    assert described(found)["developer_calls"] == 1
 
 
 async def test_a_platform_that_is_away_for_a_while_is_waited_for(plant: Plant, pauses: list[float]) -> None:

@@ -1,6 +1,6 @@
 -- Keep with sessions that are known what a listing says of their calls. What it says is the platform's word: it stands before what a
 -- producer gave. A session that is listed more than once, such as one that was passed on, lasts from its first beginning to its last
--- end. The date in a path stays as it was fixed. One row: how many rows it was news to.
+-- end. That nobody answered holds for as long as the listing says so. The date in a path stays as it was fixed. One row: how many rows it was news to.
 -- $1 bot; arrays of one length: $2 session IDs, $3 kinds, $4 started_at, $5 ended_at (null: not yet), $6 user IDs, $7 facts
 WITH given AS MATERIALIZED (
     SELECT archive_short(session_id) AS session_id, kind, started_at, ended_at, user_id, call
@@ -9,7 +9,7 @@ WITH given AS MATERIALIZED (
 ), told AS MATERIALIZED (
     SELECT q.id, q.listed_at, CASE WHEN q.listed_at IS NULL THEN g.started_at ELSE least(q.started_at, g.started_at) END AS started_at,
            CASE WHEN q.listed_at IS NULL THEN coalesce(g.ended_at, q.ended_at) ELSE greatest(q.ended_at, g.ended_at) END AS ended_at,
-           coalesce(q.user_id, g.user_id) AS user_id, q.call || g.call AS call,
+           coalesce(q.user_id, g.user_id) AS user_id, (q.call - 'unanswered') || g.call AS call,
            ROW (q.started_at, q.ended_at, q.user_id, q.call) AS before
     FROM archive_queue q JOIN given g ON g.session_id = q.session_id AND g.kind = q.kind
     WHERE q.session_id = ANY (ARRAY(SELECT session_id FROM given)) AND q.bot = $1
