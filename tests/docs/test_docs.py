@@ -28,7 +28,7 @@ README = (ROOT / "README.md").read_text()
 DISCOVERY = (ROOT / "docs" / "discovery.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 UPGRADING = (ROOT / "UPGRADING.md").read_text()
-SOURCES = ("auto", "sessions", "call_details")
+SOURCES = ("auto", "sessions", "call_details", "interaction_details")
 TABLES = (ROOT / "docs" / "tables.md").read_text()
 
 REASON = re.compile(
