@@ -266,8 +266,9 @@ async def proof(verdict: Verdict, *, calls: int, kills: int, days: int, source: 
         rows = await it.sql.fetchval("SELECT count(*) FROM archive_queue")
         found = files_in(it.store)
     endpoint = "get_sessions" if source == "sessions" else "call_details"
-    # Full pages only; of call details besides at least one page a week, since a request cannot span more.
-    least = ceil(calls / PAGE) if source == "sessions" else max(ceil(voice / PAGE), ceil(days / 7))
+    # Full pages only, and at least one for each of the longest stretches that a request can span.
+    listed, longest = (calls, 7 - 1 / 24) if source == "sessions" else (voice, 7)
+    least = max(ceil(listed / PAGE), ceil(days / longest))
     requests = asked["listings"][endpoint]
     requests_again = asked_again["listings"][endpoint] - requests
     show(

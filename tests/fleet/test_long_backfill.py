@@ -33,6 +33,7 @@ async def test_a_backfill_that_is_killed_while_it_lists_and_while_it_archives_mi
     store = tmp_path / "store"
     data: dict[str, Any] = settings_data(simulator, database_url, store)
     data["bots"][0] |= {"account_id": simulator.settings.account_id, "account_rate_limits": ["60000/minute"]}
+    data["bots"][0]["discovery"] = "call_details"
     data["worker"] |= {"lease_seconds": LEASE_SECONDS, "concurrency": 4}
     simulator.settings.account_rate_limits = ()
     assert simulator.set_history({"made": HISTORY})["voice"] == VOICE
