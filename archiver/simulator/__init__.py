@@ -9,7 +9,8 @@ imitates, and where each fact is from, is said where it is imitated; "vendor" me
     calls       the script of a history: which calls the platform knows of
     made        the calls of a history that are made up
     history     the calls as the listings and the recordings API see them
-    listings    the sessions history and the call details
+    listings    the sessions history, the call details and the interaction details
+    rows        a call as each of them shows it
     scenario    a made-up night of sessions for the demo
     api         the recordings API, and the simulator's own control endpoints
     media       the media origin: one recording over HTTP, with its faults

@@ -22,6 +22,9 @@ from archiver.simulator.script import EVERY_OTHER
 VOICE_CHANNELS = ("korevg", "audiocodes", "twiliovoice", "IVR")
 """Vendor: the channels of calls that are spoken, as the sessions history names them."""
 
+NOBODY_ANSWERED = ("no-answer", "busy", "failed")
+"""Vendor: the contact statuses of a dial that nobody answered; its start and its end are equal."""
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 LONGEST = timedelta(days=1)
@@ -43,6 +46,7 @@ class Traits(NamedTuple):
     containment: Containment
     is_voice: bool
     direction: Direction
+    ended_at_bot: bool = False
 
 
 class Call(Checked):
@@ -58,14 +62,35 @@ class Call(Checked):
     direction: Direction = "Inbound"
     caller: str | None = None
     callee: str | None = None
+    numbers_at: Literal["metaInfo", "endUserNumber", "customerinfo", "metaInfo.customerinfo"] = "metaInfo"
+    """Where a row of the call details has the two numbers: as caller and callee, as endUserNumber and dialedNumber (the line), or
+    in the customer's information at the top (which has to be selected) or inside."""
     agent: str | None = None
     agent_id: str | None = None
+    agent_at: Literal["queue", "segment"] = "queue"
+    """Whether the agent is the queue's `respondingAgent`, or a destination of its own."""
+    consulted: list[str] = Field(default_factory=list)
+    """Whom the agent asked: names, or telephone numbers."""
+    joined: list[str] = Field(default_factory=list)
+    transferred_to: str | None = None
+    """The name of the agent whom the first one passed the call to."""
     queue: str | None = None
     dispositions: list[str] = Field(default_factory=list)
+    disposition_remarks: list[str] = Field(default_factory=list)
+    campaign: str | None = None
+    """The campaign that dialed."""
+    contact_status: str | None = None
+    """What became of the contact; a disposition, or one of `NOBODY_ANSWERED`."""
+    ended_at_bot: bool = False
+    """No agent was ever asked for: the call details don't list it, the interaction details do."""
+    developer: bool = False
+    """A developer's test."""
+    interactive: bool = True
+    """The caller said something."""
     conversation_id: str | None = None
     language: str = "en"
-    tags: list[Any] | dict[str, Any] = Field(default_factory=list)
-    """Served verbatim."""
+    tags: list[Any] | dict[str, Any] | None = None
+    """Served verbatim; by default as of a session without any. Its `sessionTags` are the call details' `sessionleveltags`."""
     user_id: str | None = None
     recording: Outcome = "success"
     """What the recordings API answers, where the session has no script of its own: "unavailable" for good; "in_progress" at the
@@ -83,7 +108,14 @@ class Call(Checked):
             raise ValueError(f"session_id {EVERY_OTHER!r} stands for no call")
         if self.ended_at is not None and not timedelta() <= self.ended_at - self.started_at <= LONGEST:
             raise ValueError("ended_at is before started_at, or more than a day after it")
+        if (self.consulted or self.joined or self.transferred_to) and not (self.agent or self.agent_id):
+            raise ValueError("consulted, joined and transferred_to need an agent")
         return self
+
+    @property
+    def unanswered(self) -> bool:
+        """A campaign dialed, and nobody answered: there was nothing to record."""
+        return self.contact_status in NOBODY_ANSWERED and self.ended_ms == self.started_ms
 
     @property
     def started_ms(self) -> int:
@@ -100,13 +132,13 @@ class Call(Checked):
     @property
     def containment(self) -> Containment:
         """Vendor: the three words. Which call is which is made up here."""
-        if self.voicemail:
+        if self.voicemail or self.unanswered:
             return "dropOff"
         return "agent" if self.agent is not None or self.agent_id is not None else "selfService"
 
     @property
     def traits(self) -> Traits:
-        return Traits(self.containment, self.is_voice, self.direction)
+        return Traits(self.containment, self.is_voice, self.direction, self.ended_at_bot)
 
 
 class Peak(Checked):
@@ -146,6 +178,11 @@ class MadeScript(Span):
     unavailable: Count = 0
     in_progress: Count = 0
     failing: Count = 0
+    unanswered: Count = 0
+    """Dials of a campaign that nobody answered."""
+    ended_at_bot: Count = 0
+    developers: Count = 0
+    """Tests of developers, otherwise plain calls."""
 
     @model_validator(mode="after")
     def _add_up(self) -> Self:
@@ -153,9 +190,11 @@ class MadeScript(Span):
         if not 0 <= least <= most <= LONGEST.total_seconds():
             raise ValueError("seconds are [shortest, longest], up to 86400")
         kinds = self.voicemails + self.other_channels + self.unavailable + self.in_progress + self.failing
+        kinds += self.unanswered + self.ended_at_bot + self.developers
         if kinds > self.calls:
             raise ValueError(
-                f"voicemails, other_channels, unavailable, in_progress and failing are {kinds} of {self.calls} calls"
+                "voicemails, other_channels, unavailable, in_progress, failing, unanswered, ended_at_bot and developers are "
+                f"{kinds} of {self.calls} calls"
             )
         return self
 

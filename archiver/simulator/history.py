@@ -81,7 +81,7 @@ class History:
 
     def voice_calls(self, first_ms: int, last_ms: int) -> list[Call]:
         """Every voice call, listed yet or not, whose start is within, both included; oldest first."""
-        numbers = self._lists[details_filter(voice=True)]
+        numbers = self._lists[details_filter(voice=True, with_bot=True)]
         listed = numbers[slice(*self._between(numbers, first_ms, last_ms))]
         waiting = [number for number, call in self._waiting.items() if call.is_voice and first_ms <= call.started_ms <= last_ms]
         return [self[number] for number in sorted([*listed, *waiting], key=self._starts.__getitem__)]
@@ -129,7 +129,7 @@ class History:
         return SessionScript(session_id=session_id, answers=list(answers), recordings=recordings, voicemail=call.voicemail)
 
     def _statuses(self, call: Call) -> list[str]:
-        if not call.is_voice or call.recording == "unavailable":
+        if not call.is_voice or call.recording == "unavailable" or call.unanswered:
             return ["media_unavailable"]
         if call.ended_at is None:
             return ["call_in_progress"]
@@ -156,9 +156,9 @@ def sessions_filter(containment: str | None = None) -> Filter:
     return "sessions", containment
 
 
-def details_filter(*, voice: bool | None = None, direction: str | None = None) -> Filter:
-    """Calls as the call details filter them; None: either."""
-    return "details", (voice, direction)
+def details_filter(*, voice: bool | None = None, direction: str | None = None, with_bot: bool = False) -> Filter:
+    """Calls as the call details filter them, or, with those that ended at the bot, the interaction details; None: either."""
+    return "interactions" if with_bot else "details", (voice, direction)
 
 
 def _filters(traits: Traits) -> Iterator[Filter]:
@@ -167,4 +167,6 @@ def _filters(traits: Traits) -> Iterator[Filter]:
         yield sessions_filter(containment)
     for voice in (None, traits.is_voice):
         for direction in (None, traits.direction):
-            yield details_filter(voice=voice, direction=direction)
+            yield details_filter(voice=voice, direction=direction, with_bot=True)
+            if not traits.ended_at_bot:
+                yield details_filter(voice=voice, direction=direction)

@@ -1,20 +1,21 @@
-"""Both listings of the calls that happened: the sessions history of a bot, and the call details of the account.
+"""The listings of the calls that happened: the sessions history of a bot, and two of the account's analytics.
 
 Vendor: POST /api/public/bot/{botId}/getSessions?containmentType=.. (scope "Bot Sessions"; the bot's rate limits), and
 POST /agentassist/api/public/analytics/account/{accountId}/v2/callDetails?offset=..&limit=.. (scope "SmartAssist Analytics"; rate
-limits of the account, which recordings count against, too), with the headers `accountId` and `iId`, the bot's ID.
+limits of the account, which recordings count against, too), with the headers `accountId` and `iId`, the bot's ID. As callDetails,
+and interactionDetails beside it: that one lists the sessions that ended at the bot, too.
 
-Made up, because the vendor's pages don't say: that a wrong question is a 412 and another's account a 400, as in other APIs;
-`sessionType`; of a call that is running the `sessionStatus` ("active") and `finalStatus` ("OPEN"), that its `end_time` is null
-and its `sessionEndTime` left out; the `channel` of a chat in the details (its own name). An unknown key is a 412, so that a
-misspelt one cannot go unseen. All bots share the calls.
+Made up, because the vendor's pages don't say: that a wrong question is a 412 and another's account a 400, as in other APIs; that
+the seven days of getSessions are counted by the millisecond; what an encrypted answer is made of. An unknown key is a 412, so
+that a misspelt one cannot go unseen. All bots share the calls.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import secrets
 import time
-import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,28 +23,31 @@ from aiohttp import web
 from pydantic import AfterValidator, Field, StrictBool, StrictInt
 
 from archiver.simulator.api import INVALID_ARGUMENTS, error_response
-from archiver.simulator.calls import EPOCH, MILLISECOND, Containment, Direction, unix_ms
+from archiver.simulator.calls import MILLISECOND, Containment, Direction, unix_ms
 from archiver.simulator.checked import Checked, parse
 from archiver.simulator.history import History, details_filter, sessions_filter
+from archiver.simulator.rows import details_row, session_row
 from archiver.simulator.tally import ListingsTally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from archiver.simulator.api import Api, Bot
-    from archiver.simulator.calls import Call
     from archiver.simulator.limits import SlidingWindows
     from archiver.simulator.settings import ErrorShape, Scope, SimulatorSettings
 
 LOOK_UP_AT_MOST = 50
 PAGES_OF_DETAILS = 10
 LONGEST_DETAILS = timedelta(days=7)
+SESSIONS_LESS_THAN = timedelta(days=7)
 SESSIONS_WITHOUT_DATES = timedelta(days=7)
+TAGS_ARE_KEPT = timedelta(days=14)
+EVER = (-(2**60), 2**60)
+"""A window, in Unix milliseconds, that no call is outside of."""
 TOO_MANY = 7
 """How many more a wrong total promises."""
 
 _DAY_MS = 86_400_000
-_IDS = uuid.UUID("0d0b7c44-5b1e-4b8c-9c39-2b1f5ef0c7f2")
 
 
 def _utc(text: str) -> datetime:
@@ -61,7 +65,7 @@ LocalTime = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"), A
 
 
 class SessionsQuery(Checked):
-    """The body of getSessions. A bare date in `dateTo` means its whole day."""
+    """The body of getSessions. A bare date in `dateTo` means its whole day. With `sessionId` no other filter counts."""
 
     skip: Annotated[StrictInt, Field(ge=0)] = 0
     limit: Limit = 100
@@ -78,7 +82,7 @@ class DetailsQuery(Checked):
     endDate: LocalTime  # noqa: N815
     channels: list[str] | None = None
     direction: Literal["Both"] | Direction = "Both"
-    timeZoneOffset: Annotated[StrictInt, Field(ge=-900, le=900)] = 0  # noqa: N815
+    timeZoneOffset: Annotated[StrictInt, Field(ge=-900, le=900)]  # noqa: N815
     """Minutes from local time to GMT: negative east of it."""
     selectedFields: list[str] | None = None  # noqa: N815
 
@@ -86,8 +90,8 @@ class DetailsQuery(Checked):
 class DetailsPage(Checked):
     """The query of callDetails."""
 
-    offset: Annotated[int, Field(ge=0, lt=PAGES_OF_DETAILS)] = 0
-    """The page's number."""
+    offset: Annotated[int, Field(ge=0, le=PAGES_OF_DETAILS)] = 0
+    """The page's number. Whether the last of these is a page is a setting."""
     limit: Annotated[int, Field(ge=1, le=100)] = 100
 
 
@@ -98,7 +102,7 @@ class SessionsFilter(Checked):
 
 
 class Listings:
-    """Answers both listings from `history`, which can be replaced at any time."""
+    """Answers the listings from `history`, which can be replaced at any time."""
 
     def __init__(self, settings: SimulatorSettings, api: Api, changed: Callable[[], None]) -> None:
         self.history = History()
@@ -108,31 +112,43 @@ class Listings:
         self._changed = changed
 
     def routes(self) -> list[web.RouteDef]:
+        analytics = "/agentassist/api/public/analytics/account/{account_id}/v2"
         return [
             web.post("/api/public/bot/{bot_id}/getSessions", self.get_sessions),
-            web.post("/agentassist/api/public/analytics/account/{account_id}/v2/callDetails", self.call_details),
+            web.post(f"{analytics}/{{name:callDetails|calldetails|interactionDetails}}", self.details),
         ]
 
     async def get_sessions(self, request: web.Request) -> web.Response:
         """The sessions history: newest first, all channels."""
         self.tally.get_sessions += 1
+        if "getSessions" not in self._settings.listings:
+            return self._done(_not_found(request, "errors"))
         bot = self._api.bots.get(request.match_info["bot_id"])
         if bot is None:
             return self._done(self._unknown_bot())
         refusal = self._admit(bot, request, "Bot Sessions", bot.windows, self._settings.rate_limits)
         return self._done(refusal or self._answer(await request.read(), lambda body: self._sessions(bot, request, body)))
 
-    async def call_details(self, request: web.Request) -> web.Response:
+    async def details(self, request: web.Request) -> web.Response:
         """The contact center's analytics: the calls of a time, a page at a time."""
-        self.tally.call_details += 1
-        bot = self._api.bots.get(request.headers.get("iId", ""))
+        name: Literal["interactionDetails", "callDetails"] = "callDetails"
+        if request.match_info["name"] == "interactionDetails":
+            name = "interactionDetails"
+            self.tally.interaction_details += 1
+        else:
+            self.tally.call_details += 1
         shape = self._settings.agentassist_errors
+        if name not in self._settings.listings:
+            return self._done(_not_found(request, shape))
+        bot = self._api.bots.get(request.headers.get("iId", ""))
         if bot is None:
             return self._done(self._unknown_bot(shape))
         windows, limits = self._api.accounts[bot.account_id], self._settings.account_rate_limits
         refusal = self._admit(bot, request, "SmartAssist Analytics", windows, limits, shape)
         refusal = refusal or self._foreign_account(bot, request, shape)
-        return self._done(refusal or self._answer(await request.read(), lambda body: self._details(bot, request, body), shape))
+        return self._done(
+            refusal or self._answer(await request.read(), lambda body: self._details(name, bot, request, body), shape)
+        )
 
     def _foreign_account(self, bot: Bot, request: web.Request, shape: ErrorShape) -> web.Response | None:
         if {request.match_info["account_id"], request.headers.get("accountId")} == {bot.account_id}:
@@ -174,7 +190,10 @@ class Listings:
             body = json.loads(content or b"{}")
             if not isinstance(body, dict):
                 raise ValueError("the body is not a JSON object")  # noqa: TRY004, TRY301
-            return web.json_response(answer(body))
+            document = answer(body)
+            if self._settings.encrypted_listings or body.get("includeMeta") is True:
+                document = _encrypted()
+            return web.json_response(document)
         except ValueError as error:
             self.tally.refused += 1
             self.tally.last_refusal = str(error)
@@ -183,41 +202,71 @@ class Listings:
     def _sessions(self, bot: Bot, request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
         query = parse(SessionsQuery, body, "getSessions")
         containment = parse(SessionsFilter, dict(request.query), "getSessions").containmentType
-        first, last = _sessions_window(query)
-        self.history.begin_listing()
+        skip = 0 if self._settings.listing_fault == "repeats_page" else query.skip
+        unknown: list[str] = []
+        tags_from = -EVER[1]
         if query.sessionId is not None:
+            self.history.begin_listing()
             found = self.history.look_up(query.sessionId)
-            calls, total = found[query.skip : query.skip + query.limit], len(found)
+            calls, total = found[skip : skip + query.limit], len(found)
+            known = {call.session_id for call in found}
+            unknown = [each for each in dict.fromkeys(query.sessionId) if each not in known]
+            tags_from = unix_ms(datetime.now(UTC) - TAGS_ARE_KEPT)
         else:
+            first, last = self._window(_sessions_window(query))
+            self.history.begin_listing()
             fit = sessions_filter(containment)
-            page = self.history.page(fit, first, last, skip=query.skip, limit=query.limit, newest_first=True)
-            calls, total = page
+            calls, total = self.history.page(fit, first, last, skip=skip, limit=query.limit, newest_first=True)
         self.tally.rows += len(calls)
+        as_number = self._settings.developer_flag == "number"
         return {
             "total": total + (TOO_MANY if self._settings.session_totals == "wrong" else 0),
             "moreAvailable": query.skip + len(calls) < total,
-            "sessions": [_session_row(call, bot.bot_id) for call in calls],
+            "sessions": [
+                session_row(
+                    call,
+                    bot.bot_id,
+                    developer=int(call.developer) if as_number else call.developer,
+                    with_tags=call.started_ms >= tags_from,
+                )
+                for call in calls
+            ],
+            "invalidSessions": unknown,
         }
 
-    def _details(self, bot: Bot, request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
-        page = parse(DetailsPage, dict(request.query), "callDetails")
-        query = parse(DetailsQuery, body, "callDetails")
-        first, last = _details_window(query)
+    def _details(
+        self, name: Literal["callDetails", "interactionDetails"], bot: Bot, request: web.Request, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        page = parse(DetailsPage, dict(request.query), name)
+        query = parse(DetailsQuery, body, name)
+        first, last = self._window(_details_window(query))
+        eleventh = page.offset == PAGES_OF_DETAILS
+        if eleventh and self._settings.eleventh_page == "refused":
+            raise ValueError(f"{name}: offset is at most {PAGES_OF_DETAILS - 1}")
         self.history.begin_listing()
         found = self.history.page(
-            details_filter(voice=_voice(query.channels), direction=None if query.direction == "Both" else query.direction),
+            details_filter(
+                voice=_voice(query.channels),
+                direction=None if query.direction == "Both" else query.direction,
+                with_bot=name == "interactionDetails",
+            ),
             first,
             last,
-            skip=page.offset * page.limit,
-            limit=page.limit,
+            skip=0 if self._settings.listing_fault == "repeats_page" else page.offset * page.limit,
+            limit=0 if eleventh and self._settings.eleventh_page == "empty" else page.limit,
             newest_first=self._settings.page_order == "newest",
         )
         self.tally.rows += len(found.calls)
         totals = {"page": len(found.calls), "all": found.total, "wrong": found.total + TOO_MANY}
+        selected = query.selectedFields or ()
         return {
             "numResults": totals[self._settings.num_results],
-            "data": [_details_row(call, bot.bot_id, query.timeZoneOffset) for call in found.calls],
+            "data": [details_row(call, bot.bot_id, query.timeZoneOffset, selected) for call in found.calls],
         }
+
+    def _window(self, asked: tuple[int, int]) -> tuple[int, int]:
+        """The window that is answered."""
+        return EVER if self._settings.listing_fault == "ignores_window" else asked
 
     def _done(self, response: web.Response) -> web.Response:
         self._changed()
@@ -225,7 +274,10 @@ class Listings:
 
 
 def _sessions_window(query: SessionsQuery) -> tuple[int, int]:
-    """The first and the last millisecond (Unix) that `query` asks for. Raises ValueError where the last is before the first."""
+    """The first and the last millisecond (Unix) that `query` asks for.
+
+    Raises ValueError where the last is before the first, or both are given and too far apart.
+    """
     last = int(time.time() * 1000)
     if query.dateTo is not None:
         last = unix_ms(_utc(query.dateTo))
@@ -234,8 +286,12 @@ def _sessions_window(query: SessionsQuery) -> tuple[int, int]:
     first = last - SESSIONS_WITHOUT_DATES // MILLISECOND
     if query.dateFrom is not None:
         first = unix_ms(_utc(query.dateFrom))
+        if query.dateTo is None:
+            last = min(last, first + SESSIONS_WITHOUT_DATES // MILLISECOND)
     if first > last:
         raise ValueError("getSessions: dateFrom is after dateTo")
+    if query.dateFrom and query.dateTo and last - first >= SESSIONS_LESS_THAN // MILLISECOND:
+        raise ValueError("getSessions: dateFrom and dateTo must be less than 7 days apart")
     return first, last
 
 
@@ -251,65 +307,17 @@ def _details_window(query: DetailsQuery) -> tuple[int, int]:
     return unix_ms(first) + offset_ms, unix_ms(last) + offset_ms + 999
 
 
+def _encrypted() -> dict[str, Any]:
+    """An answer of an app that encrypts its payloads: as good as noise to who doesn't hold the key."""
+    payload, key, iv = (base64.b64encode(secrets.token_bytes(size)).decode() for size in (512, 256, 12))
+    return {"encryptedData": payload, "encryptedKey": key, "metadata": {"algorithm": "AES-256-GCM", "iv": iv}}
+
+
+def _not_found(request: web.Request, shape: ErrorShape) -> web.Response:
+    return error_response(404, f"Cannot {request.method} {request.path}", shape)
+
+
 def _voice(channels: list[str] | None) -> bool | None:
     """Which calls have one of these channels: the spoken ones (True), the others (False), all (None)."""
     kinds = {channel.lower() == "voice" for channel in channels or ()}
     return kinds.pop() if len(kinds) == 1 else None
-
-
-def _session_row(call: Call, bot_id: str) -> dict[str, Any]:
-    return {
-        "sessionId": call.session_id,
-        "botId": bot_id,
-        "channel": call.channel,
-        "userId": _user_id(call),
-        "start_time": _iso(call.started_ms),
-        "end_time": None if call.ended_ms is None else _iso(call.ended_ms),
-        "session_lang": call.language,
-        "sessionType": "Interactive",
-        "sessionStatus": "active" if call.ended_ms is None else "closed",
-        "tags": call.tags,
-        "containmentType": call.containment,
-    }
-
-
-def _details_row(call: Call, bot_id: str, offset_minutes: int) -> dict[str, Any]:
-    end = {} if call.ended_ms is None else {"sessionEndTime": _local(call.ended_ms, offset_minutes)}
-    return {
-        "conversationId": call.conversation_id or f"c-{uuid.uuid5(_IDS, call.session_id)}",
-        "sessionId": call.session_id,
-        "channel": "Voice" if call.is_voice else call.channel,
-        "isVoicemail": "YES" if call.voicemail else "NO",
-        "Direction": call.direction,
-        "sessionStartTime": _local(call.started_ms, offset_minutes),
-        **end,
-        "finalStatus": "CLOSED" if end else "OPEN",
-        "botId": bot_id,
-        "userId": _user_id(call),
-        "metaInfo": _given(caller=call.caller, callee=call.callee),
-        "destinations": _destinations(call),
-        "dispositions": call.dispositions,
-    }
-
-
-def _destinations(call: Call) -> list[dict[str, Any]]:
-    agent = _given(agentId=call.agent_id, name=call.agent)
-    destination = _given(queueName=call.queue, respondingAgent=agent or None)
-    return [destination] if destination else []
-
-
-def _given(**facts: Any) -> dict[str, Any]:
-    return {key: value for key, value in facts.items() if value is not None}
-
-
-def _user_id(call: Call) -> str:
-    return call.user_id or f"u-{uuid.uuid5(_IDS, f'user {call.session_id}')}"
-
-
-def _iso(moment_ms: int) -> str:
-    return f"{EPOCH + moment_ms * MILLISECOND:%Y-%m-%dT%H:%M:%S}.{moment_ms % 1000:03}Z"
-
-
-def _local(moment_ms: int, offset_minutes: int) -> str:
-    """Local time without its zone, in whole seconds."""
-    return f"{EPOCH + moment_ms * MILLISECOND - timedelta(minutes=offset_minutes):%Y-%m-%dT%H:%M:%S}"

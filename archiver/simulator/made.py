@@ -10,7 +10,7 @@ from datetime import timedelta
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from archiver.simulator.calls import EPOCH, MILLISECOND, VOICE_CHANNELS, Call, Traits, unix_ms
+from archiver.simulator.calls import EPOCH, MILLISECOND, NOBODY_ANSWERED, VOICE_CHANNELS, Call, Traits, unix_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,19 +21,25 @@ CHAT_CHANNELS = ("web", "msteams")
 
 _HOUR_MS = 3_600_000
 _OUTBOUND_SHARE = 0.2
-_PLAIN, _VOICEMAIL, _CHAT, _UNAVAILABLE, _IN_PROGRESS, _FAILING = range(6)
+_PLAIN, _VOICEMAIL, _CHAT, _UNAVAILABLE, _IN_PROGRESS, _FAILING, _UNANSWERED, _AT_BOT, _DEVELOPER = range(9)
 _OUTCOMES: dict[int, Outcome] = {_UNAVAILABLE: "unavailable", _IN_PROGRESS: "in_progress", _FAILING: "failing"}
-_OUTBOUND = 8  # a bit beside the kind
-_CONTAINMENTS: dict[int, Containment] = {_VOICEMAIL: "dropOff", _CHAT: "selfService"}
+_OUTBOUND = 16  # a bit beside the kind
+_CONTAINMENTS: dict[int, Containment] = {
+    _VOICEMAIL: "dropOff",
+    _UNANSWERED: "dropOff",
+    _CHAT: "selfService",
+    _AT_BOT: "selfService",
+}
 _TRAITS = {
-    kind | bit: Traits(_CONTAINMENTS.get(kind, "agent"), kind != _CHAT, "Outbound" if bit else "Inbound")
-    for kind in range(_FAILING + 1)
+    kind | bit: Traits(_CONTAINMENTS.get(kind, "agent"), kind != _CHAT, "Outbound" if bit else "Inbound", kind == _AT_BOT)
+    for kind in range(_DEVELOPER + 1)
     for bit in (0, _OUTBOUND)
 }
 
 _AGENTS = ("Ada Byron", "Grace Brewster", "Alan Mathison", "Edsger Wybe", "Barbara Jane", "Tony Hoare", "Radia Joy", "Ken Lane")
 _QUEUES = ("Claims", "Billing", "Sales", "Support")
 _DISPOSITIONS = ("Resolved", "Follow-up", "Transferred", "No answer")
+_CAMPAIGNS = ("Renewals", "Winback")
 _LANGUAGES = ("en", "en", "en", "es", "de")
 
 
@@ -55,6 +61,11 @@ class MadeCalls:
         least, most = (round(seconds * 1000) for seconds in script.seconds)
         self._lengths = array("i", [chance.randint(least, most) for _ in order])
         self._kinds = bytes(kinds[at] | (_OUTBOUND if chance.random() < _OUTBOUND_SHARE else 0) for at in order)
+        if script.unanswered:
+            unanswered = [number for number, kind in enumerate(self._kinds) if kind & ~_OUTBOUND == _UNANSWERED]
+            self._kinds = self._kinds.translate(bytes.maketrans(bytes([_UNANSWERED]), bytes([_UNANSWERED | _OUTBOUND])))
+            for number in unanswered:
+                self._lengths[number] = 0
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -76,7 +87,8 @@ class MadeCalls:
         who, started = facts[5:13].hex(), EPOCH + self.starts[number] * MILLISECOND
         customer, line = f"+1555{int.from_bytes(facts[5:9]) % 10**7:07}", f"+1800555{facts[9] % 4:04}"
         outbound = bool(self._kinds[number] & _OUTBOUND)
-        answered = kind not in {_VOICEMAIL, _CHAT}
+        answered = kind not in {_VOICEMAIL, _CHAT, _UNANSWERED, _AT_BOT}
+        passed_on, asked = answered and facts[15] % 8 == 0, answered and facts[15] % 16 == 1
         agent = facts[10] % len(_AGENTS)
         return Call.model_construct(
             session_id=self._id(number),
@@ -89,7 +101,16 @@ class MadeCalls:
             callee=customer if outbound else line,
             agent=_AGENTS[agent] if answered else None,
             agent_id=f"a-{agent:04}" if answered else None,
-            queue=_pick(_QUEUES, facts[12]),
+            agent_at="segment" if facts[15] % 4 == 2 else "queue",
+            consulted=[_AGENTS[agent - 1]] if asked else [],
+            joined=[],
+            transferred_to=_AGENTS[agent - 2] if passed_on else None,
+            campaign=_pick(_CAMPAIGNS, facts[12]) if kind == _UNANSWERED else None,
+            contact_status=_pick(NOBODY_ANSWERED, facts[13]) if kind == _UNANSWERED else None,
+            ended_at_bot=kind == _AT_BOT,
+            developer=kind == _DEVELOPER,
+            interactive=kind != _UNANSWERED,
+            queue=None if kind in {_UNANSWERED, _AT_BOT} else _pick(_QUEUES, facts[12]),
             dispositions=[_pick(_DISPOSITIONS, facts[13])] if answered else [],
             conversation_id=f"c-{who}",
             language=_pick(_LANGUAGES, facts[14]),
@@ -117,6 +138,9 @@ def _kinds(script: MadeScript, chance: random.Random) -> bytes:
         _UNAVAILABLE: script.unavailable,
         _IN_PROGRESS: script.in_progress,
         _FAILING: script.failing,
+        _UNANSWERED: script.unanswered,
+        _AT_BOT: script.ended_at_bot,
+        _DEVELOPER: script.developers,
     }
     special = [kind for kind, count in wanted.items() for _ in range(count)]
     kinds = bytearray(script.calls)

@@ -15,6 +15,7 @@ from archiver.simulator.tokens import ALGORITHMS
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Id = Annotated[str, Field(min_length=1)]
+Listing = Literal["getSessions", "callDetails", "interactionDetails"]
 ErrorShape = Literal["errors", "error", "message", "text"]
 Scope = Literal["SmartAssist Recordings", "Delete Recordings", "SmartAssist Voicemail", "SmartAssist Analytics", "Bot Sessions"]
 
@@ -76,6 +77,16 @@ class SimulatorSettings(Checked):
     retry_after: bool = True
     """Send Retry-After with a refusal that is a 429."""
 
+    listings: tuple[Listing, ...] = ("getSessions", "callDetails", "interactionDetails")
+    """Those that the account has; any other is a 404."""
+    encrypted_listings: bool = False
+    """Payload encryption is on: no listing can be read. `includeMeta` of the sessions history does the same for one answer."""
+    listing_fault: Literal["ignores_window", "repeats_page"] | None = None
+    """Any window is answered with all calls; or every page is the first."""
+    developer_flag: Literal["boolean", "number"] = "boolean"
+    """What `isDeveloper` is: true or false as in the vendor's samples, or 1 or 0 as in its words."""
+    eleventh_page: Literal["refused", "answered", "empty"] = "refused"
+    """What page 10 of the call details is; the vendor says that 10 is the most, and pages count from 0."""
     num_results: Literal["page", "all", "wrong"] = "page"
     """What the `numResults` of the call details counts: the rows of the page, or all that fit; "wrong": more than all."""
     session_totals: Literal["right", "wrong"] = "right"
@@ -116,8 +127,13 @@ ALTERABLE = frozenset(
         "agentassist_errors",
         "algorithms",
         "clock_skew",
+        "developer_flag",
+        "eleventh_page",
+        "encrypted_listings",
         "enforce_jti",
         "enforce_jwe",
+        "listing_fault",
+        "listings",
         "num_results",
         "page_order",
         "public_key_pem",

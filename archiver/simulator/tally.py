@@ -70,10 +70,11 @@ class MediaTally:
 
 @dataclass(slots=True)
 class ListingsTally:
-    """Requests for the two listings, however they ended."""
+    """Requests for the listings, however they ended."""
 
     get_sessions: int = 0
     call_details: int = 0
+    interaction_details: int = 0
     refused: int = 0
     """Answered 412, or 400 for the account of others."""
     unauthorized: int = 0
@@ -88,6 +89,7 @@ class ListingsTally:
         return {
             "get_sessions": self.get_sessions,
             "call_details": self.call_details,
+            "interaction_details": self.interaction_details,
             "refused": self.refused,
             "unauthorized": self.unauthorized,
             "last_refusal": self.last_refusal,

@@ -544,14 +544,14 @@ async def test_rows_of_other_programs_with_impossible_times_do_not_break_an_acco
 async def test_a_call_that_began_at_another_time_than_was_asked_for_is_archived_and_no_account_is_complete(
     archiver: Program, simulator: Simulator, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from archiver.simulator import listings
+    from archiver.simulator import listings, rows
 
-    true_row = listings._details_row
+    true_row = rows.details_row
 
-    def in_another_zone(call_: Any, bot_id: str, offset: int) -> dict[str, Any]:
-        return true_row(call_, bot_id, offset + 300)
+    def in_another_zone(call_: Any, bot_id: str, offset: int, selected: Any) -> dict[str, Any]:
+        return true_row(call_, bot_id, offset + 300, selected)
 
-    monkeypatch.setattr(listings, "_details_row", in_another_zone)
+    monkeypatch.setattr(listings, "details_row", in_another_zone)
     simulator.set_history({"calls": [call(1, f"{DAY}T01:00:00Z"), call(2, f"{DAY}T12:00:00Z")]})
     night = await archiver("nightly", "--from", DAY, "--to", NEXT, "--format", "json")
     assert night.code == 3, night
@@ -576,16 +576,16 @@ async def test_a_listing_that_told_a_bots_calls_is_not_given_up_for_another(
 async def test_a_session_that_was_passed_on_is_one_call(
     archiver: Program, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from archiver.simulator import listings
+    from archiver.simulator import listings, rows
 
-    true_row = listings._details_row
+    true_row = rows.details_row
     border = datetime.fromisoformat(f"{DAY}T12:00:00+00:00")
 
-    def passed_on(call_: Any, bot_id: str, offset: int) -> dict[str, Any]:
-        row = true_row(call_, bot_id, offset)
+    def passed_on(call_: Any, bot_id: str, offset: int, selected: Any) -> dict[str, Any]:
+        row = true_row(call_, bot_id, offset, selected)
         return row | {"sessionId": call(1, DAY)["session_id"]}  # two conversations of one session
 
-    monkeypatch.setattr(listings, "_details_row", passed_on)
+    monkeypatch.setattr(listings, "details_row", passed_on)
     first, second = call(1, border - timedelta(seconds=20), 20), call(2, border, 10)
     simulator.set_history({"calls": [first, second]})
     simulator.script_all([{"session_id": first["session_id"], "recordings": [{"audio": {"seconds": 30}}]}])

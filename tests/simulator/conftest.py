@@ -68,12 +68,18 @@ class Client:
         return await self.post(target, {} if body is None else body, {"auth": token or self.token()})
 
     async def details(
-        self, body: Any = None, *, query: str = "", account: str | None = None, headers: dict[str, str] | None = None
+        self,
+        body: Any = None,
+        *,
+        query: str = "",
+        account: str | None = None,
+        headers: dict[str, str] | None = None,
+        name: str = "callDetails",
     ) -> Answer:
         """A page of the call details; of 17 March 2025 unless `body` says otherwise."""
         of_account = self.sim.settings.account_id
-        day = {"startDate": "2025-03-17 00:00:00", "endDate": "2025-03-17 23:59:59"}
-        target = f"/agentassist/api/public/analytics/account/{account or of_account}/v2/callDetails{query}"
+        day = {"startDate": "2025-03-17 00:00:00", "endDate": "2025-03-17 23:59:59", "timeZoneOffset": 0}
+        target = f"/agentassist/api/public/analytics/account/{account or of_account}/v2/{name}{query}"
         usual = {"auth": self.token(), "accountId": of_account, "iId": self.sim.bot_id}
         content = body if isinstance(body, bytes) else day | (body or {})
         return await self.post(target, content, usual | (headers or {}))

@@ -40,7 +40,7 @@ async def test_a_row_of_the_sessions_history(client: Client) -> None:
     fields = {"language": "de", "tags": ["vip"], "user_id": "u-1", "agent": "Ada", "channel": "audiocodes"}
     running = call("running", "10:00:00", ended_at=None)
     client.sim.set_history({"calls": [call("one", "09:00:00.250", **fields), running, call("chat", "08:00:00", channel="web")]})
-    answer = await client.sessions(DAY | {"skip": 0, "limit": 100, "includeMeta": True})
+    answer = await client.sessions(DAY | {"skip": 0, "limit": 100})
     assert (answer.json["total"], answer.json["moreAvailable"]) == (3, False)
     first, second, third = answer.json["sessions"]
     assert (first["sessionId"], first["end_time"], first["sessionStatus"]) == ("running", None, "active")
@@ -51,13 +51,18 @@ async def test_a_row_of_the_sessions_history(client: Client) -> None:
         "userId": "u-1",
         "start_time": "2025-03-17T09:00:00.250Z",
         "end_time": "2025-03-17T09:00:01.750Z",
-        "session_lang": "de",
-        "sessionType": "Interactive",
+        "session_lang": ["de"],
+        "sessionType": "interactive",
         "sessionStatus": "closed",
+        "isDeveloper": False,
         "tags": ["vip"],
+        "noOfMessagesExchanged": 4,
+        "noOfTasksExecuted": 1,
         "containmentType": "agent",
     }
     assert (third["sessionId"], third["channel"]) == ("chat", "web")
+    assert third["tags"] == {"userTags": [], "sessionTags": [], "altText": []}
+    assert answer.json["invalidSessions"] == []
 
 
 async def test_pages_of_the_sessions_history_are_newest_first_and_complete(client: Client) -> None:
@@ -170,7 +175,8 @@ async def test_a_row_of_the_call_details(client: Client) -> None:
         "direction": "Outbound",
     }
     client.sim.set_history({"calls": [call("one", "12:37:00.999", **fields), call("two", ended_at=None, voicemail=True)]})
-    answer = await client.details({"channels": ["voice"], "direction": "Both", "timeZoneOffset": 0, "selectedFields": ["skills"]})
+    selected = ["skills", "userleveltags"]
+    answer = await client.details({"channels": ["voice"], "direction": "Both", "timeZoneOffset": 0, "selectedFields": selected})
     first, second = answer.json["data"]
     assert first == {
         "conversationId": "c-1",
@@ -181,16 +187,206 @@ async def test_a_row_of_the_call_details(client: Client) -> None:
         "sessionStartTime": "2025-03-17T12:37:00",
         "sessionEndTime": "2025-03-17T12:37:02",
         "finalStatus": "CLOSED",
+        "smartStatus": "CLOSED",
+        "reason": "",
+        "disconnectingEvent": "Agent Closed",
+        "errorDetails": "",
         "botId": client.sim.bot_id,
         "userId": "u-1",
+        "channelSpecificUserId": "u-1@phone",
+        "orgId": first["orgId"],
+        "automationBotIDs": [client.sim.bot_id],
         "metaInfo": {"caller": "+15550100", "callee": "+15550199"},
-        "destinations": [{"queueName": "Claims", "respondingAgent": {"agentId": "a-1", "name": "Ada"}}],
+        "destinations": [
+            {
+                "destinationType": "QueueEntry",
+                "queueId": first["destinations"][0]["queueId"],
+                "queueName": "Claims",
+                "CallbackOpted": False,
+                "EnterTime": "2025-03-17T12:37:00",
+                "respondingAgent": {
+                    "agentId": "a-1",
+                    "name": "Ada",
+                    "agentNotes": [],
+                    "destinationType": "AgentSegment",
+                    "status": "Answered",
+                    "assignedAt": "2025-03-17T12:37:00",
+                    "acceptedTime": "2025-03-17T12:37:00",
+                    "interactionEndTime": "2025-03-17T12:37:02",
+                    "interactionDuration": 1,
+                    "ConsultingAgents": [],
+                    "JoinedUsers": [],
+                },
+            }
+        ],
         "dispositions": ["Resolved"],
+        "dispositionRemarks": [],
+        "skills": [],
+        "userleveltags": [],
     }
     assert "sessionEndTime" not in second
     assert (second["isVoicemail"], second["finalStatus"], second["destinations"]) == ("YES", "OPEN", [])
     assert second["conversationId"].startswith("c-")
     assert second["userId"].startswith("u-")
+
+
+async def test_an_agent_can_be_a_destination_of_its_own_and_so_is_whom_the_call_was_passed_to(client: Client) -> None:
+    shared: dict[str, Any] = {"agent": "Ada", "queue": "Claims", "consulted": ["+15550142"], "joined": ["Grace"]}
+    passed_on = shared | {"transferred_to": "Alan", "agent_at": "segment"}
+    client.sim.set_history({"calls": [call("queue", **shared), call("segment", **passed_on), call("direct", agent="Ken")]})
+    rows = {row["sessionId"]: row["destinations"] for row in (await client.details()).json["data"]}
+    assert [entry["destinationType"] for entry in rows["segment"]] == ["QueueEntry", "AgentSegment", "AgentSegment"]
+    assert "respondingAgent" not in rows["segment"][0]
+    assert [entry["name"] for entry in rows["segment"][1:]] == ["Ada", "Alan"]
+    [entry] = rows["queue"]
+    for agent in (entry["respondingAgent"], rows["segment"][1]):
+        assert [(each["name"], each["isMerged"]) for each in agent["ConsultingAgents"]] == [("+15550142", False)]
+        assert agent["JoinedUsers"] == [{"name": "Grace"}]
+    assert rows["direct"][0]["respondingAgent"]["name"] == "Ken"
+
+
+@pytest.mark.parametrize(
+    ("numbers_at", "meta", "top"),
+    [
+        ("metaInfo", {"caller": "+1", "callee": "+2"}, {}),
+        ("endUserNumber", {"endUserNumber": "+2", "dialedNumber": "+1"}, {}),
+        ("customerinfo", {"caller": "", "callee": ""}, {"CustomerPhone": "+2", "CenterPhone": "+1"}),
+        ("metaInfo.customerinfo", {"caller": "", "customerinfo": {"CustomerPhone": "+2", "CenterPhone": "+1"}}, {}),
+    ],
+)
+async def test_the_numbers_of_a_call_stand_in_one_of_four_places(
+    client: Client, numbers_at: str, meta: dict[str, Any], top: dict[str, str]
+) -> None:
+    """Of a call out, the line is the caller."""
+    client.sim.set_history({"calls": [call("one", numbers_at=numbers_at, caller="+1", callee="+2", direction="Outbound")]})
+    names = {"CustomerFirstName": "", "CustomerLastName": "", "CustomerEmail": ""}
+    [row] = (await client.details({"selectedFields": ["customerinfo"]})).json["data"]
+    assert row["customerinfo"] == {"CustomerPhone": "", "CenterPhone": ""} | top | names
+    if "customerinfo" in meta:
+        meta = meta | {"customerinfo": meta["customerinfo"] | names}
+    assert row["metaInfo"] == meta
+    [row] = (await client.details()).json["data"]
+    assert "customerinfo" not in row
+
+
+async def test_a_campaigns_dial_that_nobody_answered_has_no_recording(client: Client) -> None:
+    at = "2025-03-17T09:00:00Z"
+    dial = {"campaign": "Renewals", "contact_status": "no-answer"}
+    client.sim.set_history(
+        {"calls": [call("dial", ended_at=at, **dial), call("answered", **dial), call("plain", contact_status="Resolved")]}
+    )
+    rows = {row["sessionId"]: row for row in (await client.details({"selectedFields": ["campaigninfo"]})).json["data"]}
+    assert rows["dial"]["sessionStartTime"] == rows["dial"]["sessionEndTime"]
+    assert (rows["dial"]["campaigninfo"]["campaignName"], rows["dial"]["campaigninfo"]["contactStatus"]) == (
+        "Renewals",
+        "no-answer",
+    )
+    assert rows["plain"]["campaigninfo"] == {"attempt": "", "contactStatus": "Resolved"}
+    statuses = {each: (await client.ask(each)).json["status"] for each in rows}
+    assert statuses == {"dial": "media_unavailable", "answered": "success", "plain": "success"}
+
+
+async def test_what_ended_at_the_bot_is_in_the_interaction_details_alone(client: Client) -> None:
+    client.sim.set_history({"calls": [call("bot", ended_at_bot=True), call("agent", agent="Ada")]})
+    assert ids(await client.details()) == ["agent"]
+    assert ids(await client.details(name="calldetails")) == ["agent"]
+    assert sorted(ids(await client.sessions(DAY))) == ["agent", "bot"]
+    rows = {row["sessionId"]: row for row in (await client.details(name="interactionDetails")).json["data"]}
+    assert (rows["bot"]["finalStatus"], rows["bot"]["smartStatus"]) == ("BotResolved", "CLOSED AT BOT")
+    assert not {"conversationId", "destinations", "metaInfo", "isVoicemail"} & set(rows["bot"])
+    assert (rows["agent"]["finalStatus"], rows["agent"]["isVoicemail"]) == ("CLOSED", "NO")
+    report = client.sim.report()["listings"]
+    assert (report["call_details"], report["interaction_details"]) == (2, 1)
+
+
+async def test_listings_that_the_account_does_not_have_are_not_found(client: Client) -> None:
+    client.sim.alter({"listings": ["interactionDetails"]})
+    answers = [await client.sessions(DAY), await client.details(), await client.details(name="interactionDetails")]
+    assert [answer.status for answer in answers] == [404, 404, 200]
+
+
+async def test_the_sessions_history_refuses_seven_days(client: Client) -> None:
+    client.sim.set_history({"calls": [call("one")]})
+    whole = {"dateFrom": "2025-03-11T00:00:00.000Z", "dateTo": "2025-03-18T00:00:00.000Z"}
+    assert (await client.sessions(whole)).json == WRONG
+    assert ids(await client.sessions(whole | {"dateTo": "2025-03-17T23:59:59.999Z"})) == ["one"]
+    assert ids(await client.sessions({"dateFrom": "2025-03-11", "dateTo": "2025-03-17"})) == ["one"]
+    assert (await client.sessions({"dateFrom": "2025-03-11", "dateTo": "2025-03-18"})).json == WRONG
+    assert ids(await client.sessions({"dateFrom": "2025-03-11"})) == ["one"]
+    assert ids(await client.sessions({"dateFrom": "2025-03-09"})) == [], "seven days are what it means without dateTo"
+
+
+async def test_an_encrypted_answer_has_no_list(client: Client) -> None:
+    client.sim.set_history({"calls": [call("one")]})
+    meta = (await client.sessions(DAY | {"includeMeta": True})).json
+    assert ids(await client.sessions(DAY | {"includeMeta": False})) == ["one"]
+    client.sim.alter({"encrypted_listings": True})
+    for answer in (meta, (await client.sessions(DAY)).json, (await client.details()).json):
+        assert set(answer) == {"encryptedData", "encryptedKey", "metadata"}
+
+
+async def test_looking_sessions_up_tells_the_unknown_and_knows_no_old_tags(client: Client) -> None:
+    tags = {"userTags": [], "sessionTags": [{"name": "vip", "value": "1"}], "altText": []}
+    now = datetime.now(UTC)
+    recent = {"session_id": "new", "started_at": now.isoformat(), "tags": tags}
+    client.sim.set_history({"calls": [call("old", tags=tags), recent]})
+    answer = await client.sessions(
+        {"sessionId": ["old", "none", "new", "none"], "dateFrom": "2020-01-01", "dateTo": "2024-01-01"}
+    )
+    assert ids(answer) == ["new", "old"]
+    assert answer.json["invalidSessions"] == ["none"]
+    assert [row["tags"] for row in answer.json["sessions"]] == [tags, {"userTags": [], "altText": []}]
+    assert (await client.sessions(DAY)).json["sessions"][0]["tags"] == tags
+
+
+async def test_a_developers_test_is_told_as_a_boolean_or_a_number(client: Client) -> None:
+    client.sim.set_history({"calls": [call("dev", developer=True, interactive=False), call("caller")]})
+    rows = {row["sessionId"]: row for row in (await client.sessions(DAY)).json["sessions"]}
+    assert (rows["dev"]["isDeveloper"], rows["caller"]["isDeveloper"]) == (True, False)
+    assert (rows["dev"]["sessionType"], rows["dev"]["noOfMessagesExchanged"]) == ("non-interactive", 1)
+    client.sim.alter({"developer_flag": "number"})
+    flags = [row["isDeveloper"] for row in (await client.sessions(DAY)).json["sessions"]]
+    assert sorted(flags) == [0, 1]
+    assert not any(isinstance(flag, bool) for flag in flags)
+
+
+async def test_a_listing_can_ignore_its_window_or_repeat_its_page(client: Client) -> None:
+    client.sim.set_history({"calls": [call(each, f"09:00:0{at}") for at, each in enumerate("abc")]})
+    client.sim.alter({"listing_fault": "ignores_window"})
+    nowhere = {"dateFrom": "2024-03-17", "dateTo": "2024-03-17"}
+    assert ids(await client.sessions(nowhere)) == ["c", "b", "a"]
+    assert ids(await client.details({"startDate": "2024-03-17 00:00:00", "endDate": "2024-03-17 00:00:01"})) == ["c", "b", "a"]
+    client.sim.alter({"listing_fault": "repeats_page"})
+    pages = [await client.sessions(DAY | {"limit": 1, "skip": skip}) for skip in range(4)]
+    assert [ids(page) for page in pages] == [["c"]] * 4
+    assert [page.json["moreAvailable"] for page in pages] == [True, True, False, False]
+    assert [ids(await client.details(query=f"?offset={page}&limit=1")) for page in range(4)] == [["c"]] * 4
+
+
+async def test_whether_there_is_an_eleventh_page_is_a_setting(client: Client, unlimited: Simulator) -> None:
+    unlimited.set_history({"made": MADE | {"calls": 12}})
+    found = {}
+    for each in ("answered", "empty", "refused"):
+        client.sim.alter({"eleventh_page": each})
+        answer = await client.details(query="?offset=10&limit=1")
+        found[each] = len(ids(answer)) if answer.status == 200 else answer.status
+    assert found == {"answered": 1, "empty": 0, "refused": 412}
+    assert (await client.details(query="?offset=11&limit=1")).status == 412
+
+
+async def test_made_calls_have_all_kinds(client: Client, unlimited: Simulator) -> None:
+    kinds = {"unanswered": 5, "ended_at_bot": 7, "developers": 3}
+    unlimited.set_history({"made": MADE | {"calls": 90} | kinds})
+    calls = unlimited.calls()
+    assert sum(each.unanswered for each in calls) == 5
+    assert all(each.direction == "Outbound" and each.campaign for each in calls if each.unanswered)
+    assert sum(each.ended_at_bot for each in calls) == 7
+    assert sum(each.developer for each in calls) == 3
+    assert {each.agent_at for each in calls if each.agent} == {"queue", "segment"}
+    assert any(each.transferred_to for each in calls)
+    assert any(each.consulted for each in calls)
+    for number, each in enumerate(calls):
+        assert unlimited._listings.history._traits(number) == each.traits
 
 
 async def test_times_are_local_and_whole_seconds_and_both_included(client: Client) -> None:
@@ -413,6 +609,7 @@ async def test_the_sessions_history_counts_against_the_bot_and_all_else_against_
     assert report["listings"] == {
         "get_sessions": 3,
         "call_details": 3,
+        "interaction_details": 0,
         "refused": 0,
         "unauthorized": 0,
         "last_refusal": "",
