@@ -18,5 +18,6 @@ imitates, and where each fact is from, is said where it is imitated; "vendor" me
     tokens      what the platform accepts in the `auth` header
     limits      rate limits
     audio       recordings in telephone format
+    flac        the same as FLAC
     tally       the report's counters
 """

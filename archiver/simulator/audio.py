@@ -17,15 +17,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from archiver.simulator.flac import flac
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RiffSizes = Literal["true", "zero", "ffffffff", "wrong"]
+RiffSizes = Literal["true", "zero", "ffffffff", "7ffff000", "riff_wrong", "wrong"]
+Extra = Literal["id3", "list"]
 
 SAMPLE_RATE = 8000  # samples a second
 SAMPLE_BYTES = 2
 HEADER_BYTES = 44
 CHUNK_BYTES = 64 * 1024
+
+_ID3_TAG = b"TAG" + b"a recording".ljust(124, b"\0") + b"\xff"
+_LIST_BYTES = 100_000
 
 _SYLLABLE_SAMPLES = SAMPLE_RATE // 8
 _SYLLABLES = 32
@@ -75,30 +81,44 @@ class RawBody:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedWav:
-    """A WAV of `data_bytes` bytes of sound: speech made from `seed`, or silence where that is None."""
+    """A WAV of `data_bytes` bytes of sound: speech made from `seed`, or silence where that is None.
+
+    With the extra "list" there is a chunk of 100 KB before the sound, with "id3" a tag behind it that no size counts.
+    """
 
     data_bytes: int
     seed: int | None
     riff_sizes: RiffSizes = "true"
+    extra: Extra | None = None
 
     @property
     def size(self) -> int:
-        return HEADER_BYTES + self.data_bytes
+        return len(self._head) + self.data_bytes + len(self._tail)
 
     @property
     def etag(self) -> str:
-        return _etag("generated", self.data_bytes, self.seed, self.riff_sizes)
+        return _etag("generated", self.data_bytes, self.seed, self.riff_sizes, self.extra)
+
+    @property
+    def _head(self) -> bytes:
+        return wav_header(self.data_bytes, self.riff_sizes, _list_chunk() if self.extra == "list" else b"")
+
+    @property
+    def _tail(self) -> bytes:
+        return _ID3_TAG if self.extra == "id3" else b""
 
     def pieces(self, start: int, stop: int) -> Iterator[bytes | memoryview]:
-        if start < min(stop, HEADER_BYTES):
-            yield wav_header(self.data_bytes, self.riff_sizes)[start:stop]
+        head = self._head
+        yield from _cut(memoryview(head)[start:stop])
         block = memoryview(_silence() if self.seed is None else speech_block(self.seed))
-        position, end = max(start - HEADER_BYTES, 0), stop - HEADER_BYTES
+        position, end = max(start - len(head), 0), min(stop - len(head), self.data_bytes)
         while position < end:
             offset = position % len(block)
             piece = block[offset : offset + min(CHUNK_BYTES, end - position)]
             yield piece
             position += len(piece)
+        behind = len(head) + self.data_bytes
+        yield from _cut(memoryview(self._tail)[max(start - behind, 0) : max(stop - behind, 0)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +145,16 @@ class FileBody:
                 start += len(piece)
 
 
-def wav_header(data_bytes: int, riff_sizes: RiffSizes = "true") -> bytes:
-    """The 44 bytes before the samples.
+def wav_header(data_bytes: int, riff_sizes: RiffSizes = "true", chunk: bytes = b"") -> bytes:
+    """The bytes before the samples: 44, and `chunk` between them.
 
-    "zero" and "ffffffff" are what writers leave that could not seek back; "wrong" promises twice the samples
-    that follow.
+    "zero", "ffffffff" and "7ffff000" are what writers leave that could not seek back; with "riff_wrong" the size of the whole
+    counts its own header, as some writers do; "wrong" promises twice the samples that follow.
     """
-    riff, data = _sizes(data_bytes, HEADER_BYTES - 8 + data_bytes, riff_sizes)
+    riff, data = _sizes(data_bytes, HEADER_BYTES - 8 + len(chunk) + data_bytes, riff_sizes)
     bytes_a_second = SAMPLE_RATE * SAMPLE_BYTES
     form = struct.pack("<HHIIHH", 1, 1, SAMPLE_RATE, bytes_a_second, SAMPLE_BYTES, 8 * SAMPLE_BYTES)
-    return struct.pack("<4sI4s4sI16s4sI", b"RIFF", riff, b"WAVE", b"fmt ", 16, form, b"data", data)
+    return struct.pack("<4sI4s4sI16s", b"RIFF", riff, b"WAVE", b"fmt ", 16, form) + chunk + struct.pack("<4sI", b"data", data)
 
 
 def file_body(path: Path, riff_sizes: RiffSizes = "true") -> FileBody:
@@ -179,6 +199,18 @@ def speech_block(seed: int) -> bytes:
     return mark + block[_MARK_BYTES:]
 
 
+@lru_cache(maxsize=8)
+def flac_of(data_bytes: int, seed: int | None) -> bytes:
+    """The sound of the `GeneratedWav` of the same arguments as a FLAC file; in memory, so it should not be large."""
+    wav = GeneratedWav(data_bytes, seed)
+    return flac(b"".join(wav.pieces(HEADER_BYTES, wav.size)), SAMPLE_RATE)
+
+
+@lru_cache(maxsize=1)
+def _list_chunk() -> bytes:
+    return struct.pack("<4sI4s", b"LIST", _LIST_BYTES, b"INFO").ljust(8 + _LIST_BYTES, b"\0")
+
+
 @lru_cache(maxsize=1)
 def _silence() -> bytes:
     return bytes(_BLOCK_SYLLABLES * _SYLLABLE_SAMPLES * SAMPLE_BYTES)
@@ -215,6 +247,10 @@ def _sizes(data_bytes: int, riff_bytes: int, riff_sizes: RiffSizes) -> tuple[int
             return 0, 0
         case "ffffffff":
             return 0xFFFFFFFF, 0xFFFFFFFF
+        case "7ffff000":
+            return 0x7FFFF024, 0x7FFFF000
+        case "riff_wrong":
+            return riff_bytes + 8, data_bytes
         case "wrong":
             more = max(data_bytes, 2)
             return min(riff_bytes + more, 0xFFFFFFFE), min(data_bytes + more, 0xFFFFFFFE)

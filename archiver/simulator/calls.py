@@ -96,6 +96,9 @@ class Call(Checked):
     """What the recordings API answers, where the session has no script of its own: "unavailable" for good; "in_progress" at the
     first two asks (the call, then its media; so again if it was forgotten meanwhile), then success; "failing": `failed` until
     the history has recovered."""
+    recorded_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    """How long the recording is; by default as long as the call. Shorter: the recording was paused, or stopped on purpose."""
+    recorded_as: Literal["wav", "flac"] = "wav"
     appears_at: Seconds | None = None
     """The listings show it from so many seconds after the script was given."""
     appears_after: Count | None = None

@@ -112,19 +112,21 @@ class History:
 
     # Recordings -------------------------------------------------------------------------------------------
 
-    def script_of(self, session_id: str) -> SessionScript | None:
+    def script_of(self, session_id: str, kept_from_ms: int | None = None) -> SessionScript | None:
         """What the API of recordings, or of voicemail, answers about a call; None if there is no such call.
 
-        A recording is as long as its call, and no shorter than `SHORTEST_SECONDS`; its bytes follow from the session's ID.
+        A recording is as long as its call, unless that says otherwise, and no shorter than `SHORTEST_SECONDS`; its bytes follow
+        from the session's ID. Recordings of calls that began before `kept_from_ms` are gone.
         """
         call = self.find(session_id)
         if call is None:
             return None
-        statuses = self._statuses(call)
+        gone = kept_from_ms is not None and call.started_ms < kept_from_ms
+        statuses = ["media_unavailable"] if gone else self._statuses(call)
         recordings = []
         if call.ended_ms is not None and statuses != ["media_unavailable"]:
-            seconds = (call.ended_ms - call.started_ms) / 1000
-            recordings.append(RecordingScript(audio=Audio(seconds=max(seconds, SHORTEST_SECONDS))))
+            seconds = call.recorded_seconds or max((call.ended_ms - call.started_ms) / 1000, SHORTEST_SECONDS)
+            recordings.append(RecordingScript(audio=Audio(seconds=seconds, format=call.recorded_as)))
         answers = [StatusAnswer(status=status) for status in statuses]
         return SessionScript(session_id=session_id, answers=list(answers), recordings=recordings, voicemail=call.voicemail)
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
@@ -25,7 +26,6 @@ from archiver.simulator.urls import UrlSigner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from datetime import datetime
     from types import TracebackType
 
     from archiver.simulator.limits import SlidingWindows
@@ -203,6 +203,8 @@ class Simulator:
         for key in changes:
             setattr(self.settings, key, getattr(checked, key))
         self.reject_credentials = reject
+        if "source_retention_days" in changes:
+            self._forget_stand_ins(keep=0)
         now = self.settings.model_dump(mode="json", include=set(ALTERABLE))
         return now | {"reject_credentials": self.reject_credentials}
 
@@ -258,7 +260,9 @@ class Simulator:
 
     def _stand_in(self, session_id: str) -> Session | None:
         """A session after its call in the history, else after the script for every other, in bounded memory."""
-        own, given = self._listings.history.script_of(session_id), time.monotonic()
+        days = self.settings.source_retention_days
+        kept_from = None if days is None else unix_ms(datetime.now(UTC) - timedelta(days=days))
+        own, given = self._listings.history.script_of(session_id, kept_from), time.monotonic()
         if own is None:
             if self._every_other is None:
                 return None

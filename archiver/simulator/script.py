@@ -19,14 +19,22 @@ Every field is explained at its model below.
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model_validator
 
-from archiver.simulator.audio import RiffSizes
+from archiver.simulator.audio import Extra, RiffSizes
 from archiver.simulator.checked import AnyStatus, Checked, ErrorStatus, HeaderText, Seconds, parse
 
+
+def _is_base64(text: str) -> str:
+    b64decode(text, validate=True)
+    return text
+
+
+Base64Str = Annotated[str, AfterValidator(_is_base64)]
 Times = Annotated[int, Field(ge=1)]
 Offset = Annotated[int, Field(ge=0)]
 
@@ -231,28 +239,34 @@ AnyFault = Annotated[
 
 
 class Audio(Checked):
-    """Where a recording's bytes are from: exactly one of `seconds`, `bytes`, `file` and `raw`."""
+    """Where a recording's bytes are from: exactly one of `seconds`, `bytes`, `file`, `raw` and `base64`."""
 
     seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
     """A WAV of this length, made up."""
-    bytes: Annotated[int, Field(ge=46, le=4_000_000_000)] | None = None
-    """A WAV of this size (less one where odd), made up; streamed, so it can be large."""
+    bytes: Annotated[int, Field(ge=44, le=4_000_000_000)] | None = None
+    """A WAV of this size (less one where odd), made up; streamed, so it can be large. 44: a header, and no sound."""
     seed: int | None = None
     """Decides what is made up; by default the session's id and the place in its list do."""
+    format: Literal["wav", "flac"] = "wav"
+    """What `seconds` is made up as. Its name and its type stay those of a WAV, unless the recording has others."""
     silence: bool = False
     """Nothing but zeros is made up."""
     file: str | None = None
     """A file of the settings' `audio_dir`, by name."""
     raw: str | None = None
     """A body, verbatim, UTF-8."""
+    base64: Base64Str | None = None
+    """A body, verbatim, whatever its bytes."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [key for key in ("seconds", "bytes", "file", "raw") if getattr(self, key) is not None]
+        given = [key for key in ("seconds", "bytes", "file", "raw", "base64") if getattr(self, key) is not None]
         if len(given) != 1:
-            raise ValueError(f"audio needs exactly one of seconds, bytes, file and raw, not {given or 'none'}")
-        if given[0] in {"file", "raw"} and (self.seed is not None or self.silence):
+            raise ValueError(f"audio needs exactly one of seconds, bytes, file, raw and base64, not {given or 'none'}")
+        if given[0] in {"file", "raw", "base64"} and (self.seed is not None or self.silence):
             raise ValueError(f"seed and silence don't go with {given[0]}")
+        if self.format == "flac" and given[0] != "seconds":
+            raise ValueError(f"flac doesn't go with {given[0]}")
         return self
 
 
@@ -265,7 +279,10 @@ class RecordingScript(Checked):
     """By default a file of `audio_dir`, in turn, or two seconds made up where there is none."""
     content_type: HeaderText = "audio/wav"
     riff_sizes: RiffSizes = "true"
-    """The sizes in the WAV's header: "zero" or "ffffffff" as in a WAV written as a stream; "wrong": incoherent."""
+    """The sizes in the WAV's header: "zero", "ffffffff" or "7ffff000" as in a WAV written as a stream; "riff_wrong": that of the
+    whole is wrong, that of the sound right; "wrong": incoherent."""
+    extra: Extra | None = None
+    """What a WAV that is made up has besides: "list", a chunk of 100 KB before the sound; "id3", a tag behind the end."""
     url: str | None = None
     """Served as `fileUrl`, verbatim, in place of a signed one."""
     resumable: Literal["yes", "no", "replaced"] = "yes"
@@ -275,8 +292,12 @@ class RecordingScript(Checked):
 
     @model_validator(mode="after")
     def _has_a_header(self) -> Self:
-        if self.riff_sizes != "true" and self.audio is not None and self.audio.raw is not None:
-            raise ValueError("riff_sizes don't go with a raw body")
+        audio = self.audio
+        verbatim = audio is not None and (audio.raw is not None or audio.base64 is not None or audio.format == "flac")
+        if self.riff_sizes != "true" and verbatim:
+            raise ValueError("riff_sizes don't go with a raw body or a FLAC")
+        if self.extra is not None and (verbatim or audio is None or audio.file is not None):
+            raise ValueError("extra needs an audio of seconds or bytes")
         return self
 
 

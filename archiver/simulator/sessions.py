@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
+from base64 import b64decode
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from archiver.simulator.audio import (
     GeneratedWav,
     RawBody,
     file_body,
+    flac_of,
     sha256_of,
 )
 from archiver.simulator.script import Audio, Expired, Redirect, StatusAnswer
@@ -161,6 +163,8 @@ def _body(script: RecordingScript, identity: str, turn: int, folder: dict[str, P
 
     if audio.raw is not None:
         return RawBody(audio.raw.encode())
+    if audio.base64 is not None:
+        return RawBody(b64decode(audio.base64))
     if audio.file is not None:
         if audio.file not in folder:
             raise ValueError(f"audio.file: {audio.file!r} is no *.wav file of the audio_dir")
@@ -173,4 +177,7 @@ def _body(script: RecordingScript, identity: str, turn: int, folder: dict[str, P
         samples = (audio.bytes - HEADER_BYTES) // SAMPLE_BYTES
     else:
         samples = max(1, round((audio.seconds or 0) * SAMPLE_RATE))
-    return GeneratedWav(samples * SAMPLE_BYTES, None if audio.silence else seed, script.riff_sizes)
+    sound = None if audio.silence else seed
+    if audio.format == "flac":
+        return RawBody(flac_of(samples * SAMPLE_BYTES, sound))
+    return GeneratedWav(samples * SAMPLE_BYTES, sound, script.riff_sizes, script.extra)

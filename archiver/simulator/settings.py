@@ -94,6 +94,9 @@ class SimulatorSettings(Checked):
     page_order: Literal["newest", "oldest"] = "newest"
     """Which calls come first in the call details; the vendor doesn't say."""
 
+    source_retention_days: Annotated[float, Field(ge=0, le=36_500)] | None = None
+    """Recordings of the history's calls that began longer ago are gone; null: kept for ever. Vendor: a day to 7 years, by default
+    3 months."""
     url_lifetime: Seconds = 60.0
     audio_dir: str | os.PathLike[str] | None = None
     """A folder of WAVs to serve where a script names no audio; read when the simulator is made."""
@@ -143,6 +146,7 @@ ALTERABLE = frozenset(
         "scope_status",
         "scopes",
         "session_totals",
+        "source_retention_days",
         "unknown_bot_status",
         "url_lifetime",
         "v1_paths",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import struct
 import time
 import wave
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from archiver.simulator.audio import CHUNK_BYTES, GeneratedWav, RawBody, file_body, load_folder, sha256_of
+from archiver.simulator import flac
+from archiver.simulator.audio import CHUNK_BYTES, GeneratedWav, RawBody, file_body, flac_of, load_folder, sha256_of
 from archiver.simulator.platform import Simulator, SimulatorSettings
 
 from .conftest import SESSION, Client
@@ -133,3 +136,76 @@ async def test_by_default_a_session_has_two_seconds_of_its_own(client: Client) -
     assert bodies[0] != bodies[1]
     with wave.open(io.BytesIO(bodies[0])) as file:
         assert file.getnframes() == 16_000
+
+
+def test_a_flac_is_what_it_says(tmp_path: Path) -> None:
+    """Its decoder is as small as its encoder: every frame is verbatim. `flac --test` and sox accept it, too."""
+    for samples in (1, 4095, 4096, 4097, 50_000):
+        wav = GeneratedWav(2 * samples, seed=samples)
+        content = flac_of(2 * samples, samples)
+        assert content[:8] == b"fLaC\x80\x00\x00\x22"
+        packed = int.from_bytes(content[18:26])
+        assert (packed >> 44, packed >> 41 & 7, packed >> 36 & 31, packed & (1 << 36) - 1) == (8000, 0, 15, samples)
+        sound = whole(wav)[44:]
+        assert content[26:42] == hashlib.md5(sound).digest()
+        at, found = 42, b""
+        while at < len(content):
+            block = min(4096, samples - len(found) // 2)
+            header = 5 + (0 if block == 4096 else 2)
+            assert content[at : at + 2] == b"\xff\xf8"
+            assert content[at + 4] == len(found) // 8192
+            at += header + 1 + 1 + 2 * block + 2
+            found += content[at - 2 - 2 * block : at - 2]
+        assert struct.pack(f"<{samples}h", *struct.unpack(f">{samples}h", found)) == sound
+
+
+def test_checksums_of_a_flac_are_those_of_its_format() -> None:
+    """The check values of CRC-8 and of CRC-16/UMTS in the catalogue of parametrised CRC algorithms."""
+    assert (flac._crc8(b"123456789"), flac._crc16(b"123456789")) == (0xF4, 0xFEE8)
+
+
+@pytest.mark.parametrize("extra", ["list", "id3", None])
+@pytest.mark.parametrize("riff_sizes", ["true", "7ffff000", "riff_wrong"])
+def test_a_wav_can_have_more_than_its_sound(extra: Any, riff_sizes: Any) -> None:
+    body = GeneratedWav(1000, 7, riff_sizes, extra)
+    content = whole(body)
+    assert len(content) == body.size == {"list": 1044 + 100_008, "id3": 1044 + 128, None: 1044}[extra]
+    for start, stop in ((0, 50), (40, body.size), (body.size - 100, body.size), (body.size - 130, body.size - 1), (100, 900)):
+        assert b"".join(body.pieces(start, stop)) == content[start:stop]
+    riff, data = struct.unpack_from("<I", content, 4)[0], content.index(b"data")
+    (size,) = struct.unpack_from("<I", content, data + 4)
+    assert content[data + 8 :][:1000] == whole(GeneratedWav(1000, 7))[44:]
+    counted = data + 1000  # what a right size of the whole counts
+    assert (riff, size) == {"true": (counted, 1000), "7ffff000": (0x7FFFF024, 0x7FFFF000), "riff_wrong": (counted + 8, 1000)}[
+        riff_sizes
+    ]
+    assert extra != "id3" or content[-128:-125] == b"TAG"
+
+
+async def test_a_flac_can_come_as_a_wav_and_any_bytes_as_they_are(client: Client) -> None:
+    flac_entry = {"audio": {"seconds": 0.5, "format": "flac"}}
+    header = {"audio": {"bytes": 44}}
+    given = {"audio": {"base64": base64.b64encode(b"OggS\x00\xff").decode()}}
+    client.sim.script({"session_id": SESSION, "recordings": [flac_entry, header, given]})
+    answer = await client.ask()
+    entries = answer.json["recording"]
+    assert entries[0]["fileName"].endswith(".wav")
+    first, second, third = [await client.fetch(entry["fileUrl"]) for entry in entries]
+    assert (first.headers["Content-Type"], first.body[:4]) == ("audio/wav", b"fLaC")
+    assert hashlib.sha256(first.body).hexdigest() == client.sim.sha256_of(SESSION)[0]
+    assert (len(second.body), second.body[36:]) == (44, b"data\0\0\0\0")
+    assert third.body == b"OggS\x00\xff"
+
+
+@pytest.mark.parametrize(
+    ("recording", "says"),
+    [
+        ({"audio": {"base64": "no base64"}}, "audio.base64"),
+        ({"audio": {"bytes": 1000, "format": "flac"}}, "flac doesn't go with bytes"),
+        ({"audio": {"seconds": 1, "format": "flac"}, "riff_sizes": "zero"}, "riff_sizes don't go with"),
+        ({"extra": "id3"}, "extra needs an audio of seconds or bytes"),
+    ],
+)
+async def test_audio_that_cannot_be_is_refused(client: Client, recording: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        client.sim.script({"session_id": SESSION, "recordings": [recording]})

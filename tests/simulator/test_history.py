@@ -263,3 +263,28 @@ async def test_few_sessions_are_remembered_however_many_calls_there_are(client: 
 def test_times_finer_than_a_millisecond_are_cut_off() -> None:
     one = Call.model_validate(call("one", started_at="2025-03-17T09:00:00.123999Z", ended_at=None))
     assert EPOCH + one.started_ms * MILLISECOND == datetime(2025, 3, 17, 9, 0, 0, 123_000, tzinfo=UTC)
+
+
+async def test_a_recording_can_be_shorter_than_its_call_and_a_flac(client: Client) -> None:
+    client.sim.set_history({"calls": [call("paused", recorded_seconds=0.5), call("flac", recorded_as="flac")]})
+    paused, as_flac = [(await client.fetch((await client.urls(each))[0])).body for each in ("paused", "flac")]
+    assert len(paused) == 44 + 8000
+    assert as_flac[:4] == b"fLaC"
+    assert int.from_bytes(as_flac[21:26]) & (1 << 36) - 1 == 12_000
+
+
+async def test_the_platform_keeps_recordings_for_so_many_days(client: Client) -> None:
+    now = datetime.now(UTC)
+    ages = {"old": 31, "recent": 29}
+    starts = {each: (now - timedelta(days=days)).isoformat() for each, days in ages.items()}
+    client.sim.set_history({"calls": [call(each, started_at=at, ended_at=at) for each, at in starts.items()]})
+
+    async def statuses() -> list[str]:
+        return [(await client.ask(each)).json["status"] for each in ages]
+
+    assert await statuses() == ["success", "success"]
+    client.sim.alter({"source_retention_days": 30})
+    assert await statuses() == ["media_unavailable", "success"]
+    assert client.sim.sha256_of("old") == []
+    client.sim.alter({"source_retention_days": None})
+    assert await statuses() == ["success", "success"]
