@@ -220,7 +220,10 @@ class Api:
         step = session.timeline.ask()
         if not isinstance(step, RateLimitedFault):
             windows.count()
-        return self._step(session, step, success)
+        reply = self._step(session, step, success)
+        if reply.response is not None:
+            reply.response.headers.update(step.headers)
+        return reply
 
     def denial(self, bot: Bot, token: str | None, scope: Scope) -> Denial | None:
         """Why a call with this token is not allowed; None: it is."""

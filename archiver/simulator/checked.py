@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 Seconds = Annotated[float, Field(ge=0)]
 HeaderText = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Goes into a header verbatim, so it holds no control characters."""
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 ErrorStatus = Annotated[int, Field(ge=400, le=599)]
 AnyStatus = Annotated[int, Field(ge=200, le=599)]
 

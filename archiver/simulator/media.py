@@ -10,12 +10,28 @@ import re
 import secrets
 import time
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
 
 from aiohttp import web
 
 from archiver.simulator.audio import RawBody
 from archiver.simulator.connections import close_connection, http_date, reset_connection, until_the_client_goes
-from archiver.simulator.script import Empty, Json, NoLength, Page, Redirect, Reset, Slow, Stall, Status, Truncate
+from archiver.simulator.script import (
+    BothLengths,
+    Empty,
+    Headers,
+    Json,
+    NoLength,
+    Page,
+    Partial,
+    Redirect,
+    Reset,
+    S3Error,
+    Slow,
+    Stall,
+    Status,
+    Truncate,
+)
 from archiver.simulator.tally import MediaTally
 
 if TYPE_CHECKING:
@@ -29,6 +45,7 @@ if TYPE_CHECKING:
 
 TICKS_A_SECOND = 20  # how smooth a slow body is
 
+_HOPS = re.compile(r"/hops/([0-9]+)(/.*)")
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
@@ -80,22 +97,38 @@ class MediaOrigin:
         if time.time() >= target.expires:
             self.tally.expired_urls += 1
             return await self._error(request, 403, "AccessDenied", "Request has expired")
-        recording = self.recordings.get(target.path)
+        path, hops = target.path, 0
+        if on_the_way := _HOPS.fullmatch(path):
+            hops, path = int(on_the_way[1]), on_the_way[2]
+        recording = self.recordings.get(path)
         if recording is None:
             return await self._error(request, 404, "NoSuchKey", "The specified key does not exist.")
+        if hops:
+            return await self._redirect(request, 302, self._elsewhere(path, hops - 1))
 
-        fault = recording.faults.take(redirects=target.path != recording.redirect_path)
+        fault = recording.faults.take(redirects=path == recording.path)
+        return await self._serve(request, recording, fault)
+
+    async def _serve(self, request: web.BaseRequest, recording: Recording, fault: AnyFault | None) -> web.StreamResponse:
+        """A recording, or what its fault puts in its place."""
         match fault:
             case Reset(at=None):
                 self.tally.by_status["reset"] += 1
                 reset_connection(request)
                 return web.Response()
             case Redirect():
-                return await self._redirect(request, recording, fault)
+                location = fault.to
+                if location == "same":
+                    location = self._elsewhere(recording.elsewhere[fault.spelled], fault.hops - 1)
+                return await self._redirect(request, fault.status, location)
             case Status():
                 return await self._page(request, fault.http_status, fault.body, fault.content_type)
             case Page() | Json():
                 return await self._page(request, 200, fault.body, fault.content_type)
+            case S3Error():
+                return await self._error(request, fault.http_status, fault.code, "The request was refused.")
+            case BothLengths():
+                return await self._chunked(request, recording, fault.content_length)
             case Empty():
                 return await self._page(request, 200, "", recording.content_type)
             case _:
@@ -106,6 +139,8 @@ class MediaOrigin:
         etag = body.etag if recording.resumable == "yes" else f'"{secrets.token_hex(8)}"'
         whole = Part(200, 0, body.size)
         part = whole if recording.resumable == "no" else _part(request, body, etag)
+        if isinstance(fault, Partial):
+            part = whole._replace(status=206)
         if part is None:
             unsatisfied = {"Content-Range": f"bytes */{body.size}"}
             return await self._error(request, 416, "InvalidRange", "The range is not satisfiable", unsatisfied)
@@ -122,6 +157,8 @@ class MediaOrigin:
             response.headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{body.size}"
         if not isinstance(fault, NoLength):
             response.content_length = part.stop - part.start
+        if isinstance(fault, Headers):
+            response.headers.update(fault.headers)
         self.tally.by_status[str(part.status)] += 1
         await response.prepare(request)
         pace = fault.bytes_per_second if isinstance(fault, Slow) else None
@@ -141,12 +178,35 @@ class MediaOrigin:
                     self.tally.complete += 1
         return response
 
-    async def _redirect(self, request: web.BaseRequest, recording: Recording, fault: Redirect) -> web.StreamResponse:
-        location = fault.to
-        if location == "same":
-            target = self._signer.sign(recording.redirect_path, time.time() + self._settings.url_lifetime)
-            location = self.origin + target
-        return await self._page(request, fault.status, "", "text/html", {"Location": location})
+    async def _chunked(self, request: web.BaseRequest, recording: Recording, content_length: int | None) -> web.StreamResponse:
+        """A recording in chunks with a Content-Length besides, which aiohttp would not send; ends the connection."""
+        body = recording.body
+        headers = self._headers(recording.content_type) | {
+            "Content-Length": str(body.size if content_length is None else content_length),
+            "Transfer-Encoding": "chunked",
+            "Connection": "close",
+        }
+        if (transport := request.transport) is None:
+            raise ConnectionError
+        self.tally.by_status["200"] += 1
+        lines = ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        transport.write("\r\n".join(lines).encode())
+        for piece in body.pieces(0, body.size):
+            self.tally.body_bytes += len(piece)
+            transport.write(b"%x\r\n%b\r\n" % (len(piece), bytes(piece)))
+        transport.write(b"0\r\n\r\n")
+        self.tally.complete += 1
+        transport.close()
+        return web.Response()
+
+    def _elsewhere(self, path: str, hops: int) -> str:
+        """A fresh URL for a path, by so many redirects. What is escaped in its first part is not in the last URL."""
+        target = self._signer.sign(f"/hops/{hops}{path}" if hops else path, time.time() + self._settings.url_lifetime)
+        first, slash, rest = target[1:].partition("/")
+        return f"{self.origin}/{unquote(first)}{slash}{rest}"
+
+    async def _redirect(self, request: web.BaseRequest, status: int, location: str) -> web.StreamResponse:
+        return await self._page(request, status, "", "text/html", {"Location": location})
 
     async def _error(
         self, request: web.BaseRequest, status: int, code: str, message: str, headers: dict[str, str] | None = None

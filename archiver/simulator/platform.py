@@ -283,15 +283,14 @@ class Simulator:
         self._stand_ins.pop(session_id, None)
         session = self._api.sessions.pop(session_id, None)
         for recording in session.recordings if session is not None else ():
-            self._media.recordings.pop(recording.path, None)
-            self._media.recordings.pop(recording.redirect_path, None)
+            for path in recording.paths:
+                self._media.recordings.pop(path, None)
 
     def _install(self, session: Session) -> None:
         self._uninstall(session.script.session_id)
         self._api.sessions[session.script.session_id] = session
         for recording in session.recordings:
-            self._media.recordings[recording.path] = recording
-            self._media.recordings[recording.redirect_path] = recording
+            self._media.recordings.update(dict.fromkeys(recording.paths, recording))
 
     async def _listen(self, stack: AsyncExitStack, runner: web.BaseRunner, port: int) -> str:
         """Start `runner` on `port`; its URL."""

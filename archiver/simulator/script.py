@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model_validator
 
 from archiver.simulator.audio import Extra, RiffSizes
-from archiver.simulator.checked import AnyStatus, Checked, ErrorStatus, HeaderText, Seconds, parse
+from archiver.simulator.checked import AnyStatus, Checked, ErrorStatus, HeaderName, HeaderText, Seconds, parse
 
 
 def _is_base64(text: str) -> str:
@@ -48,6 +48,8 @@ class Answer(Checked):
 
     times: Times | None = None
     for_seconds: Seconds | None = None
+    headers: dict[HeaderName, HeaderText] = Field(default_factory=dict)
+    """Besides or in place of the answer's own; a Content-Encoding is claimed, not applied."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -212,6 +214,34 @@ class NoLength(Fault):
     at: Offset | None = None
 
 
+class S3Error(Fault):
+    """An error page of S3's, whatever its HTTP status: 400 for a token that has expired meanwhile, or even 200."""
+
+    kind: Literal["s3_error"]
+    http_status: AnyStatus = 400
+    code: Annotated[str, Field(pattern=r"^[A-Za-z.]+$")] = "ExpiredToken"
+
+
+class Headers(Fault):
+    """The recording, with these headers besides or in place of its own; a Content-Encoding is claimed, not applied."""
+
+    kind: Literal["headers"]
+    headers: dict[HeaderName, HeaderText]
+
+
+class Partial(Fault):
+    """The whole recording as a 206, whose Content-Range says so, though no range was asked for."""
+
+    kind: Literal["partial"]
+
+
+class BothLengths(Fault):
+    """The whole recording in chunks, and a Content-Length besides: the right one, or `content_length`."""
+
+    kind: Literal["both_lengths"]
+    content_length: Offset | None = None
+
+
 class Expired(Fault):
     """The first `times` URLs handed out are expired already. Used up by the API's answers, not by media requests."""
 
@@ -221,16 +251,40 @@ class Expired(Fault):
 class Redirect(Fault):
     """A redirect: to an absolute URL, verbatim, or ("same") to another signed URL of this origin.
 
-    That one serves the recording, after the faults that are left: a request that came by such a redirect is not redirected again.
+    That one serves the recording, after the faults that are left: a request that came by such a redirect is not redirected again,
+    except for the `hops` on the way. `spelled` is how the last of them writes a space, or a letter that is not ASCII: escaped as
+    it should be, or as it is.
     """
 
     kind: Literal["redirect"]
     to: HeaderText
     status: Literal[301, 302, 303, 307, 308] = 302
+    hops: Annotated[int, Field(ge=1, le=999)] = 1
+    spelled: Literal["escaped", "space", "letter"] = "escaped"
+
+    @model_validator(mode="after")
+    def _of_this_origin(self) -> Self:
+        if self.to != "same" and (self.hops != 1 or self.spelled != "escaped"):
+            raise ValueError("hops and spelled need a redirect to 'same'")
+        return self
 
 
 AnyFault = Annotated[
-    Truncate | Reset | Slow | Stall | Status | Page | Json | Empty | NoLength | Expired | Redirect,
+    Truncate
+    | Reset
+    | Slow
+    | Stall
+    | Status
+    | Page
+    | Json
+    | Empty
+    | NoLength
+    | S3Error
+    | Headers
+    | Partial
+    | BothLengths
+    | Expired
+    | Redirect,
     Field(discriminator="kind"),
 ]
 

@@ -113,8 +113,17 @@ class Recording:
         day = datetime.now(UTC)
         where = f"o-{_IDS}/{quote(bot_id, safe='')}/{day:%Y}/{day:%d-%m-%Y}/f-{uuid.uuid5(_IDS, 'file ' + identity)}.wav"
         self.path = f"/api/getMediaStream/smartassistrecording/UAT/{where}"
-        self.redirect_path = f"/smartassist-recordings/UAT/{where}"
-        """Where a redirect to "same" leads."""
+        self.elsewhere = {
+            "escaped": f"/smartassist-recordings/UAT/{where}",
+            "space": f"/smartassist%20recordings/UAT/{where}",
+            "letter": f"/smartassist-aufn%C3%A4hmen/UAT/{where}",
+        }
+        """Where a redirect to "same" leads, by how it is spelled."""
+
+    @property
+    def paths(self) -> list[str]:
+        """Every path that it is served at."""
+        return [self.path, *self.elsewhere.values()]
 
     def sha256(self) -> str:
         """The true body's hash in hexadecimal; computed at the first call, in constant memory, then kept."""

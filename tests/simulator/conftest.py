@@ -91,10 +91,10 @@ class Client:
             parsed = await response.json() if "json" in response.content_type else None
             return Answer(response.status, response.headers, await response.read(), parsed)
 
-    async def ask_raw(self) -> bytes:
+    async def ask_raw(self, *headers: str) -> bytes:
         """`ask`, down to the bytes that come back."""
         target = f"/api/public/bot/{self.sim.bot_id}/v2/recordings?sessionId={SESSION}"
-        return await self.raw(self.sim.api_url + target, f"auth: {self.token()}")
+        return await self.raw(self.sim.api_url + target, f"auth: {self.token()}", *headers)
 
     async def raw(self, url: str, *headers: str) -> bytes:
         """What comes back until the connection ends. aiohttp's client would ask again by itself after a reset."""

@@ -289,3 +289,20 @@ def test_a_script_survives_its_json_form() -> None:
         }
     )
     assert SessionScript.from_json(script.to_json()) == script
+
+
+@pytest.mark.parametrize("answer", [{"status": "success"}, {"raw": "{}"}, {"http_status": 503}, {"fault": "rate_limited"}])
+async def test_any_answer_can_have_headers(client: Client, answer: dict[str, Any]) -> None:
+    headers = {"Content-Encoding": "UTF-8", "X-Long": "x" * 30_000}
+    client.sim.script({"session_id": SESSION, "answers": [answer | {"headers": headers}, {"status": "failed"}]})
+    head, _, body = (await client.ask_raw("Connection: close")).partition(b"\r\n\r\n")
+    assert b"\r\nContent-Encoding: UTF-8\r\n" in head
+    assert len(head) > 30_000
+    assert body[:1] in b"{"
+    assert (await client.ask()).json == {"status": "failed"}
+
+
+async def test_a_header_that_would_end_its_line_is_refused(client: Client) -> None:
+    for headers in ({"X-A": "a\r\nX-B: b"}, {"X-A: a\r\nX-B": "b"}):
+        with pytest.raises(ValueError, match="headers"):
+            client.sim.script({"session_id": SESSION, "answers": [{"status": "success", "headers": headers}]})

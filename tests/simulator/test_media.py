@@ -220,3 +220,64 @@ async def test_a_truncated_body_can_be_resumed_while_it_is_the_same(client: Clie
     assert (rest.status, body + rest.body) == (206, BODY)
     assert media(client)["complete"] == 1
     assert (await ranged(client, url, "bytes=1000-", '"another"')).status == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code"), [({}, 400, "ExpiredToken"), ({"http_status": 200, "code": "AccessDenied"}, 200, "AccessDenied")]
+)
+async def test_an_error_of_s3_can_have_any_status(client: Client, fields: dict[str, Any], status: int, code: str) -> None:
+    url = await script(client, {"kind": "s3_error", **fields})
+    answer = await client.fetch(url)
+    assert (answer.status, answer.headers["Content-Type"]) == (status, "application/xml")
+    assert f"<Code>{code}</Code>".encode() in answer.body
+    await whole(client, url)
+
+
+async def test_headers_of_a_recording_can_be_anything(client: Client) -> None:
+    url = await script(client, {"kind": "headers", "headers": {"Content-Encoding": "gzip", "X-Long": "x" * 30_000}})
+    head, body = parse(await client.raw(url, "Connection: close"))
+    assert b"\r\nContent-Encoding: gzip\r\n" in head
+    assert b"X-Long: " + b"x" * 30_000 in head
+    assert body == BODY
+    await whole(client, url)
+
+
+async def test_a_whole_recording_can_come_as_a_part(client: Client) -> None:
+    url = await script(client, {"kind": "partial"})
+    answer = await client.fetch(url)
+    assert (answer.status, answer.headers["Content-Range"]) == (206, f"bytes 0-{len(BODY) - 1}/{len(BODY)}")
+    assert answer.body == BODY
+    await whole(client, url)
+
+
+@pytest.mark.parametrize("content_length", [None, 5])
+async def test_a_length_can_come_beside_chunks(client: Client, content_length: int | None) -> None:
+    url = await script(client, {"kind": "both_lengths", "content_length": content_length}, audio={"bytes": 100_000})
+    head, body = parse(await client.raw(url))
+    assert b"Transfer-Encoding: chunked" in head
+    assert f"Content-Length: {content_length or 100_000}\r\n".encode() in head
+    found = b""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        found, body = found + body[: int(size, 16)], body[int(size, 16) + 2 :]
+    assert hashlib.sha256(found).hexdigest() == client.sim.sha256_of(SESSION)[0]
+    assert media(client)["bytes"] == 100_000
+
+
+@pytest.mark.parametrize(
+    ("spelled", "raw"), [("escaped", b"/smartassist-rec"), ("space", b"/smartassist rec"), ("letter", "ä".encode())]
+)
+async def test_a_location_can_be_spelled_as_no_url_is(client: Client, spelled: str, raw: bytes) -> None:
+    url = await script(client, {"kind": "redirect", "to": "same", "spelled": spelled, "hops": 3})
+    for hop in range(3):
+        head, _ = parse(await client.raw(url, "Connection: close"))
+        (location,) = [line for line in head.split(b"\r\n") if line.startswith(b"Location: ")]
+        assert (raw in location) == (hop == 2 or spelled == "escaped")
+        url = location.decode().removeprefix("Location: ")
+    await whole(client, url.replace(" ", "%20").replace("ä", "%C3%A4"))
+    assert media(client)["by_status"] == {"302": 3, "200": 1}
+
+
+async def test_only_a_redirect_to_this_origin_has_hops(client: Client) -> None:
+    with pytest.raises(ValueError, match="hops and spelled need"):
+        await script(client, {"kind": "redirect", "to": "http://elsewhere.example/", "hops": 2})
