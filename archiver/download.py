@@ -19,12 +19,13 @@ import aiohttp
 
 from archiver.bandwidth import Bandwidth
 from archiver.errors import MediaNotResumable, MediaUnreachable, MediaUrlExpired, TransferError
+from archiver.excerpt import Excerpt
 from archiver.kore.inline import Inline
 from archiver.kore.media import MediaClient, Rest, promised_by
 from archiver.observe.logs import logger
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.pace import Pace, TooSlow
-from archiver.recording import HEAD_BYTES, first_bytes
+from archiver.recording import first_bytes
 from archiver.transient import TRIES, retry_transient
 
 log = logger(__name__)
@@ -58,8 +59,9 @@ class Body(ABC):
         self.expected: int | None = None
         """Bytes that were promised, if any were."""
         self.content_type: str | None = None
-        self.head = bytearray()
-        """The first HEAD_BYTES that came."""
+        self.whole = True
+        """When all pieces have come, that is all there is; False: it may be that the connection was closed before."""
+        self.excerpt = Excerpt()
         self.received = 0
         self.breaks = 0
 
@@ -70,8 +72,7 @@ class Body(ABC):
     def _count(self, piece: bytes) -> None:
         self.received += len(piece)
         self._transfers.count(self._progress, len(piece))
-        if len(self.head) < HEAD_BYTES:
-            self.head += piece[: HEAD_BYTES - len(self.head)]
+        self.excerpt.take(piece)
 
 
 class InlineBody(Body):
@@ -129,6 +130,7 @@ class Download(Body):
         response = await self._connect(None)
         self.expected = self._progress.total = promised_by(response)
         self.content_type = response.headers.get("Content-Type")
+        self.whole = self.expected is not None or _is_chunked(response)
         self._validator = _validator(response)
         return self
 
@@ -236,9 +238,15 @@ class Download(Body):
             reason=reason,
             expected=promised,
             received=self.received,
-            first_bytes=first_bytes(self.head),
+            first_bytes=first_bytes(self.excerpt.head),
             error=type(error).__name__,
         )
+
+
+def _is_chunked(response: aiohttp.ClientResponse) -> bool:
+    """Whether a body has an end of its own: one that breaks off before is an error then."""
+    codings = ",".join(response.headers.getall("Transfer-Encoding", [])).split(",")
+    return codings[-1].strip().lower() == "chunked"
 
 
 def _validator(response: aiohttp.ClientResponse) -> str | None:

@@ -1,7 +1,9 @@
 """What counts as a recording.
 
 The field's best-known defect is an archive full of error pages that were logged as success. So a body is believed only if it
-is not empty, is not a page or JSON in disguise, and, where it claims to be a WAV, has a header that agrees with its length.
+is not empty, is not a page or JSON in disguise, and, where it is a WAV, all the audio has come that its header names. Its
+opposite is as bad: recordings that are refused for a header that no player minds. Where the transfer itself proves that a body is
+whole, what writers of headers get wrong is a flag.
 """
 
 from __future__ import annotations
@@ -11,37 +13,65 @@ import struct
 from dataclasses import dataclass
 
 from archiver.errors import RecordingRejected
+from archiver.excerpt import Excerpt
+from archiver.formats import WAV, Format, Wav, name_differs, wav_seconds
 from archiver.redact import redact
 
-HEAD_BYTES = 64 * 1024
-"""How much of a body `inspect` wants to see; the chunks before a WAV's data are far smaller."""
-
 _LONGEST_TYPE = 200
-_STREAMED = (0, 0xFFFFFFFF)
-_WAV_TYPES = ("audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave")
+_ANY_TYPE = ("", "application/octet-stream", "binary/octet-stream")
+_PLACEHOLDER = 0x7FFFF000
+"""Writers of streams put this, a larger number or 0 where the size should be."""
+_WIDE_PLACEHOLDER = 1 << 60
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a body turned out to be. `flags` is for auditors: `streamed_wav` is a WAV whose header was never completed."""
+    """What a body turned out to be. `flags` is for auditors; the tables' documentation explains them."""
 
     media_type: str
     flags: tuple[str, ...] = ()
     seconds: float | None = None
-    """How long the audio plays, by its header and the length that came; None where the format doesn't tell."""
+    """How long the audio plays, by its header and the length that came; None where that doesn't tell."""
 
 
-def inspect(*, name: str, head: bytes, length: int, content_type: str | None) -> Inspection:
-    """Judge a body that has wholly arrived by its first HEAD_BYTES, its length and what was said of it.
+def inspect(*, name: str, excerpt: Excerpt, content_type: str | None, whole: bool) -> Inspection:
+    """Judge a body that has arrived by what is remembered of it and what was said of it. `whole`: the transfer proves that
+    nothing is missing; else it may be that the connection was closed too early.
 
     Raises RecordingRejected with what was expected and the first bytes seen.
     """
     declared = (content_type or "").partition(";")[0].strip().lower()
-    if length == 0:
+    if excerpt.length == 0:
         raise RecordingRejected("the body is empty", reason="recording_empty", expected="audio", received=0)
-    # Its own header says more than what was said of it: a WAV may come as text/plain from a careless bucket.
-    if head[:4] in (b"RIFF", b"RF64", b"BW64"):
-        return _inspect_wav(head, length, declared)
+    found = excerpt.finish()
+    # Its own first bytes say more than what was said of it: a WAV may come as text/plain from a careless bucket.
+    known = excerpt.format
+    if known is None:
+        return _inspect_unknown(name, bytes(excerpt.head), excerpt.length, declared)
+    flags: tuple[str, ...] = ()
+    if isinstance(found, Wav):
+        try:
+            flags, seconds = _inspect_wav(found, excerpt.length, whole)
+        except ValueError as error:
+            message = f"an incoherent WAV: {error}"
+            raise _rejected(message, "recording_bad_wav", excerpt.head, excerpt.length, declared) from None
+    else:
+        seconds = found
+    return Inspection(known.media_type, flags + _differences(known, name, declared), seconds)
+
+
+def _differences(known: Format, name: str, declared: str) -> tuple[str, ...]:
+    """Flags for what was said of a body and is not so."""
+    flags = []
+    if declared not in _ANY_TYPE and declared not in known.types:
+        flags.append("type_differs")
+    if name_differs(name, known):
+        flags.append("name_differs")
+    return tuple(flags)
+
+
+def _inspect_unknown(name: str, head: bytes, length: int, declared: str) -> Inspection:
+    """What no known format begins with is no recording if it is text, nor if it is called a WAV."""
     text = _as_text(head)
     start = (text or head.removeprefix(codecs.BOM_UTF8).decode("latin-1")).lstrip()[:1]
     if declared in ("text/html", "application/xhtml+xml", "application/xml", "text/xml") or start == "<":
@@ -50,7 +80,7 @@ def inspect(*, name: str, head: bytes, length: int, content_type: str | None) ->
         raise _rejected("JSON instead of audio", "recording_is_json", head, length, declared)
     if declared.startswith("text/") or text is not None:
         raise _rejected("text instead of audio", "recording_is_text", head, length, declared)
-    if name.lower().endswith((".wav", ".wave")) or declared in _WAV_TYPES:
+    if name.lower().endswith((".wav", ".wave")) or declared in WAV.types:
         raise _rejected("not a WAV, though it is called one", "recording_not_wav", head, length, declared)
     return Inspection(redact(declared)[:_LONGEST_TYPE] or "application/octet-stream")
 
@@ -72,54 +102,62 @@ def first_bytes(head: bytes | bytearray) -> str:
     return redact(spelled)[: len(shown)]
 
 
-def _rejected(message: str, reason: str, head: bytes, length: int, declared: str) -> RecordingRejected:
+def _rejected(message: str, reason: str, head: bytes | bytearray, length: int, declared: str) -> RecordingRejected:
     return RecordingRejected(message, reason=reason, received=length, content_type=declared, first_bytes=first_bytes(head))
 
 
-def _inspect_wav(head: bytes, length: int, declared: str) -> Inspection:
-    """Hold the sizes that a WAV's header names against the length that arrived."""
+def _inspect_wav(wav: Wav, length: int, whole: bool) -> tuple[tuple[str, ...], float | None]:
+    """Hold the sizes that a WAV's header names against the length that arrived. Returns flags and seconds.
 
-    def incoherent(what: str) -> RecordingRejected:
-        return _rejected(f"an incoherent WAV: {what}", "recording_bad_wav", head, length, declared)
-
-    if head[8:12] != b"WAVE":
-        raise incoherent("no WAVE mark")
-    chunks = _chunks(head)
-    if "data" not in chunks:
-        raise incoherent("no data chunk in its first 64 KiB" if len(head) < length else "no data chunk")
-    if chunks.get("fmt ", (0, 0))[1] < 14:
-        raise incoherent("no format chunk before the data")
-    riff_size: int = struct.unpack_from("<I", head, 4)[0]
-    position, size = chunks["data"]
-    if head[:4] != b"RIFF":
-        at, ds64_size = chunks.get("ds64", (0, 0))
-        if ds64_size < 16:
-            raise incoherent("no 64-bit sizes")
-        wide_riff_size, wide_size = struct.unpack_from("<QQ", head, at)
-        riff_size = wide_riff_size if riff_size == 0xFFFFFFFF else riff_size
-        size = wide_size if size == 0xFFFFFFFF else size
-    streamed = riff_size in _STREAMED or size == 0xFFFFFFFF
-    if size == 0xFFFFFFFF or (streamed and size == 0):
-        size = length - position
-    if size <= 0:
-        raise incoherent("a header without audio")
-    if position + size > length:
-        raise incoherent(f"its data chunk ends at byte {position + size}, {length} came")
+    Raises ValueError for a WAV that lacks something, or may.
+    """
+    outer_size, begin, size, placeholder = _wav_sizes(wav)
+    flags = []
+    # An empty `data` before other chunks is one; before anything else its size was never written.
+    chunks_follow = wav.end > begin and 0 <= wav.end - length <= 1
+    if (size >= placeholder and begin + size > length) or (size == 0 and length > begin and not chunks_follow):
+        flags.append("streamed_wav")
+        size = length - begin
+    end, outer_end = begin + size, outer_size + 8
+    if end > length:
+        raise ValueError(f"its data chunk ends at byte {end}, {length} came")
     # Writers disagree on whether the byte that pads odd data counts, and on whether it is written.
-    padding = 1 if size % 2 and position + size == length else 0
-    if riff_size not in _STREAMED and not riff_size + 8 - padding <= length <= riff_size + 9:
-        raise incoherent(f"its header says {riff_size + 8} bytes, {length} came")
-    # Of compressed audio, too, the header says how many bytes play a second, if only roughly.
-    bytes_a_second: int = struct.unpack_from("<I", head, chunks["fmt "][0] + 8)[0]
-    return Inspection("audio/wav", ("streamed_wav",) if streamed else (), size / bytes_a_second if bytes_a_second else None)
+    padding = size % 2
+    outer_unknown = outer_size == 0 or (outer_size >= placeholder and outer_end > length)
+    agrees = outer_unknown or outer_end - (padding if end == length else 0) <= length <= outer_end + 1
+    if not whole and size == 0:
+        raise ValueError("a header without audio, and nothing proves that no more was to come")
+    if not whole and not agrees:
+        raise ValueError(f"its header says {outer_end} bytes, {length} came, and nothing proves that these are all")
+    if not flags:
+        if outer_unknown:
+            flags.append("streamed_wav")
+        elif not agrees and not end <= outer_end <= length:
+            flags.append("riff_size_wrong")
+        if length > max(end + padding, 0 if outer_unknown else min(outer_end + 1, length)):
+            flags.append("trailing_bytes")
+    if size == 0:
+        flags.append("no_audio")
+    return tuple(flags), wav_seconds(wav.fmt, size) if size else 0.0
 
 
-def _chunks(head: bytes) -> dict[str, tuple[int, int]]:
-    """Where each chunk's content begins and how long it says it is, up to and with `data`."""
-    found: dict[str, tuple[int, int]] = {}
-    position = 12
-    while position + 8 <= len(head) and "data" not in found:
-        name, size = struct.unpack_from("<4sI", head, position)
-        found.setdefault(name.decode("latin-1"), (position + 8, size))
-        position += 8 + size + (size & 1)
-    return found
+def _wav_sizes(wav: Wav) -> tuple[int, int, int, int]:
+    """The size of the whole but for its first eight bytes, where the audio begins, its size, and from which number on a size is
+    none. Raises ValueError where a WAV has none of that.
+    """
+    if wav.outer[8:] != b"WAVE":
+        raise ValueError("no WAVE mark")
+    if wav.data is None:
+        raise ValueError("no data chunk")
+    if len(wav.fmt) < 14:
+        raise ValueError("no format chunk before the data")
+    outer_size: int = struct.unpack_from("<I", wav.outer, 4)[0]
+    begin, size = wav.data
+    if wav.outer[:4] == b"RIFF":
+        return outer_size, begin, size, _PLACEHOLDER
+    if len(wav.ds64) < 16:
+        raise ValueError("no 64-bit sizes")
+    wide_outer_size, wide_size = struct.unpack_from("<QQ", wav.ds64)
+    outer_size = wide_outer_size if outer_size == 0xFFFFFFFF else outer_size
+    size = wide_size if size == 0xFFFFFFFF else size
+    return outer_size, begin, size, _WIDE_PLACEHOLDER

@@ -133,7 +133,7 @@ async def _save(
 
 
 def _as_recording(body: Body, to: Target) -> Inspection:
-    return inspect(name=to.name, head=bytes(body.head), length=body.received, content_type=body.content_type)
+    return inspect(name=to.name, excerpt=body.excerpt, content_type=body.content_type, whole=body.whole)
 
 
 def _check_size(body: Body, to: Target) -> None:

@@ -17,6 +17,7 @@ from archiver.bandwidth import Bandwidth
 from archiver.config import TransferSettings
 from archiver.download import Download
 from archiver.errors import MediaNotResumable, MediaUnreachable, MediaUrlExpired
+from archiver.excerpt import HEAD_BYTES
 from archiver.kore import media as media_module
 from archiver.kore.media import MediaClient, MediaHosts
 from archiver.observe.transfers import Transfer, Transfers
@@ -70,7 +71,7 @@ async def fetch(client: MediaClient, urls: Urls, progress: Transfer | None = Non
         async for piece in body.pieces():
             received.update(piece)
     assert received.digest() == hashlib.sha256(BODY).digest()
-    assert bytes(body.head) == BODY[: len(body.head)]
+    assert (bytes(body.excerpt.head), body.excerpt.length) == (BODY[:HEAD_BYTES], len(BODY))
     assert progress.received == progress.total == body.received == len(BODY)
     return body
 
