@@ -172,11 +172,12 @@ async def test_a_listing_gives_way_while_sessions_are_due_that_draw_from_its_bud
 
 
 async def test_call_details_give_way_to_the_recordings_of_any_bot_of_the_account(plant: Plant, pauses: list[float]) -> None:
-    listings = await plant.listings("one", "two")
+    listings = await plant.listings("one", "two", account_rate_limits=LIMITS)
     await plant.queue.start_worker(host="here", pid=1, version="0", lease=timedelta(minutes=5), bots=["one", "two"])
     await plant.queue.enqueue([NewSession("two", "s-1")], actor="me")
     await asyncio.gather(*(anext(aiter(each.stretches(SPAN))) for each in listings.values()))
     assert len(pauses) >= 2, "both"
+    assert pauses.count(0.0) == 1, "they take their turns together: only the first of both need not wait for one"
 
 
 async def test_the_sessions_history_of_an_accounts_bot_gives_way_to_nobody(plant: Plant, pauses: list[float]) -> None:

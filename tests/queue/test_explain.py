@@ -185,7 +185,7 @@ def _listed(ids: list[str]) -> dict[str, tuple[Any, ...]]:
         "known": ("bot-0", ids, kinds),
         "account": ("bot-0", ids, kinds),
         "unlisted": ("bot-0", now - HOUR, now, ids, kinds),
-        "busy": ("bot-0",),
+        "busy": (["bot-0", "bot-1"],),
     }
 
 
