@@ -11,6 +11,7 @@ import pytest
 
 from archiver.errors import LeaseLost, StoreUnavailable
 from archiver.outcome import Archived, Failed, NotReady, Retry, Unavailable
+from tests.audio_files import flac
 
 from .conftest import FOLDER, LAST, MAX_INLINE, Trial, wav
 
@@ -71,6 +72,24 @@ async def test_the_type_gives_the_name(inline: Trial, media_type: str, name: str
     way = await inline.go()
     assert way.outcome == Archived()
     assert inline.files() == {f"{FOLDER}/{name}": body}
+
+
+async def test_flac_that_is_declared_a_wav_is_kept_as_it_came(inline: Trial) -> None:
+    """The name is given before the bytes are seen."""
+    inline.script(answers=[answer(flac())])
+    way = await inline.go()
+    assert way.outcome == Archived()
+    assert inline.files() == {f"{FOLDER}/recording-1.wav": flac()}
+    (stored,) = way.attempt.stored
+    assert (stored.media_type, stored.seconds, stored.flags) == ("audio/flac", 2, ("type_differs", "name_differs"))
+
+
+async def test_the_end_of_its_string_proves_that_a_recording_is_whole(inline: Trial) -> None:
+    inline.script(answers=[answer(tagged := wav(5000) + b"TAG" + bytes(125))])
+    way = await inline.go()
+    assert way.outcome == Archived()
+    assert inline.files() == {f"{FOLDER}/recording-1.wav": tagged}
+    assert way.attempt.stored[0].flags == ("trailing_bytes",)
 
 
 @pytest.mark.parametrize(

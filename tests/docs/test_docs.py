@@ -22,6 +22,7 @@ from archiver.observe.metrics import Now, metrics
 from archiver.observe.tally import Tally
 from archiver.queue.database import Database
 from archiver.session import State
+from tests.audio_files import CASES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -143,6 +144,11 @@ async def test_the_documented_columns_exist(database: Database) -> None:
                 documented |= {name.strip() for name in listing.split(",")}
             assert documented, table
             assert documented <= columns, documented - columns
+
+
+def test_every_flag_of_a_recording_is_explained() -> None:
+    section = TABLES.partition("## `archived_recordings`")[2].partition("\n## ")[0]
+    assert {flag for case in CASES for flag in case.flags} == set(re.findall(r"^- `(\w+)`: ", section, re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", [*COUNTS, *CALL_FACTS, *SOURCES])

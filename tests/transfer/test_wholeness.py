@@ -63,8 +63,11 @@ async def test_a_body_with_an_end_of_its_own_is_whole(answer: bytes, tmp_path: P
     ],
     ids=["ID3 behind", "RIFF size wrong", "no audio", "in order", "streamed"],
 )
-async def test_a_connection_that_was_closed_proves_nothing(body: bytes, flags: tuple[str, ...] | None, tmp_path: Path) -> None:
-    async with raw_server(lambda head: HEAD + b"\r\n" + body) as raw:
+@pytest.mark.parametrize("coding", [b"", b"Transfer-Encoding: chunked, identity\r\n"], ids=["no coding", "chunks, but not last"])
+async def test_a_connection_that_was_closed_proves_nothing(
+    body: bytes, flags: tuple[str, ...] | None, coding: bytes, tmp_path: Path
+) -> None:
+    async with raw_server(lambda head: HEAD + coding + b"\r\n" + body) as raw:
         if flags is not None:
             assert (await fetched(raw, tmp_path)).inspection.flags == flags
             return
