@@ -249,13 +249,27 @@ async def test_a_body_that_stalls_is_given_up(trial: Trial) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "flags"), [("zero", ("streamed_wav",)), ("ffffffff", ("streamed_wav",)), ("true", ())], ids=str
+    ("recording", "media_type", "flags"),
+    [
+        ({"riff_sizes": "true"}, "audio/wav", ()),
+        ({"riff_sizes": "zero"}, "audio/wav", ("streamed_wav",)),
+        ({"riff_sizes": "ffffffff"}, "audio/wav", ("streamed_wav",)),
+        ({"riff_sizes": "7ffff000"}, "audio/wav", ("streamed_wav",)),
+        ({"riff_sizes": "riff_wrong"}, "audio/wav", ("riff_size_wrong",)),
+        ({"extra": "list"}, "audio/wav", ()),
+        ({"extra": "id3"}, "audio/wav", ("trailing_bytes",)),
+        ({"audio": {"seconds": 2, "format": "flac"}}, "audio/flac", ("type_differs", "name_differs")),
+    ],
+    ids=str,
 )
-async def test_a_wav_written_as_a_stream_is_taken_and_flagged(trial: Trial, sizes: str, flags: tuple[str, ...]) -> None:
-    trial.script({**A, "riff_sizes": sizes})
+async def test_a_recording_is_taken_for_what_it_is_and_flagged(
+    trial: Trial, recording: dict[str, Any], media_type: str, flags: tuple[str, ...]
+) -> None:
+    trial.script({**A, "audio": {"seconds": 2}, **recording})
     way = await trial.go()
     assert way.outcome == Archived()
-    assert way.attempt.stored[0].flags == flags
+    (stored,) = way.attempt.stored
+    assert (stored.file_name, stored.media_type, stored.flags, stored.seconds) == ("a.wav", media_type, flags, 2)
 
 
 async def test_a_wav_whose_header_disagrees_with_its_length_is_rejected(trial: Trial) -> None:
