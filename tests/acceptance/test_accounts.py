@@ -475,16 +475,22 @@ async def test_what_will_be_gone_is_told_before_it_is_and_the_oldest_come_first(
     data["bots"][0]["rate_limits"] = ["60000/minute"]
     blank.configure(data)
     simulator.set_history(made(calls=30, unavailable=3))
+    dial = next(each.session_id for each in simulator.calls() if each.recording == "unavailable")
+    await sql.execute(waits, dial, now)
+    await sql.execute("UPDATE archive_queue SET call = $2 WHERE session_id = $1", dial, json.dumps({"unanswered": "busy"}))
     night = await blank("nightly", "--from", DAY, "--to", NEXT)
     assert "warning: bot bot: 1 waiting calls are older than source_retention (90d) already; next:" in night.stderr
     assert (await blank("backfill", "--from", DAY, "--to", NEXT)).code == 0
     orders = await sql.fetch("SELECT purpose, newest_first FROM archive_discoveries ORDER BY id")
     assert [tuple(row) for row in orders] == [("nightly", False), ("backfill", False)]
     ends = await sql.fetch("SELECT reason, count(*), count(recheck_at) FROM archive_queue WHERE state = 'unavailable' GROUP BY 1")
-    assert {row[0]: (row[1], row[2]) for row in ends}["probably_purged"][1] == 0
+    rechecks = {row[0]: row[2] for row in ends}
+    assert (rechecks["probably_purged"], rechecks["not_answered"]) == (0, 0)
     unavailable = [item for item in (await account(blank, code=0))["items"] if item["state"] == "unavailable"]
-    assert {item["reason"] for item in unavailable} == {"probably_purged"}
-    assert "probably deleted" in unavailable[0]["because"]
+    assert Counter(item["reason"] for item in unavailable) == {"probably_purged": 2, "not_answered": 1}
+    because = {item["reason"]: item["because"] for item in unavailable}
+    assert "probably deleted" in because["probably_purged"]
+    assert because["not_answered"] == "nobody answered this dial of a campaign (busy)"
 
 
 # --- what goes wrong
