@@ -231,7 +231,7 @@ async def test_how_long_it_takes_follows_from_the_limits(blank: Program, data: d
 @pytest.mark.parametrize(
     ("scopes", "source", "code"),
     [
-        (["SmartAssist Analytics", "Bot Sessions"], "call_details", 0),
+        (["SmartAssist Analytics", "Bot Sessions"], "interaction_details", 0),
         (["Bot Sessions"], "sessions", 0),
         (["SmartAssist Recordings"], "", 3),
     ],

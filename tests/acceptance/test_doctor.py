@@ -88,7 +88,7 @@ async def test_a_small_difference_of_the_clocks_is_a_warning(archiver: Program, 
 async def test_a_listing_that_is_refused_names_the_scopes(archiver: Program, data: dict[str, Any], simulator: Simulator) -> None:
     data["bots"][0]["account_id"] = simulator.settings.account_id
     archiver.configure(data)
-    assert (await findings(archiver, 0))["bot bot: listing of calls"]["message"] == "call_details answered"
+    assert (await findings(archiver, 0))["bot bot: listing of calls"]["message"] == "interaction_details answered"
     simulator.alter({"scopes": ["SmartAssist Recordings"]})
     found = (await findings(archiver, 0))["bot bot: listing of calls"]
     assert found["verdict"] == "warning"

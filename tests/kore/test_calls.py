@@ -59,7 +59,7 @@ class Desk:
         self.draws += 1
 
     def source(self, name: str) -> Source:
-        return SOURCES[name](self.client, self.draw)
+        return ALL_SOURCES[name](self.client, self.draw)
 
     async def read(self, name: str, span: Span, **how: Any) -> list[Listing]:
         return [listing async for listing in Reader(self.source(name)).walk(span, **how)]
@@ -145,6 +145,26 @@ async def test_voicemails_are_told_apart_by_call_details(desk: Desk) -> None:
     desk.simulator.set_history({"calls": [call(1, START, voicemail=True), call(2, START)]})
     [listing] = await desk.read("call_details", days(1))
     assert sorted(kind for _, kind in listing.calls) == ["recording", "voicemail"]
+
+
+@pytest.mark.parametrize("places", ["metaInfo", "endUserNumber", "customerinfo", "metaInfo.customerinfo"])
+async def test_all_that_the_platform_tells_is_asked_for_and_found(desk: Desk, places: str) -> None:
+    asked = call(
+        1, START, numbers_at=places, caller="+15550100", callee="+15550199", agent="Asha", agent_id="a-7", agent_at="segment",
+        queue="Claims", consulted=["+15550123"], joined=["Quinn"], disposition_remarks=["he cried"], campaign="Reminders",
+        contact_status="answered",
+    )  # fmt: skip
+    dialled = call(2, START, 0, direction="Outbound", campaign="Reminders", contact_status="busy")
+    desk.simulator.set_history({"calls": [asked, dialled, call(3, START, ended_at_bot=True)]})
+    [listing] = await desk.read("call_details", days(1))
+    facts, unanswered = (listing.calls[each["session_id"], "recording"].facts for each in (asked, dialled))
+    assert (facts["caller"], facts["callee"], facts["agent"][0]["agentId"]) == ("+15550100", "+15550199", "a-7")
+    assert (facts["consulted"], facts["joined"]) == ([{"name": "+15550123"}], [{"name": "Quinn"}])
+    assert (facts["campaign"]["name"], facts["disposition_remarks"]) == ("Reminders", ["he cried"])
+    assert (unanswered[UNANSWERED], UNANSWERED in facts) == ("busy", False)
+    assert len(listing.calls) == 2
+    [fuller] = await desk.read("interaction_details", days(1))
+    assert len(fuller.calls) == 3
 
 
 @pytest.mark.parametrize("name", SOURCES)
