@@ -63,8 +63,8 @@ def command(
     """Run a stand-in for the Kore platform, until stopped: tokens, statuses, signed URLs, rate limits and faults, over HTTP.
 
     It knows the sessions of --sessions and --demo, and those that are POSTed to /_simulator/sessions; it lists the calls of
-    --history, or of what is POSTed to /_simulator/history, and knows their recordings. GET /_simulator/report counts what it was
-    asked. Its credentials are worth nothing.
+    --history, or of what is POSTed to /_simulator/history, and knows their recordings. More bots, of this account or another, are
+    POSTed to /_simulator/bots. GET /_simulator/report counts what it was asked. Its credentials are worth nothing.
 
     \b
     To archive from it, with the defaults below:

@@ -113,6 +113,8 @@ class Call(Checked):
             raise ValueError("ended_at is before started_at, or more than a day after it")
         if (self.consulted or self.joined or self.transferred_to) and not (self.agent or self.agent_id):
             raise ValueError("consulted, joined and transferred_to need an agent")
+        if self.ended_at_bot and (self.agent or self.agent_id):
+            raise ValueError("a call that has an agent has not ended_at_bot")
         return self
 
     @property

@@ -229,8 +229,9 @@ async def test_a_folder_of_wavs_is_archived_byte_for_byte(blank: Program) -> Non
     assert len(stored) > 50
     assert {body for body in stored if body in bodies} == bodies
     others = [body for body in stored if body not in bodies]
-    # Two are served as if written as a stream, with sizes of 0 and 0xFFFFFFFF; the slow one is made up.
-    assert len(others) == 3
+    # Two are served as if written as a stream, with sizes of 0 and 0xFFFFFFFF; the slow, the paused and the FLAC are made up.
+    assert len(others) == 5
+    assert sum(body.startswith(b"fLaC") for body in others) == 1
     assert sum(any(body[44:] == known[44:] for known in bodies) for body in others) == 2
 
 
@@ -260,7 +261,7 @@ async def test_simulate_lists_the_calls_of_a_history(blank: Program) -> None:
     running = await blank.start("simulate", "--port", "0", "--history", "history.json", *limits)
     await running.printed("ready")
     api = (await _line(running, r"API +(http://127\.0\.0\.1:\d+)"))[1]
-    day = {"startDate": "2025-03-17 00:00:00", "endDate": "2025-03-17 23:59:59"}
+    day = {"startDate": "2025-03-17 00:00:00", "endDate": "2025-03-17 23:59:59", "timeZoneOffset": 0}
     token = jwt.encode({"sub": "a", "appId": "cs-simulated"}, "simulated-secret-of-no-worth-0123456789")
     headers = {"auth": token, "accountId": "a-1", "iId": "st-simulated"}
     async with aiohttp.ClientSession(api, headers=headers) as http:

@@ -123,6 +123,8 @@ def test_many_calls_take_little_memory() -> None:
         ({"calls": [call("a", ended_at="2025-03-17T08:59:59Z")]}, "ended_at is before started_at"),
         ({"calls": [call("a", ended_at="2025-03-19T08:59:59Z")]}, "more than a day"),
         ({"calls": [call("a", chanel="IVR")]}, "chanel: Extra inputs"),
+        ({"calls": [call("a", transferred_to="Ada")]}, "need an agent"),
+        ({"calls": [call("a", agent="Ada", ended_at_bot=True)]}, "has not ended_at_bot"),
         ({"made": MADE | {"to": MADE["from"]}}, "to must be after from"),
         ({"made": MADE | {"seconds": [3, 2]}}, "shortest, longest"),
         ({"made": MADE | {"voicemails": 200, "failing": 101}}, "are 301 of 300 calls"),

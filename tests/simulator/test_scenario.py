@@ -55,6 +55,7 @@ def test_it_meets_every_status_and_fault(count: int) -> None:
     for kind in ("truncate", "page", "json", "empty"):
         assert {fault.times for fault in faults if fault.kind == kind} == {1, None}
     assert {recording.riff_sizes for recording in recordings} == {"true", "zero", "ffffffff", "wrong"}
+    assert {recording.audio.format for recording in recordings if recording.audio} == {"wav", "flac"}
     urls = [recording.url for recording in recordings if recording.url]
     assert sum(url.startswith("https://") for url in urls) == 1
     assert {"file:///etc/passwd", "http://169.254.169.254/latest/meta-data/"} < set(urls)
