@@ -450,7 +450,7 @@ async def test_what_will_be_gone_is_told_before_it_is_and_the_oldest_come_first(
     blank: Program, data: dict[str, Any], simulator: Simulator, sql: Any
 ) -> None:
     now = datetime.now(UTC)
-    data["bots"][0] |= {"source_retention": "90d", "rate_limits": ["1/day"]}
+    data["bots"][0] |= {"source_retention": "90d", "account_rate_limits": ["1/day"]}
     blank.configure(data)
     waits = "INSERT INTO archive_queue (bot, session_id, started_at) VALUES ('bot', $1, $2)"
     for number, age in enumerate((89.5, 89.5, 400)):
@@ -472,7 +472,7 @@ async def test_what_will_be_gone_is_told_before_it_is_and_the_oldest_come_first(
 
     # What is done at once is in time; and the oldest is read first.
     await sql.execute("DELETE FROM archive_budgets")  # the call of `doctor` was that day's only one
-    data["bots"][0]["rate_limits"] = ["60000/minute"]
+    data["bots"][0]["account_rate_limits"] = ["60000/minute"]
     blank.configure(data)
     simulator.set_history(made(calls=30, unavailable=3))
     dial = next(each.session_id for each in simulator.calls() if each.recording == "unavailable")
