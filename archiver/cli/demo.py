@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from archiver.buffers import Buffers
+from archiver.cli.accounts import Closing, close_account
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import opened, run_async
 from archiver.cli.output import console, safe, size, table
@@ -32,6 +34,7 @@ from archiver.cli.status import status_document
 from archiver.config import Settings, load
 from archiver.errors import UsageError
 from archiver.evidence.verify import Verified, verify
+from archiver.kore.calls import Span
 from archiver.observe import logs
 from archiver.observe.tally import Tally
 from archiver.queue.database import Database
@@ -55,6 +58,7 @@ bot_id = "{bot_id}"
 client_id = "{client_id}"
 client_secret = "{client_secret}"
 rate_limits = ["6000/minute"]
+source_retention = "90d"
 media_hosts = ["127.0.0.1", "*.kore.ai"]
 
 [storage]
@@ -153,12 +157,21 @@ async def _demo(folder: Path, sessions: int, audio: Path | None, seed: int, leve
     scripts = demo_scenario(sessions, seed=seed, audio_files=audio_files)
     log_path = folder / "archiver.log"
     told = _Told({s.session_id: s.note for s in scripts}, {s.session_id: s.expected or "" for s in scripts})
+    now = datetime.now(UTC).replace(microsecond=0)
+    calls = {s.session_id: _times(s.call, now) for s in scripts if s.call is not None}
     async with AsyncExitStack() as stack:
         platform = await stack.enter_async_context(
-            Simulator(SimulatorSettings(audio_dir=audio, account_rate_limits=("6000/minute",), control=False))
+            Simulator(
+                SimulatorSettings(
+                    audio_dir=audio, rate_limits=("6000/minute",), account_rate_limits=("6000/minute",), control=False
+                )
+            )
         )
         try:
             platform.script_all(scripts)
+            platform.set_history(
+                {"calls": [{"session_id": i, "started_at": span.start, "ended_at": span.end} for i, span in calls.items()]}
+            )
         except ValueError as error:
             raise UsageError(f"--audio: {error}", hint="take that file out of the folder") from None
         settings = _configure(folder, platform)
@@ -167,7 +180,11 @@ async def _demo(folder: Path, sessions: int, audio: Path | None, seed: int, leve
         logs.configure(settings.log.model_copy(update={"level": level or "info", "format": "json"}), log_file)
         errors.print(f"simulated platform on {platform.api_url}, seed {seed}; log in {safe(log_path)}", soft_wrap=True)
         database, queue = await stack.enter_async_context(opened(settings, pool_size=12))
-        new, _ = await queue.enqueue([NewSession(BOT, script.session_id) for script in scripts], actor="archiver demo")
+        waiting = [
+            NewSession(BOT, i, started_at=calls[i].start, ended_at=calls[i].end) if i in calls else NewSession(BOT, i)
+            for i in (script.session_id for script in scripts)
+        ]
+        new, _ = await queue.enqueue(waiting, actor="archiver demo")
         errors.print(f"{new} sessions enqueued")
         tally = Tally()
         worker = await stack.enter_async_context(composed_worker(settings, database, queue, tally))
@@ -180,13 +197,31 @@ async def _demo(folder: Path, sessions: int, audio: Path | None, seed: int, leve
                 await asyncio.gather(display, return_exceptions=True)
         if received:
             raise click.exceptions.Exit(128 + received[0])
+        first = min(span.start for span in calls.values())
+        closing = await close_account(settings, database, queue, settings.bots, {BOT: Span(first, now)})
         report = platform.report()
         worked = time.monotonic() - started
         async with open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store:
             verified = [found async for found in verify(database, store, bot=None)]
         document = await status_document(database, settings.bots)
         ends = {row["session_id"]: (row["state"], row["reason"]) for row in await database.rows("ends")}
-    return _close(folder, document, verified, ends, told, report, worked)
+        flagged = {row["session_id"]: ", ".join(row["flags"]) for row in await database.rows("flagged")}
+    return _close(folder, document, verified, ends, told, _findings(flagged, closing), report, worked)
+
+
+def _times(call: Any, now: datetime) -> Span:
+    began = now - timedelta(days=call.days_ago)
+    return Span(began, began + timedelta(seconds=call.seconds))
+
+
+def _findings(flagged: dict[str, str], closing: Closing) -> dict[str, str]:
+    """What an auditor should know of archived sessions, by ID: their files' flags, and what their account holds against them."""
+    found = dict(flagged)
+    for item in closing.account.items:
+        for mismatch in item.facts.get("mismatches", ()):
+            facts = ", ".join(f"{key} {value}" for key, value in mismatch.items() if key != "mismatch")
+            found[item.session_id] = f"{mismatch['mismatch']} ({facts})"
+    return found
 
 
 def _configure(folder: Path, platform: Any) -> Settings:
@@ -241,6 +276,7 @@ def _close(
     verified: list[Verified],
     ends: dict[str, tuple[str, str | None]],
     told: _Told,
+    findings: dict[str, str],
     report: dict[str, Any],
     seconds: float,
 ) -> bool:
@@ -258,6 +294,12 @@ def _close(
     account.add_row("all", str(sum(sessions.values())), "")
     out.print()
     out.print(account)
+    known = table("of the archived", "sessions", "such as", right=[1])
+    for finding, count in sorted(Counter(findings.values()).items()):
+        example = next(told.notes[i] for i, each in findings.items() if each == finding)
+        known.add_row(safe(finding), str(count), safe(example))
+    out.print()
+    out.print(known)
     wrong = [found for found in verified if found.verdict != "equal"]
     surprises = {i: end[0] for i, end in ends.items() if told.expected[i] and end[0] != told.expected[i]}
     calls = report["api"]["calls"]

@@ -84,7 +84,8 @@ def _ends() -> Iterator[Fields]:
         yield _row("no recording on the server", "unavailable", {"status": "media_unavailable"})
     for _ in range(2):
         yield _row("failed, permanently", "failed", {"status": "failed"})
-    yield _row("a recording that the platform has deleted", "unavailable", {"status": "media_unavailable"})
+    deleted = _row("a call of long ago, whose recording the platform has deleted", "unavailable", {"status": "media_unavailable"})
+    yield deleted | {"call": {"days_ago": 100, "seconds": 60}}
     yield _row("an unknown status for ever", "failed", {"status": "archived_to_glacier"})
     yield _row("an unknown status, then success", "archived", {"status": "warming_up", "times": 1}, SUCCESS)
     yield _row("success with an empty list", "failed", SUCCESS, recordings=[])
@@ -206,7 +207,8 @@ def _media(audio: _Audio) -> Iterator[Fields]:
         yield _row(f"a WAV written as a stream ({sizes})", "archived", recordings=[audio.entry(riff_sizes=sizes)])
     yield _row("a WAV whose header is wrong", "failed", recordings=[audio.entry(riff_sizes="wrong")])
     yield _row("a FLAC that is called a WAV", "archived", recordings=[{"audio": {"seconds": 3, "seed": 5, "format": "flac"}}])
-    yield _row("a recording that was paused", "archived", recordings=[{"audio": {"seconds": 1.5, "seed": 6}}])
+    paused = _row("the agent paused the recording", "archived", recordings=[{"audio": {"seconds": 1.5, "seed": 6}}])
+    yield paused | {"call": {"days_ago": 1, "seconds": 60}}
     mixed = [audio.entry(file_name="1.wav"), audio.entry(file_name="2.wav", faults=[page | {"times": None}])]
     yield _row("one good file, one error page for ever", "failed", recordings=mixed)
 

@@ -365,6 +365,13 @@ def _success() -> list[AnyAnswer]:
 EVERY_OTHER = "*"
 
 
+class CallScript(Checked):
+    """When a session's call was, and how long it took."""
+
+    days_ago: Annotated[float, Field(ge=0, le=3650)]
+    seconds: Annotated[float, Field(ge=0, le=86_400)]
+
+
 class SessionScript(Checked):
     """What the platform knows about one session."""
 
@@ -388,6 +395,8 @@ class SessionScript(Checked):
     """What this session is about, for people."""
     expected: Literal["archived", "unavailable", "failed"] | None = None
     """What should become of it. The simulator does nothing with it."""
+    call: CallScript | None = None
+    """For whoever enqueues it, or puts it into a history. The simulator does nothing with it."""
 
     @model_validator(mode="after")
     def _call_before_media(self) -> Self:

@@ -75,6 +75,12 @@ def test_the_demo_is_complete_and_its_table_adds_up(demo: Demo) -> None:
     assert told is not None
     assert told[1] == told[2]
     assert re.search(r"\d\.\d\d per archived recording", demo.stdout)
+    for explained in (
+        r"^unavailable +1 +probably_purged \(such as: a call of long ago, whose recording the platform has deleted\)",
+        r"^shorter_than_call \(call_seconds 60.0, recorded_seconds \[1.5\]\) +1 +the agent paused the recording",
+        r"^type_differs, name_differs +1 +a FLAC that is called a WAV",
+    ):
+        assert re.search(explained, demo.stdout, re.MULTILINE), explained
 
 
 async def test_what_the_demo_left_can_be_looked_at_as_it_says(demo: Demo, look: Program) -> None:

@@ -67,8 +67,8 @@ def test_what_an_upgrade_tells_people_to_run_exists() -> None:
     """A line to write that is refused costs whoever follows it the night."""
     told = set(re.findall(r"--error (\w+)", UPGRADING))
     assert told
-    known = [re.compile(re.escape(reason).replace(r"\.\.\.", r"\w+")) for reason in _reasons()]
-    assert not {each for each in told if not any(reason.fullmatch(each) for reason in known)}
+    patterns = [re.compile(re.escape(reason).replace(r"\.\.\.", r"\w+")) for reason in _reasons()]
+    assert not {each for each in told if not any(reason.fullmatch(each) for reason in patterns)}
     for name, options in re.findall(r"`archiver ([a-z]+)((?: [^`]*)?)`", UPGRADING):
         command = cli.get_command(click.Context(cli), name)
         assert command is not None, name
