@@ -148,7 +148,7 @@ async def test_rejected_credentials_hold_the_bot_and_cost_nothing_until_they_are
     ]
     told = (await archiver("status")).stdout
     assert "held: bot (recording)" in told
-    assert "client_secret" in told
+    assert "bots.bot.bot_id" in told
     assert "archiver resume" in told
     calls = simulator.report()["api"]["calls"]
     assert (await archiver("worker", "--drain")).code == 3
