@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,7 +123,7 @@ def _print_table(closing: Closing) -> None:
     out.print(days)
     open_items = [item for item in account.items if not item.settled]
     for item in open_items[:SHOWN]:
-        facts = ", ".join(f"{key} {value}" for key, value in item.facts.items())
+        facts = ", ".join(_told(key, value, item.reason) for key, value in item.facts.items())
         line = f"{item.state}: {safe(item.bot)} {safe(item.session_id)} {safe(item.kind)}: {safe(item.reason)}"
         out.print(line + (f" ({safe(facts)})" if facts else ""), soft_wrap=True)
     if len(open_items) > SHOWN:
@@ -130,8 +131,29 @@ def _print_table(closing: Closing) -> None:
     if len(account.items) > min(len(open_items), SHOWN):
         out.print("--format csv or json names every session that is not simply archived, and why")
     counts = account.counts
-    sum_of = ", ".join(f"{counts[name]:,} {name}" for name in OUTCOMES if counts[name])
+    sum_of = ", ".join(f"{counts[name]:,} {name}{_more_of(account, name)}" for name in OUTCOMES if counts[name])
     beside = ", ".join(f"{counts[name]:,} {name}" for name in BESIDE if counts[name])
     out.print(f"{counts['calls']:,} calls" + (f" = {sum_of}" if sum_of else "") + (f"; besides {beside}" if beside else ""))
     if account.developer_calls:
         out.print(developers_line(account.developer_calls))
+
+
+def _told(key: str, value: Any, reason: str) -> str:
+    """A fact of an item, in words. Of several findings each has its name; the only one is the item's reason."""
+    if key not in ("mismatches", "remarks"):
+        return f"{key} {value}"
+    told = []
+    for finding in value:
+        (_, name), *facts = finding.items()
+        words = ", ".join(f"{fact} {' and '.join(map(str, it)) if isinstance(it, list) else it}" for fact, it in facts)
+        told.append(words if len(value) == 1 and name == reason else f"{name}: {words}")
+    return "; ".join(told)
+
+
+def _more_of(account: Account, outcome: str) -> str:
+    """The other reasons of unavailable calls than the platform's word alone: what it has deleted is not what it never had."""
+    if outcome != "unavailable":
+        return ""
+    reasons = Counter(item.reason for item in account.items if item.state == outcome and item.reason != "media_unavailable")
+    told = ", ".join(f"{count:,} {safe(reason)}" for reason, count in sorted(reasons.items()))
+    return f" ({told})" if told else ""

@@ -33,8 +33,8 @@ BESIDE = ("unlisted", "mismatched", "remarked")
 
 COUNTS = ("calls", *OUTCOMES, *BESIDE)
 
-SETTLED = ("unavailable", "cancelled")
-"""Nothing is to be done about these."""
+SETTLED = ("unavailable", "cancelled", "archived")
+"""Nothing is to be done about these, but where they have mismatches. Of archived ones those are items that are unlisted, too."""
 
 LOOKS = 16
 """Files whose size is asked of the store at once."""
@@ -55,7 +55,7 @@ class Item:
     @property
     def settled(self) -> bool:
         """Nothing is to be done about it."""
-        return self.state in SETTLED or ("remarks" in self.facts and "mismatches" not in self.facts)
+        return self.state in SETTLED and "mismatches" not in self.facts
 
     def as_document(self) -> dict[str, Any]:
         """JSON."""

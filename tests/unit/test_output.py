@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -55,3 +57,26 @@ def test_other_text_stays_as_it_is_in_the_csv(capsys: pytest.CaptureFixture[str]
     told = 'passed on; "held" - 2 = 1, a@b'
     show(Closing(Account(items=[Item("b", "s-1", "recording", "failed", told, None)]), {}, {}, {}), "csv")
     assert next(csv.DictReader(io.StringIO(capsys.readouterr().out)))["reason"] == told
+
+
+def test_the_account_for_people_says_what_differs_and_what_is_gone(capsys: pytest.CaptureFixture[str]) -> None:
+    def item(session: str, state: str, reason: str, **facts: Any) -> Item:
+        return Item("b", session, "recording", state, reason, None, facts)
+
+    length = {"call_seconds": 20.0, "recorded_seconds": [8, 9.5]}
+    size = {"mismatch": "file_size", "found": 3}
+    items = [
+        item("s-1", "archived", "shorter_than_call", mismatches=[{"mismatch": "shorter_than_call", **length}]),
+        item("s-2", "archived", "file_size", mismatches=[size], remarks=[{"remark": "shorter_than_call", **length}]),
+        *(item(f"gone-{n}", "unavailable", "probably_purged") for n in range(2)),
+        item("never", "unavailable", "media_unavailable"),
+        item("old", "archived", "unlisted"),
+    ]
+    counts = Counter(calls=5, archived=2, unavailable=3, unlisted=1, mismatched=2, remarked=1)
+    show(Closing(Account(counts=counts, items=items), {}, {}, {}), "table")
+    assert capsys.readouterr().out.splitlines()[-4:] == [
+        "archived: b s-1 recording: shorter_than_call (call_seconds 20.0, recorded_seconds 8 and 9.5)",
+        "archived: b s-2 recording: file_size (found 3, shorter_than_call: call_seconds 20.0, recorded_seconds 8 and 9.5)",
+        "--format csv or json names every session that is not simply archived, and why",
+        "5 calls = 2 archived, 3 unavailable (2 probably_purged); besides 1 unlisted, 2 mismatched, 1 remarked",
+    ]
