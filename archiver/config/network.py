@@ -22,8 +22,8 @@ _PROXY = re.compile(
 )
 _PASSWORD = re.compile(r"(?:[^/]*//|(?![^/]*//))[^:@/]*:(.*)@", re.DOTALL)
 _SHAPE = (
-    'is a proxy\'s URL, such as "http://proxy.example:3128" or "http://user:password@proxy.example:3128"; '
-    "percent-encode what is special in its password"
+    'must be http:// or https://, a host and a port, such as "http://proxy.example:3128"; a user and a password stand before the '
+    "host, as USER:PASSWORD@, with what is special in them percent-encoded"
 )
 
 

@@ -31,7 +31,9 @@ def parse_duration(value: object) -> timedelta:
         return value
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", str(value).strip())
     if match is None:
-        raise ValueError("a duration is a number and a unit, such as 500ms, 30s, 15m, 24h or 7d")
+        raise ValueError(
+            "a duration is a number and a unit, such as 500ms, 30s, 15m, 24h or 90d; months and years are written in days"
+        )
     seconds = float(match[1]) * _UNITS[match[2] or "s"]
     if seconds > _LONGEST.total_seconds():
         raise ValueError(f"a duration is at most {_LONGEST.days}d")
@@ -60,7 +62,7 @@ def _retention(value: object) -> timedelta | None:
         return None
     duration = parse_duration(value)
     if duration < timedelta(days=1):
-        raise ValueError('is at least "1d", or empty')
+        raise ValueError('is at least "1d", or empty; days are written with their unit, such as "90d"')
     return duration
 
 

@@ -11,6 +11,7 @@ from archiver.config import Settings, load, secret_files
 from archiver.errors import ConfigError
 from archiver.health import Finding, check_network
 from archiver.network import Network
+from archiver.redact import redact
 from tests.network.conftest import Authority
 
 PASSWORD = "Open-Sesame-77"
@@ -49,7 +50,8 @@ def test_what_is_no_proxys_url_is_refused_and_its_password_not_told(tmp_path: Pa
     told = "".join(traceback.format_exception(caught.value)) + repr((caught.value, caught.value.facts))
     assert PASSWORD not in told
     assert (variable or "network.proxy") in caught.value.message
-    assert "http://proxy.example:3128" in caught.value.message
+    assert 'a host and a port, such as "http://proxy.example:3128"' in caught.value.message
+    assert "[redacted]" not in redact(caught.value.message), "its example is shown as it is to be written"
     assert caught.value.hint
 
 

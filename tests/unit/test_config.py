@@ -161,8 +161,13 @@ def test_history_is_kept_for_ever_or_as_long_as_is_said(loaded: Load) -> None:
 def test_how_long_the_platform_keeps_recordings_is_unknown_unless_it_is_said(loaded: Load) -> None:
     assert load(EXAMPLE, {}).bots[0].source_retention is None
     assert loaded(BOT + "source_retention = '90d'").bots[0].source_retention == timedelta(days=90)
-    with pytest.raises(ConfigError, match=r"bots\[0\]\.source_retention = '90m': is at least \"1d\", or empty"):
-        loaded(BOT + "source_retention = '90m'")
+    for text, message in (
+        ("90m", 'is at least "1d", or empty'),
+        ("90", 'such as "90d"'),
+        ("3 months", "months and years are written in days"),
+    ):
+        with pytest.raises(ConfigError, match=rf"bots\[0\]\.source_retention = '{text}': .*{message}"):
+            loaded(BOT + f"source_retention = '{text}'")
 
 
 # --- mistakes in the file
