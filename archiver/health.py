@@ -6,7 +6,7 @@ import os
 import shlex
 import stat
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -248,14 +248,18 @@ async def check_listing(bot: BotAccess, *, budget: bool, told: Collection[str] =
             lost = [(name, error) for name, error in refused if name != "interaction_details" or source.name == "sessions"]
             if not lost:
                 return Finding(check, "ok", message)
-            return Finding(check, "warning", f"{message}, but it tells less", "; ".join(map(_refusal, lost)))
-    mends = "; or ".join(map(_refusal, refused))
+            return Finding(check, "warning", f"{message}, but it tells less", "; ".join(_refusals(lost)))
+    mends = "; or ".join(_refusals(refused))
     return Finding(check, "warning", "refused: `discover`, `nightly`, `backfill` and `reconcile` cannot work", mends)
 
 
-def _refusal(refused: tuple[str, ArchiverError]) -> str:
-    name, error = refused
-    return f"{name}: {error.hint}" if isinstance(error, CredentialsRejected) else f"{name}: {error.message}; {error.hint}"
+def _refusals(refused: Iterable[tuple[str, ArchiverError]]) -> list[str]:
+    """What each listing met and its mend; those that are told the same once."""
+    told: dict[str, list[str]] = {}
+    for name, error in refused:
+        words = str(error.hint) if isinstance(error, CredentialsRejected) else f"{error.message}; {error.hint}"
+        told.setdefault(words, []).append(name)
+    return [f"{' and '.join(names)}: {words}" for words, names in told.items()]
 
 
 def _skew(check: str, seconds: float) -> Finding:

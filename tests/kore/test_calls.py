@@ -837,6 +837,7 @@ async def test_a_list_without_a_wrapper_passes_the_client() -> None:
 
 
 LISTS, LACKS = {"numResults": 0, "data": [], "sessions": []}, 404
+ENCRYPTED = {"payload": "c2VjcmV0"}
 
 
 @pytest.mark.parametrize(
@@ -846,7 +847,8 @@ LISTS, LACKS = {"numResults": 0, "data": [], "sessions": []}, 404
         (LISTS, LISTS, ("call_details",), "ok", "call_details answered", ""),
         (LACKS, LISTS, (), "ok", "call_details answered", ""),
         (LACKS, LACKS, (), "warning", "sessions answered, but it tells less", "call_details: the platform answered HTTP 404"),
-        ({"payload": "c2VjcmV0"}, {"payload": "c2VjcmV0"}, (), "warning", "sessions answered", "payload encryption"),
+        (ENCRYPTED, ENCRYPTED, (), "warning", "sessions answered", "payload encryption"),
+        (ENCRYPTED, ENCRYPTED, (), "warning", "sessions answered", "interaction_details and call_details: a listing without"),
     ],
 )
 async def test_doctor_says_what_becomes_of_each_listing(
