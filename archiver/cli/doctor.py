@@ -54,9 +54,12 @@ def command(ctx: click.Context, as_json: bool) -> None:
             out.print(f"{MARKS[finding.verdict]} {safe(finding.check)}: {safe(finding.message)}", soft_wrap=True)
             if finding.mend and finding.verdict != "ok":
                 out.print(f"        next: {safe(finding.mend)}", soft_wrap=True)
-        for budget in _budgets(settings):
+        budgets = _budgets(settings)
+        for budget in budgets:
             shared = f", shared by bots {', '.join(budget['bots'])}" if len(budget["bots"]) > 1 else ""
             limits = ", ".join(budget["limits"]) or "no limit"
+            same = [each["calls"] for each in budgets if each["budget"] == budget["budget"] and each is not budget]
+            shared += "".join(f", one budget with {calls}" for calls in same)
             line = f"{budget['calls']} of {budget['of']}: {limits} ({budget['from']}){shared}"
             out.print(f"budget  {safe(line)}", soft_wrap=True)
     if any(finding.verdict == "failure" for finding in findings):

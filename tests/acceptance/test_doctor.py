@@ -27,9 +27,10 @@ async def test_a_good_installation_has_one_line_a_check(archiver: Program, simul
     assert (result.code, result.stderr) == (0, "")
     checks = [line.split()[0] + " " + line[8:].split(":")[0] for line in result.stdout.splitlines()]
     assert checks[:7] == ["ok configuration", "ok database", "ok store", *["ok bot bot"] * 4]
+    recordings, history = "recordings, voicemail, call details", "sessions history (getSessions)"
     assert result.stdout.splitlines()[7:] == [
-        "budget  recordings, voicemail, call details of bot bot: 60000/minute (rate_limits of bot bot)",
-        "budget  sessions history (getSessions) of bot bot: 60000/minute (rate_limits of bot bot)",
+        f"budget  {recordings} of bot bot: 60000/minute (rate_limits of bot bot), one budget with {history}",
+        f"budget  {history} of bot bot: 60000/minute (rate_limits of bot bot), one budget with {recordings}",
     ]
     assert "loopback, no TLS" in result.stdout
     assert not list((archiver.folder / "store").iterdir())
