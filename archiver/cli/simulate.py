@@ -64,7 +64,9 @@ def command(
 
     It knows the sessions of --sessions and --demo, and those that are POSTed to /_simulator/sessions; it lists the calls of
     --history, or of what is POSTed to /_simulator/history, and knows their recordings. More bots, of this account or another, are
-    POSTed to /_simulator/bots. GET /_simulator/report counts what it was asked. Its credentials are worth nothing.
+    POSTed to /_simulator/bots. What is POSTed to /_simulator/settings changes how it answers, such as {"scopes": ["Bot
+    Sessions"]}, {"source_retention_days": 90} or {"encrypted_listings": true}; an unknown key is answered with those that there
+    are. GET /_simulator/report counts what it was asked. Its credentials are worth nothing.
 
     \b
     To archive from it, with the defaults below:
@@ -77,8 +79,10 @@ def command(
       media_hosts = ["127.0.0.1"]
 
     \b
-    A history of a hundred calls, made up, and one of sessions:
+    A history of a hundred calls, made up; one of a call that was paused; and a list of sessions:
       {"made": {"from": "2026-03-01T00:00:00Z", "to": "2026-03-08T00:00:00Z", "calls": 100}}
+      {"calls": [{"session_id": "s3", "started_at": "2026-03-01T09:00:00Z", "ended_at": "2026-03-01T09:01:00Z",
+                  "recorded_seconds": 20, "recorded_as": "flac"}]}
       [{"session_id": "s1"}, {"session_id": "s2", "answers": [{"status": "media_unavailable"}]}]
 
     Exit codes: 130, 143 stopped by a signal; 2 usage.
