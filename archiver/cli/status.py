@@ -189,7 +189,7 @@ def _blocks(document: dict[str, Any], width: int, transfers: int) -> Iterator[Ta
     yield f"{document['recordings']:,} recordings, {size(document['bytes'])}"
     if again := document["rechecks"]["waiting"]:
         next_at = moment(document["rechecks"]["next_at"])
-        yield f"{again:,} of the unavailable will be asked for again, the next one at {next_at} UTC, or when there is room"
+        yield f"{again:,} of the unavailable will be asked for again, the next one at {next_at} UTC, or when nothing else is due"
     for warning in document["warnings"]:
         yield f"warning: bot {safe(warning['bot'])}: {warning['message']}; next: {warning['hint']}"
     yield ""

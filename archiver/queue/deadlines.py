@@ -43,7 +43,7 @@ class Deadlines:
                 f"force, from {self.lost_from:%Y-%m-%d} on"
             )
         if self.past:
-            told.append(f"{more}{self.past:,} waiting calls are older than source_retention ({self.days:g}d) already")
+            told.append(f"{more}{self.past:,} waiting calls are older than source_retention ({self.days:g}d): probably deleted")
         return "; ".join(told)
 
     @property

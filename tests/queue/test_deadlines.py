@@ -51,7 +51,7 @@ async def test_what_comes_too_late_at_the_limits_in_force_is_counted(bench: Benc
     assert timedelta(minutes=89) < found.lost_from - await bench.queue.clock() <= timedelta(minutes=90.5)
     assert found.warning == (
         f"9 recordings will be deleted by the platform before they can be archived at the limits in force, "
-        f"from {found.lost_from:%Y-%m-%d} on; 3 waiting calls are older than source_retention (90d) already"
+        f"from {found.lost_from:%Y-%m-%d} on; 3 waiting calls are older than source_retention (90d): probably deleted"
     )
 
 
