@@ -262,11 +262,11 @@ async def _asked(
     except ApiDefect as defect:
         if defect.facts.get("http_status") not in OUR_REQUEST:
             raise
-        asked = json.dumps(body)
+        asked, name = json.dumps(body), client.bot.name
         raise ApiDefect(
             f"{defect.message}, to our request {path} {asked}",
             reason=defect.reason,
-            hint="check bots.account_id and bots.bot_id; if they are right, tell the archiver's developers",
+            hint=f"check bots.{name}.account_id and bots.{name}.bot_id; if they are right, tell the archiver's developers",
             **defect.facts,
         ) from None
 

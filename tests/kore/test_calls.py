@@ -907,6 +907,7 @@ async def test_a_request_that_is_refused_is_named_and_not_repeated(name: str, st
     asked = ("getSessions", "dateFrom") if name == "sessions" else (name.partition("_")[0], "Details?offset=0", "startDate")
     assert all(word in str(caught.value) for word in (f"HTTP {status}", *asked))
     assert (caught.value.facts["http_status"], caught.value.reason) == (status, f"api_http_{status}")
+    assert "bots.b.account_id" in caught.value.hint
     assert odd.asked == 2, "once more for fewer days"
     one_day = Odd(lambda _body, _query: refusal)
     with pytest.raises(ApiDefect):
