@@ -39,7 +39,7 @@ from archiver.outcome import MAX_WAIT, Archived, HandedBack, Outcome, Retry, cla
 from archiver.probing import Probes
 from archiver.progress import read_and_tell, write_down
 from archiver.queue.database import Database
-from archiver.queue.sessions import Backlog, Queue
+from archiver.queue.sessions import PROBE_EVERY, Backlog, Queue
 from archiver.queue.settling import Ended, Settling
 from archiver.session import Attempt, Session, State, part_name
 from archiver.stores import ANY_FILE
@@ -473,7 +473,10 @@ class Worker:
         match verdict.error:
             case CredentialsRejected() as refusal:
                 await self._hold_for_credentials(session.bot, session.kind, refusal)
-                return HandedBack(refusal.reason, detail=facts_of(refusal))
+                # What isn't there may be the session all the same: the next one to try the bot is another.
+                turn_over = session.probe and refusal.facts.get("http_status") == 404
+                after = 2 * PROBE_EVERY if turn_over else timedelta(0)
+                return HandedBack(refusal.reason, after=after, detail=facts_of(refusal))
             case RateLimited() as limit:
                 if not isinstance(limit, BudgetSpent):
                     await self._bots[session.bot].quota.block(limit.retry_after)

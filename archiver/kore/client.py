@@ -72,6 +72,11 @@ LET_IN = (400, 404, 412, 422)
 says the same of a bot that isn't there.
 """
 
+KNOWN_SECONDS = 60.0
+"""So long after an answer about a session our bot is known to be there, whatever a 404 may be word for word: some platforms may
+look for the session first. Short, since a bot can be removed, and sessions pay for what is taken for theirs.
+"""
+
 SCOPES = {"recording": "SmartAssist Recordings", "voicemail": "SmartAssist Voicemail"}
 """What an app must be allowed, by the kind that is asked for."""
 
@@ -194,6 +199,7 @@ class KoreClient:
         self._max_files = max_files
         self._terms = terms or TransferSettings()
         self._paths_v1: tuple[str, ...] = _PATHS_V1
+        self._known_until = float("-inf")  # by the monotonic clock
         self._exchange = retry_transient(ApiUnreachable, on_retry=on_retry)(self._exchange_once)
 
     async def recordings(
@@ -214,7 +220,9 @@ class KoreClient:
         Recordings that lie in the answer itself (version 1) go to `keep`, one after another, as they arrive. When the connection
         breaks and the call is repeated, they come again from the first one on. What `keep` raises ends the call.
         """
-        return await self._recordings(self.bot.bot_id, session_id, kind, user_id, draw, on_answer, drawn, keep)
+        answer = await self._recordings(self.bot.bot_id, session_id, kind, user_id, draw, on_answer, drawn, keep)
+        self._known_until = time.monotonic() + KNOWN_SECONDS
+        return answer
 
     async def _recordings(
         self,
@@ -272,10 +280,11 @@ class KoreClient:
     ) -> tuple[int, str]:
         """Ask for a session that the platform cannot have: it changes nothing, and concerns no session. Returns the HTTP status
         and the platform's own, if any, where it lets us in. Raises as `recordings` does; CredentialsRejected also for a 404 that
-        a bot which isn't there gets word for word.
+        a bot which isn't there gets word for word, if ours is not known to be there.
         """
         http_status, status, said = await self._probe(self.bot.bot_id, kind, draw, on_answer, drawn)
-        if http_status == 404 and (http_status, status, said) == await self._unknown_bot(kind, draw, on_answer):
+        known = time.monotonic() < self._known_until
+        if http_status == 404 and not known and (http_status, status, said) == await self._unknown_bot(kind, draw, on_answer):
             raise CredentialsRejected(
                 f"the platform knows no bot {self.bot.bot_id} of {self.bot.name} (HTTP 404{_quoted(said)})",
                 hint=f"check bots.{self.bot.name}.bot_id (App Settings shows it) and bots.{self.bot.name}.host; {THEN_RESUME}",

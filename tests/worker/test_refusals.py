@@ -140,6 +140,27 @@ async def test_a_session_that_is_not_found_fails_alone(plant: Plant) -> None:
     assert await held(plant) == []
 
 
+async def test_a_session_whose_404_is_that_of_a_missing_bot_keeps_no_bot_held(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A platform may look for the session before the bot. Nearest to its deletion, that one comes first whenever it is due."""
+    for module in (sessions_module, worker_module):
+        monkeypatch.setattr(module, "PROBE_EVERY", timedelta(milliseconds=200))
+    plant.simulator.alter({"unknown_bot_status": 404})
+    await plant.scripted(6)
+    gone = session_id(2)
+    not_found = {"http_status": 404, "body": '{"errors": [{"msg": "Bot not found", "code": 404}]}'}
+    for one in (gone, PROBE_SESSION):
+        plant.simulator.script({"session_id": one, "answers": [not_found]})
+    await plant.rows("UPDATE archive_queue SET archive_date = now() - interval '3 days' WHERE session_id = $1", gone)
+    async with plant.shift(plant.settings(bot={"source_retention": "90d"}, worker={"concurrency": 1})):
+        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state IN ('archived', 'failed') HAVING count(*) = 6")
+    row = (await plant.sessions())[gone]
+    assert (row["state"], row["reason"], row["failures"]) == ("failed", "api_http_404", 3)
+    assert "handed_back" in await plant.events(gone), "at first nobody could know"
+    assert await held(plant) == []
+
+
 async def test_a_request_that_is_called_invalid_is_made_once(plant: Plant) -> None:
     await plant.scripted(3)
     invalid = session_id(1)
