@@ -11,13 +11,14 @@ from urllib.parse import unquote
 
 from pydantic import SecretStr, field_validator
 
-from archiver.config.values import File, Section
+from archiver.config.values import HOST, File, Section
 from archiver.errors import ConfigError
 from archiver.redact import remember_secret
 
 _PROXY = re.compile(
     r"(?P<scheme>https?)://(?:(?P<user>[^\s:@/?#]*)(?::(?P<password>[^\s@/?#]*))?@)?"
-    r"(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\]):(?P<port>[0-9]{1,5})/?",
+    rf"(?P<host>{HOST}|\[[0-9a-f:.]+\])"
+    r":(?P<port>[0-9]{1,5})/?",
     re.IGNORECASE,
 )
 _PASSWORD = re.compile(r"(?:[^/]*//|(?![^/]*//))[^:@/]*:(.*)@", re.DOTALL)

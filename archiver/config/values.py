@@ -133,8 +133,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+HOST = r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?"
+"""A name that can be looked up: what has another shape has none, and looking it up fails in ways of its own."""
+
 ORIGIN = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?(/[a-z0-9._~-]+)*/?", re.IGNORECASE
+    rf"(?P<scheme>https?)://(?P<host>{HOST}|\[[0-9a-f:.]+\])"
+    r"(:(?P<port>[0-9]{1,5}))?(/[a-z0-9._~-]+)*/?",
+    re.IGNORECASE,
 )
 """The URL of a server, as a bot or a store names it."""
 

@@ -32,6 +32,7 @@ def loaded(folder: Path, text: str, **environment: str) -> Settings:
         "http://proxy.test",
         "http://proxy.test:0",
         "http://proxy.test:65536",
+        "http://proxy..test:3128",
         "socks5://proxy.test:1080",
         f"http://user:{PASSWORD}@proxy.test",
         f"http://user:{PASSWORD}/x@proxy.test:3128",

@@ -409,6 +409,8 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
         "https://plat form.kore.ai",
         "https://platform.kore.ai\\n",
         "https://plätform.kore.ai",
+        "https://platform..kore.ai",
+        f"https://{'a' * 64}.kore.ai",
     ],
 )
 def test_a_host_that_is_no_safe_origin_is_refused(loaded: Load, host: str) -> None:
