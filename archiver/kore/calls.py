@@ -279,7 +279,7 @@ def _page(answer: Any, rows_key: str, total_key: str, read: Callable[[Mapping[st
     about = _table(answer)
     total = re.fullmatch(r"(\d{1,12})(\.0*)?", _word(about.get(total_key)))
     rows = _rows(answer, rows_key)
-    if rows is None and total and not int(total[1]):
+    if rows is None and total and not int(total[1]) and not about.get(rows_key) and not about.get("errors"):
         rows = []
     if rows is None:
         names = ", ".join(key if _NAME.fullmatch(key) else "(another)" for key in list(about)[:_SHOWN_KEYS])

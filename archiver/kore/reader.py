@@ -28,6 +28,12 @@ ENDLESS = 100_000
 memory.
 """
 
+LEAST_ROWS = 25
+"""A page that is not the last counts for at least so many rows: pages of one row each would take days to get to a limit."""
+
+STALE = 10
+"""So many pages in a row without a new row are the same one again, not rows that others shift."""
+
 BROKEN = 3
 """So many of the shortest stretches in a row that cannot be read mean that none can."""
 
@@ -121,7 +127,7 @@ class _Pass:
     shifted: bool = False
     """A row came on two of them, or the total changed meanwhile."""
     stuck: bool = False
-    """A full page had nothing but rows that had come before, and ended it."""
+    """Pages had nothing but rows that had come before, though there were to be more, and ended it."""
     total: int | None = None
     rest: Span | None = None
     """What is left to be asked for, where the pages show only a part."""
@@ -184,8 +190,9 @@ class Reader:
                 self._proven = True
                 broken = broken + 1 if listing.hidden and length <= grain else 0
             except ApiDefect as refusal:
-                # How the days of a stretch are counted is not documented.
-                if refusal.facts.get("http_status") not in OUR_REQUEST or length <= SURELY_SHORT or self._longest <= SURELY_SHORT:
+                # How the days of a stretch are counted is not documented, nor what is said of one that is too long.
+                ours = isinstance(refusal, NoListing) or refusal.facts.get("http_status") in OUR_REQUEST
+                if not ours or length <= SURELY_SHORT or self._longest <= SURELY_SHORT:
                     raise
                 self._longest = self._length = SURELY_SHORT
                 continue
@@ -251,14 +258,15 @@ class Reader:
         totals: set[int | None] = set()
         order = _Order(span)
         shifted = False
-        number = seen = 0
+        number = seen = stale = 0
         while True:
             page = await self._page(span, number, seen)
             number, seen = number + 1, seen + len(page.rows)
             identities = {row.identity for row in page.rows}
-            stuck = len(page.rows) >= PAGE and identities <= here
             if page.total != len(page.rows):  # else it may be what the page has, and says nothing of the others
                 totals.add(page.total)
+            stale = stale + 1 if identities <= here else 0
+            stuck = stale == STALE or (stale > 0 and len(page.rows) >= PAGE)
             shifted = shifted or len(totals) > 1 or not identities.isdisjoint(here)
             here |= identities
             found |= identities
@@ -271,9 +279,11 @@ class Reader:
             total = page.total if self._believes_totals and page.total is not None else 0
             if divisible and total > source.most:
                 raise _TooMuch(span.length * (source.wanted / total))
-            if stuck or (len(page.rows) < PAGE and not (page.rows and (page.more or total > seen))):
-                return _Pass(shifted, stuck, page.total)
-            if seen < source.most if source.shows_all else number < MAX_PAGES:
+            ended = len(page.rows) < PAGE and not (page.rows and (page.more or total > seen))
+            if ended or stuck:
+                return _Pass(shifted, stuck and not ended, page.total)
+            read = max(seen, number * LEAST_ROWS)
+            if read < source.most if source.shows_all else number < MAX_PAGES:
                 continue
             if divisible:
                 rest = None if shifted or source.shows_all else order.rest(source.grain)
@@ -281,7 +291,7 @@ class Reader:
                     raise _TooMuch(_time_of(listing.calls.values()))
                 self._check_room(listing, rest, told=total > seen)
                 return _Pass(rest=rest)
-            if not source.shows_all or seen >= ENDLESS:
+            if not source.shows_all or read >= ENDLESS:
                 listing.hidden = True
                 return _Pass()
 
