@@ -161,8 +161,12 @@ class _Connector(BoundedConnector):
                 return await super()._create_connection(req, traces, timeout)
         except ClientHttpProxyError as error:
             raise _refused(proxy, req.url, error.status, error.message) from None
-        except aiohttp.ClientConnectorError:
-            raise  # TLS with the host behind it
+        except aiohttp.ClientConnectorCertificateError:
+            raise  # of the host behind it, or of who stands in for it: the hint for that is another
+        except aiohttp.ClientConnectorError as error:
+            told = redact(str(error.os_error))[:_TOLD] or type(error.os_error).__name__
+            message = f"no TLS with {_target(req.url)} behind the proxy {proxy.url}: {told}"
+            raise ProxyFault(message, hint=f"{_look_at(proxy)}: something else than that host may have answered") from None
         except (aiohttp.ClientOSError, aiohttp.ServerConnectionError, aiohttp.ClientResponseError, TimeoutError) as error:
             told = redact(str(error))[:_TOLD] or type(error).__name__
             raise ProxyFault(f"the proxy {proxy.url} opened no way to {_target(req.url)}: {told}", hint=_look_at(proxy)) from None

@@ -125,6 +125,7 @@ def told(error: ArchiverError) -> str:
         (b"HTTP/1.1 403 Filtered\r\n\r\n", "proxy_refused", "look at network.proxy", False),
         (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "", "look at network.proxy", True),
         (b"SSH-2.0-OpenSSH_9\r\n\r\n", "", "look at network.proxy", True),
+        (b"HTTP/1.1 200 OK\r\n\r\n<html>Please log in</html>", "", "look at network.proxy", True),
         (b"gone", "", "look at network.proxy", True),
     ],
 )
