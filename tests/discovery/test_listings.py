@@ -18,10 +18,12 @@ from archiver.config import Settings
 from archiver.discovery import SHARE, Discovery, Listings
 from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, KoreError, NoListing, RateLimited
 from archiver.kore.calls import UNANSWERED, Call, Page, Row, Span
+from archiver.outcome import Unavailable
 from archiver.queue import quota as quota_module
 from archiver.queue.database import Database
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.sessions import NewSession, Queue
+from archiver.session import Attempt
 from archiver.simulator.platform import Simulator
 from tests.conftest import settings_data
 
@@ -275,6 +277,22 @@ async def test_that_nobody_answered_is_kept_whatever_else_is_for_as_long_as_the_
         await plant.discovery.run(listings, ONE_DAY, purpose="discover", afresh=True)
         async with plant.database.connection() as connection:
             assert await connection.fetchval("SELECT call FROM archive_queue") == kept
+
+
+async def test_a_session_given_up_because_nobody_answered_is_asked_for_again_once_somebody_did(plant: Plant) -> None:
+    listings = (await plant.listings())["bot"]
+    worker = await plant.queue.start_worker(host="h", pid=1, version="0", lease=timedelta(minutes=1), bots=["bot"])
+    for fact, again in (({UNANSWERED: "failed"}, False), ({UNANSWERED: "failed", "queue": ["Claims"]}, False), ({}, True)):
+        say(listings, 0, Page([row(**fact)], None))
+        await plant.discovery.run(listings, ONE_DAY, purpose="discover", afresh=True)
+        async with plant.database.connection() as connection:
+            assert await connection.fetchval("SELECT recheck_at IS NOT NULL FROM archive_queue") is again
+            await connection.execute("UPDATE archive_queue SET run_at = now() WHERE state = 'pending'")
+        claim = await plant.queue.claim(worker, {"bot": listings._account_quota}, 1)
+        if again:
+            assert [session.recheck for session in claim.sessions] == [True]
+        gone = Unavailable("not_answered", {}, final=True)
+        await plant.queue.settle([(Attempt(session), gone) for session in claim.sessions])
 
 
 async def test_developers_sessions_are_archived_and_counted_apart(plant: Plant) -> None:

@@ -1,6 +1,7 @@
 -- Keep with sessions that are known what a listing says of their calls. What it says is the platform's word: it stands before what a
 -- producer gave. A session that is listed more than once, such as one that was passed on, lasts from its first beginning to its last
--- end. That nobody answered holds for as long as the listing says so. The date in a path stays as it was fixed. One row: how many rows it was news to.
+-- end. That nobody answered holds for as long as the listing says so; a session that was given up for it is asked for again then. The date in
+-- a path stays as it was fixed. One row: how many rows it was news to.
 -- $1 bot; arrays of one length: $2 session IDs, $3 kinds, $4 started_at, $5 ended_at (null: not yet), $6 user IDs, $7 facts
 WITH given AS MATERIALIZED (
     SELECT archive_short(session_id) AS session_id, kind, started_at, ended_at, user_id, call
@@ -20,7 +21,9 @@ WITH given AS MATERIALIZED (
     SELECT id FROM archive_queue WHERE id = ANY (ARRAY(SELECT id FROM known)) ORDER BY id FOR UPDATE
 ), learnt AS (
     UPDATE archive_queue q
-    SET started_at = k.started_at, ended_at = k.ended_at, user_id = k.user_id, call = k.call, listed_at = clock_timestamp()
+    SET started_at = k.started_at, ended_at = k.ended_at, user_id = k.user_id, call = k.call, listed_at = clock_timestamp(),
+        recheck_at = CASE WHEN q.state = 'unavailable' AND q.reason = 'not_answered' AND NOT k.call ? 'unanswered'
+                          THEN clock_timestamp() ELSE q.recheck_at END
     FROM known k WHERE q.id = k.id AND k.id = ANY (ARRAY(SELECT id FROM locked))
     RETURNING q.id
 )
