@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
 END = -1
@@ -64,7 +64,7 @@ class Format:
 
 def recognise(head: bytes) -> tuple[Format, int] | None:
     """The format that a body's first bytes show, and where it begins: an ID3 tag may stand before it."""
-    start = _id3_length(head)
+    start = id3_length(head)
     content = head[start:]
     for known in FORMATS:
         if known.begins(content):
@@ -119,6 +119,11 @@ def wav_seconds(fmt: bytes, size: int) -> float | None:
     kind, _, rate, bytes_a_second, frame_bytes = struct.unpack_from("<HHIIH", fmt)
     if kind in (1, 3, 6, 7, 0xFFFE):
         bytes_a_second = rate * frame_bytes or bytes_a_second
+    elif kind in (0x02, 0x11, 0x31) and len(fmt) >= 20:
+        # ADPCM and GSM have blocks of so many samples. Of these, ffmpeg writes a wrong number of bytes a second.
+        samples = int.from_bytes(fmt[18:20], "little")
+        if samples and rate and frame_bytes:
+            return plausible(size / frame_bytes * samples / rate)
     return plausible(size / bytes_a_second) if bytes_a_second else None
 
 
@@ -281,7 +286,7 @@ def _begins_with_frames(head: bytes) -> bool:
     return len(_frames(head[:_FRAMES_BYTES])[0]) >= 2
 
 
-def _id3_length(data: bytes) -> int:
+def id3_length(data: bytes) -> int:
     """How long the ID3v2 tag is with which a body begins; 0: it does not."""
     found = re.match(rb"ID3[\x02-\x04][\x00-\xfe]([\x00-\xff])([\x00-\x7f]{4})", data)
     if found is None:
@@ -330,6 +335,25 @@ def _end_tags(tail: bytes) -> int:
 
 
 # --- those that tell no length here
+
+_AMR_BYTES = {0: 13, 1: 14, 2: 16, 3: 18, 4: 20, 5: 21, 6: 27, 7: 32, 8: 6, 15: 1}
+_AMR_WB_BYTES = {0: 18, 1: 24, 2: 33, 3: 37, 4: 41, 5: 47, 6: 51, 7: 59, 8: 61, 9: 6, 14: 1, 15: 1}
+_AMR_FRAMES = 16
+
+
+def _begins_with_amr(head: bytes, mark: bytes, frame_bytes: Mapping[int, int]) -> bool:
+    """The mark is text, and so may one frame's first byte be: as many as can be seen have to be frames."""
+    at = len(mark)
+    if not head.startswith(mark) or len(head) == at:
+        return False
+    for _ in range(_AMR_FRAMES):
+        if at >= len(head):
+            break
+        kind = head[at] >> 3 & 15
+        if head[at] & 0x83 or kind not in frame_bytes:
+            return False
+        at += frame_bytes[kind]
+    return True
 
 
 def _read_nothing(start: int) -> Reader:
@@ -382,19 +406,18 @@ FORMATS = (
         re.compile(rb"\x00.{3}ftyp", re.DOTALL).match,
         _read_mp4,
     ),
-    # The mark is text: what follows has to be the first byte of a frame.
     Format(
         "audio/amr",
         _types("audio/amr", "audio/amr-nb"),
         frozenset({"amr"}),
-        re.compile(rb"#!AMR\n[\x04\x0c\x14\x1c\x24\x2c\x34\x3c\x44\x7c]", re.DOTALL).match,
+        lambda head: _begins_with_amr(head, b"#!AMR\n", _AMR_BYTES),
         _read_nothing,
     ),
     Format(
         "audio/amr-wb",
         _types("audio/amr-wb"),
         frozenset({"amr", "awb"}),
-        re.compile(rb"#!AMR-WB\n[\x04\x0c\x14\x1c\x24\x2c\x34\x3c\x44\x4c\x74\x7c]", re.DOTALL).match,
+        lambda head: _begins_with_amr(head, b"#!AMR-WB\n", _AMR_WB_BYTES),
         _read_nothing,
     ),
     Format(
@@ -408,14 +431,14 @@ FORMATS = (
         "audio/basic",
         _types("audio/basic", "audio/au", "audio/x-au"),
         frozenset({"au", "snd"}),
-        re.compile(rb"\.snd\x00", re.DOTALL).match,
+        re.compile(rb"\.snd\x00\x00.{6}\x00\x00\x00[\x01-\x1f]", re.DOTALL).match,
         _read_au,
     ),
     Format(
         "audio/aiff",
         _types("audio/aiff", "audio/x-aiff"),
         frozenset({"aif", "aiff", "aifc"}),
-        re.compile(rb"FORM.{4}AIF[FC]", re.DOTALL).match,
+        re.compile(rb"FORM.{4}AIF[FC][ -~]{4}[\x00-\x08]", re.DOTALL).match,
         _read_aiff,
     ),
     MPEG,

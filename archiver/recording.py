@@ -9,12 +9,14 @@ whole, what writers of headers get wrong is a flag.
 from __future__ import annotations
 
 import codecs
+import re
 import struct
 from dataclasses import dataclass
+from typing import Literal
 
 from archiver.errors import RecordingRejected
 from archiver.excerpt import Excerpt
-from archiver.formats import WAV, Format, Wav, name_differs, wav_seconds
+from archiver.formats import WAV, Format, Wav, id3_length, name_differs, wav_seconds
 from archiver.redact import redact
 
 _LONGEST_TYPE = 200
@@ -22,6 +24,8 @@ _ANY_TYPE = ("", "application/octet-stream", "binary/octet-stream")
 _PLACEHOLDER = 0x7FFFF000
 """Writers of streams put this, a larger number or 0 where the size should be."""
 _WIDE_PLACEHOLDER = 1 << 60
+
+_PAGE = re.compile(rb"<(?:!doctype\s|html[\s>]|\?xml\s|error>)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -45,19 +49,26 @@ def inspect(*, name: str, excerpt: Excerpt, content_type: str | None, whole: boo
         raise RecordingRejected("the body is empty", reason="recording_empty", expected="audio", received=0)
     found = excerpt.finish()
     # Its own first bytes say more than what was said of it: a WAV may come as text/plain from a careless bucket.
-    known = excerpt.format
-    if known is None:
-        return _inspect_unknown(name, bytes(excerpt.head), excerpt.length, declared)
-    flags: tuple[str, ...] = ()
+    known, head = excerpt.format, bytes(excerpt.head)
     if isinstance(found, Wav):
+        assert known is not None
         try:
             flags, seconds = _inspect_wav(found, excerpt.length, whole)
         except ValueError as error:
             message = f"an incoherent WAV: {error}"
-            raise _rejected(message, "recording_bad_wav", excerpt.head, excerpt.length, declared) from None
-    else:
-        seconds = found
-    return Inspection(known.media_type, flags + _differences(known, name, declared), seconds)
+            raise _rejected(message, "recording_bad_wav", head, excerpt.length, declared) from None
+        return Inspection(known.media_type, flags + _differences(known, name, declared), seconds)
+    tag = id3_length(head)
+    if excerpt.length < tag or (excerpt.length == tag and not whole):
+        message = f"a tag of {tag} bytes, and nothing proves that no audio was to come behind it"
+        raise _rejected(message, "recording_truncated", head, excerpt.length, declared)
+    # Behind the mark of a format, or behind a tag, a page is one still.
+    disguised = _disguised(head[tag:]) if tag < len(head) else None
+    # Of what is no WAV no header is asked how many bytes there are.
+    unproven = () if whole else ("end_unproven",)
+    if known is None or disguised is not None:
+        return Inspection(_inspect_unknown(name, disguised, head, excerpt.length, declared), unproven)
+    return Inspection(known.media_type, _differences(known, name, declared) + unproven, found)
 
 
 def _differences(known: Format, name: str, declared: str) -> tuple[str, ...]:
@@ -70,19 +81,31 @@ def _differences(known: Format, name: str, declared: str) -> tuple[str, ...]:
     return tuple(flags)
 
 
-def _inspect_unknown(name: str, head: bytes, length: int, declared: str) -> Inspection:
-    """What no known format begins with is no recording if it is text, nor if it is called a WAV."""
-    text = _as_text(head)
-    start = (text or head.removeprefix(codecs.BOM_UTF8).decode("latin-1")).lstrip()[:1]
-    if declared in ("text/html", "application/xhtml+xml", "application/xml", "text/xml") or start == "<":
+def _inspect_unknown(name: str, disguised: str | None, head: bytes, length: int, declared: str) -> str:
+    """The type of a body that no known format begins: no recording if it is text, nor if it is called a WAV."""
+    if declared in ("text/html", "application/xhtml+xml", "application/xml", "text/xml") or disguised == "page":
         raise _rejected("a page instead of audio", "recording_is_page", head, length, declared)
-    if declared.endswith("json") or start in ("{", "["):
+    if declared.endswith("json") or disguised == "json":
         raise _rejected("JSON instead of audio", "recording_is_json", head, length, declared)
-    if declared.startswith("text/") or text is not None:
+    if declared.startswith("text/") or disguised == "text":
         raise _rejected("text instead of audio", "recording_is_text", head, length, declared)
     if name.lower().endswith((".wav", ".wave")) or declared in WAV.types:
         raise _rejected("not a WAV, though it is called one", "recording_not_wav", head, length, declared)
-    return Inspection(redact(declared)[:_LONGEST_TYPE] or "application/octet-stream")
+    return redact(declared)[:_LONGEST_TYPE] or "application/octet-stream"
+
+
+def _disguised(content: bytes) -> Literal["page", "json", "text"] | None:
+    """What a body is that is no audio, by its first bytes; None: it may be audio."""
+    if _PAGE.search(content, 0, 128):
+        return "page"
+    text = _as_text(content)
+    match (text or content[:1024].removeprefix(codecs.BOM_UTF8).decode("latin-1")).lstrip()[:1]:
+        case "<":
+            return "page"
+        case "{" | "[":
+            return "json"
+        case _:
+            return "text" if text is not None else None
 
 
 def _as_text(head: bytes) -> str | None:
@@ -125,6 +148,9 @@ def _inspect_wav(wav: Wav, length: int, whole: bool) -> tuple[tuple[str, ...], f
     padding = size % 2
     outer_unknown = outer_size == 0 or (outer_size >= placeholder and outer_end > length)
     agrees = outer_unknown or outer_end - (padding if end == length else 0) <= length <= outer_end + 1
+    if (flags or size == 0) and not outer_unknown and outer_end > length + 8:
+        # Where the data's size was never written, the outer one alone tells what is missing; some write the file's size there.
+        raise ValueError(f"its header says {outer_end} bytes, {length} came")
     if not whole and size == 0:
         raise ValueError("a header without audio, and nothing proves that no more was to come")
     if not whole and not agrees:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 MULAW = struct.pack("<HHIIHH", 7, 1, 8000, 8000, 1, 8)
 PCM = struct.pack("<HHIIHH", 1, 1, 8000, 16000, 2, 16)
 GSM = struct.pack("<HHIIHHHH", 0x31, 1, 8000, 1625, 65, 0, 2, 320)
+ADPCM = struct.pack("<HHIIHHHH", 0x11, 1, 8000, 16000, 256, 4, 2, 505)
+"""As ffmpeg writes it: the bytes a second are those of what was encoded."""
 EXTENSIBLE = struct.pack(
     "<HHIIHHHHI16s", 0xFFFE, 1, 8000, 16000, 2, 16, 22, 16, 4, bytes.fromhex("0100000000001000800000aa00389b71")
 )
@@ -214,6 +216,7 @@ def _wavs() -> Iterator[Case]:
     yield Case("16-bit PCM", wav(chunk(b"fmt ", PCM)), seconds=0.5)
     yield Case("extensible", wav(chunk(b"fmt ", EXTENSIBLE)), seconds=0.5)
     yield Case("GSM 6.10", wav(chunk(b"fmt ", GSM), chunk(b"fact", struct.pack("<I", 8000)), audio=SECOND[:1625]), seconds=1)
+    yield Case("IMA ADPCM", wav(chunk(b"fmt ", ADPCM), audio=SECOND[:2560]), seconds=10 * 505 / 8000)
     yield Case("odd data, padded", wav(audio=SECOND[:799]), seconds=799 / 8000)
     yield Case("odd data, padding counted, not written", wav(audio=SECOND[:799])[:-1], seconds=799 / 8000)
     odd = wav(audio=SECOND[:799])
@@ -259,6 +262,9 @@ def _wavs() -> Iterator[Case]:
     # What no transfer can prove to be right.
     yield Case("cut off", wav()[:-20], refused=BAD)
     yield Case("data size two too large", wav(data_size=8002), refused=BAD)
+    yield Case("cut off, data size 0", wav(data_size=0)[:-20], refused=BAD)
+    yield Case("cut off, data size 0xffffffff", wav(data_size=0xFFFFFFFF)[:4000], refused=BAD)
+    yield Case("cut off behind its header, data size 0", wav(data_size=0)[:44], refused=BAD)
     yield Case("cut off, RIFF size 0", wav(riff_size=0)[:-20], refused=BAD)
     yield Case("data size of 2 GB less 5 KB, 8000 bytes came", wav(data_size=0x7FFFEFFF), refused=BAD)
     yield Case("RF64 of 5 GB, 8000 bytes came", rf64(data_size=5 * 2**30), refused=BAD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from archiver.excerpt import HEAD_BYTES, Excerpt
 from archiver.formats import FORMATS
 from archiver.naming import MAX_NAME_BYTES, FileNames, clean_file_name
 from archiver.recording import Inspection, inspect
-from tests.audio_files import CASES, EXTENSIBLE, FRAME, LIST, Case, chunk, frame, rf64, wav
+from tests.audio_files import CASES, EXTENSIBLE, FRAME, LIST, Case, chunk, flac, frame, id3, opus, rf64, wav
 from tests.audio_files import MULAW as FMT
 
 WAV = "audio/wav"
@@ -72,6 +73,31 @@ def test_an_answer_in_disguise_is_no_recording(body: bytes, reason: str, name: s
     declared = {"text/html": "recording_is_page", "application/json": "recording_is_json"}.get(content_type or "")
     found = rejected(body, name=name, content_type=content_type)
     assert found in ({reason, declared} if body else {reason})
+
+
+PAGE = "<html><body>désolé</body></html>"
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a"])
+@pytest.mark.parametrize("page", [PAGE.encode(), PAGE.encode("latin-1")], ids=["UTF-8", "Latin-1"])
+@pytest.mark.parametrize(
+    "mark",
+    [b"#!AMR\n", b"#!AMR-WB\n", b"FORM1234AIFF", b".snd\0\0\0\x18", b"fLaC\0\0\0\x22", b"\xff\xfb\x10\xc4", id3(), id3(0)],
+    ids=repr,
+)
+def test_a_page_behind_the_mark_of_audio_is_a_page(mark: bytes, page: bytes, name: str) -> None:
+    assert rejected(mark + page, name=name, content_type="audio/mpeg") == "recording_is_page"
+
+
+@pytest.mark.parametrize("mark", [b"#!AMR\n", b"FORM1234AIFF", id3()], ids=repr)
+def test_text_and_json_behind_the_mark_of_audio_are_no_recording(mark: bytes) -> None:
+    assert rejected(mark + b"Internal Server Error", name="a.mp3", content_type="") == "recording_is_text"
+    assert rejected(id3() + b'{"error": 1}', name="a.mp3", content_type="") == "recording_is_json"
+
+
+def test_a_tag_that_is_cut_off_is_no_recording() -> None:
+    assert rejected(id3()[:-1], name="a.mp3") == "recording_truncated"
+    assert rejected(id3(), name="a.mp3", whole=False) == "recording_truncated"
 
 
 @pytest.mark.parametrize(
@@ -190,6 +216,12 @@ def test_a_header_that_agrees_is_enough(body: bytes) -> None:
 def test_a_header_that_disagrees_is_a_flag_only_where_the_transfer_proves_that_all_has_come(body: bytes) -> None:
     assert judged(body).flags
     assert rejected(body, whole=False) == "recording_bad_wav"
+
+
+@pytest.mark.parametrize("body", [flac()[:4000], opus(), bytes(range(200, 256))], ids=["FLAC", "Opus", "unknown"])
+def test_of_what_is_no_wav_a_closed_connection_leaves_open_whether_it_is_whole(body: bytes) -> None:
+    found = judged(body, name="a", content_type="")
+    assert judged(body, name="a", content_type="", whole=False) == dataclasses.replace(found, flags=("end_unproven",))
 
 
 def test_a_rejection_says_what_was_expected_and_what_came() -> None:
