@@ -212,6 +212,7 @@ def _read_ogg(start: int) -> Reader:
     if len(page) < 28:
         return None
     granules_a_second, before = _ogg_rate(page[27 + page[26] :])
+    tail = tail[-_PAGE_BYTES - 1024 :]  # so that pieces of any size find the same
     last = tail.rfind(b"OggS")
     # Another number than the first page's: several streams, whose lengths the last page does not tell.
     if not granules_a_second or last < 0 or len(tail) < last + 27 or tail[last + 14 : last + 18] != page[14:18]:

@@ -22,7 +22,7 @@ from archiver.excerpt import HEAD_BYTES, Excerpt
 from archiver.formats import FORMATS
 from archiver.naming import MAX_NAME_BYTES, FileNames, clean_file_name
 from archiver.recording import Inspection, inspect
-from tests.audio_files import CASES, EXTENSIBLE, FRAME, LIST, Case, chunk, flac, frame, id3, opus, rf64, wav
+from tests.audio_files import CASES, EXTENSIBLE, FRAME, LIST, VORBIS, Case, chunk, flac, frame, id3, ogg, opus, rf64, wav
 from tests.audio_files import MULAW as FMT
 
 WAV = "audio/wav"
@@ -140,6 +140,11 @@ def test_of_a_long_body_only_the_end_is_held(step: int) -> None:
         assert sum(map(len, excerpt._last)) <= 2 * 66_560 + step
         assert len(excerpt._last) <= 64
     assert excerpt.finish() == case.seconds
+
+
+def test_the_size_of_the_pieces_makes_no_difference() -> None:
+    body = ogg(VORBIS, last=16000) + bytes(120_000)
+    assert {judged(body, step=step).seconds for step in (999, 65_536, 1 << 30)} == {None}
 
 
 def test_every_format_has_its_files() -> None:
