@@ -5,7 +5,7 @@ archived one may be asked for again, and loses nothing by it.
 from __future__ import annotations
 
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -87,6 +87,22 @@ async def test_what_there_can_be_no_recording_of_any_more_is_not_asked_for_again
     row = await bench.row("s-1")
     assert (row["reason"], row["detail"], row["recheck_at"]) == ("probably_purged", {"message": "too old"}, None)
     assert await bench.queue.retry(ids=["s-1"], actor="me") == ["s-1"], "a person may"
+
+
+async def test_a_time_that_no_call_began_at_is_not_believed(bench: Bench) -> None:
+    """Else a producer's zero would make the first "media_unavailable" the last: a call of 1970 is older than any retention."""
+    await bench.add("zero", started_at=datetime(1970, 1, 1, tzinfo=UTC))
+    await bench.add("swapped", started_at=datetime(2002, 10, 20, tzinfo=UTC))
+    await bench.add("true", started_at=(began := await bench.queue.clock() - 2000 * DAY))
+    worker = await bench.worker()
+    claimed = {session.session_id: session for session in await bench.claim(worker)}
+    enqueued_at = {one: (await bench.row(one))["enqueued_at"] for one in claimed}
+    for _ in range(2):
+        assert {one: session.began_at for one, session in claimed.items()} == {**enqueued_at, "true": began}
+        for session in claimed.values():
+            await bench.settle(Attempt(session, calls=1), NONE)
+        await bench.make_rechecks_due()
+        claimed = {session.session_id: session for session in await bench.claim(worker)}
 
 
 async def test_a_claim_tells_of_its_call_what_an_answer_is_judged_by(bench: Bench) -> None:

@@ -112,7 +112,7 @@ WITH hold AS MATERIALIZED (
     UPDATE archive_bots SET served_at = clock_timestamp() WHERE name = $2 AND EXISTS (SELECT FROM claimed)
 )
 SELECT coalesce(drawn.wait, interval '0') AS wait, off.n > 0 AS put_off, c.id, c.epoch, c.bot, c.session_id, c.kind, c.user_id, c.archive_date,
-       CASE WHEN c.started_at BETWEEN '1970-01-01Z' AND '9998-01-01Z' THEN c.started_at ELSE c.archive_date END AS began_at,
+       CASE WHEN c.started_at BETWEEN c.enqueued_at - interval '10 years' AND '9998-01-01Z' THEN c.started_at ELSE c.enqueued_at END AS began_at,
        c.call ->> 'unanswered' AS unanswered, NULL::timestamptz AS unavailable_since, c.claimed_at, c.failures, c.checks, c.crashes, c.reason AS put_back_for, EXISTS (SELECT FROM hold) AS probe,
        CASE WHEN c.epoch = 1 THEN '{}'     -- nobody has had it before
             ELSE ARRAY(SELECT jsonb_build_object('source_name', r.source_name, 'ordinal', r.ordinal, 'store_key', r.store_key,

@@ -28,7 +28,7 @@ WITH bot AS MATERIALIZED (
 )
 -- Its tries stand for its failures and checks: delays and the last attempt go by them.
 SELECT drawn.wait, false AS put_off, c.id, c.epoch, c.bot, c.session_id, c.kind, c.user_id, c.archive_date,
-       CASE WHEN c.started_at BETWEEN '1970-01-01Z' AND '9998-01-01Z' THEN c.started_at ELSE c.archive_date END AS began_at,
+       CASE WHEN c.started_at BETWEEN c.enqueued_at - interval '10 years' AND '9998-01-01Z' THEN c.started_at ELSE c.enqueued_at END AS began_at,
        c.call ->> 'unanswered' AS unanswered, c.finished_at AS unavailable_since, c.claimed_at,
        c.recheck_tries AS failures, c.recheck_tries AS checks, c.crashes, NULL AS put_back_for, false AS probe,
        ARRAY(SELECT jsonb_build_object('source_name', r.source_name, 'ordinal', r.ordinal, 'store_key', r.store_key,
