@@ -19,7 +19,7 @@ from archiver.cli.serving import bot_access, composed_worker, stop_on_signals
 from archiver.config import BotSettings, Settings, account_budgets
 from archiver.days import moment_of, resolved
 from archiver.discovery import Discovered, Discovery, Listings, Turns
-from archiver.errors import ConfigError, KoreError, UsageError
+from archiver.errors import ConfigError, DatabaseError, KoreError, UsageError
 from archiver.kore.calls import Span
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
@@ -270,8 +270,15 @@ def described(found: Discovered) -> dict[str, Any]:
 
 
 async def warn_of_deadlines(database: Database, bots: Sequence[BotSettings]) -> None:
-    """To standard error, a line for each bot of whose waiting sessions the platform deletes some before they can be archived."""
-    for each in await read_deadlines(database, bots):
+    """To standard error, a line for each bot of whose waiting sessions the platform deletes some before they can be archived. No
+    work waits for such a figure: where it cannot be had, that is the line.
+    """
+    try:
+        deadlines = await read_deadlines(database, bots)
+    except DatabaseError as error:
+        click.echo(f"warning: what will be deleted before it can be archived is not known: {printable(error.message)}", err=True)
+        return
+    for each in deadlines:
         if each.warning:
             click.echo(f"warning: bot {printable(each.bot)}: {each.warning}; next: {HINT}", err=True)
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from archiver.cli.listing import warn_of_deadlines
 from archiver.config import BotSettings
 from archiver.queue import deadlines as deadlines_module
 from archiver.queue.deadlines import Deadlines, read_deadlines
@@ -81,3 +82,17 @@ async def test_no_more_is_read_than_is_bounded(bench: Bench, monkeypatch: pytest
     (found,) = await read(bench, bot("a"))
     assert (found.lost, found.at_least) == (50, True)
     assert found.warning.startswith("at least 50 recordings")
+
+
+async def test_what_is_too_late_already_is_bounded_over_all_lists(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines_module, "MAX_READ", 50)
+    for priority in ("high", "normal", "low"):
+        await waiting(bench, "a", 40, left="interval '-1 day'", priority=priority)
+    (found,) = await read(bench, bot("a"))
+    assert (found.past, found.at_least) == (50, True)
+
+
+async def test_no_night_fails_because_a_figure_cannot_be_had(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    await bench.fetch("ALTER TABLE archive_queue RENAME archive_date TO elsewhere")
+    await warn_of_deadlines(bench.database, [bot("a")])
+    assert "warning: what will be deleted before it can be archived is not known: " in capsys.readouterr().err
