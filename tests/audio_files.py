@@ -298,6 +298,9 @@ def _flacs() -> Iterator[Case]:
         ("FLAC behind an ID3 tag", 2, id3() + flac()),
     ):
         yield Case(what, body, "audio/flac", seconds=seconds, name="a.flac", declared="audio/x-flac")
+    yield Case(
+        "FLAC, closed connection", flac(), "audio/flac", ("end_unproven",), 2, name="a.flac", declared="audio/flac", proven=False
+    )
     yield Case("FLAC, called a WAV", flac(), "audio/flac", ("type_differs", "name_differs"), 2)
     yield Case("FLAC, declared octets, called a WAV", flac(), "audio/flac", ("name_differs",), 2, declared="binary/octet-stream")
     yield Case("FLAC, declared text", flac(), "audio/flac", ("type_differs",), 2, name="a", declared="text/html; charset=x")

@@ -12,7 +12,7 @@ import pytest
 
 from archiver.config import RetrySettings
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
-from archiver.queue.sessions import MAX_CRASHES, Queue
+from archiver.queue.sessions import MAX_CRASHES, Known, Queue
 from archiver.session import Attempt, Session, State
 from tests.queue.conftest import Bench, ids, stored_file
 
@@ -87,6 +87,34 @@ async def test_what_there_can_be_no_recording_of_any_more_is_not_asked_for_again
     row = await bench.row("s-1")
     assert (row["reason"], row["detail"], row["recheck_at"]) == ("probably_purged", {"message": "too old"}, None)
     assert await bench.queue.retry(ids=["s-1"], actor="me") == ["s-1"], "a person may"
+
+
+@pytest.mark.parametrize(
+    ("reason", "facts", "later", "again"),
+    [
+        ("probably_purged", {}, 300 * DAY, True),
+        ("probably_purged", {}, timedelta(0), False),
+        ("not_answered", {}, timedelta(0), True),
+        ("not_answered", {"unanswered": "busy"}, timedelta(0), False),
+        ("media_unavailable", {}, 300 * DAY, False),
+    ],
+)
+async def test_what_was_given_up_for_what_turns_out_wrong_is_asked_for_once_more(
+    bench: Bench, reason: str, facts: dict[str, str], later: timedelta, again: bool
+) -> None:
+    """A producer may take a day for a month, and a listing may call a dial busy that was answered in the end."""
+    began = await bench.queue.clock() - 320 * DAY
+    await bench.add("s-1", started_at=began)
+    worker = await bench.worker()
+    (session,) = await bench.claim(worker)
+    await bench.settle(Attempt(session, calls=1), Unavailable(reason, {}, final=True))
+    for _ in range(2):
+        await bench.queue.learn("bot", [Known("s-1", "recording", began + later, None, None, facts)])
+        claimed = await bench.claim(worker)
+        assert [(session.recheck, session.began_at) for session in claimed] == [(True, began + later)] * again
+        for session in claimed:
+            await bench.settle(Attempt(session, calls=1), Unavailable(reason, {}, final=True))
+        again = False
 
 
 async def test_a_time_that_no_call_began_at_is_not_believed(bench: Bench) -> None:

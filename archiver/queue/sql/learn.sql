@@ -22,7 +22,9 @@ WITH given AS MATERIALIZED (
 ), learnt AS (
     UPDATE archive_queue q
     SET started_at = k.started_at, ended_at = k.ended_at, user_id = k.user_id, call = k.call, listed_at = clock_timestamp(),
-        recheck_at = CASE WHEN q.state = 'unavailable' AND q.reason = 'not_answered' AND NOT k.call ? 'unanswered'
+        -- What was given up for a time, or a dial, that turns out to be another is asked for once more.
+        recheck_at = CASE WHEN q.state = 'unavailable' AND (q.reason = 'probably_purged' AND k.started_at > q.started_at
+                                                            OR q.reason = 'not_answered' AND NOT k.call ? 'unanswered')
                           THEN clock_timestamp() ELSE q.recheck_at END
     FROM known k WHERE q.id = k.id AND k.id = ANY (ARRAY(SELECT id FROM locked))
     RETURNING q.id
