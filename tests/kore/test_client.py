@@ -398,7 +398,7 @@ async def test_a_refusal_names_its_cause_by_its_message_alone(
         ("<html>denied</html>", ""),
         ('{"errors":[{"msg":"a\\nb\\u0007c","code":1}]}', "a b\\x07c"),
         ('{"errors":[{"msg":"client_secret=hunter2hunter2"}]}', "client_secret=[redacted]"),
-        (json.dumps({"message": "x" * 1000}), "x" * 200),
+        (json.dumps({"message": "no \n" * 1000}), ("no " * 67)[:200]),
         (json.dumps({"error": {"message": "no such app"}}), "no such app"),
     ],
 )
