@@ -240,6 +240,8 @@ async def check_listing(bot: BotAccess, *, budget: bool, told: Collection[str] =
             await source.page(Span(now - timedelta(seconds=1), now), 0, 0)
         except (CredentialsRejected, ApiDefect) as error:
             refused.append((source.name, error))
+            if source.name in told:
+                break  # it is not given up for another
         except ArchiverError as error:
             return Finding(check, "warning", f"{source.name}: {error.message}", error.hint or "try again; `discover` needs it")
         else:
@@ -257,8 +259,8 @@ def _refusals(refused: Iterable[tuple[str, ArchiverError]]) -> list[str]:
     """What each listing met and its mend; those that are told the same once."""
     told: dict[str, list[str]] = {}
     for name, error in refused:
-        words = str(error.hint) if isinstance(error, CredentialsRejected) else f"{error.message}; {error.hint}"
-        told.setdefault(words, []).append(name)
+        words = [error.hint] if isinstance(error, CredentialsRejected) else [error.message, error.hint]
+        told.setdefault("; ".join(filter(None, words)), []).append(name)
     return [f"{' and '.join(names)}: {words}" for words, names in told.items()]
 
 

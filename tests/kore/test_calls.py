@@ -854,6 +854,8 @@ ENCRYPTED = {"payload": "c2VjcmV0"}
         (LACKS, LACKS, (), "warning", "sessions answered, but it tells less", "call_details: the platform answered HTTP 404"),
         (ENCRYPTED, ENCRYPTED, (), "warning", "sessions answered", "payload encryption"),
         (ENCRYPTED, ENCRYPTED, (), "warning", "sessions answered", "interaction_details and call_details: a listing without"),
+        (LISTS, LACKS, ("call_details",), "warning", "refused: `discover`", "call_details: the platform answered HTTP 404"),
+        (LACKS, LISTS, ("interaction_details",), "warning", "refused: `discover`", "interaction_details: the platform"),
     ],
 )
 async def test_doctor_says_what_becomes_of_each_listing(
