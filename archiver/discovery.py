@@ -288,7 +288,8 @@ class Discovery:
         for first in range(0, len(calls), BATCH):
             batch = calls[first : first + BATCH]
             new, _ = await self._queue.enqueue([_new_session(found.bot, call, priority) for call in batch], actor=self._actor)
-            await self._queue.learn(found.bot, [self._known(call) for call in batch])
+            known = [self._known(call) for call in batch]
+            await self._queue.learn(found.bot, known, tells_dials=found.source != SessionsHistory.name)
             added += new
         now = found.calls + len(listing.calls), found.added + added
         await self._discoveries.advance(

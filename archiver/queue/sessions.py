@@ -162,8 +162,10 @@ class Queue:
         assert row is not None
         return row["added"], row["raised"]
 
-    async def learn(self, bot: str, calls: Sequence[Known]) -> int:
-        """Keep with sessions in the queue what is known of their calls. Returns to how many that was news."""
+    async def learn(self, bot: str, calls: Sequence[Known], *, tells_dials: bool = True) -> int:
+        """Keep with sessions in the queue what is known of their calls. Returns to how many that was news. `tells_dials`: whoever
+        knows it would say of a campaign's dial that nobody answered; else what was said of that before stays.
+        """
         row = await self._database.row(
             "learn",
             bot,
@@ -173,6 +175,7 @@ class Queue:
             [call.ended_at for call in calls],
             [call.user_id for call in calls],
             [dict(call.facts) for call in calls],
+            tells_dials,
         )
         assert row is not None
         learnt: int = row["learnt"]

@@ -181,7 +181,7 @@ def _listed(ids: list[str]) -> dict[str, tuple[Any, ...]]:
     kinds, now = ["recording"] * len(ids), datetime.now(UTC)
     facts = [now] * len(ids), [now] * len(ids), [None] * len(ids), [{"queue": "x"}] * len(ids)
     return {
-        "learn": ("bot-0", ids, kinds, *facts),
+        "learn": ("bot-0", ids, kinds, *facts, True),
         "known": ("bot-0", ids, kinds),
         "account": ("bot-0", ids, kinds),
         "unlisted": ("bot-0", now - HOUR, now, ids, kinds),

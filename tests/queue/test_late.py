@@ -117,6 +117,14 @@ async def test_what_was_given_up_for_what_turns_out_wrong_is_asked_for_once_more
         again = False
 
 
+async def test_a_listing_that_knows_of_no_campaigns_takes_nothing_back(bench: Bench) -> None:
+    await bench.add("s-1", started_at=(began := await bench.queue.clock()))
+    await bench.queue.learn("bot", [Known("s-1", "recording", began, None, None, {"unanswered": "busy"})])
+    await bench.queue.learn("bot", [Known("s-1", "recording", began - HOUR, None, "u-1", {})], tells_dials=False)
+    (session,) = await bench.claim(await bench.worker())
+    assert (session.began_at, session.unanswered) == (began - HOUR, "busy")
+
+
 async def test_a_time_that_no_call_began_at_is_not_believed(bench: Bench) -> None:
     """Else a producer's zero would make the first "media_unavailable" the last: a call of 1970 is older than any retention."""
     await bench.add("zero", started_at=datetime(1970, 1, 1, tzinfo=UTC))

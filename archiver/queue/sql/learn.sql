@@ -2,7 +2,8 @@
 -- producer gave. A session that is listed more than once, such as one that was passed on, lasts from its first beginning to its last
 -- end. That nobody answered holds for as long as the listing says so; a session that was given up for it is asked for again then. The date in
 -- a path stays as it was fixed. One row: how many rows it was news to.
--- $1 bot; arrays of one length: $2 session IDs, $3 kinds, $4 started_at, $5 ended_at (null: not yet), $6 user IDs, $7 facts
+-- $1 bot; arrays of one length: $2 session IDs, $3 kinds, $4 started_at, $5 ended_at (null: not yet), $6 user IDs, $7 facts. $8 whether the
+-- listing would say that nobody answered: the sessions history knows of no campaigns
 WITH given AS MATERIALIZED (
     SELECT archive_short(session_id) AS session_id, kind, started_at, ended_at, user_id, call
     FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::text[], $7::jsonb[])
@@ -10,7 +11,7 @@ WITH given AS MATERIALIZED (
 ), told AS MATERIALIZED (
     SELECT q.id, q.listed_at, CASE WHEN q.listed_at IS NULL THEN g.started_at ELSE least(q.started_at, g.started_at) END AS started_at,
            CASE WHEN q.listed_at IS NULL THEN coalesce(g.ended_at, q.ended_at) ELSE greatest(q.ended_at, g.ended_at) END AS ended_at,
-           coalesce(q.user_id, g.user_id) AS user_id, (q.call - 'unanswered') || g.call AS call,
+           coalesce(q.user_id, g.user_id) AS user_id, CASE WHEN $8::boolean THEN q.call - 'unanswered' ELSE q.call END || g.call AS call,
            ROW (q.started_at, q.ended_at, q.user_id, q.call) AS before
     FROM archive_queue q JOIN given g ON g.session_id = q.session_id AND g.kind = q.kind
     WHERE q.session_id = ANY (ARRAY(SELECT session_id FROM given)) AND q.bot = $1
