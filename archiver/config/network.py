@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import ssl
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
@@ -101,6 +102,8 @@ class NetworkSettings(Section):
         mistake = f"network.ca_bundle = {str(self.ca_bundle)!r}"
         hint = "name a file of one or more certificates in PEM, readable for the archiver's user; empty it for the system's alone"
         try:
+            if not stat.S_ISREG(self.ca_bundle.stat().st_mode):  # a FIFO would be waited for
+                raise ConfigError(f"{mistake}: is no file", hint=hint)
             context.load_verify_locations(cafile=self.ca_bundle)
         except ssl.SSLError:  # of OpenSSL's words none says more
             raise ConfigError(f"{mistake}: holds no certificate in PEM", hint=hint) from None

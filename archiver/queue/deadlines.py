@@ -38,12 +38,14 @@ class Deadlines:
         more = "at least " if self.at_least else ""
         told = []
         if self.lost_from is not None:
+            what = "recording" if self.lost == 1 else "recordings"
             told.append(
-                f"{more}{self.lost:,} recordings will be deleted by the platform before they can be archived at the limits in "
+                f"{more}{self.lost:,} {what} will be deleted by the platform before they can be archived at the limits in "
                 f"force, from {self.lost_from:%Y-%m-%d} on"
             )
         if self.past:
-            told.append(f"{more}{self.past:,} waiting calls are older than source_retention ({self.days:g}d): probably deleted")
+            what = "waiting call is" if self.past == 1 else "waiting calls are"
+            told.append(f"{more}{self.past:,} {what} older than source_retention ({self.days:g}d): probably deleted")
         return "; ".join(told)
 
     @property

@@ -458,7 +458,7 @@ async def test_what_will_be_gone_is_told_before_it_is_and_the_oldest_come_first(
     gone_from = now + timedelta(days=0.5)
     told = (
         f"2 recordings will be deleted by the platform before they can be archived at the limits in force, "
-        f"from {gone_from:%Y-%m-%d} on; 1 waiting calls are older than source_retention (90d): probably deleted"
+        f"from {gone_from:%Y-%m-%d} on; 1 waiting call is older than source_retention (90d): probably deleted"
     )
     document = (await blank("status", "--json")).document
     figures = document["bots"]["bot"]["source_retention"]
@@ -477,7 +477,7 @@ async def test_what_will_be_gone_is_told_before_it_is_and_the_oldest_come_first(
     simulator.set_history(made(calls=30, unavailable=2, unanswered=1))
     [dial] = [each for each in simulator.calls() if each.unanswered]
     night = await blank("nightly", "--from", DAY, "--to", NEXT)
-    assert "warning: bot bot: 1 waiting calls are older than source_retention (90d): probably deleted; next:" in night.stderr
+    assert "warning: bot bot: 1 waiting call is older than source_retention (90d): probably deleted; next:" in night.stderr
     assert (await blank("backfill", "--from", DAY, "--to", NEXT)).code == 0
     orders = await sql.fetch("SELECT purpose, newest_first FROM archive_discoveries ORDER BY id")
     assert [tuple(row) for row in orders] == [("nightly", False), ("backfill", False)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 
@@ -67,6 +68,12 @@ def test_a_bundle_that_is_none_is_a_mistake_of_configuration(tmp_path: Path, con
         loaded(tmp_path, 'ca_bundle = "ca.pem"')
     assert caught.value.message.startswith(f"network.ca_bundle = {str(file)!r}: ")
     assert "PEM" in caught.value.hint
+
+
+def test_a_bundle_that_nobody_writes_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "ca.pem")
+    with pytest.raises(ConfigError, match=r"network\.ca_bundle = .*: is no file"):
+        loaded(tmp_path, 'ca_bundle = "ca.pem"')
 
 
 def test_a_bundle_lies_beside_the_file_that_names_it(tmp_path: Path, authority: Authority) -> None:

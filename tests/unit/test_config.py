@@ -835,6 +835,15 @@ def test_bots_of_one_account_that_contradict_each_other_are_refused(loaded: Load
         assert word in message
 
 
+@pytest.mark.parametrize("other", [{}, {"account_id": "a-2"}], ids=["none", "another"])
+def test_one_bot_is_not_of_two_accounts(loaded: Load, other: dict[str, Any]) -> None:
+    """Each would have a budget, and the platform counts both together."""
+    with pytest.raises(ConfigError) as caught:
+        of_bots(loaded, A | {"bot_id": "st-same"}, {"bot_id": "st-same"} | other)
+    for word in ("'a'", "'b'", "st-same", "account_id", "'a-1'"):
+        assert word in caught.value.message
+
+
 def test_limits_can_be_taken_away_by_the_environment(loaded: Load) -> None:
     written = BOT + "rate_limits = ['5/minute']\naccount_rate_limits = ['6/minute']"
     keys = {"ARCHIVER_BOTS__0__RATE_LIMITS": "", "ARCHIVER_BOTS__0__ACCOUNT_RATE_LIMITS": ""}
