@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from asyncio import Lock
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
@@ -59,7 +58,7 @@ class Turns:
     def __init__(self, queue: Queue, bots: Collection[str]) -> None:
         self._queue = queue
         self._bots = bots
-        self._one_at_a_time = Lock()
+        self._one_at_a_time = asyncio.Lock()
         self._last = float("-inf")
 
     async def wait(self, quota: Quota) -> None:

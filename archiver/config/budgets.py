@@ -56,15 +56,8 @@ def account_budgets(bots: Sequence[BotSettings]) -> dict[str, Budget]:
     """What each bot's recordings, voicemail and call details draw on, by the bot's name. A bot without `account_id` is an account
     of its own. Raises ValueError where bots of one account contradict each other, or one is said to be of two accounts.
     """
+    _check_accounts(bots)
     found: dict[str, Budget] = {}
-    for _, group in _grouped(bots, lambda bot: bot.budget_key):
-        first = group[0]
-        for bot in group:
-            if bot.account_id != first.account_id:
-                raise ValueError(
-                    f"bots: {first.name!r} and {bot.name!r} are one bot ({bot.bot_id}) and have different account_id, "
-                    f"{first.account_id!r} and {bot.account_id!r}: its calls would be counted twice; write the same in both"
-                )
     for shared, group in _grouped(bots, lambda bot: bot.account_budget_key):
         limits, source = _account_limits(group)
         first = group[0]
@@ -92,6 +85,16 @@ def sessions_budgets(bots: Sequence[BotSettings]) -> dict[str, Budget]:
 def all_budgets(bots: Sequence[BotSettings]) -> list[Budget]:
     """Every budget there is, once."""
     return list(dict.fromkeys([*account_budgets(bots).values(), *sessions_budgets(bots).values()]))
+
+
+def _check_accounts(bots: Sequence[BotSettings]) -> None:
+    for _, (first, *others) in _grouped(bots, lambda bot: bot.budget_key):
+        for bot in others:
+            if bot.account_id != first.account_id:
+                raise ValueError(
+                    f"bots: {first.name!r} and {bot.name!r} are one bot ({bot.bot_id}) and have different account_id, "
+                    f"{first.account_id!r} and {bot.account_id!r}: its calls would be counted twice; write the same in both"
+                )
 
 
 def _grouped(bots: Sequence[BotSettings], key: Callable[[BotSettings], str]) -> Iterable[tuple[str, list[BotSettings]]]:
