@@ -23,13 +23,14 @@ from yarl import URL
 
 from archiver.config import BotSettings, TransferSettings
 from archiver.errors import ApiDefect, ApiUnreachable, ArchiverError, CredentialsRejected, NoListing, RateLimited
+from archiver.kore import answers
 from archiver.kore.inline import Inline, Keep, Scanner, read_inline
 from archiver.kore.token import TokenSigner
 from archiver.naming import source_name
 from archiver.network import DIRECT, Network, encodings_of, hint_of, reason_of, unreadable
 from archiver.observe.logs import logger
 from archiver.pace import Pace
-from archiver.redact import harmless, redact
+from archiver.redact import redact
 from archiver.transient import retry_transient
 
 log = logger(__name__)
@@ -40,17 +41,11 @@ MAX_ANSWER = 4 * 1024 * 1024
 LONG_ANSWER = 32 * 1024
 """Bytes; what is longer is understood beside the event loop."""
 
-KEPT_ANSWER = 4000
-"""Characters of an answer that are kept as evidence."""
-
 CLOCK_TOLERANCE = 60.0
 """Seconds that our clock may differ from the platform's before a refused token is put down to it."""
 
 MAX_CLOCK_OFFSET = 3600.0
 """Seconds that tokens follow the platform's clock at most. By one Date of 2099 we would sign what is good for decades."""
-
-LONGEST_SAID = 200
-"""Characters of the platform's own words in an error's message."""
 
 CONNECT_SECONDS = 10.0
 STALL_SECONDS = 30.0
@@ -88,19 +83,6 @@ _PATH_VOICEMAIL = "/api/public/bot/{}/voicemail"
 # In the vendor's table, and in its sample.
 _VOICEMAIL_KEYS = ("voicemail_recording", "voicemail recording")
 
-# The messages that the vendor documents, each whole, and their kin. Which HTTP status goes with them is said nowhere.
-_RATE_LIMIT = re.compile(
-    r"(Rate limit for this API has been reached"
-    r"|You['\u2019]ve exceeded the (per-(second|minute|hour|day)|hourly|daily) rate limit( of [\d,]{1,12} requests)?)"
-    r"\.?( (Please )?(try again later|wait for some ?time before retrying)\.?)?",
-    re.IGNORECASE,
-)
-# Three causes share a status and a code: only the message tells them apart.
-_TOKEN_REFUSED = re.compile(r"Invalid JWT token\.?", re.IGNORECASE)
-_APP_REFUSED = re.compile(r"Invalid SDK credentials\.?", re.IGNORECASE)
-_SCOPE_REFUSED = re.compile(r"Permission denied\. Scope is incorrect[!.]?", re.IGNORECASE)
-_ENCRYPTED = re.compile(r"\bjwe\b|encrypted|encryption", re.IGNORECASE)
-
 THEN_RESUME = "then `archiver resume` (and restart the workers if their configuration changed)"
 """What follows whatever mends refused credentials."""
 
@@ -117,9 +99,6 @@ NO_LISTING_HINT = (
     "if payload encryption is switched on for the app (a switch of its JWT app), listings come encrypted, unsupported: "
     "switch it off. Else try again; if it stays so, the platform has changed its listing: tell the archiver's developers"
 )
-
-_LEFT_OUT = "[left out]"
-_TRANSCRIPTIONS = re.compile(rb'"transcriptions"\s*:(?!\s*"\[left out\]")')
 
 
 @dataclass(frozen=True)
@@ -286,7 +265,7 @@ class KoreClient:
         known = time.monotonic() < self._known_until
         if http_status == 404 and not known and (http_status, status, said) == await self._unknown_bot(kind, draw, on_answer):
             raise CredentialsRejected(
-                f"the platform knows no bot {self.bot.bot_id} of {self.bot.name} (HTTP 404{_quoted(said)})",
+                f"the platform knows no bot {self.bot.bot_id} of {self.bot.name} (HTTP 404{answers.with_colon(said)})",
                 hint=f"check bots.{self.bot.name}.bot_id (App Settings shows it) and bots.{self.bot.name}.host; {THEN_RESUME}",
                 http_status=404,
                 said=said,
@@ -371,28 +350,28 @@ class KoreClient:
 
     def _rejected(self, scope: str, reply: _Reply, date: datetime | None) -> CredentialsRejected:
         """A refusal whose hint names its cause, as far as the platform's message tells it."""
-        name, said = self.bot.name, _said(reply.body)
+        name, said = self.bot.name, answers.first_message(reply.body)
         key = "private_key_file" if self.bot.algorithm.startswith("RS") else "client_secret"
         token = f"bots.{name}.client_id, {key} and algorithm"
         scopes = f"give the app the scope '{scope}', and publish the app after choosing its scopes: they count from then on"
-        encrypted = any(_ENCRYPTED.search(message) for message in _messages(reply.body))
+        encrypted = answers.demands_encryption(reply.body)
         if encrypted:
             hint = "the app enforces JWE (encrypted tokens), which is not supported yet: switch that off in the app's settings"
-        elif _SCOPE_REFUSED.fullmatch(said):
+        elif answers.SCOPE_REFUSED.fullmatch(said):
             hint = scopes
-        elif _APP_REFUSED.fullmatch(said):
+        elif answers.APP_REFUSED.fullmatch(said):
             hint = f"check bots.{name}.bot_id: it must be of the app that bots.{name}.client_id belongs to"
-        elif _TOKEN_REFUSED.fullmatch(said):
+        elif answers.TOKEN_REFUSED.fullmatch(said):
             hint = f"the token does not verify: check {token}"
         else:
             hint = f"check {token} and bot_id; {scopes}"
         clock, facts = _skew(date)
         return CredentialsRejected(
-            f"the platform refuses the credentials of {name} (HTTP {reply.http_status}{_quoted(said)})",
+            f"the platform refuses the credentials of {name} (HTTP {reply.http_status}{answers.with_colon(said)})",
             hint="; else ".join(filter(None, (clock, f"{hint}; {THEN_RESUME}"))),
             http_status=reply.http_status,
             said=said,
-            answer=_kept(reply.body),
+            answer=answers.as_evidence(reply.body),
             **({"enforces": "JWE"} if encrypted else {}),
             **facts,
         )
@@ -442,7 +421,7 @@ class KoreClient:
             on_answer(Asked(None if isinstance(error, ApiUnreachable) else seen, None, error.message))
             raise
         status, body = reply.http_status, reply.body
-        asked = Asked(status, _status_of(body), _kept(body), date)
+        asked = Asked(status, answers.status_of(body), answers.as_evidence(body), date)
         on_answer(asked)
         log.debug(
             "api_answered",
@@ -452,11 +431,14 @@ class KoreClient:
             answer=asked.raw if request.json is None else "(a listing: it may hold personal data)",
             milliseconds=round((time.perf_counter() - started) * 1000),
         )
-        if status == 429 or any(_RATE_LIMIT.fullmatch(message) for message in _messages(body)):
-            raise RateLimited(f"rate limit of {self.bot.name} reached", retry_after=retry_after, answer=_kept(body))
+        if status == 429 or answers.is_rate_limit(body):
+            raise RateLimited(f"rate limit of {self.bot.name} reached", retry_after=retry_after, answer=answers.as_evidence(body))
         if status >= 500:
             raise ApiUnreachable(
-                f"{self.bot.host} answered {status}", reason=f"api_http_{status}", http_status=status, answer=_kept(body)
+                f"{self.bot.host} answered {status}",
+                reason=f"api_http_{status}",
+                http_status=status,
+                answer=answers.as_evidence(body),
             )
         return reply
 
@@ -491,7 +473,7 @@ class KoreClient:
         try:
             body = await read_inline(pieces, scanner, take, longest=MAX_ANSWER)
         except ApiDefect as error:
-            error.facts |= {"http_status": response.status, "answer": _kept(bytes(scanner.skeleton))}
+            error.facts |= {"http_status": response.status, "answer": answers.as_evidence(bytes(scanner.skeleton))}
             raise
         return _Reply(response.status, body, scanner.placeholders)
 
@@ -517,7 +499,7 @@ class KoreClient:
         return await asyncio.to_thread(self._understand, kind, reply)
 
     def _understand(self, kind: str, reply: _Reply) -> Answer:
-        http_status, kept = reply.http_status, _kept(reply.body)
+        http_status, kept = reply.http_status, answers.as_evidence(reply.body)
         facts = _facts(reply)
         data = _object(reply)
         # Version 1 knows no statuses. Should it have one all the same, it means what it means elsewhere.
@@ -564,8 +546,8 @@ def _check_encoding(response: aiohttp.ClientResponse) -> None:
 
 
 def _facts(reply: _Reply) -> dict[str, Any]:
-    said = {} if reply.ok else {"said": _said(reply.body)}
-    return {"http_status": reply.http_status, **said, "answer": _kept(reply.body)}
+    said = {} if reply.ok else {"said": answers.first_message(reply.body)}
+    return {"http_status": reply.http_status, **said, "answer": answers.as_evidence(reply.body)}
 
 
 def _object(reply: _Reply) -> dict[str, Any]:
@@ -581,7 +563,7 @@ def _json(reply: _Reply) -> Any:
     http_status, facts = reply.http_status, _facts(reply)
     if not reply.ok:
         hint = _OUR_FAULT if http_status == 412 else ""
-        message = f"the platform answered HTTP {http_status}{_quoted(facts['said'])}"
+        message = f"the platform answered HTTP {http_status}{answers.with_colon(facts['said'])}"
         raise ApiDefect(message, reason=f"api_http_{http_status}", hint=hint, **facts)
     if len(reply.body) > MAX_ANSWER:
         raise ApiDefect(f"an answer of more than {MAX_ANSWER} bytes", **facts)
@@ -605,67 +587,6 @@ def _entries(kind: str, data: dict[str, Any]) -> Any:
         return data.get("recording")
     lists = [data[key] for key in _VOICEMAIL_KEYS if key in data]
     return next((entries for entries in lists if entries), lists[0] if lists else None)
-
-
-def _messages(body: bytes) -> list[str]:
-    """What the platform's error document says, or a gateway's in plain text. Nothing else of a body counts: it may repeat what it
-    was asked for, and whoever chooses a session's ID must not choose what a refusal means. The documented shape is a list
-    `errors` of objects with `msg`; that of other paths of the platform is documented nowhere, so their like is understood too.
-    """
-    if len(body) > 4 * KEPT_ANSWER:  # an error document is short; a listing need not be read once more
-        return []
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        return [body.decode("utf-8", "replace").strip()]
-    if not isinstance(data, dict):
-        return [data.strip()] if isinstance(data, str) else []
-    errors = data.get("errors")
-    found: list[Any] = [data, *(errors if isinstance(errors, list) else [errors])]
-    found += [data[key] for key in ("error", "msg", "message") if key in data]
-    found += [entry[key] for entry in found if isinstance(entry, dict) for key in ("msg", "message") if key in entry]
-    return [message.strip() for message in found if isinstance(message, str)]
-
-
-def _said(body: bytes) -> str:
-    """The first thing that an error document says, for people: one line, harmless, of at most LONGEST_SAID characters."""
-    said = next((message for message in _messages(_untranscribed(body)) if message and not message.startswith("<")), "")
-    return harmless(redact(" ".join(said[: 4 * LONGEST_SAID].split())))[:LONGEST_SAID]
-
-
-def _quoted(said: str) -> str:
-    return f": {said}" if said else ""
-
-
-def _kept(body: bytes) -> str:
-    """The answer as evidence: signed queries cut out, bounded. Transcriptions say what people said: they are no matter for
-    histories and logs.
-    """
-    text = redact(_untranscribed(body).decode("utf-8", "replace"))
-    return text if len(text) <= KEPT_ANSWER else text[:KEPT_ANSWER] + "..."
-
-
-def _untranscribed(body: bytes) -> bytes:
-    if not _TRANSCRIPTIONS.search(body) and b"\\u" not in body:  # JSON can spell the key with escapes, too
-        return body
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        data = None
-    if isinstance(data, dict) and "transcriptions" in data:
-        body = json.dumps(data | {"transcriptions": _LEFT_OUT}, ensure_ascii=False).encode("utf-8", "replace")
-    # Where they end in a body that is none of the documented ones cannot be told.
-    found = _TRANSCRIPTIONS.search(body)
-    return body if found is None else body[: found.end()] + _LEFT_OUT.encode()
-
-
-def _status_of(body: bytes) -> str | None:
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    status = data.get("status") if isinstance(data, dict) else None
-    return redact(status)[:200] if isinstance(status, str) else None
 
 
 def _ahead(theirs: datetime | None) -> float:

@@ -71,7 +71,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=sleep, Lock=asyncio.Lock))
     return slept
 
 
@@ -90,7 +90,7 @@ async def test_a_long_wait_for_the_budget_is_told(plant: Plant, monkeypatch: pyt
         async with plant.database.connection() as connection:
             await connection.execute("UPDATE archive_budgets SET blocked_until = '-infinity'")
 
-    monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=unblock))
+    monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=unblock, Lock=asyncio.Lock))
     listings = (await plant.listings())["bot"]
     async with plant.database.connection() as connection:
         await connection.execute(
@@ -113,7 +113,7 @@ async def test_a_listing_that_is_told_to_wait_for_long_waits_alone(plant: Plant,
         slept.append(seconds)
         plant.simulator.settings.account_rate_limits = ()
 
-    monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=sleep, Lock=asyncio.Lock))
     monkeypatch.setattr(quota_module, "FIRST_PAUSE", timedelta(milliseconds=100))
     monkeypatch.setattr(quota_module, "TURN", timedelta(milliseconds=100))
     plant.simulator.settings.account_rate_limits = ("3/hour",)
@@ -133,7 +133,7 @@ async def test_a_listing_that_meets_nothing_but_the_rate_limit_is_given_up(plant
         async with plant.database.connection() as connection:
             await connection.execute("UPDATE archive_budgets SET blocked_until = '-infinity'")
 
-    monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=sleep, Lock=asyncio.Lock))
     plant.simulator.settings.account_rate_limits = ("1/hour",)
     with pytest.raises(RateLimited):
         await asyncio.wait_for(plant.discovery.run((await plant.listings())["bot"], SPAN, purpose="discover"), 20)

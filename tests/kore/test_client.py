@@ -18,7 +18,8 @@ import structlog
 
 from archiver import transient
 from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, KoreError, RateLimited
-from archiver.kore.client import KEPT_ANSWER, MAX_ANSWER, UNKNOWN_BOT, Asked, RemoteFile, _date
+from archiver.kore.answers import KEPT_ANSWER
+from archiver.kore.client import MAX_ANSWER, UNKNOWN_BOT, Asked, RemoteFile, _date
 from archiver.kore.inline import Inline
 from archiver.kore.token import LIFETIME
 from archiver.naming import MAX_SOURCE_NAME
