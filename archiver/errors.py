@@ -38,7 +38,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from archiver.redact import redact, redact_value
+from archiver.observe.redact import redact, redact_value
 
 
 class ArchiverError(Exception):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from pathvalidate import sanitize_filename
 
-from archiver.redact import redact
+from archiver.observe.redact import redact
 
 MAX_SOURCE_NAME = 1000
 """Characters of the platform's name of a file that are kept."""

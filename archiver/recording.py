@@ -17,7 +17,7 @@ from typing import Literal
 from archiver.errors import RecordingRejected
 from archiver.excerpt import Excerpt
 from archiver.formats import WAV, Format, Wav, id3_length, name_differs, wav_seconds
-from archiver.redact import redact
+from archiver.observe.redact import redact
 
 _LONGEST_TYPE = 200
 _ANY_TYPE = ("", "application/octet-stream", "binary/octet-stream")

@@ -33,7 +33,7 @@ def settings_of(ctx: click.Context) -> Settings:
     """Load the configuration that the command line names, and set up the logs. Raises ConfigError."""
     settings = load(ctx.obj["config"])
     level = ctx.obj["log_level"]
-    logs.configure(settings.log.model_copy(update={"level": level} if level else {}))
+    logs.configure(level=level or settings.log.level, form=settings.log.format)
     if settings.source == "defaults":
         click.echo(
             f"no configuration: using the embedded database in {settings.database.embedded_path} "

@@ -177,7 +177,7 @@ async def _demo(folder: Path, sessions: int, audio: Path | None, seed: int, leve
         settings = _configure(folder, platform)
         log_descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
         log_file = stack.enter_context(os.fdopen(log_descriptor, "w", encoding="utf-8"))
-        logs.configure(settings.log.model_copy(update={"level": level or "info", "format": "json"}), log_file)
+        logs.configure(level=level or "info", form="json", stream=log_file)
         errors.print(f"simulated platform on {platform.api_url}, seed {seed}; log in {safe(log_path)}", soft_wrap=True)
         database, queue = await stack.enter_async_context(opened(settings, pool_size=12))
         waiting = [

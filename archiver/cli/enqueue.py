@@ -26,8 +26,8 @@ from archiver.cli.compose import TEXT, actor, opened, run_async, settings_of
 from archiver.cli.output import json_option, print_json, printable
 from archiver.config import Settings
 from archiver.errors import UsageError
+from archiver.observe.redact import MAX_TEXT, redact, redact_value
 from archiver.queue.sessions import NewSession
-from archiver.redact import MAX_TEXT, redact, redact_value
 from archiver.session import MAX_METADATA, MAX_USER_ID, SESSION_ID_ALPHABET
 
 BATCH = 1000

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from archiver.redact import harmless, redact, redact_value
+from archiver.observe.redact import harmless, redact, redact_value
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 

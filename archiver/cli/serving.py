@@ -15,7 +15,7 @@ from archiver.bandwidth import Bandwidth
 from archiver.buffers import Buffers
 from archiver.cli.compose import restore_signals
 from archiver.config import Budget, Settings, account_budgets, sessions_budgets
-from archiver.errors import ConfigError
+from archiver.errors import ConfigError, MetricsUnavailable
 from archiver.kore.client import KoreClient, api_session
 from archiver.kore.media import MediaClient, MediaHosts
 from archiver.network import UNCHECKED, Network
@@ -122,11 +122,18 @@ async def _metrics(settings: Settings, worker: Worker) -> AsyncIterator[None]:
             f"metrics.listen = {settings.metrics.listen!r} needs a library that is not installed",
             hint="pip install 'kore-archiver[metrics]', or empty the key",
         ) from None
-    bots = [bot.name for bot in settings.bots]
-    async with served(
-        settings.metrics,
-        lambda: metrics(bots, worker.tally, Now(settings.worker.concurrency, worker.running, worker.lease_remaining)),
-    ):
+    bots, address = [bot.name for bot in settings.bots], settings.metrics.address
+    assert address is not None
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(
+                served(
+                    *address,
+                    lambda: metrics(bots, worker.tally, Now(settings.worker.concurrency, worker.running, worker.lease_remaining)),
+                )
+            )
+        except OSError as error:
+            raise MetricsUnavailable(f"metrics.listen = {settings.metrics.listen!r}: {error.strerror}") from None
         yield
 
 

@@ -11,7 +11,7 @@ from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, s
 from archiver.cli.output import console, json_option, moment, print_json, printable, safe, size, table
 from archiver.config import Settings
 from archiver.errors import ArchiverError, UsageError
-from archiver.redact import redact_value
+from archiver.observe.redact import redact_value
 
 
 @click.command(short_help="Show one session: its state, its recordings, its whole history.")

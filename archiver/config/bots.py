@@ -26,7 +26,7 @@ from archiver.config.values import (
     is_loopback,
     read_secret,
 )
-from archiver.redact import remember_secret
+from archiver.observe.redact import remember_secret
 
 Algorithm = Literal["HS256", "HS512", "RS256", "RS512"]
 

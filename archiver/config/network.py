@@ -14,7 +14,7 @@ from pydantic import SecretStr, field_validator
 
 from archiver.config.values import HOST, File, Section
 from archiver.errors import ConfigError
-from archiver.redact import remember_secret
+from archiver.observe.redact import remember_secret
 
 _PROXY = re.compile(
     r"(?P<scheme>https?)://(?:(?P<user>[^\s:@/?#]*)(?::(?P<password>[^\s@/?#]*))?@)?"

@@ -31,7 +31,7 @@ from archiver.config.values import (
     Strings,
 )
 from archiver.errors import ConfigError
-from archiver.redact import remember_secret
+from archiver.observe.redact import remember_secret
 
 # Stricter than the driver, which takes a part of a password with '/', '@' or '#' in it for a host, and names it in its error.
 _POSTGRES_URL = re.compile(r"[a-z]+://([^\s:@/?#]*(:[^\s@/?#]*)?@)?[^\s@/?#]*(/[^\s@?#]*)?(\?[^\s#]*)?")

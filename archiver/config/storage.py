@@ -27,7 +27,7 @@ from archiver.config.values import (
 )
 from archiver.errors import ConfigError
 from archiver.naming import PathTemplate
-from archiver.redact import remember_secret
+from archiver.observe.redact import remember_secret
 
 IN_THE_OPEN = (
     "is plain http:// to another machine: recordings, and what proves who we are, would travel in the open; use https://, or set "

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from archiver.errors import ConfigError
-from archiver.redact import remember_secret
+from archiver.observe.redact import remember_secret
 
 _LONGEST = timedelta(days=36525)
 """A century: what Postgres can still add to a date."""

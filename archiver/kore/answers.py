@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from archiver.redact import harmless, redact
+from archiver.observe.redact import harmless, redact
 
 KEPT_ANSWER = 4000
 """Characters of an answer that are kept as evidence."""

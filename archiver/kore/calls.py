@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from archiver.errors import ApiDefect, NoListing
 from archiver.kore.client import NO_LISTING_HINT, KoreClient
-from archiver.redact import redact
+from archiver.observe.redact import redact
 from archiver.session import MAX_USER_ID
 
 PAGE = 100

@@ -29,8 +29,8 @@ from archiver.kore.token import TokenSigner
 from archiver.naming import source_name
 from archiver.network import DIRECT, Network, encodings_of, hint_of, reason_of, unreadable
 from archiver.observe.logs import logger
+from archiver.observe.redact import redact
 from archiver.pace import Pace
-from archiver.redact import redact
 from archiver.transient import retry_transient
 
 log = logger(__name__)

@@ -33,7 +33,7 @@ from archiver.errors import (
 from archiver.kore.addresses import is_public
 from archiver.network import DIRECT, Network, encodings_of, hint_of, reason_of, unreadable
 from archiver.observe.logs import logger
-from archiver.redact import redact
+from archiver.observe.redact import redact
 
 log = logger(__name__)
 

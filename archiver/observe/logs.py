@@ -15,8 +15,7 @@ from typing import Any, TextIO
 
 import structlog
 
-from archiver.config import LogSettings
-from archiver.redact import harmless, redact, redact_value
+from archiver.observe.redact import harmless, redact, redact_value
 
 Logger = structlog.stdlib.BoundLogger
 
@@ -72,10 +71,13 @@ def _spelled_out(value: Any, keep: str = "") -> Any:
             return value
 
 
-def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
-    """Send our logs and those of the libraries to `stream`, standard error if left out. Call it before anything is logged."""
+def configure(*, level: str, form: str, stream: TextIO | None = None) -> None:
+    """Send our logs and those of the libraries to `stream`, standard error if left out. Call it before anything is logged.
+
+    `level` is debug, info, warning or error; `form` is console, json, or auto: console on a terminal.
+    """
     stream = stream or sys.stderr
-    console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
+    console = form == "console" or (form == "auto" and stream.isatty())
     foreign_extras = structlog.stdlib.ExtraAdder()
     shared: list[Any] = [
         add_subject,
@@ -102,11 +104,11 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(settings.level.upper())
+    root.setLevel(level.upper())
     for tree in TALKATIVE:
         logging.getLogger(tree).setLevel(max(logging.WARNING, root.level))
     # asyncpg's pool logs tracebacks of its own about a server that is away; we say that in a line.
-    logging.getLogger("asyncpg").setLevel(logging.DEBUG if settings.level == "debug" else logging.CRITICAL)
+    logging.getLogger("asyncpg").setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -20,8 +20,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from archiver.config import MetricsSettings
-from archiver.errors import MetricsUnavailable
 from archiver.observe.listening import listening
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
@@ -118,8 +116,8 @@ class _Worker(Collector):
 
 
 @asynccontextmanager
-async def served(settings: MetricsSettings, read: Callable[[], Iterable[Metric]]) -> AsyncIterator[None]:
-    """Serve what `read` gives at /metrics. Raises MetricsUnavailable, such as for a port that is taken."""
+async def served(host: str, port: int, read: Callable[[], Iterable[Metric]]) -> AsyncIterator[None]:
+    """Serve what `read` gives at /metrics; port 0 is a free one. Raises OSError, such as for a port that is taken."""
     registry = CollectorRegistry()
     registry.register(_Worker(read))
 
@@ -138,17 +136,15 @@ async def served(settings: MetricsSettings, read: Callable[[], Iterable[Metric]]
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
-        address = settings.address
-        assert address is not None
         assert runner.server is not None
         async with AsyncExitStack() as stack:
             try:
-                port = await stack.enter_async_context(listening(runner.server, *address))
+                chosen = await stack.enter_async_context(listening(runner.server, host, port))
             except (OSError, UnicodeError) as error:
                 number = getattr(error, "errno", None) or 0
                 why = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or "not a host's name"
-                raise MetricsUnavailable(f"metrics.listen = {settings.listen!r}: {why}") from None
-            log.info("metrics_served", host=address[0], port=port, path="/metrics")
+                raise OSError(number, why) from None
+            log.info("metrics_served", host=host, port=chosen, path="/metrics")
             yield
     finally:
         await runner.cleanup()

@@ -124,7 +124,7 @@ class _User:
 
     def join(self) -> str:
         """Take a place, see that the server runs, and return its DSN."""
-        from archiver.redact import remember_secret
+        from archiver.observe.redact import remember_secret
 
         with self._joining:
             try:

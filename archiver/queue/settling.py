@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from archiver.errors import DatabaseUnreachable, NotMigrated
 from archiver.lease import Lease
 from archiver.observe.logs import logger
+from archiver.observe.redact import redact
 from archiver.outcome import Outcome, Retry
 from archiver.queue.sessions import Queue
-from archiver.redact import redact
 from archiver.session import Attempt, Session, State
 
 log = logger(__name__)

@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from archiver.config import is_loopback
 from archiver.errors import ConfigError, DatabaseUnreachable
-from archiver.redact import remember_secret
+from archiver.observe.redact import remember_secret
 
 MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 

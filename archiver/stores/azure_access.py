@@ -19,7 +19,7 @@ from archiver.config import AzureSettings
 from archiver.errors import ConfigError, StoreUnavailable
 from archiver.network import DIRECT, Network
 from archiver.observe.logs import logger
-from archiver.redact import forget_secret, redact, remember_secret
+from archiver.observe.redact import forget_secret, redact, remember_secret
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential

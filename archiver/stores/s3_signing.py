@@ -30,7 +30,7 @@ from archiver.config import S3Settings
 from archiver.errors import ConfigError, StoreUnavailable
 from archiver.network import DIRECT, Network
 from archiver.observe.logs import logger
-from archiver.redact import forget_secret, remember_secret
+from archiver.observe.redact import forget_secret, remember_secret
 
 log = logger(__name__)
 

@@ -22,8 +22,8 @@ import aiohttp
 from yarl import URL
 
 from archiver.network import Network
+from archiver.observe.redact import redact
 from archiver.pace import Pace
-from archiver.redact import redact
 from archiver.stores.refusals import Passing, Refused, parsed
 from archiver.transient import retry_transient
 

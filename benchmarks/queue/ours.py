@@ -15,7 +15,7 @@ import asyncpg
 from archiver import __version__
 from archiver.archive import Archive, BotAccess
 from archiver.buffers import Buffers
-from archiver.config import BotSettings, LogSettings, Settings
+from archiver.config import BotSettings, Settings
 from archiver.kore.client import Answer, Asked, KoreClient
 from archiver.kore.inline import Keep
 from archiver.kore.media import MediaClient, MediaHosts
@@ -104,7 +104,7 @@ class Archiver(Tool):
 
     async def work(self, dsn: str, release: Release) -> int:
         """A whole worker, drained."""
-        configure(LogSettings(level="warning"))
+        configure(level="warning", form="auto")
         with tempfile.TemporaryDirectory() as folder:
             settings = self._settings(dsn, Path(folder))
             pool_size = min(settings.worker.concurrency, 12) + 4  # as the command `archiver worker` has it

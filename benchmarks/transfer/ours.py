@@ -20,7 +20,7 @@ import asyncpg
 from pydantic import ValidationError
 
 from archiver.buffers import Buffers
-from archiver.config import BotSettings, LogSettings, RetrySettings, StorageSettings, TransferSettings
+from archiver.config import BotSettings, RetrySettings, StorageSettings, TransferSettings
 from archiver.errors import ArchiverError, MediaUrlExpired
 from archiver.kore.media import MediaClient, MediaHosts
 from archiver.observe.logs import configure
@@ -158,7 +158,7 @@ async def _transfer_all(told: dict[str, Any]) -> float:
 def main() -> None:
     """Do as the order says."""
     told = json.loads(Path(sys.argv[1]).read_text())
-    configure(LogSettings(level="warning"))
+    configure(level="warning", form="auto")
     profile = cProfile.Profile() if told["profile"] else None
     if profile is not None:
         profile.enable()

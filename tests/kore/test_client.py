@@ -23,8 +23,8 @@ from archiver.kore.client import MAX_ANSWER, UNKNOWN_BOT, Asked, RemoteFile, _da
 from archiver.kore.inline import Inline
 from archiver.kore.token import LIFETIME
 from archiver.naming import MAX_SOURCE_NAME
+from archiver.observe.redact import MASK
 from archiver.outcome import Failed, classify
-from archiver.redact import MASK
 from archiver.simulator.limits import GENERAL_MESSAGE, PER_MINUTE_MESSAGE
 from archiver.simulator.platform import Simulator
 from archiver.transient import TRIES

@@ -361,7 +361,7 @@ def test_the_key_comes_before_the_environment() -> None:
 
 
 def test_the_password_is_in_no_text(caplog: pytest.LogCaptureFixture) -> None:
-    from archiver.redact import redact
+    from archiver.observe.redact import redact
 
     network = Network.of(NetworkSettings.model_validate({"proxy": "http://user:Open-Sesame-77@proxy.test:3128"}), {})
     assert network.proxy is not None

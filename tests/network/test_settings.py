@@ -12,7 +12,7 @@ from archiver.config import Settings, load, secret_files
 from archiver.errors import ConfigError
 from archiver.health import Finding, check_network
 from archiver.network import Network
-from archiver.redact import redact
+from archiver.observe.redact import redact
 from tests.network.conftest import Authority
 
 PASSWORD = "Open-Sesame-77"

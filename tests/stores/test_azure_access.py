@@ -17,7 +17,7 @@ from azure.storage.blob._shared.authentication import SharedKeyCredentialPolicy
 from archiver.buffers import Buffers
 from archiver.config import AzureSettings, StorageSettings
 from archiver.errors import ConfigError, StoreUnavailable
-from archiver.redact import MASK, redact
+from archiver.observe.redact import MASK, redact
 from archiver.stores import open_store
 from archiver.stores.azure import AzureStore
 from archiver.stores.azure_access import Identity, SasToken, SharedKey, access_of

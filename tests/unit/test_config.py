@@ -36,7 +36,7 @@ from archiver.config import (
 )
 from archiver.errors import ConfigError
 from archiver.naming import PathTemplate, path_part
-from archiver.redact import redact
+from archiver.observe.redact import redact
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.toml"

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from archiver import redact as module
 from archiver.errors import ApiDefect
-from archiver.redact import MASK, MAX_TEXT, redact, redact_value, remember_secret
+from archiver.observe import redact as module
+from archiver.observe.redact import MASK, MAX_TEXT, redact, redact_value, remember_secret
 
 SIGNATURE = "InpqMWpn+a%2Bb/c=%7E*Ig$$"
 URL = f"https://media.kore.ai/api/getMediaStream/f-1.wav?e=1709706278&n=6398115875&s={SIGNATURE}"

@@ -15,7 +15,7 @@ import structlog
 
 from archiver.config import LogSettings
 from archiver.observe import logs
-from archiver.redact import remember_secret
+from archiver.observe.redact import remember_secret
 
 from .conftest import Logged, Plant, session_id
 
@@ -48,7 +48,8 @@ def _fail(text: str) -> None:
 
 
 def log_to(stream: io.StringIO, **settings: Any) -> logs.Logger:
-    logs.configure(LogSettings(**settings), stream)
+    log = LogSettings(**settings)
+    logs.configure(level=log.level, form=log.format, stream=stream)
     return logs.logger("archiver.test")
 
 
