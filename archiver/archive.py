@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from archiver.config import BotSettings, RetrySettings, TransferSettings
+from archiver.config.path_template import QUARANTINE, PathTemplate
 from archiver.download import InlineBody
 from archiver.errors import (
     ApiDefect,
@@ -24,7 +25,7 @@ from archiver.errors import (
 from archiver.kore.client import Answer, Asked, KoreClient, RemoteFile
 from archiver.kore.inline import Inline, Keep
 from archiver.kore.media import MediaClient
-from archiver.naming import QUARANTINE, FileNames, PathTemplate, clean_file_name, name_by_place
+from archiver.naming import FileNames, clean_file_name, name_by_place
 from archiver.observe.transfers import HostPace, Transfer, Transfers
 from archiver.outcome import Archived, Failed, NotReady, Outcome, Retry, Unavailable, classify, facts_of
 from archiver.queue.quota import Quota

@@ -24,7 +24,7 @@ from archiver.outcome import MAX_WAIT
 from archiver.queue.discoveries import Discoveries, Reading
 from archiver.queue.quota import LONGEST_BELIEVED, Quota
 from archiver.queue.sessions import Known, NewSession, Queue
-from archiver.transient import retry_transient
+from archiver.runtime.retry import retry_transient
 
 log = logger(__name__)
 

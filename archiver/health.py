@@ -12,15 +12,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from archiver.archive import BotAccess
-from archiver.buffers import Buffers
 from archiver.config import Settings, environment_names, secret_files
 from archiver.errors import ApiDefect, ArchiverError, CredentialsRejected, KoreError, RateLimited
 from archiver.kore.calls import Span, sources_of, still_in_use
 from archiver.kore.client import MAX_CLOCK_OFFSET, Asked
-from archiver.network import UNCHECKED, Network
 from archiver.queue.database import Database
 from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.queue.migrate import check_version
+from archiver.runtime.buffers import Buffers
+from archiver.runtime.network import UNCHECKED, Network
 from archiver.stores import open_store
 
 SKEW_WARNING = 30.0

@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
 
-from archiver.cancellation import within
 from archiver.errors import DatabaseError, LeaseLost
 from archiver.observe.logs import logger
+from archiver.runtime.cancellation import within
 
 log = logger(__name__)
 

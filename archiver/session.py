@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from archiver.observe.redact import redact
+
 SESSION_ID_ALPHABET = "1 to 200 characters of A-Z a-z 0-9 . _ : -"
 
 MAX_USER_ID = 500
@@ -15,6 +17,10 @@ MAX_USER_ID = 500
 
 MAX_METADATA = 65_536
 """Bytes of a session's metadata as JSON; the database has the same limit."""
+
+
+MAX_SOURCE_NAME = 1000
+"""Characters of the platform's name of a file that are kept."""
 
 
 class State(StrEnum):
@@ -161,3 +167,14 @@ class Attempt:
     def note(self, event: str, **data: Any) -> None:
         """Add a line to the session's history. `data` is JSON-safe and redacted by its maker."""
         self.events.append({"event": event, "at": self.session.now().isoformat(), "data": data})
+
+
+def source_name(given: str) -> str:
+    """What a file of the platform is known by, from attempt to attempt: its name there, without secrets. One that is a signed URL
+    is so without its query: another attempt is given another signature. As the database keeps it; the same for what it keeps.
+    """
+    # No more of it than is kept and a secret may be long: two hundred names of a hostile answer stop the event loop else.
+    name = given[: 4 * MAX_SOURCE_NAME].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    if redact(name) != name:
+        name = redact(name.partition("?")[0].partition("#")[0])
+    return name[:MAX_SOURCE_NAME]

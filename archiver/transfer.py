@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from archiver.bandwidth import Bandwidth
 from archiver.download import Body, Document, Download, InlineBody, Source
 from archiver.errors import (
     CredentialsRejected,
@@ -22,8 +21,9 @@ from archiver.kore.inline import Inline
 from archiver.kore.media import MediaClient
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.recording import Inspection, inspect
+from archiver.runtime.bandwidth import Bandwidth
+from archiver.runtime.retry import retry_transient
 from archiver.stores import Saved, Store, Upload
-from archiver.transient import retry_transient
 
 
 @dataclass(frozen=True)

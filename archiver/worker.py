@@ -16,7 +16,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from archiver.archive import Archive, BotAccess, archive_session
-from archiver.cancellation import to_its_end, within
 from archiver.config import Settings
 from archiver.errors import (
     ApiDefect,
@@ -41,6 +40,7 @@ from archiver.progress import read_and_tell, write_down
 from archiver.queue.database import Database
 from archiver.queue.sessions import PROBE_EVERY, Backlog, Queue
 from archiver.queue.settling import Ended, Settling
+from archiver.runtime.cancellation import to_its_end, within
 from archiver.session import Attempt, Session, State, part_name
 from archiver.stores import ANY_FILE
 

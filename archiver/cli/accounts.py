@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
-from archiver.buffers import Buffers
 from archiver.cli.listing import developers_line, each_bot, opened_listings, print_problems
 from archiver.cli.output import console, print_csv, print_json, safe, table
 from archiver.config import BotSettings, Settings
 from archiver.evidence.reconcile import BESIDE, COUNTS, OUTCOMES, Account, closed, reconcile
 from archiver.kore.calls import Span
-from archiver.network import Network
 from archiver.queue.database import Database
 from archiver.queue.sessions import Queue
+from archiver.runtime.buffers import Buffers
+from archiver.runtime.network import Network
 from archiver.stores import open_store
 
 SHOWN = 50

@@ -24,7 +24,6 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from archiver.buffers import Buffers
 from archiver.cli.accounts import Closing, close_account
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import opened, run_async
@@ -39,6 +38,7 @@ from archiver.observe import logs
 from archiver.observe.tally import Tally
 from archiver.queue.database import Database
 from archiver.queue.sessions import NewSession
+from archiver.runtime.buffers import Buffers
 from archiver.session import State
 from archiver.stores import open_store
 

@@ -26,12 +26,12 @@ from archiver.cli.listing import (
 )
 from archiver.cli.output import console, json_option, print_json, safe, size, table
 from archiver.config import BotSettings, Settings, account_budgets
-from archiver.days import day_of
 from archiver.discovery import Discovered, Listings
 from archiver.kore.calls import Span
 from archiver.queue.database import Database
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.sessions import Queue
+from archiver.runtime.days import day_of
 
 
 @click.command(short_help="Learn from the platform which calls took place, and add them to the queue.")

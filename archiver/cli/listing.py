@@ -17,7 +17,6 @@ from archiver.cli.compose import TEXT, actor
 from archiver.cli.output import printable, tell_error
 from archiver.cli.serving import bot_access, composed_worker, stop_on_signals
 from archiver.config import BotSettings, Settings, account_budgets
-from archiver.days import moment_of, resolved
 from archiver.discovery import Discovered, Discovery, Listings, Turns
 from archiver.errors import ConfigError, DatabaseError, KoreError, UsageError
 from archiver.kore.calls import Span
@@ -27,6 +26,7 @@ from archiver.queue.database import Database
 from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.sessions import Queue
+from archiver.runtime.days import moment_of, resolved
 from archiver.worker import Drained
 
 log = logger(__name__)

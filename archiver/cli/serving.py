@@ -11,19 +11,19 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from archiver import __version__
 from archiver.archive import Archive, BotAccess
-from archiver.bandwidth import Bandwidth
-from archiver.buffers import Buffers
 from archiver.cli.compose import restore_signals
 from archiver.config import Budget, Settings, account_budgets, sessions_budgets
 from archiver.errors import ConfigError, MetricsUnavailable
 from archiver.kore.client import KoreClient, api_session
 from archiver.kore.media import MediaClient, MediaHosts
-from archiver.network import UNCHECKED, Network
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.queue.database import Database
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import Queue
+from archiver.runtime.bandwidth import Bandwidth
+from archiver.runtime.buffers import Buffers
+from archiver.runtime.network import UNCHECKED, Network
 from archiver.stores import open_store
 from archiver.worker import Worker
 

@@ -8,13 +8,13 @@ from typing import Any
 import click
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from archiver.buffers import Buffers
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, settings_of
 from archiver.cli.output import console, json_option, print_json, safe, size
 from archiver.config import Settings
 from archiver.evidence.verify import Verified, verify
-from archiver.network import Network
+from archiver.runtime.buffers import Buffers
+from archiver.runtime.network import Network
 from archiver.stores import open_store
 
 

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from archiver.config.path_template import PathTemplate
 from archiver.config.values import (
     ORIGIN,
     File,
@@ -26,7 +27,6 @@ from archiver.config.values import (
     read_secret,
 )
 from archiver.errors import ConfigError
-from archiver.naming import PathTemplate
 from archiver.observe.redact import remember_secret
 
 IN_THE_OPEN = (

@@ -26,12 +26,12 @@ from archiver.errors import ApiDefect, ApiUnreachable, ArchiverError, Credential
 from archiver.kore import answers
 from archiver.kore.inline import Inline, Keep, Scanner, read_inline
 from archiver.kore.token import TokenSigner
-from archiver.naming import source_name
-from archiver.network import DIRECT, Network, encodings_of, hint_of, reason_of, unreadable
 from archiver.observe.logs import logger
 from archiver.observe.redact import redact
-from archiver.pace import Pace
-from archiver.transient import retry_transient
+from archiver.runtime.network import DIRECT, Network, encodings_of, hint_of, reason_of, unreadable
+from archiver.runtime.pace import Pace
+from archiver.runtime.retry import retry_transient
+from archiver.session import source_name
 
 log = logger(__name__)
 

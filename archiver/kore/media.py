@@ -20,7 +20,6 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from archiver.bandwidth import Bandwidth
 from archiver.config import BotSettings, TransferSettings, is_loopback
 from archiver.errors import (
     MediaHostRefused,
@@ -31,9 +30,10 @@ from archiver.errors import (
     RecordingRejected,
 )
 from archiver.kore.addresses import is_public
-from archiver.network import DIRECT, Network, encodings_of, hint_of, reason_of, unreadable
 from archiver.observe.logs import logger
 from archiver.observe.redact import redact
+from archiver.runtime.bandwidth import Bandwidth
+from archiver.runtime.network import DIRECT, Network, encodings_of, hint_of, reason_of, unreadable
 
 log = logger(__name__)
 

@@ -16,11 +16,10 @@ import asyncpg
 
 from archiver.config import RetrySettings
 from archiver.errors import DatabaseError
-from archiver.naming import source_name
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
 from archiver.queue.database import Database
 from archiver.queue.quota import TURN, Quota
-from archiver.session import Attempt, KnownFile, Session, State
+from archiver.session import Attempt, KnownFile, Session, State, source_name
 
 PROBE_EVERY = timedelta(minutes=5)
 """How often one session may try a held bot again."""

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple, Protocol
 
-from archiver.buffers import Buffers
 from archiver.config import StorageSettings
 from archiver.errors import ConfigError, StoreError
-from archiver.network import DIRECT, Network
+from archiver.runtime.buffers import Buffers
+from archiver.runtime.network import DIRECT, Network
 
 ANY_FILE = "*"
 """Stands for a file's name in a key that is to match any. No template of paths and no clean name has it."""

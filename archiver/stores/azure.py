@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from archiver.buffers import Buffers
 from archiver.config import AzureSettings, StorageSettings
 from archiver.errors import StoreError, StoreUnavailable
-from archiver.network import DIRECT, Network
 from archiver.observe.logs import logger
+from archiver.runtime.buffers import Buffers
+from archiver.runtime.network import DIRECT, Network
 from archiver.stores import Advice, Saved
 from archiver.stores.azure_access import Access
 from archiver.stores.azure_advice import advise

@@ -17,9 +17,9 @@ import aiohttp
 
 from archiver.config import AzureSettings
 from archiver.errors import ConfigError, StoreUnavailable
-from archiver.network import DIRECT, Network
 from archiver.observe.logs import logger
 from archiver.observe.redact import forget_secret, redact, remember_secret
+from archiver.runtime.network import DIRECT, Network
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential

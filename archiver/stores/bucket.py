@@ -12,15 +12,15 @@ from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
 import aiohttp
 
-from archiver.buffers import Buffers
-from archiver.cancellation import to_its_end
 from archiver.errors import KeyConflict, StoreError, StoreUnavailable
 from archiver.observe.logs import logger
+from archiver.runtime.buffers import Buffers
+from archiver.runtime.cancellation import to_its_end
+from archiver.runtime.retry import TRIES
 from archiver.stores import MAX_COMPARED, Saved, check_key, check_part
 from archiver.stores.parts_upload import PartsUpload, settled
 from archiver.stores.refusals import Hints, Refused, translated
 from archiver.stores.wire import READ_BUFFER, Body, Wire, reading_pace
-from archiver.transient import TRIES
 
 log = logger(__name__)
 

@@ -18,9 +18,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from archiver.buffers import Buffers
-from archiver.cancellation import to_its_end
 from archiver.errors import StoreError, StoreUnavailable
+from archiver.runtime.buffers import Buffers
+from archiver.runtime.cancellation import to_its_end
 from archiver.stores import Advice, check_key, check_part
 from archiver.stores.local_disk import BLOCK, NotRegular, kind_of, names_in, open_regular, told, translated
 from archiver.stores.local_folders import Folders

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncFileIO
 
-from archiver.buffers import Reservation
-from archiver.cancellation import to_its_end
 from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
+from archiver.runtime.buffers import Reservation
+from archiver.runtime.cancellation import to_its_end
 from archiver.stores import MAX_COMPARED, Saved, check_key
 from archiver.stores.local_disk import (
     BLOCK,

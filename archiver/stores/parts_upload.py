@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from archiver.buffers import Reservation
-from archiver.cancellation import to_its_end, within
 from archiver.errors import StoreError, StoreUnavailable
 from archiver.observe.logs import logger
+from archiver.runtime.buffers import Reservation
+from archiver.runtime.cancellation import to_its_end, within
 from archiver.stores import Saved
 from archiver.stores.refusals import Refused
 from archiver.stores.wire import Body, Piece

@@ -16,11 +16,11 @@ from datetime import timedelta
 from urllib.parse import quote, urlencode, urlsplit
 from xml.sax.saxutils import escape
 
-from archiver.buffers import Buffers
 from archiver.config import IN_THE_OPEN, S3Settings, StorageSettings, crosses_openly
 from archiver.errors import ConfigError
-from archiver.network import DIRECT, Network
 from archiver.observe.logs import logger
+from archiver.runtime.buffers import Buffers
+from archiver.runtime.network import DIRECT, Network
 from archiver.stores import Advice, Saved
 from archiver.stores.bucket import BucketStore, length_of
 from archiver.stores.parts_upload import settled

@@ -25,12 +25,12 @@ from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session, where
 from yarl import URL
 
-from archiver.cancellation import in_thread
 from archiver.config import S3Settings
 from archiver.errors import ConfigError, StoreUnavailable
-from archiver.network import DIRECT, Network
 from archiver.observe.logs import logger
 from archiver.observe.redact import forget_secret, remember_secret
+from archiver.runtime.cancellation import in_thread
+from archiver.runtime.network import DIRECT, Network
 
 log = logger(__name__)
 

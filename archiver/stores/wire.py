@@ -21,11 +21,11 @@ from xml.etree.ElementTree import Element
 import aiohttp
 from yarl import URL
 
-from archiver.network import Network
 from archiver.observe.redact import redact
-from archiver.pace import Pace
+from archiver.runtime.network import Network
+from archiver.runtime.pace import Pace
+from archiver.runtime.retry import retry_transient
 from archiver.stores.refusals import Passing, Refused, parsed
-from archiver.transient import retry_transient
 
 STALL_SECONDS = 60.0
 """A request is given up when for so long nothing of it could be sent, or nothing of its answer came."""

@@ -14,7 +14,6 @@ import asyncpg
 
 from archiver import __version__
 from archiver.archive import Archive, BotAccess
-from archiver.buffers import Buffers
 from archiver.config import BotSettings, Settings
 from archiver.kore.client import Answer, Asked, KoreClient
 from archiver.kore.inline import Keep
@@ -25,6 +24,7 @@ from archiver.queue.database import Database
 from archiver.queue.migrate import migrate
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import NewSession, Queue
+from archiver.runtime.buffers import Buffers
 from archiver.stores import open_store
 from archiver.worker import Worker
 from benchmarks.queue.tool import SESSION_ID, ProducerContext, Release, Settled, Tool

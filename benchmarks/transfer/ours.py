@@ -19,7 +19,6 @@ from typing import Any
 import asyncpg
 from pydantic import ValidationError
 
-from archiver.buffers import Buffers
 from archiver.config import BotSettings, RetrySettings, StorageSettings, TransferSettings
 from archiver.errors import ArchiverError, MediaUrlExpired
 from archiver.kore.media import MediaClient, MediaHosts
@@ -28,6 +27,7 @@ from archiver.observe.transfers import Transfers
 from archiver.queue.database import Database
 from archiver.queue.migrate import migrate
 from archiver.queue.sessions import NewSession, Queue
+from archiver.runtime.buffers import Buffers
 from archiver.stores import Store, open_store
 from archiver.transfer import Target, transfer
 

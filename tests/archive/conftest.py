@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from archiver.archive import Archive, BotAccess, archive_session
-from archiver.buffers import Buffers
 from archiver.cli.serving import bot_access
 from archiver.config import Settings
 from archiver.observe.transfers import Transfers
 from archiver.outcome import Outcome, classify
 from archiver.queue.database import Database
+from archiver.runtime.buffers import Buffers
 from archiver.session import Attempt, KnownFile, Session, StoredFile
 from archiver.simulator.platform import Simulator
 from archiver.stores import open_store

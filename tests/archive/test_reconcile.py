@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from archiver.buffers import Buffers
 from archiver.config import Settings
 from archiver.evidence.reconcile import Account, reconcile
 from archiver.kore.calls import Call, Span
 from archiver.kore.reader import Listing
 from archiver.queue.database import Database
+from archiver.runtime.buffers import Buffers
 from archiver.stores import open_store
 
 pytestmark = pytest.mark.once  # the command, which is `once`, meets all that depends on it

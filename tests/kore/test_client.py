@@ -16,18 +16,18 @@ import jwt
 import pytest
 import structlog
 
-from archiver import transient
 from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, KoreError, RateLimited
 from archiver.kore.answers import KEPT_ANSWER
 from archiver.kore.client import MAX_ANSWER, UNKNOWN_BOT, Asked, RemoteFile, _date
 from archiver.kore.inline import Inline
 from archiver.kore.token import LIFETIME
-from archiver.naming import MAX_SOURCE_NAME
 from archiver.observe.redact import MASK
 from archiver.outcome import Failed, classify
+from archiver.runtime import retry as transient
+from archiver.runtime.retry import TRIES
+from archiver.session import MAX_SOURCE_NAME
 from archiver.simulator.limits import GENERAL_MESSAGE, PER_MINUTE_MESSAGE
 from archiver.simulator.platform import Simulator
-from archiver.transient import TRIES
 
 from .conftest import SESSION, SLOW_TEXT, Asker, asking, beating, bot_of, dripping, http_answer, raw_server
 

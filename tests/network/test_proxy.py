@@ -15,15 +15,15 @@ import pytest
 from pydantic import SecretStr
 from yarl import URL
 
-from archiver.buffers import Buffers
 from archiver.config import BotSettings, NetworkSettings, S3Settings, StorageSettings
 from archiver.download import Download
 from archiver.errors import ApiUnreachable, ArchiverError, MediaHostRefused, MediaUnreachable, StoreUnavailable
 from archiver.kore.client import Answer, KoreClient, api_session
 from archiver.kore.media import MediaClient, MediaHosts
-from archiver.network import Network
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.outcome import HandedBack, Retry, classify
+from archiver.runtime.buffers import Buffers
+from archiver.runtime.network import Network
 from archiver.stores import open_store
 from archiver.stores.s3_signing import Signer
 from tests.kore.conftest import http_answer, raw_server
@@ -157,7 +157,7 @@ async def test_a_proxy_that_is_not_there_costs_no_attempt(authority: Authority) 
 
 
 async def test_a_proxy_that_never_answers_is_given_up(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archiver.network.CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("archiver.runtime.network.CONNECT_SECONDS", 0.1)
     never = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

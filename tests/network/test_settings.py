@@ -11,8 +11,8 @@ import pytest
 from archiver.config import Settings, load, secret_files
 from archiver.errors import ConfigError
 from archiver.health import Finding, check_network
-from archiver.network import Network
 from archiver.observe.redact import redact
+from archiver.runtime.network import Network
 from tests.network.conftest import Authority
 
 PASSWORD = "Open-Sesame-77"

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import pytest
 
-from archiver.buffers import Buffers
 from archiver.config import StorageSettings
+from archiver.runtime.buffers import Buffers
 from archiver.stores import Store
 from archiver.stores.azure import AzureStore, open_azure
 from archiver.stores.azure_access import access_of

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from archiver.buffers import Buffers
 from archiver.errors import KeyConflict, StoreError
+from archiver.runtime.buffers import Buffers
 from archiver.stores import Advice, Saved, check_key, check_part
 
 

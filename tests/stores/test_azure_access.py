@@ -14,10 +14,10 @@ from azure.core.pipeline import PipelineContext, PipelineRequest
 from azure.core.rest import HttpRequest
 from azure.storage.blob._shared.authentication import SharedKeyCredentialPolicy
 
-from archiver.buffers import Buffers
 from archiver.config import AzureSettings, StorageSettings
 from archiver.errors import ConfigError, StoreUnavailable
 from archiver.observe.redact import MASK, redact
+from archiver.runtime.buffers import Buffers
 from archiver.stores import open_store
 from archiver.stores.azure import AzureStore
 from archiver.stores.azure_access import Identity, SasToken, SharedKey, access_of

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from archiver import transient
-from archiver.buffers import Buffers
 from archiver.config import S3Settings, StorageSettings
 from archiver.errors import StoreError, StoreUnavailable
+from archiver.runtime import retry as transient
+from archiver.runtime.buffers import Buffers
 from archiver.stores import Store, open_store, wire
 from archiver.stores.azure_access import Identity
 from archiver.stores.s3_signing import Signer

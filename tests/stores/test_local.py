@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from archiver.buffers import Buffers
 from archiver.errors import KeyConflict, StoreError, StoreUnavailable
+from archiver.runtime.buffers import Buffers
 from archiver.stores import local_upload
 from archiver.stores.local import LocalStore
 from archiver.stores.local_disk import BLOCK, Part, copied, translated
@@ -62,7 +62,7 @@ async def test_a_disk_that_fills_up_in_the_middle_of_a_file_leaves_no_part(small
 _UNDER_A_LIMIT = """
 import asyncio, resource, signal, sys
 from pathlib import Path
-from archiver.buffers import Buffers
+from archiver.runtime.buffers import Buffers
 from archiver.errors import StoreError
 from archiver.stores.local import LocalStore
 
@@ -140,7 +140,7 @@ async def test_a_file_in_place_of_a_folder_is_an_error_of_ours(tmp_path: Path) -
 _AS_NOBODY = """
 import asyncio, concurrent.futures.thread, os, sys  # all that is needed is loaded before others may not read it
 from pathlib import Path
-from archiver.buffers import Buffers
+from archiver.runtime.buffers import Buffers
 from archiver.errors import StoreUnavailable
 from archiver.stores.local import LocalStore
 

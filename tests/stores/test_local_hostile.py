@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from archiver.buffers import Buffers
 from archiver.errors import KeyConflict, StoreError, StoreUnavailable
+from archiver.runtime.buffers import Buffers
 from archiver.stores import ANY_FILE, local_upload
 from archiver.stores.local import LocalStore
 from archiver.stores.local_disk import BLOCK, Part

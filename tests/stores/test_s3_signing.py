@@ -18,10 +18,10 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from archiver.buffers import Buffers
 from archiver.config import S3Settings, StorageSettings
 from archiver.errors import ConfigError, StoreUnavailable
 from archiver.observe.redact import MASK, redact
+from archiver.runtime.buffers import Buffers
 from archiver.stores import open_store
 from archiver.stores.s3 import S3Store, open_s3
 from archiver.stores.s3_signing import Signer, Site

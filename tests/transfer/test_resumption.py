@@ -12,8 +12,6 @@ from email.utils import format_datetime
 
 import pytest
 
-from archiver import transient
-from archiver.bandwidth import Bandwidth
 from archiver.config import TransferSettings
 from archiver.download import Download
 from archiver.errors import MediaNotResumable, MediaUnreachable, MediaUrlExpired
@@ -21,6 +19,8 @@ from archiver.excerpt import HEAD_BYTES
 from archiver.kore import media as media_module
 from archiver.kore.media import MediaClient, MediaHosts
 from archiver.observe.transfers import Transfer, Transfers
+from archiver.runtime import retry as transient
+from archiver.runtime.bandwidth import Bandwidth
 from tests.kore.conftest import RawServer, http_answer, raw_server
 from tests.kore.conftest import dripping as drips
 

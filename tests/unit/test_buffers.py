@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archiver.buffers import Buffers, Reservation
+from archiver.runtime.buffers import Buffers, Reservation
 
 
 async def turn() -> None:

@@ -34,8 +34,8 @@ from archiver.config import (
     parse_size,
     sessions_budgets,
 )
+from archiver.config.path_template import PathTemplate, path_part
 from archiver.errors import ConfigError
-from archiver.naming import PathTemplate, path_part
 from archiver.observe.redact import redact
 
 ROOT = Path(__file__).parents[2]

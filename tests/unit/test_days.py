@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.days import day_of, first_moment, moment_of, resolved
+from archiver.runtime.days import day_of, first_moment, moment_of, resolved
 
 ZONES = [
     "UTC", "Asia/Kolkata", "America/New_York", "Europe/London", "America/Sao_Paulo", "Asia/Beirut", "Pacific/Apia",

@@ -7,8 +7,8 @@ import asyncio
 import backoff
 import pytest
 
-from archiver import transient
-from archiver.transient import TRIES, retry_transient
+from archiver.runtime import retry as transient
+from archiver.runtime.retry import TRIES, retry_transient
 
 
 class Fault(Exception):
