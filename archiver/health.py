@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from archiver.archive import BotAccess
+from archiver.archive.route import BotAccess
 from archiver.config import Settings, environment_names, secret_files
 from archiver.errors import ApiDefect, ArchiverError, CredentialsRejected, KoreError, RateLimited
 from archiver.kore.calls import Span, sources_of, still_in_use

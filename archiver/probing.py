@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from archiver.archive import BotAccess
+from archiver.archive.route import BotAccess
 from archiver.errors import ArchiverError, BudgetSpent, DatabaseError, KoreError, RateLimited
 from archiver.kore.client import Asked
 from archiver.observe.logs import logger

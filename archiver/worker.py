@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from archiver.archive import Archive, BotAccess, archive_session
+from archiver.archive.route import Archive, BotAccess, archive_session
 from archiver.config import Settings
 from archiver.errors import (
     ApiDefect,

@@ -13,11 +13,11 @@ from typing import Any
 import asyncpg
 
 from archiver import __version__
-from archiver.archive import Archive, BotAccess
+from archiver.archive.media import MediaClient, MediaHosts
+from archiver.archive.route import Archive, BotAccess
 from archiver.config import BotSettings, Settings
 from archiver.kore.client import Answer, Asked, KoreClient
 from archiver.kore.inline import Keep
-from archiver.kore.media import MediaClient, MediaHosts
 from archiver.observe.logs import configure
 from archiver.observe.tally import Tally
 from archiver.queue.database import Database

@@ -19,9 +19,10 @@ from typing import Any
 import asyncpg
 from pydantic import ValidationError
 
+from archiver.archive.media import MediaClient, MediaHosts
+from archiver.archive.transfer import Target, transfer
 from archiver.config import BotSettings, RetrySettings, StorageSettings, TransferSettings
 from archiver.errors import ArchiverError, MediaUrlExpired
-from archiver.kore.media import MediaClient, MediaHosts
 from archiver.observe.logs import configure
 from archiver.observe.transfers import Transfers
 from archiver.queue.database import Database
@@ -29,7 +30,6 @@ from archiver.queue.migrate import migrate
 from archiver.queue.sessions import NewSession, Queue
 from archiver.runtime.buffers import Buffers
 from archiver.stores import Store, open_store
-from archiver.transfer import Target, transfer
 
 BOT = "bench"
 BOT_ID = "st-bench"

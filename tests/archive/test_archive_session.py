@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from archiver.archive.media import MediaClient, MediaHosts
 from archiver.config import TransferSettings
 from archiver.errors import ApiDefect, LeaseLost
-from archiver.kore.media import MediaClient, MediaHosts
 from archiver.outcome import Archived, Failed, NotReady, Retry, Unavailable
 
 from .conftest import DAY, FOLDER, LAST, SESSION, Trial, wav

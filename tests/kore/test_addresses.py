@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from archiver.archive.addresses import is_public
 from archiver.config import is_loopback
-from archiver.kore.addresses import is_public
 
 INNER = [
     "0.0.0.0", "0.255.255.255", "10.0.0.0", "10.255.255.255", "100.64.0.0", "100.127.255.255", "127.0.0.1", "127.255.255.255",

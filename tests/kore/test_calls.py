@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archiver.archive import BotAccess
+from archiver.archive.route import BotAccess
 from archiver.config import CALL_FACTS
 from archiver.config.settings import DiscoverySettings
 from archiver.errors import ApiDefect, CredentialsRejected, NoListing, RateLimited

@@ -13,8 +13,9 @@ from datetime import timedelta
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from archiver.archive.download import Download
+from archiver.archive.media import MAX_REDIRECTS, MAX_URL, MediaClient, MediaHosts
 from archiver.config import TransferSettings
-from archiver.download import Download
 from archiver.errors import (
     ArchiverError,
     MediaHostRefused,
@@ -24,7 +25,6 @@ from archiver.errors import (
     RecordingRejected,
     TransferError,
 )
-from archiver.kore.media import MAX_REDIRECTS, MAX_URL, MediaClient, MediaHosts
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.simulator.platform import Simulator
 

@@ -15,11 +15,11 @@ import pytest
 from pydantic import SecretStr
 from yarl import URL
 
+from archiver.archive.download import Download
+from archiver.archive.media import MediaClient, MediaHosts
 from archiver.config import BotSettings, NetworkSettings, S3Settings, StorageSettings
-from archiver.download import Download
 from archiver.errors import ApiUnreachable, ArchiverError, MediaHostRefused, MediaUnreachable, StoreUnavailable
 from archiver.kore.client import Answer, KoreClient, api_session
-from archiver.kore.media import MediaClient, MediaHosts
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.outcome import HandedBack, Retry, classify
 from archiver.runtime.buffers import Buffers

@@ -12,12 +12,12 @@ from email.utils import format_datetime
 
 import pytest
 
+from archiver.archive import media as media_module
+from archiver.archive.download import Download
+from archiver.archive.excerpt import HEAD_BYTES
+from archiver.archive.media import MediaClient, MediaHosts
 from archiver.config import TransferSettings
-from archiver.download import Download
 from archiver.errors import MediaNotResumable, MediaUnreachable, MediaUrlExpired
-from archiver.excerpt import HEAD_BYTES
-from archiver.kore import media as media_module
-from archiver.kore.media import MediaClient, MediaHosts
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.runtime import retry as transient
 from archiver.runtime.bandwidth import Bandwidth

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from archiver.archive.transfer import Target, Transferred, transfer
 from archiver.errors import TransferError
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.runtime.buffers import Buffers
 from archiver.stores.local import LocalStore
-from archiver.transfer import Target, Transferred, transfer
 from tests.audio_files import flac, id3, wav
 from tests.kore.conftest import RawServer, http_answer, raw_server
 

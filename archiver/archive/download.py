@@ -17,13 +17,13 @@ from typing import Protocol, Self
 
 import aiohttp
 
+from archiver.archive.audio import first_bytes
+from archiver.archive.excerpt import Excerpt
+from archiver.archive.media import MediaClient, Rest, promised_by
 from archiver.errors import MediaNotResumable, MediaUnreachable, MediaUrlExpired, TransferError
-from archiver.excerpt import Excerpt
 from archiver.kore.inline import Inline
-from archiver.kore.media import MediaClient, Rest, promised_by
 from archiver.observe.logs import logger
 from archiver.observe.transfers import Transfer, Transfers
-from archiver.recording import first_bytes
 from archiver.runtime.bandwidth import Bandwidth
 from archiver.runtime.pace import Pace, TooSlow
 from archiver.runtime.retry import TRIES, retry_transient

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from archiver.download import Body, Document, Download, InlineBody, Source
+from archiver.archive.audio import Inspection, inspect
+from archiver.archive.download import Body, Document, Download, InlineBody, Source
+from archiver.archive.media import MediaClient
 from archiver.errors import (
     CredentialsRejected,
     KeyConflict,
@@ -18,9 +20,7 @@ from archiver.errors import (
     TransferError,
 )
 from archiver.kore.inline import Inline
-from archiver.kore.media import MediaClient
 from archiver.observe.transfers import Transfer, Transfers
-from archiver.recording import Inspection, inspect
 from archiver.runtime.bandwidth import Bandwidth
 from archiver.runtime.retry import retry_transient
 from archiver.stores import Saved, Store, Upload

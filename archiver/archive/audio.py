@@ -14,9 +14,9 @@ import struct
 from dataclasses import dataclass
 from typing import Literal
 
+from archiver.archive.excerpt import Excerpt
+from archiver.archive.formats import WAV, Format, Wav, id3_length, name_differs, wav_seconds
 from archiver.errors import RecordingRejected
-from archiver.excerpt import Excerpt
-from archiver.formats import WAV, Format, Wav, id3_length, name_differs, wav_seconds
 from archiver.observe.redact import redact
 
 _LONGEST_TYPE = 200

@@ -20,6 +20,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
+from archiver.archive.addresses import is_public
 from archiver.config import BotSettings, TransferSettings, is_loopback
 from archiver.errors import (
     MediaHostRefused,
@@ -29,7 +30,6 @@ from archiver.errors import (
     MediaUrlRefused,
     RecordingRejected,
 )
-from archiver.kore.addresses import is_public
 from archiver.observe.logs import logger
 from archiver.observe.redact import redact
 from archiver.runtime.bandwidth import Bandwidth

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from archiver.archive.download import InlineBody
+from archiver.archive.media import MediaClient
+from archiver.archive.naming import FileNames, clean_file_name, name_by_place
+from archiver.archive.transfer import Target, Transferred, store_document, transfer, transfer_inline
 from archiver.config import BotSettings, RetrySettings, TransferSettings
 from archiver.config.path_template import QUARANTINE, PathTemplate
-from archiver.download import InlineBody
 from archiver.errors import (
     ApiDefect,
     ArchiverError,
@@ -24,14 +27,11 @@ from archiver.errors import (
 )
 from archiver.kore.client import Answer, Asked, KoreClient, RemoteFile
 from archiver.kore.inline import Inline, Keep
-from archiver.kore.media import MediaClient
-from archiver.naming import FileNames, clean_file_name, name_by_place
 from archiver.observe.transfers import HostPace, Transfer, Transfers
 from archiver.outcome import Archived, Failed, NotReady, Outcome, Retry, Unavailable, classify, facts_of
 from archiver.queue.quota import Quota
 from archiver.session import Attempt, Session, StoredFile
 from archiver.stores import Store
-from archiver.transfer import Target, Transferred, store_document, transfer, transfer_inline
 
 _FileId = tuple[int, str]  # place and name in the platform's answer
 
