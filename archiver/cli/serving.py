@@ -25,7 +25,7 @@ from archiver.runtime.bandwidth import Bandwidth
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import UNCHECKED, Network
 from archiver.stores import open_store
-from archiver.worker import Worker
+from archiver.worker.loop import Worker
 
 log = logger(__name__)
 

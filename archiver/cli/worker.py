@@ -14,7 +14,7 @@ from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.queue.database import Database
 from archiver.queue.sessions import Queue
-from archiver.worker import Drained
+from archiver.worker.loop import Drained
 
 log = logger(__name__)
 

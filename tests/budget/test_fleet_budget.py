@@ -19,7 +19,7 @@ from archiver.observe.tally import Tally
 from archiver.queue.database import Database
 from archiver.queue.sessions import Queue
 from archiver.simulator.platform import Simulator, SimulatorSettings
-from archiver.worker import Drained
+from archiver.worker.loop import Drained
 from tests.acceptance.conftest import Program
 from tests.conftest import settings_data
 

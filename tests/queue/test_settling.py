@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from archiver.errors import DatabaseUnreachable
-from archiver.lease import Lease, steady_seconds
 from archiver.outcome import Archived, Outcome
-from archiver.queue import settling
 from archiver.queue.sessions import Queue
-from archiver.queue.settling import Ended, Settling
 from archiver.session import Attempt, Session, State
+from archiver.worker import settling
+from archiver.worker.lease import Lease, steady_seconds
+from archiver.worker.settling import Ended, Settling
 from tests.queue.conftest import Bench, stored_file
 
 

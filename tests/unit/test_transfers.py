@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from archiver.observe.transfers import BUCKETS, HostPace, Lasted, Transfer, Transfers
-from archiver.progress import LISTED, progress_of
+from archiver.worker.progress import LISTED, progress_of
 
 
 def test_a_rate_is_that_of_the_last_seconds_not_since_the_start() -> None:

@@ -16,7 +16,6 @@ import asyncpg
 import pytest
 import structlog
 
-from archiver import worker as worker_module
 from archiver.cli.serving import composed_worker
 from archiver.config import Settings
 from archiver.observe.logs import add_subject
@@ -24,7 +23,8 @@ from archiver.observe.tally import Tally
 from archiver.queue.database import Database
 from archiver.queue.sessions import NewSession, Queue
 from archiver.simulator.platform import Simulator
-from archiver.worker import Drained, Worker
+from archiver.worker import loop as worker_module
+from archiver.worker.loop import Drained, Worker
 from tests.conftest import settings_data
 
 Row = dict[str, Any]

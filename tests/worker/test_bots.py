@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from archiver import worker as worker_module
 from archiver.errors import StoreUnavailable
 from archiver.queue import quota as quota_module
 from archiver.queue.sessions import Queue
 from archiver.stores.local import LocalStore
+from archiver.worker import loop as worker_module
 
 from .conftest import Logged, Plant, session_id
 

@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from archiver import worker as worker_module
 from archiver.simulator.scenario import demo_scenario
+from archiver.worker import loop as worker_module
 
 from .conftest import Logged, Plant, cut_connections, session_id
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from archiver import worker as worker_module
 from archiver.queue.sessions import Queue
+from archiver.worker import loop as worker_module
 from tests.disks import disk, remount
 
 from .conftest import Logged, Plant

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from archiver import worker as worker_module
 from archiver.errors import LeaseLost
-from archiver.lease import Lease, steady_seconds
 from archiver.queue.sessions import Queue
 from archiver.session import part_name
+from archiver.worker import loop as worker_module
+from archiver.worker.lease import Lease, steady_seconds
 
 from .conftest import Line, Logged, Plant
 

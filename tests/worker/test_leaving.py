@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from archiver import worker as worker_module
 from archiver.errors import DatabaseError
+from archiver.worker import loop as worker_module
 
 from .conftest import Line, Logged, Plant, session_id
 

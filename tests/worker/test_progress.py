@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import structlog
 
-from archiver import progress
 from archiver.queue.sessions import Queue
+from archiver.worker import progress
 
 from .conftest import Logged, Plant
 

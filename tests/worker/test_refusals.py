@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from archiver import worker as worker_module
 from archiver.config import Settings
 from archiver.kore import client as client_module
 from archiver.queue import quota as quota_module
 from archiver.queue import sessions as sessions_module
 from archiver.queue.sessions import Queue
 from archiver.simulator.limits import GENERAL_MESSAGE
+from archiver.worker import loop as worker_module
 from tests.conftest import settings_data
 
 from .conftest import Logged, Plant, session_id

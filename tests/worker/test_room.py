@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from archiver import progress, worker
+from archiver.worker import loop as worker
+from archiver.worker import progress
 
 from .conftest import Logged, Plant, session_id
 

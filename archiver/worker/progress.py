@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from archiver.errors import DatabaseError
-from archiver.lease import Lease
 from archiver.observe.logs import logger
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.outcome import facts_of
 from archiver.queue.sessions import Queue
+from archiver.worker.lease import Lease
 
 log = logger(__name__)
 

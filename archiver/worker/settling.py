@@ -8,12 +8,12 @@ from contextvars import Context
 from dataclasses import dataclass
 
 from archiver.errors import DatabaseUnreachable, NotMigrated
-from archiver.lease import Lease
 from archiver.observe.logs import logger
 from archiver.observe.redact import redact
 from archiver.outcome import Outcome, Retry
 from archiver.queue.sessions import Queue
 from archiver.session import Attempt, Session, State
+from archiver.worker.lease import Lease
 
 log = logger(__name__)
 

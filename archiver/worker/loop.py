@@ -30,19 +30,19 @@ from archiver.errors import (
     StoreError,
     StoreUnavailable,
 )
-from archiver.lease import Lease, steady_seconds
 from archiver.observe.logs import logger, speak_of
 from archiver.observe.tally import Tally
 from archiver.observe.transfers import Transfer
 from archiver.outcome import MAX_WAIT, Archived, HandedBack, Outcome, Retry, classify, facts_of
-from archiver.probing import Probes
-from archiver.progress import read_and_tell, write_down
 from archiver.queue.database import Database
 from archiver.queue.sessions import PROBE_EVERY, Backlog, Queue
-from archiver.queue.settling import Ended, Settling
 from archiver.runtime.cancellation import to_its_end, within
 from archiver.session import Attempt, Session, State, part_name
 from archiver.stores import ANY_FILE
+from archiver.worker.lease import Lease, steady_seconds
+from archiver.worker.probes import Probes
+from archiver.worker.progress import read_and_tell, write_down
+from archiver.worker.settling import Ended, Settling
 
 log = logger(__name__)
 
