@@ -16,9 +16,9 @@ from archiver.config import Settings, environment_names, secret_files
 from archiver.errors import ApiDefect, ArchiverError, CredentialsRejected, KoreError, RateLimited
 from archiver.kore.calls import Span, sources_of, still_in_use
 from archiver.kore.client import MAX_CLOCK_OFFSET, Asked
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
+from archiver.postgres.migrate import check_version
 from archiver.queue.deadlines import HINT, read_deadlines
-from archiver.queue.migrate import check_version
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import UNCHECKED, Network
 from archiver.stores import open_store

@@ -14,9 +14,9 @@ import hypothesis
 import pytest
 
 from archiver.config import RetrySettings, Settings
-from archiver.queue.database import Database
-from archiver.queue.embedded import embedded_postgres
-from archiver.queue.migrate import migrate
+from archiver.postgres.database import Database
+from archiver.postgres.embedded.server import embedded_postgres
+from archiver.postgres.migrate import migrate
 from archiver.queue.sessions import Queue
 from archiver.simulator.platform import Simulator, SimulatorSettings
 from tests import azure_servers, s3_servers

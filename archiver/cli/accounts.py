@@ -14,7 +14,7 @@ from archiver.cli.output import console, print_csv, print_json, safe, table
 from archiver.config import BotSettings, Settings
 from archiver.evidence.reconcile import BESIDE, COUNTS, OUTCOMES, Account, closed, reconcile
 from archiver.kore.calls import Span
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.queue.sessions import Queue
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import Network

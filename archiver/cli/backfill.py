@@ -29,7 +29,7 @@ from archiver.cli.worker import pool_size, tell_of_drain
 from archiver.config import BotSettings, Settings
 from archiver.errors import DatabaseError
 from archiver.observe.logs import logger
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.queue.discoveries import Discoveries
 
 log = logger(__name__)

@@ -21,8 +21,8 @@ import click
 from archiver.config import Settings, load, parse_duration
 from archiver.errors import UsageError
 from archiver.observe import logs
-from archiver.queue.database import Database, open_database
-from archiver.queue.migrate import check_version, migrate
+from archiver.postgres.database import Database, open_database
+from archiver.postgres.migrate import check_version, migrate
 from archiver.queue.sessions import Queue
 
 T = TypeVar("T")

@@ -36,7 +36,7 @@ from archiver.evidence.verify import Verified, verify
 from archiver.kore.calls import Span
 from archiver.observe import logs
 from archiver.observe.tally import Tally
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.queue.sessions import NewSession
 from archiver.runtime.buffers import Buffers
 from archiver.session import State

@@ -28,7 +28,7 @@ from archiver.cli.output import console, json_option, print_json, safe, size, ta
 from archiver.config import BotSettings, Settings, account_budgets
 from archiver.discovery import Discovered, Listings
 from archiver.kore.calls import Span
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.sessions import Queue
 from archiver.runtime.days import day_of

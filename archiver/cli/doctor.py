@@ -27,7 +27,7 @@ from archiver.health import (
     check_store,
     of_error,
 )
-from archiver.queue.database import Database, open_database
+from archiver.postgres.database import Database, open_database
 from archiver.queue.discoveries import Discoveries
 
 MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", "failure": "[red]failure[/red]"}

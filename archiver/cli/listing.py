@@ -22,7 +22,7 @@ from archiver.errors import ConfigError, DatabaseError, KoreError, UsageError
 from archiver.kore.calls import Span
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.sessions import Queue

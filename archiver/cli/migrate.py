@@ -7,8 +7,8 @@ import click
 from archiver.cli.compose import run_async, settings_of
 from archiver.cli.output import printable
 from archiver.config import Settings
-from archiver.queue.database import open_database
-from archiver.queue.migrate import migrate, schema_open_to_all
+from archiver.postgres.database import open_database
+from archiver.postgres.migrate import migrate, schema_open_to_all
 from archiver.queue.sessions import Queue
 
 

@@ -18,7 +18,7 @@ from archiver.errors import ConfigError, MetricsUnavailable
 from archiver.kore.client import KoreClient, api_session
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import Queue
 from archiver.runtime.bandwidth import Bandwidth

@@ -18,7 +18,7 @@ from archiver.cli.compose import DURATION, opened, run_async, settings_of
 from archiver.cli.output import console, json_option, moment, print_json, printable, safe, size, table
 from archiver.cli.workers import workers_of
 from archiver.config import BotSettings, Settings
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.queue.pace import COUNTED, Pace, Paces, waiting_of
 from archiver.session import State

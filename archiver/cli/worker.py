@@ -12,7 +12,7 @@ from archiver.cli.serving import composed_worker, stop_on_signals
 from archiver.config import Settings
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.queue.sessions import Queue
 from archiver.worker.loop import Drained
 

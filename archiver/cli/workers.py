@@ -10,7 +10,7 @@ import click
 from archiver.cli.compose import opened, run_async, settings_of
 from archiver.cli.output import console, json_option, moment, print_json, safe, table
 from archiver.config import Settings
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 
 
 @click.command(short_help="Show who is at work, since when, and on what.")

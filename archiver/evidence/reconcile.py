@@ -20,7 +20,7 @@ from archiver.config import BotSettings
 from archiver.errors import StoreError, StoreUnavailable
 from archiver.kore.calls import Call, Span
 from archiver.kore.reader import Listing
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.runtime.days import day_of
 from archiver.session import State
 from archiver.stores import Store

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from archiver.errors import StoreError
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.stores import Store
 
 PAGE = 1000

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from archiver.config import BotSettings, account_budgets
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 
 MAX_READ = 1_000_000
 """Waiting sessions of a bot that are looked at: a second's work. Where there are more, a figure is the least that it can be."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from archiver.config import BotSettings, Budget, account_budgets
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 
 MINUTE = timedelta(minutes=1)
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from archiver.config import RateLimit
 from archiver.errors import BudgetSpent
-from archiver.queue.database import Database, statement
+from archiver.postgres.database import Database, statement
 
 MINUTE = timedelta(minutes=1)
 

@@ -17,7 +17,7 @@ import asyncpg
 from archiver.config import RetrySettings
 from archiver.errors import DatabaseError
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.queue.quota import TURN, Quota
 from archiver.session import Attempt, KnownFile, Session, State, source_name
 

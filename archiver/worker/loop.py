@@ -34,7 +34,7 @@ from archiver.observe.logs import logger, speak_of
 from archiver.observe.tally import Tally
 from archiver.observe.transfers import Transfer
 from archiver.outcome import MAX_WAIT, Archived, HandedBack, Outcome, Retry, classify, facts_of
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.queue.sessions import PROBE_EVERY, Backlog, Queue
 from archiver.runtime.cancellation import to_its_end, within
 from archiver.session import Attempt, Session, State, part_name

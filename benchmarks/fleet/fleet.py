@@ -17,7 +17,7 @@ from typing import Any
 
 import asyncpg
 
-from archiver.queue.embedded import embedded_postgres
+from archiver.postgres.embedded.server import embedded_postgres
 from archiver.simulator.platform import Simulator, SimulatorSettings
 
 BOT = "bot"

@@ -20,8 +20,8 @@ from archiver.kore.client import Answer, Asked, KoreClient
 from archiver.kore.inline import Keep
 from archiver.observe.logs import configure
 from archiver.observe.tally import Tally
-from archiver.queue.database import Database
-from archiver.queue.migrate import migrate
+from archiver.postgres.database import Database
+from archiver.postgres.migrate import migrate
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import NewSession, Queue
 from archiver.runtime.buffers import Buffers

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from archiver.queue.embedded import embedded_postgres
+from archiver.postgres.embedded.server import embedded_postgres
 
 SETTINGS = {
     # Every tool meets the same server. Whatever makes a commit durable stays at its default: fsync, synchronous_commit,

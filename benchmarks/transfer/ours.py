@@ -25,8 +25,8 @@ from archiver.config import BotSettings, RetrySettings, StorageSettings, Transfe
 from archiver.errors import ArchiverError, MediaUrlExpired
 from archiver.observe.logs import configure
 from archiver.observe.transfers import Transfers
-from archiver.queue.database import Database
-from archiver.queue.migrate import migrate
+from archiver.postgres.database import Database
+from archiver.postgres.migrate import migrate
 from archiver.queue.sessions import NewSession, Queue
 from archiver.runtime.buffers import Buffers
 from archiver.stores import Store, open_store

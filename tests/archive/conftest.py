@@ -16,7 +16,7 @@ from archiver.cli.serving import bot_access
 from archiver.config import Settings
 from archiver.observe.transfers import Transfers
 from archiver.outcome import Outcome, classify
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.runtime.buffers import Buffers
 from archiver.session import Attempt, KnownFile, Session, StoredFile
 from archiver.simulator.platform import Simulator

@@ -12,7 +12,7 @@ from archiver.config import Settings
 from archiver.evidence.reconcile import Account, reconcile
 from archiver.kore.calls import Call, Span
 from archiver.kore.reader import Listing
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.runtime.buffers import Buffers
 from archiver.stores import open_store
 

@@ -10,7 +10,7 @@ import pytest
 
 from archiver.config import Settings
 from archiver.outcome import Archived, Failed, Retry
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.simulator.platform import Simulator
 
 from .conftest import FOLDER, LAST, Trial, trying

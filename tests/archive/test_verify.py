@@ -31,7 +31,7 @@ async def record(trial: Trial, queue: Queue, names: list[str]) -> None:
 
 
 async def _rows(database: object, sql: str, *args: object) -> list[dict[str, int]]:
-    from archiver.queue.database import Database
+    from archiver.postgres.database import Database
 
     assert isinstance(database, Database)
     async with database.connection() as connection:

@@ -16,7 +16,7 @@ import pytest
 from archiver.cli.serving import composed_worker
 from archiver.config import Settings
 from archiver.observe.tally import Tally
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.queue.sessions import Queue
 from archiver.simulator.platform import Simulator, SimulatorSettings
 from archiver.worker.loop import Drained

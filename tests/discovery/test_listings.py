@@ -19,8 +19,8 @@ from archiver.discovery import SHARE, Discovery, Listings
 from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, KoreError, NoListing, RateLimited
 from archiver.kore.calls import UNANSWERED, Call, Page, Row, Span
 from archiver.outcome import Unavailable
+from archiver.postgres.database import Database
 from archiver.queue import quota as quota_module
-from archiver.queue.database import Database
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.sessions import NewSession, Queue
 from archiver.session import Attempt

@@ -20,7 +20,7 @@ from archiver.config import CALL_FACTS
 from archiver.evidence.reconcile import COUNTS
 from archiver.observe.metrics import Now, metrics
 from archiver.observe.tally import Tally
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.session import State
 from tests.audio_files import CASES
 

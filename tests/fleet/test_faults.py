@@ -12,9 +12,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from archiver.queue.database import Database
-from archiver.queue.embedded import embedded_postgres
-from archiver.queue.migrate import migrate
+from archiver.postgres.database import Database
+from archiver.postgres.embedded.server import embedded_postgres
+from archiver.postgres.migrate import migrate
 from archiver.simulator.platform import Simulator
 from tests.acceptance.conftest import Running, eventually
 from tests.worker.conftest import Line

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from archiver.config import NetworkSettings, Settings
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.simulator.platform import Simulator
 from tests.network.conftest import API, MEDIA, Authority, ForwardProxy, forward_proxy, front, listening
 from tests.worker.conftest import Plant, session_id

@@ -16,7 +16,7 @@ import pytest
 from archiver.config import BotSettings
 from archiver.errors import LeaseLost
 from archiver.outcome import Outcome
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import Queue
 from archiver.session import Attempt, Session, State, StoredFile

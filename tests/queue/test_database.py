@@ -10,7 +10,7 @@ import pytest
 
 from archiver.config import DatabaseSettings
 from archiver.errors import ArchiverError, ConfigError, DatabaseError, DatabaseUnreachable
-from archiver.queue.database import WAKE_SECONDS, Database, open_database
+from archiver.postgres.database import WAKE_SECONDS, Database, open_database
 from tests.queue.conftest import Bench
 
 

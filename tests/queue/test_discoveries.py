@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.sessions import Known, NewSession, Queue
 

@@ -23,10 +23,10 @@ import pytest
 
 from archiver.config import DatabaseSettings
 from archiver.errors import DatabaseUnreachable, EmbeddedUnavailable
-from archiver.queue import embedded
-from archiver.queue import keeper as keeper_script
-from archiver.queue.database import open_database
-from archiver.queue.embedded import embedded_postgres
+from archiver.postgres.database import open_database
+from archiver.postgres.embedded import keeper as keeper_script
+from archiver.postgres.embedded import server as embedded
+from archiver.postgres.embedded.server import embedded_postgres
 
 pytestmark = pytest.mark.once
 
@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 USER = """
 import asyncio, sys
 from pathlib import Path
-from archiver.queue.embedded import embedded_postgres
+from archiver.postgres.embedded.server import embedded_postgres
 
 async def main():
     async with embedded_postgres(Path(sys.argv[1])) as dsn:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from archiver.queue.database import Database, statement
+from archiver.postgres.database import Database, statement
 from archiver.queue.sessions import MAX_CRASHES, PROBE_EVERY
 from tests.queue.conftest import stored_file
 

@@ -24,7 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from archiver.config import RetrySettings
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import MAX_CRASHES, NewSession, Queue
 from archiver.session import OF_A_RECHECK, OF_ONE_ARCHIVED_BEFORE, TRANSITIONS, Attempt, KnownFile, Session, State

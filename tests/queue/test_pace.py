@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from archiver.config import BotSettings, account_budgets
-from archiver.queue.database import statement
+from archiver.postgres.database import statement
 from archiver.queue.pace import MINUTE, Pace, Paces, Waiting
 from archiver.queue.quota import Quota
 from tests.queue.conftest import Bench, nodes_of

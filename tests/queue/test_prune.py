@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from archiver.outcome import Archived
+from archiver.postgres.database import statement
 from archiver.queue import sessions
-from archiver.queue.database import statement
 from archiver.session import Attempt
 from tests.queue.conftest import Bench, nodes_of, stored_file
 

@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 
 from archiver.errors import DatabaseError, DatabaseTooNew, NotMigrated
-from archiver.queue.database import Database, statement, statement_names
-from archiver.queue.migrate import check_version, migrate, migrations
+from archiver.postgres.database import Database, statement, statement_names
+from archiver.postgres.migrate import check_version, migrate, migrations
 from archiver.session import OF_A_RECHECK, OF_ONE_ARCHIVED_BEFORE, TRANSITIONS, State
 from tests.queue.conftest import Bench
 

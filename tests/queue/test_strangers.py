@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from archiver.queue.database import Database, statement, statement_names
-from archiver.queue.embedded import embedded_postgres
-from archiver.queue.migrate import migrate, migrations
+from archiver.postgres.database import Database, statement, statement_names
+from archiver.postgres.embedded.server import embedded_postgres
+from archiver.postgres.migrate import migrate, migrations
 from archiver.queue.sessions import NewSession, Queue
 from archiver.session import MAX_METADATA, MAX_USER_ID, State
 from tests.conftest import RETRY

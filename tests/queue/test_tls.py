@@ -24,8 +24,8 @@ from cryptography.x509.oid import NameOID
 
 from archiver.config import DatabaseSettings
 from archiver.errors import ArchiverError, ConfigError, DatabaseUnreachable
-from archiver.queue.database import Database, open_database
-from archiver.queue.tls import endpoint_of
+from archiver.postgres.database import Database, open_database
+from archiver.postgres.tls import endpoint_of
 
 ELSEWHERE = "127.1"
 

@@ -20,7 +20,7 @@ from archiver.cli.serving import composed_worker
 from archiver.config import Settings
 from archiver.observe.logs import add_subject
 from archiver.observe.tally import Tally
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 from archiver.queue.sessions import NewSession, Queue
 from archiver.simulator.platform import Simulator
 from archiver.worker import loop as worker_module

@@ -9,7 +9,7 @@ import pytest
 from archiver import health
 from archiver.cli.serving import bot_access
 from archiver.health import Finding, check_bot, check_configuration, check_database, check_store
-from archiver.queue.database import Database
+from archiver.postgres.database import Database
 
 from .conftest import Plant
 

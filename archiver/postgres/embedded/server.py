@@ -48,8 +48,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from archiver.queue import keeper
-from archiver.queue.keeper import (
+from archiver.postgres.embedded import keeper
+from archiver.postgres.embedded.keeper import (
     POLL_SECONDS,
     STOP_SECONDS,
     Folder,

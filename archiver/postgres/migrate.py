@@ -22,7 +22,7 @@ from typing import TypeAlias
 import asyncpg
 
 from archiver.errors import DatabaseError, DatabaseTooNew, NotMigrated
-from archiver.queue.database import ALONE_SECONDS, Database, held_by_a_stranger
+from archiver.postgres.database import ALONE_SECONDS, Database, held_by_a_stranger
 
 _Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 

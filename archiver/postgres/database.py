@@ -19,8 +19,8 @@ from archiver.config import DatabaseSettings
 from archiver.errors import ConfigError, DatabaseError, DatabaseUnreachable, NotMigrated
 from archiver.observe.logs import logger
 from archiver.observe.redact import MAX_DEPTH, TOO_DEEP
-from archiver.queue.embedded import embedded_postgres, serving_port
-from archiver.queue.tls import Endpoint, endpoint_of, tls_refused
+from archiver.postgres.embedded.server import embedded_postgres, serving_port
+from archiver.postgres.tls import Endpoint, endpoint_of, tls_refused
 
 log = logger(__name__)
 

@@ -1,6 +1,6 @@
 """The keeper of an embedded Postgres, a script of the standard library alone, and what its users share with it.
 
-`embedded.py` says how both work together.
+`server.py` says how both work together.
 """
 
 from __future__ import annotations
