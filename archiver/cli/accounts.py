@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
+from archiver.account.reconcile import BESIDE, COUNTS, OUTCOMES, Account, closed, reconcile
 from archiver.cli.listing import developers_line, each_bot, opened_listings, print_problems
 from archiver.cli.output import console, print_csv, print_json, safe, table
 from archiver.config import BotSettings, Settings
-from archiver.evidence.reconcile import BESIDE, COUNTS, OUTCOMES, Account, closed, reconcile
-from archiver.kore.calls import Span
+from archiver.kore.listings.calls import Span
 from archiver.postgres.database import Database
 from archiver.queue.sessions import Queue
 from archiver.runtime.buffers import Buffers

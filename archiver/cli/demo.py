@@ -33,7 +33,7 @@ from archiver.cli.status import status_document
 from archiver.config import Settings, load
 from archiver.errors import UsageError
 from archiver.evidence.verify import Verified, verify
-from archiver.kore.calls import Span
+from archiver.kore.listings.calls import Span
 from archiver.observe import logs
 from archiver.observe.tally import Tally
 from archiver.postgres.database import Database

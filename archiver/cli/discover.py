@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from archiver.account.discovery import Discovered, Listings
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import opened, run_async, settings_of
 from archiver.cli.listing import (
@@ -26,8 +27,7 @@ from archiver.cli.listing import (
 )
 from archiver.cli.output import console, json_option, print_json, safe, size, table
 from archiver.config import BotSettings, Settings, account_budgets
-from archiver.discovery import Discovered, Listings
-from archiver.kore.calls import Span
+from archiver.kore.listings.calls import Span
 from archiver.postgres.database import Database
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.sessions import Queue

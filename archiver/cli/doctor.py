@@ -14,7 +14,7 @@ from archiver.cli.output import console, json_option, print_json, safe
 from archiver.cli.serving import bot_access
 from archiver.config import Settings, all_budgets
 from archiver.errors import ArchiverError
-from archiver.health import (
+from archiver.health.checks import (
     Finding,
     check_bot,
     check_configuration,

@@ -13,13 +13,13 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from archiver.account.discovery import Discovered, Discovery, Listings, Turns
 from archiver.cli.compose import TEXT, actor
 from archiver.cli.output import printable, tell_error
 from archiver.cli.serving import bot_access, composed_worker, stop_on_signals
 from archiver.config import BotSettings, Settings, account_budgets
-from archiver.discovery import Discovered, Discovery, Listings, Turns
 from archiver.errors import ConfigError, DatabaseError, KoreError, UsageError
-from archiver.kore.calls import Span
+from archiver.kore.listings.calls import Span
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.postgres.database import Database

@@ -23,7 +23,7 @@ from archiver.cli.listing import (
 from archiver.cli.worker import pool_size, tell_of_drain
 from archiver.config import BotSettings, Settings
 from archiver.errors import UsageError
-from archiver.kore.calls import Span
+from archiver.kore.listings.calls import Span
 from archiver.observe.logs import logger
 from archiver.queue.discoveries import Discoveries
 from archiver.runtime.days import day_of, first_moment, resolved

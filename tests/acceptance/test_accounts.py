@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from archiver.evidence.reconcile import COUNTS
+from archiver.account.reconcile import COUNTS
 from archiver.simulator.platform import Simulator
 from tests.acceptance.conftest import Program, eventually
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from archiver.config import load
-from archiver.health import check_embedded
+from archiver.health.checks import check_embedded
 from archiver.simulator.platform import Simulator
 from tests.acceptance.conftest import Program
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from archiver.account.reconcile import Account, reconcile
 from archiver.config import Settings
-from archiver.evidence.reconcile import Account, reconcile
-from archiver.kore.calls import Call, Span
-from archiver.kore.reader import Listing
+from archiver.kore.listings.calls import Call, Span
+from archiver.kore.listings.reader import Listing
 from archiver.postgres.database import Database
 from archiver.runtime.buffers import Buffers
 from archiver.stores import open_store

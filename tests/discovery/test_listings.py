@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import structlog
 
-from archiver import discovery as discovery_module
+from archiver.account import discovery as discovery_module
+from archiver.account.discovery import SHARE, Discovery, Listings
 from archiver.cli.listing import described, opened_listings
 from archiver.config import Settings
-from archiver.discovery import SHARE, Discovery, Listings
 from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, KoreError, NoListing, RateLimited
-from archiver.kore.calls import UNANSWERED, Call, Page, Row, Span
+from archiver.kore.listings.calls import UNANSWERED, Call, Page, Row, Span
 from archiver.outcome import Unavailable
 from archiver.postgres.database import Database
 from archiver.queue import quota as quota_module

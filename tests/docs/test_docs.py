@@ -15,9 +15,9 @@ import yaml
 from prometheus_client import Metric, generate_latest
 from prometheus_client.registry import Collector
 
+from archiver.account.reconcile import COUNTS
 from archiver.cli.app import COMMANDS, cli
 from archiver.config import CALL_FACTS
-from archiver.evidence.reconcile import COUNTS
 from archiver.observe.metrics import Now, metrics
 from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
@@ -158,7 +158,7 @@ def test_every_count_fact_and_source_of_calls_is_explained(name: str) -> None:
 
 
 def test_every_problem_and_mismatch_is_explained() -> None:
-    code = (ROOT / "archiver/kore/reader.py").read_text() + (ROOT / "archiver/evidence/reconcile.py").read_text()
+    code = (ROOT / "archiver/kore/listings/reader.py").read_text() + (ROOT / "archiver/account/reconcile.py").read_text()
     named = set(re.findall(r'"(?:problem|mismatch)": "([a-z_]+)"', code))
     assert len(named) > 10, "the pattern above no longer finds them"
     assert not {name for name in named if f"| `{name}` |" not in DISCOVERY}

@@ -21,9 +21,10 @@ from archiver.archive.route import BotAccess
 from archiver.config import CALL_FACTS
 from archiver.config.settings import DiscoverySettings
 from archiver.errors import ApiDefect, CredentialsRejected, NoListing, RateLimited
-from archiver.health import check_listing
-from archiver.kore import reader as reader_module
-from archiver.kore.calls import (
+from archiver.health.checks import check_listing
+from archiver.kore.client import KoreClient, api_session
+from archiver.kore.listings import reader as reader_module
+from archiver.kore.listings.calls import (
     PAGE,
     UNANSWERED,
     Call,
@@ -37,8 +38,7 @@ from archiver.kore.calls import (
     sources_of,
     still_in_use,
 )
-from archiver.kore.client import KoreClient, api_session
-from archiver.kore.reader import Listing, Reader
+from archiver.kore.listings.reader import Listing, Reader
 from archiver.simulator.platform import Simulator, SimulatorSettings
 from tests.kore.conftest import SLOW_TEXT, beating, bot_of, http_answer, raw_server
 

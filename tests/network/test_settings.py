@@ -10,7 +10,7 @@ import pytest
 
 from archiver.config import Settings, load, secret_files
 from archiver.errors import ConfigError
-from archiver.health import Finding, check_network
+from archiver.health.checks import Finding, check_network
 from archiver.observe.redact import redact
 from archiver.runtime.network import Network
 from tests.network.conftest import Authority

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from archiver.account.reconcile import Account, Item
 from archiver.cli.accounts import COLUMNS, Closing, show
-from archiver.evidence.reconcile import Account, Item
 
 BEFORE = [
     "",

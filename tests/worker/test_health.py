@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from archiver import health
 from archiver.cli.serving import bot_access
-from archiver.health import Finding, check_bot, check_configuration, check_database, check_store
+from archiver.health import checks as health
+from archiver.health.checks import Finding, check_bot, check_configuration, check_database, check_store
 from archiver.postgres.database import Database
 
 from .conftest import Plant

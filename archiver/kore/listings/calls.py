@@ -2,7 +2,7 @@
 
 Sessions history (`getSessions`) shows all of a stretch of time that is shorter than seven days, page by page, newest first, to
 the millisecond. Call details (version 2) and interaction details are in whole seconds and show ten pages of a hundred at most,
-of at most seven days. `archiver.kore.reader` makes whole stretches of pages.
+of at most seven days. `archiver.kore.listings.reader` makes whole stretches of pages.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from archiver.errors import ApiDefect, NoListing
-from archiver.kore.calls import DEVELOPER, EPOCH, MAX_PAGES, OUR_REQUEST, PAGE, SECOND, Call, Page, Row, Source, Span
+from archiver.kore.listings.calls import DEVELOPER, EPOCH, MAX_PAGES, OUR_REQUEST, PAGE, SECOND, Call, Page, Row, Source, Span
 
 PASSES = 3
 """So often a stretch is read whose pages shift meanwhile."""

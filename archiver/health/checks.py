@@ -14,8 +14,8 @@ from typing import Literal
 from archiver.archive.route import BotAccess
 from archiver.config import Settings, environment_names, secret_files
 from archiver.errors import ApiDefect, ArchiverError, CredentialsRejected, KoreError, RateLimited
-from archiver.kore.calls import Span, sources_of, still_in_use
 from archiver.kore.client import MAX_CLOCK_OFFSET, Asked
+from archiver.kore.listings.calls import Span, sources_of, still_in_use
 from archiver.postgres.database import Database
 from archiver.postgres.migrate import check_version
 from archiver.queue.deadlines import HINT, read_deadlines

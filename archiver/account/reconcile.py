@@ -18,8 +18,8 @@ import asyncpg
 
 from archiver.config import BotSettings
 from archiver.errors import StoreError, StoreUnavailable
-from archiver.kore.calls import Call, Span
-from archiver.kore.reader import Listing
+from archiver.kore.listings.calls import Call, Span
+from archiver.kore.listings.reader import Listing
 from archiver.postgres.database import Database
 from archiver.runtime.days import day_of
 from archiver.session import State
