@@ -18,7 +18,7 @@ from archiver.postgres.database import Database
 from archiver.queue.sessions import Queue
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import Network
-from archiver.stores import open_store
+from archiver.stores.open import open_store
 
 SHOWN = 50
 """Items that a terminal is shown."""

@@ -40,7 +40,7 @@ from archiver.postgres.database import Database
 from archiver.queue.sessions import NewSession
 from archiver.runtime.buffers import Buffers
 from archiver.session import State
-from archiver.stores import open_store
+from archiver.stores.open import open_store
 
 MARK = ".archiver-demo"
 ELSEWHERE = "name another folder with --directory"

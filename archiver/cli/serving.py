@@ -24,7 +24,7 @@ from archiver.queue.sessions import Queue
 from archiver.runtime.bandwidth import Bandwidth
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import UNCHECKED, Network
-from archiver.stores import open_store
+from archiver.stores.open import open_store
 from archiver.worker.loop import Worker
 
 log = logger(__name__)

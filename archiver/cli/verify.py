@@ -15,7 +15,7 @@ from archiver.config import Settings
 from archiver.evidence.verify import Verified, verify
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import Network
-from archiver.stores import open_store
+from archiver.stores.open import open_store
 
 
 @click.command(short_help="Read every stored file again and hold it against its recorded SHA-256.")

@@ -21,7 +21,7 @@ from archiver.postgres.migrate import check_version
 from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import UNCHECKED, Network
-from archiver.stores import open_store
+from archiver.stores.open import open_store
 
 SKEW_WARNING = 30.0
 SKEW_FAILURE = 240.0

@@ -16,16 +16,13 @@ Keys are relative, with `/`, without scheme or prefix. Callers make them: a stor
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple, Protocol
 
-from archiver.config import StorageSettings
-from archiver.errors import ConfigError, StoreError
-from archiver.runtime.buffers import Buffers
-from archiver.runtime.network import DIRECT, Network
+from archiver.errors import StoreError
 
 ANY_FILE = "*"
 """Stands for a file's name in a key that is to match any. No template of paths and no clean name has it."""
@@ -120,44 +117,3 @@ def _encodable(key: str) -> bool:
         return bool(key.encode())
     except UnicodeEncodeError:
         return False
-
-
-@contextmanager
-def _needing(extra: str, package: str, settings: StorageSettings) -> Iterator[None]:
-    """What is imported here, an extra brings."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != package:
-            raise
-        raise ConfigError(
-            f"storage.url = {settings.url!r} needs an extra that is not installed", hint=f"pip install 'kore-archiver[{extra}]'"
-        ) from None
-
-
-@asynccontextmanager
-async def open_store(settings: StorageSettings, buffers: Buffers, network: Network = DIRECT) -> AsyncIterator[Store]:
-    """The store that `storage.url` names, for as long as it is needed; a bucket is reached by `network`. Raises ConfigError."""
-    if settings.url.startswith("s3:"):
-        with _needing("s3", "botocore", settings):
-            from archiver.stores.s3 import open_s3
-        async with open_s3(settings, buffers, network) as store:
-            yield store
-        return
-    if settings.url.startswith("az:"):
-        from archiver.stores.azure import open_azure
-
-        with _needing("azure", "azure", settings):
-            from archiver.stores.azure_access import access_of
-
-            access = access_of(settings.azure, network)
-        async with open_azure(settings, access, buffers, network) as container:
-            yield container
-        return
-    from archiver.stores.local import LocalStore
-
-    local = LocalStore(settings.folder, buffers)
-    try:
-        yield local
-    finally:
-        local.close()

@@ -25,7 +25,7 @@ from archiver.postgres.migrate import migrate
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import NewSession, Queue
 from archiver.runtime.buffers import Buffers
-from archiver.stores import open_store
+from archiver.stores.open import open_store
 from archiver.worker.loop import Worker
 from benchmarks.queue.tool import SESSION_ID, ProducerContext, Release, Settled, Tool
 

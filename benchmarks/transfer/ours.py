@@ -29,7 +29,8 @@ from archiver.postgres.database import Database
 from archiver.postgres.migrate import migrate
 from archiver.queue.sessions import NewSession, Queue
 from archiver.runtime.buffers import Buffers
-from archiver.stores import Store, open_store
+from archiver.stores import Store
+from archiver.stores.open import open_store
 
 BOT = "bench"
 BOT_ID = "st-bench"
@@ -123,8 +124,8 @@ async def _check(store: Store, *, untried: bool) -> None:
         await store.check()
         return
     # Imported here: a process that has no bucket does not pay for them.
-    from archiver.stores.s3 import S3Store
-    from archiver.stores.s3_trial import Tried
+    from archiver.stores.s3.store import S3Store
+    from archiver.stores.s3.trial import Tried
 
     assert isinstance(store, S3Store)
     store._tried = Tried(verifies=True)

@@ -20,7 +20,7 @@ from archiver.postgres.database import Database
 from archiver.runtime.buffers import Buffers
 from archiver.session import Attempt, KnownFile, Session, StoredFile
 from archiver.simulator.platform import Simulator
-from archiver.stores import open_store
+from archiver.stores.open import open_store
 
 SESSION = "65e7133a3242653c58d70001"
 DAY = datetime(2026, 1, 2, 23, 59, tzinfo=UTC)

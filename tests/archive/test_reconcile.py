@@ -14,7 +14,7 @@ from archiver.kore.listings.calls import Call, Span
 from archiver.kore.listings.reader import Listing
 from archiver.postgres.database import Database
 from archiver.runtime.buffers import Buffers
-from archiver.stores import open_store
+from archiver.stores.open import open_store
 
 pytestmark = pytest.mark.once  # the command, which is `once`, meets all that depends on it
 

@@ -9,7 +9,7 @@ import pytest
 from archiver.evidence import verify as verify_module
 from archiver.evidence.verify import Verified, verify
 from archiver.queue.sessions import NewSession, Queue
-from archiver.stores.local_disk import BLOCK
+from archiver.stores.local.disk import BLOCK
 
 from .conftest import FOLDER, SESSION, Trial
 

@@ -24,8 +24,8 @@ from archiver.observe.transfers import Transfer, Transfers
 from archiver.outcome import HandedBack, Retry, classify
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import Network
-from archiver.stores import open_store
-from archiver.stores.s3_signing import Signer
+from archiver.stores.open import open_store
+from archiver.stores.s3.signing import Signer
 from tests.kore.conftest import http_answer, raw_server
 from tests.kore.test_media import Fixed
 from tests.network.conftest import API, BUCKET_HOST, MEDIA, Authority, ForwardProxy, forward_proxy, front, listening
@@ -274,7 +274,7 @@ def _fetcher(signer: Signer) -> Any:
 
 async def test_azures_identity_is_asked_for_by_the_proxy(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     from archiver.config import AzureSettings
-    from archiver.stores.azure_access import access_of
+    from archiver.stores.azure.access import access_of
 
     for name, value in {
         "AZURE_TENANT_ID": "tenant",

@@ -14,10 +14,10 @@ import pytest
 from archiver.config import StorageSettings
 from archiver.runtime.buffers import Buffers
 from archiver.stores import Store
-from archiver.stores.azure import AzureStore, open_azure
-from archiver.stores.azure_access import access_of
-from archiver.stores.local import LocalStore
-from archiver.stores.s3 import S3Store, open_s3
+from archiver.stores.azure.access import access_of
+from archiver.stores.azure.store import AzureStore, open_azure
+from archiver.stores.local.store import LocalStore
+from archiver.stores.s3.store import S3Store, open_s3
 from tests.azure_servers import CONTAINER, AzureServer, Folder
 from tests.s3_servers import BUCKET, Prefix, S3Server
 

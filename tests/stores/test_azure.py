@@ -16,10 +16,11 @@ import pytest
 import structlog
 
 from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
-from archiver.stores import Saved, bucket
-from archiver.stores.azure_trial import put
-from archiver.stores.refusals import Refused
-from archiver.stores.wire import Body, base64_of
+from archiver.stores import Saved
+from archiver.stores.azure.trial import put
+from archiver.stores.bucket import store as bucket
+from archiver.stores.bucket.refusals import Refused
+from archiver.stores.bucket.wire import Body, base64_of
 from tests.azure_servers import ACCOUNT, ACCOUNT_KEY, AzureServer
 
 from .cancelled import CancelledAt, ended

@@ -18,9 +18,9 @@ from archiver.config import AzureSettings, StorageSettings
 from archiver.errors import ConfigError, StoreUnavailable
 from archiver.observe.redact import MASK, redact
 from archiver.runtime.buffers import Buffers
-from archiver.stores import open_store
-from archiver.stores.azure import AzureStore
-from archiver.stores.azure_access import Identity, SasToken, SharedKey, access_of
+from archiver.stores.azure.access import Identity, SasToken, SharedKey, access_of
+from archiver.stores.azure.store import AzureStore
+from archiver.stores.open import open_store
 from tests.azure_servers import ACCOUNT, ACCOUNT_KEY
 
 URL = "https://calls.blob.core.windows.net/audio/a%20b/%C3%BC%26%27.wav"

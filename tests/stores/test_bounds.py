@@ -13,9 +13,11 @@ from archiver.config import S3Settings, StorageSettings
 from archiver.errors import StoreError, StoreUnavailable
 from archiver.runtime import retry as transient
 from archiver.runtime.buffers import Buffers
-from archiver.stores import Store, open_store, wire
-from archiver.stores.azure_access import Identity
-from archiver.stores.s3_signing import Signer
+from archiver.stores import Store
+from archiver.stores.azure.access import Identity
+from archiver.stores.bucket import wire
+from archiver.stores.open import open_store
+from archiver.stores.s3.signing import Signer
 from tests.kore.conftest import dripping, http_answer, raw_server
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n"
@@ -77,7 +79,7 @@ async def test_an_object_that_is_brought_byte_by_byte_is_not_read_for_ever() -> 
 
 
 async def test_credentials_that_drip_are_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archiver.stores.s3_signing.LOOKUP_SECONDS", 0.3)
+    monkeypatch.setattr("archiver.stores.s3.signing.LOOKUP_SECONDS", 0.3)
     async with dripping(OK + b"\r\n{", b" ") as url:
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/credentials")
         signer = Signer(S3Settings(region="r"))
@@ -91,6 +93,6 @@ async def test_a_token_of_azure_that_never_comes_is_not_waited_for_for_ever(monk
         async def get_token(self, *_: str) -> None:
             await asyncio.Event().wait()
 
-    monkeypatch.setattr("archiver.stores.azure_access.LOOKUP_SECONDS", 0.2)
+    monkeypatch.setattr("archiver.stores.azure.access.LOOKUP_SECONDS", 0.2)
     with pytest.raises(StoreUnavailable, match="no credentials for Azure: no answer within"):
         await asyncio.wait_for(Identity(cast("Any", Never())).prove("GET", "https://x/", {}, 0), 10)

@@ -18,9 +18,9 @@ import pytest
 
 from archiver.errors import KeyConflict, StoreError, StoreUnavailable
 from archiver.runtime.buffers import Buffers
-from archiver.stores import local_upload
-from archiver.stores.local import LocalStore
-from archiver.stores.local_disk import BLOCK, Part, copied, translated
+from archiver.stores.local import upload as local_upload
+from archiver.stores.local.disk import BLOCK, Part, copied, translated
+from archiver.stores.local.store import LocalStore
 from tests.disks import disk, remount
 
 KEY = "s1/recording/a.wav"
@@ -64,7 +64,7 @@ import asyncio, resource, signal, sys
 from pathlib import Path
 from archiver.runtime.buffers import Buffers
 from archiver.errors import StoreError
-from archiver.stores.local import LocalStore
+from archiver.stores.local.store import LocalStore
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_500_000, 2_500_000))
@@ -142,7 +142,7 @@ import asyncio, concurrent.futures.thread, os, sys  # all that is needed is load
 from pathlib import Path
 from archiver.runtime.buffers import Buffers
 from archiver.errors import StoreUnavailable
-from archiver.stores.local import LocalStore
+from archiver.stores.local.store import LocalStore
 
 os.chdir(sys.argv[1])
 if os.geteuid() == 0:  # whom modes don't bind

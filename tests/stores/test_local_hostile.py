@@ -15,9 +15,10 @@ import pytest
 
 from archiver.errors import KeyConflict, StoreError, StoreUnavailable
 from archiver.runtime.buffers import Buffers
-from archiver.stores import ANY_FILE, local_upload
-from archiver.stores.local import LocalStore
-from archiver.stores.local_disk import BLOCK, Part
+from archiver.stores import ANY_FILE
+from archiver.stores.local import upload as local_upload
+from archiver.stores.local.disk import BLOCK, Part
+from archiver.stores.local.store import LocalStore
 
 KEY = "bot=b/date=2026-01-02/s1/recording/a.wav"
 FOLDERS = ["bot=b", "bot=b/date=2026-01-02", "bot=b/date=2026-01-02/s1", "bot=b/date=2026-01-02/s1/recording"]

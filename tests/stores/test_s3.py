@@ -15,8 +15,8 @@ import pytest
 
 from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
 from archiver.stores import ANY_FILE, Saved
-from archiver.stores.refusals import Refused
-from archiver.stores.wire import Body, base64_of
+from archiver.stores.bucket.refusals import Refused
+from archiver.stores.bucket.wire import Body, base64_of
 from tests.s3_servers import LOCKED_BUCKET, SECRET_KEY, S3Server
 
 from .cancelled import CancelledAt, ended
@@ -486,7 +486,7 @@ async def test_what_lasts_is_an_unavailable_store(shaky: S3Bench, proxy: Proxy) 
 
 async def test_a_server_that_hangs_is_given_up(shaky: S3Bench, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that takes no more bytes: aiohttp has no limit for that."""
-    monkeypatch.setattr("archiver.stores.wire.STALL_SECONDS", 2.0)
+    monkeypatch.setattr("archiver.stores.bucket.wire.STALL_SECONDS", 2.0)
     proxy.add(Fault("Part 1", hold=asyncio.Event()))
     assert (await keep(shaky, LONG_BODY)).sha256 == sha256(LONG_BODY)
     assert proxy.count("Part 1") == 2

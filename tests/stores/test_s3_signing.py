@@ -22,10 +22,10 @@ from archiver.config import S3Settings, StorageSettings
 from archiver.errors import ConfigError, StoreUnavailable
 from archiver.observe.redact import MASK, redact
 from archiver.runtime.buffers import Buffers
-from archiver.stores import open_store
-from archiver.stores.s3 import S3Store, open_s3
-from archiver.stores.s3_signing import Signer, Site
-from archiver.stores.s3_wire import S3Wire
+from archiver.stores.open import open_store
+from archiver.stores.s3.signing import Signer, Site
+from archiver.stores.s3.store import S3Store, open_s3
+from archiver.stores.s3.wire import S3Wire
 from tests.s3_servers import BUCKET, DOMAIN, S3Server
 
 from .conftest import new_prefix
@@ -341,9 +341,9 @@ async def test_credentials_that_cannot_be_renewed_are_used_as_long_as_they_last(
     signer = Signer(S3Settings(region="r"))
     key = await _key_of(signer)
     container.lasts = None
-    monkeypatch.setattr("archiver.stores.s3_signing.RENEW_SECONDS", 0.0)
+    monkeypatch.setattr("archiver.stores.s3.signing.RENEW_SECONDS", 0.0)
     assert await _key_of(signer) == key
-    monkeypatch.setattr("archiver.stores.s3_signing.LAST_SECONDS", 400)
+    monkeypatch.setattr("archiver.stores.s3.signing.LAST_SECONDS", 400)
     with pytest.raises(StoreUnavailable, match="no credentials for S3"):
         await _key_of(signer)
 
@@ -360,7 +360,7 @@ async def test_credentials_that_the_server_refuses_are_looked_for_afresh(contain
 async def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    for name in [name for name in sys.modules if name.partition(".")[0] == "botocore" or name.startswith("archiver.stores.s3")]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "botocore" or name.startswith("archiver.stores.s3.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "botocore", None)
     settings = StorageSettings.model_validate({"url": "s3://bucket/prefix"})

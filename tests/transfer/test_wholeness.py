@@ -10,7 +10,7 @@ from archiver.archive.transfer import Target, Transferred, transfer
 from archiver.errors import TransferError
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.runtime.buffers import Buffers
-from archiver.stores.local import LocalStore
+from archiver.stores.local.store import LocalStore
 from tests.audio_files import flac, id3, wav
 from tests.kore.conftest import RawServer, http_answer, raw_server
 

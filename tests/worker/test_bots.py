@@ -12,7 +12,7 @@ import pytest
 from archiver.errors import StoreUnavailable
 from archiver.queue import quota as quota_module
 from archiver.queue.sessions import Queue
-from archiver.stores.local import LocalStore
+from archiver.stores.local.store import LocalStore
 from archiver.worker import loop as worker_module
 
 from .conftest import Logged, Plant, session_id

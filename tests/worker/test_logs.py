@@ -93,8 +93,8 @@ def test_elsewhere_than_on_a_terminal_each_line_is_json() -> None:
 
 @pytest.mark.parametrize(("level", "heard"), [("debug", ["warning", "error"]), ("error", ["error"])])
 def test_libraries_that_log_what_they_sign_are_heard_from_a_warning_on(level: str, heard: list[str]) -> None:
-    import archiver.stores.azure_access
-    import archiver.stores.s3_signing  # noqa: F401  # what they set for their libraries holds, too
+    import archiver.stores.azure.access
+    import archiver.stores.s3.signing  # noqa: F401  # what they set for their libraries holds, too
 
     for name in (
         "botocore.auth",

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from archiver.config import is_loopback
-from archiver.stores.refusals import Refused
-from archiver.stores.s3_refusals import OF_CREDENTIALS, refusal
-from archiver.stores.s3_signing import Signer, Site
-from archiver.stores.wire import Answer, Body, Wire
+from archiver.stores.bucket.refusals import Refused
+from archiver.stores.bucket.wire import Answer, Body, Wire
+from archiver.stores.s3.refusals import OF_CREDENTIALS, refusal
+from archiver.stores.s3.signing import Signer, Site
 
 NOT_DONE = frozenset({"SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "Throttling", "ThrottlingException"})
 """What a server says before it does anything."""

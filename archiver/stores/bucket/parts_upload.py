@@ -18,11 +18,11 @@ from archiver.observe.logs import logger
 from archiver.runtime.buffers import Reservation
 from archiver.runtime.cancellation import to_its_end, within
 from archiver.stores import Saved
-from archiver.stores.refusals import Refused
-from archiver.stores.wire import Body, Piece
+from archiver.stores.bucket.refusals import Refused
+from archiver.stores.bucket.wire import Body, Piece
 
 if TYPE_CHECKING:
-    from archiver.stores.bucket import BucketStore, Parts, Trial
+    from archiver.stores.bucket.store import BucketStore, Parts, Trial
 
 P = TypeVar("P", bound="Parts")
 T = TypeVar("T", bound="Trial")

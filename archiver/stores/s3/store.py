@@ -22,16 +22,16 @@ from archiver.observe.logs import logger
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import DIRECT, Network
 from archiver.stores import Advice, Saved
-from archiver.stores.bucket import BucketStore, length_of
-from archiver.stores.parts_upload import settled
-from archiver.stores.refusals import Refused, text_of
-from archiver.stores.s3_advice import advise
-from archiver.stores.s3_parts import Multipart, composite, sweep
-from archiver.stores.s3_refusals import HINTS
-from archiver.stores.s3_signing import Signer, Site
-from archiver.stores.s3_trial import Tried, try_server
-from archiver.stores.s3_wire import S3Wire
-from archiver.stores.wire import Answer, Body, base64_of, open_http
+from archiver.stores.bucket.parts_upload import settled
+from archiver.stores.bucket.refusals import Refused, text_of
+from archiver.stores.bucket.store import BucketStore, length_of
+from archiver.stores.bucket.wire import Answer, Body, base64_of, open_http
+from archiver.stores.s3.advice import advise
+from archiver.stores.s3.parts import Multipart, composite, sweep
+from archiver.stores.s3.refusals import HINTS
+from archiver.stores.s3.signing import Signer, Site
+from archiver.stores.s3.trial import Tried, try_server
+from archiver.stores.s3.wire import S3Wire
 
 log = logger(__name__)
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from archiver.errors import StoreUnavailable
-from archiver.stores.refusals import Refused
-from archiver.stores.s3_parts import Multipart
-from archiver.stores.s3_wire import S3Wire
-from archiver.stores.wire import Body, base64_of
+from archiver.stores.bucket.refusals import Refused
+from archiver.stores.bucket.wire import Body, base64_of
+from archiver.stores.s3.parts import Multipart
+from archiver.stores.s3.wire import S3Wire
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from email.utils import parsedate_to_datetime
 from xml.sax.saxutils import escape
 
 from archiver.stores import ANY_FILE
-from archiver.stores.refusals import Refused, text_of
-from archiver.stores.s3_wire import S3Wire
-from archiver.stores.wire import Answer, Body, base64_of
+from archiver.stores.bucket.refusals import Refused, text_of
+from archiver.stores.bucket.wire import Answer, Body, base64_of
+from archiver.stores.s3.wire import S3Wire
 
 SECOND = timedelta(seconds=1)
 """What ages are uncertain by: some servers name whole seconds only."""

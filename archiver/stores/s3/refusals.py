@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from archiver.observe.redact import redact
-from archiver.stores.refusals import Hints, Passing, Refused, parsed, text_of
+from archiver.stores.bucket.refusals import Hints, Passing, Refused, parsed, text_of
 
 _PASSING = frozenset(
     {

@@ -22,7 +22,7 @@ from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
 from archiver.runtime.buffers import Reservation
 from archiver.runtime.cancellation import to_its_end
 from archiver.stores import MAX_COMPARED, Saved, check_key
-from archiver.stores.local_disk import (
+from archiver.stores.local.disk import (
     BLOCK,
     MOST_PIECES,
     NotRegular,
@@ -37,7 +37,7 @@ from archiver.stores.local_disk import (
 )
 
 if TYPE_CHECKING:
-    from archiver.stores.local import LocalStore
+    from archiver.stores.local.store import LocalStore
 
 ALONE = 4 * 1024 * 1024
 """A file longer than this is made durable by itself, before its last steps are taken together with others'."""

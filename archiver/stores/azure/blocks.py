@@ -8,9 +8,9 @@ import base64
 import secrets
 from collections.abc import Callable
 
-from archiver.stores.azure_wire import AzureWire
-from archiver.stores.refusals import Refused
-from archiver.stores.wire import Body, base64_of
+from archiver.stores.azure.wire import AzureWire
+from archiver.stores.bucket.refusals import Refused
+from archiver.stores.bucket.wire import Body, base64_of
 
 
 class Blocks:

@@ -25,7 +25,7 @@ from archiver.observe.redact import redact
 from archiver.runtime.network import Network
 from archiver.runtime.pace import Pace
 from archiver.runtime.retry import retry_transient
-from archiver.stores.refusals import Passing, Refused, parsed
+from archiver.stores.bucket.refusals import Passing, Refused, parsed
 
 STALL_SECONDS = 60.0
 """A request is given up when for so long nothing of it could be sent, or nothing of its answer came."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from archiver.stores import Advice
-from archiver.stores.local_disk import LINK_HINT, names_in, sync_folder
+from archiver.stores.local.disk import LINK_HINT, names_in, sync_folder
 
 MODE = 0o750
 """Of folders that are made: recordings are not for everybody to list."""

@@ -7,11 +7,11 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 
 from archiver.errors import StoreUnavailable
-from archiver.stores.azure_blocks import Blocks
-from archiver.stores.azure_refusals import LOCKED, TAKEN
-from archiver.stores.azure_wire import AzureWire
-from archiver.stores.refusals import Refused
-from archiver.stores.wire import Body, base64_of
+from archiver.stores.azure.blocks import Blocks
+from archiver.stores.azure.refusals import LOCKED, TAKEN
+from archiver.stores.azure.wire import AzureWire
+from archiver.stores.bucket.refusals import Refused
+from archiver.stores.bucket.wire import Body, base64_of
 
 
 @dataclass(frozen=True)

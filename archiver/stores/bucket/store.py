@@ -18,9 +18,9 @@ from archiver.runtime.buffers import Buffers
 from archiver.runtime.cancellation import to_its_end
 from archiver.runtime.retry import TRIES
 from archiver.stores import MAX_COMPARED, Saved, check_key, check_part
-from archiver.stores.parts_upload import PartsUpload, settled
-from archiver.stores.refusals import Hints, Refused, translated
-from archiver.stores.wire import READ_BUFFER, Body, Wire, reading_pace
+from archiver.stores.bucket.parts_upload import PartsUpload, settled
+from archiver.stores.bucket.refusals import Hints, Refused, translated
+from archiver.stores.bucket.wire import READ_BUFFER, Body, Wire, reading_pace
 
 log = logger(__name__)
 

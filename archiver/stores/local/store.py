@@ -22,9 +22,9 @@ from archiver.errors import StoreError, StoreUnavailable
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.cancellation import to_its_end
 from archiver.stores import Advice, check_key, check_part
-from archiver.stores.local_disk import BLOCK, NotRegular, kind_of, names_in, open_regular, told, translated
-from archiver.stores.local_folders import Folders
-from archiver.stores.local_upload import Finisher, LocalUpload
+from archiver.stores.local.disk import BLOCK, NotRegular, kind_of, names_in, open_regular, told, translated
+from archiver.stores.local.folders import Folders
+from archiver.stores.local.upload import Finisher, LocalUpload
 
 THREADS = 32
 """What waits for a disk waits side by side: on two cores, Python's own pool would have six of them."""

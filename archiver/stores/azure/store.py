@@ -19,15 +19,15 @@ from archiver.observe.logs import logger
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import DIRECT, Network
 from archiver.stores import Advice, Saved
-from archiver.stores.azure_access import Access
-from archiver.stores.azure_advice import advise
-from archiver.stores.azure_blocks import Blocks
-from archiver.stores.azure_refusals import HINTS, LOCKED, TAKEN
-from archiver.stores.azure_trial import Tried, headers_of, try_server
-from archiver.stores.azure_wire import AzureWire
-from archiver.stores.bucket import BucketStore, length_of
-from archiver.stores.refusals import Refused
-from archiver.stores.wire import Body, base64_of, open_http
+from archiver.stores.azure.access import Access
+from archiver.stores.azure.advice import advise
+from archiver.stores.azure.blocks import Blocks
+from archiver.stores.azure.refusals import HINTS, LOCKED, TAKEN
+from archiver.stores.azure.trial import Tried, headers_of, try_server
+from archiver.stores.azure.wire import AzureWire
+from archiver.stores.bucket.refusals import Refused
+from archiver.stores.bucket.store import BucketStore, length_of
+from archiver.stores.bucket.wire import Body, base64_of, open_http
 
 log = logger(__name__)
 

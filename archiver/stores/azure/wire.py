@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from urllib.parse import quote
 
-from archiver.stores.azure_access import Access
-from archiver.stores.azure_refusals import NOT_DONE, OF_CREDENTIALS, refusal
-from archiver.stores.refusals import Refused
-from archiver.stores.wire import Body, Wire
+from archiver.stores.azure.access import Access
+from archiver.stores.azure.refusals import NOT_DONE, OF_CREDENTIALS, refusal
+from archiver.stores.bucket.refusals import Refused
+from archiver.stores.bucket.wire import Body, Wire
 
 VERSION = "2023-11-03"
 """Of the service's REST API."""
