@@ -21,6 +21,9 @@ from archiver.runtime.buffers import Buffers
 from archiver.session import Attempt, KnownFile, Session, StoredFile
 from archiver.simulator.platform import Simulator
 from archiver.stores.open import open_store
+from tests.kore.conftest import asker, unknown_authority
+
+__all__ = ["asker", "unknown_authority"]
 
 SESSION = "65e7133a3242653c58d70001"
 DAY = datetime(2026, 1, 2, 23, 59, tzinfo=UTC)

@@ -14,8 +14,7 @@ from archiver.archive.media import MediaClient, MediaHosts
 from archiver.config import TransferSettings
 from archiver.errors import ApiDefect, LeaseLost
 from archiver.outcome import Archived, Failed, NotReady, Retry, Unavailable
-
-from .conftest import DAY, FOLDER, LAST, SESSION, Trial, wav
+from tests.archive.conftest import DAY, FOLDER, LAST, SESSION, Trial, wav
 
 A = {"file_name": "a.wav", "audio": {"bytes": 5000}}
 SIZE = 5000

@@ -11,9 +11,8 @@ import pytest
 
 from archiver.errors import LeaseLost, StoreUnavailable
 from archiver.outcome import Archived, Failed, NotReady, Retry, Unavailable
+from tests.archive.conftest import FOLDER, LAST, MAX_INLINE, Trial, wav
 from tests.audio_files import flac
-
-from .conftest import FOLDER, LAST, MAX_INLINE, Trial, wav
 
 A = {"audio": {"bytes": 5000}}
 LONG = {"audio": {"bytes": MAX_INLINE - 100}}

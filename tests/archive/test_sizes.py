@@ -12,8 +12,7 @@ from archiver.config import Settings
 from archiver.outcome import Archived, Failed, Retry
 from archiver.postgres.database import Database
 from archiver.simulator.platform import Simulator
-
-from .conftest import FOLDER, LAST, Trial, trying
+from tests.archive.conftest import FOLDER, LAST, Trial, trying
 
 A = {"file_name": "a.wav", "audio": {"bytes": 5000}}
 LONG = {"file_name": "a.wav", "audio": {"bytes": 3_000_000}}

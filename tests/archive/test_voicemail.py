@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from archiver.outcome import Archived, Failed, NotReady, Unavailable
-
-from .conftest import SESSION, Trial
+from tests.archive.conftest import SESSION, Trial
 
 A = {"file_name": "a.wav", "audio": {"bytes": 5000}}
 FOLDER = f"bot=bot/date=2026-01-02/{SESSION}/voicemail"

@@ -28,8 +28,7 @@ from archiver.runtime.retry import TRIES
 from archiver.session import MAX_SOURCE_NAME
 from archiver.simulator.limits import GENERAL_MESSAGE, PER_MINUTE_MESSAGE
 from archiver.simulator.platform import Simulator
-
-from .conftest import SESSION, SLOW_TEXT, Asker, asking, beating, bot_of, dripping, http_answer, raw_server
+from tests.kore.conftest import SESSION, SLOW_TEXT, Asker, asking, beating, bot_of, dripping, http_answer, raw_server
 
 SUCCESS = {"status": "success"}
 

@@ -12,8 +12,7 @@ import pytest
 
 from archiver.errors import KoreError, RateLimited
 from archiver.simulator.platform import Simulator
-
-from .conftest import Asker, asking, bot_of, http_answer, raw_server
+from tests.kore.conftest import Asker, asking, bot_of, http_answer, raw_server
 
 TEXTS = {
     "per minute": "You've exceeded the per-minute rate limit. Please wait for sometime before retrying.",

@@ -19,8 +19,7 @@ from archiver.kore import client as client_module
 from archiver.kore import token as token_module
 from archiver.kore.token import LIFETIME, RENEW_BEFORE, TokenSigner
 from archiver.simulator.platform import Simulator, SimulatorSettings
-
-from .conftest import SESSION, Asker, asking, bot_of
+from tests.kore.conftest import SESSION, Asker, asking, bot_of
 
 RSA = rsa.generate_private_key(65537, 2048)
 PUBLIC = RSA.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()

@@ -11,8 +11,7 @@ import pytest
 from archiver.postgres.database import Database
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.sessions import Known, NewSession, Queue
-
-from .conftest import Bench
+from tests.queue.conftest import Bench
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python; test_model.py goes through it on each
 

@@ -14,8 +14,7 @@ import pytest
 from archiver.simulator import platform
 from archiver.simulator.script import SessionScript, StatusAnswer
 from archiver.simulator.sessions import Timeline
-
-from .conftest import SESSION, Client
+from tests.simulator.conftest import SESSION, Client
 
 
 async def statuses(client: Client, asks: int) -> list[str]:

@@ -15,8 +15,7 @@ import pytest
 from archiver.simulator import flac
 from archiver.simulator.audio import CHUNK_BYTES, GeneratedWav, RawBody, file_body, flac_of, load_folder, sha256_of
 from archiver.simulator.platform import Simulator, SimulatorSettings
-
-from .conftest import SESSION, Client
+from tests.simulator.conftest import SESSION, Client
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,7 @@ from archiver.simulator.calls import EPOCH, MILLISECOND, VOICE_CHANNELS, Call
 from archiver.simulator.history import History, HistoryScript, sessions_filter
 from archiver.simulator.made import CHAT_CHANNELS
 from archiver.simulator.platform import Simulator
-
-from .conftest import Client
+from tests.simulator.conftest import Client
 
 MADE: dict[str, Any] = {"from": "2025-03-17T00:00:00Z", "to": "2025-03-18T00:00:00Z", "calls": 300, "seconds": [1, 2]}
 

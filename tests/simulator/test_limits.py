@@ -13,8 +13,7 @@ from archiver.simulator.limits import (
     retry_after_header,
 )
 from archiver.simulator.platform import SimulatorSettings
-
-from .conftest import SESSION, Client
+from tests.simulator.conftest import SESSION, Client
 
 
 class Clock:

@@ -10,9 +10,8 @@ import pytest
 from archiver.simulator import history as history_module
 from archiver.simulator.history import Call, History, HistoryScript
 from archiver.simulator.platform import Simulator
-
-from .conftest import Answer, Client
-from .test_history import MADE, call
+from tests.simulator.conftest import Answer, Client
+from tests.simulator.test_history import MADE, call
 
 DAY = {"dateFrom": "2025-03-17", "dateTo": "2025-03-17"}
 

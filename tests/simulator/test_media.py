@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from .conftest import SESSION, Answer, Client
+from tests.simulator.conftest import SESSION, Answer, Client
 
 BODY = bytes(range(33, 127)) * 100
 

@@ -11,8 +11,7 @@ import aiohttp
 import pytest
 
 from archiver.simulator.script import SessionScript
-
-from .conftest import SESSION, Answer, Client
+from tests.simulator.conftest import SESSION, Answer, Client
 
 V1 = "/api/1.1/public/bot/{}/recordings"
 V1_PLAIN = "/api/public/bot/{}/recordings"

@@ -13,8 +13,7 @@ import pytest
 from yarl import URL
 
 from archiver.simulator.platform import Simulator, SimulatorSettings
-
-from .conftest import SESSION, Client
+from tests.simulator.conftest import SESSION, Client
 
 
 async def test_leaving_drops_hung_stalled_slow_and_idle_connections_at_once(http: aiohttp.ClientSession) -> None:

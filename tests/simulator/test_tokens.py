@@ -12,8 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from archiver.simulator.platform import Simulator, SimulatorSettings
-
-from .conftest import SESSION, Client
+from tests.simulator.conftest import SESSION, Client
 
 if TYPE_CHECKING:
     import aiohttp

@@ -10,8 +10,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import pytest
 
 from archiver.simulator.urls import UrlSigner
-
-from .conftest import SESSION, Client
+from tests.simulator.conftest import SESSION, Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,8 +20,7 @@ from archiver.stores.local.store import LocalStore
 from archiver.stores.s3.store import S3Store, open_s3
 from tests.azure_servers import CONTAINER, AzureServer, Folder
 from tests.s3_servers import BUCKET, Prefix, S3Server
-
-from .memory import MemoryStore
+from tests.stores.memory import MemoryStore
 
 BUFFER = 64 * 1024 * 1024
 MEGABYTE = 1024 * 1024

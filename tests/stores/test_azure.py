@@ -22,10 +22,9 @@ from archiver.stores.bucket import store as bucket
 from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.wire import Body, base64_of
 from tests.azure_servers import ACCOUNT, ACCOUNT_KEY, AzureServer
-
-from .cancelled import CancelledAt, ended
-from .conftest import MEGABYTE, AzureBench, azure_bench
-from .proxy import Fault, Proxy, error
+from tests.stores.cancelled import CancelledAt, ended
+from tests.stores.conftest import MEGABYTE, AzureBench, azure_bench
+from tests.stores.proxy import Fault, Proxy, error
 
 pytestmark = pytest.mark.once
 

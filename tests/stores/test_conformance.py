@@ -12,9 +12,8 @@ import pytest
 
 from archiver.errors import KeyConflict, LeaseLost, StoreError
 from archiver.stores import Saved, Store
-
-from .cancelled import CancelledAt, ended
-from .conftest import Bench
+from tests.stores.cancelled import CancelledAt, ended
+from tests.stores.conftest import Bench
 
 KEY = "bot=b/date=2026-01-02/s1/recording/a.wav"
 PART = ".session-1.worker-2.epoch-3.part"

@@ -18,10 +18,9 @@ from archiver.stores import ANY_FILE, Saved
 from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.wire import Body, base64_of
 from tests.s3_servers import LOCKED_BUCKET, SECRET_KEY, S3Server
-
-from .cancelled import CancelledAt, ended
-from .conftest import MEGABYTE, S3Bench, s3_bench
-from .proxy import Fault, Proxy, error
+from tests.stores.cancelled import CancelledAt, ended
+from tests.stores.conftest import MEGABYTE, S3Bench, s3_bench
+from tests.stores.proxy import Fault, Proxy, error
 
 pytestmark = pytest.mark.once
 

@@ -27,8 +27,7 @@ from archiver.stores.s3.signing import Signer, Site
 from archiver.stores.s3.store import S3Store, open_s3
 from archiver.stores.s3.wire import S3Wire
 from tests.s3_servers import BUCKET, DOMAIN, S3Server
-
-from .conftest import new_prefix
+from tests.stores.conftest import new_prefix
 
 pytestmark = pytest.mark.once
 

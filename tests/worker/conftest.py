@@ -26,6 +26,9 @@ from archiver.simulator.platform import Simulator
 from archiver.worker import loop as worker_module
 from archiver.worker.loop import Drained, Worker
 from tests.conftest import settings_data
+from tests.queue.conftest import bench
+
+__all__ = ["bench"]
 
 Row = dict[str, Any]
 

@@ -14,8 +14,7 @@ from archiver.queue import quota as quota_module
 from archiver.queue.sessions import Queue
 from archiver.stores.local.store import LocalStore
 from archiver.worker import loop as worker_module
-
-from .conftest import Logged, Plant, session_id
+from tests.worker.conftest import Logged, Plant, session_id
 
 
 async def assert_untouched(plant: Plant, count: int) -> None:

@@ -10,8 +10,7 @@ import pytest
 
 from archiver.simulator.scenario import demo_scenario
 from archiver.worker import loop as worker_module
-
-from .conftest import Logged, Plant, cut_connections, session_id
+from tests.worker.conftest import Logged, Plant, cut_connections, session_id
 
 
 async def test_a_night_of_every_status_and_fault_ends_as_it_should(plant: Plant) -> None:

@@ -13,8 +13,7 @@ import pytest
 from archiver.queue.sessions import Queue
 from archiver.worker import loop as worker_module
 from tests.disks import disk, remount
-
-from .conftest import Logged, Plant
+from tests.worker.conftest import Logged, Plant
 
 STALLED = {"audio": {"bytes": 3_000_000}, "faults": [{"kind": "stall", "at": 2_500_000, "times": 1}]}
 """Most of each lies on the disk when nothing more comes."""

@@ -17,8 +17,7 @@ from archiver.queue.sessions import Queue
 from archiver.session import part_name
 from archiver.worker import loop as worker_module
 from archiver.worker.lease import Lease, steady_seconds
-
-from .conftest import Line, Logged, Plant
+from tests.worker.conftest import Line, Logged, Plant
 
 ONE_STALL = {"kind": "stall", "at": 1000, "times": 1}
 

@@ -9,8 +9,7 @@ import pytest
 
 from archiver.errors import DatabaseError
 from archiver.worker import loop as worker_module
-
-from .conftest import Line, Logged, Plant, session_id
+from tests.worker.conftest import Line, Logged, Plant, session_id
 
 STALL = {"kind": "stall", "at": 1000, "times": None}
 

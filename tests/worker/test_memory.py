@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Plant, session_id
+from tests.worker.conftest import Plant, session_id
 
 FILES, MEGABYTES = map(int, os.environ.get("ARCHIVER_MEMORY_TEST", "8x40").split("x"))
 """So many files at once, of so many megabytes each; the full loads are ARCHIVER_MEMORY_TEST=16x200 and 64x200."""

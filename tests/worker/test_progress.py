@@ -10,8 +10,7 @@ import structlog
 
 from archiver.queue.sessions import Queue
 from archiver.worker import progress
-
-from .conftest import Logged, Plant
+from tests.worker.conftest import Logged, Plant
 
 SLOW = {"kind": "slow", "bytes_per_second": 20_000}
 

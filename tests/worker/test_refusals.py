@@ -19,8 +19,7 @@ from archiver.queue.sessions import Queue
 from archiver.simulator.limits import GENERAL_MESSAGE
 from archiver.worker import loop as worker_module
 from tests.conftest import settings_data
-
-from .conftest import Logged, Plant, session_id
+from tests.worker.conftest import Logged, Plant, session_id
 
 PROBE_SESSION = "archiver-doctor-0"
 

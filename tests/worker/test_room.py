@@ -8,8 +8,7 @@ import pytest
 
 from archiver.worker import loop as worker
 from archiver.worker import progress
-
-from .conftest import Logged, Plant, session_id
+from tests.worker.conftest import Logged, Plant, session_id
 
 SLOW: dict[str, Any] = {"kind": "slow", "bytes_per_second": 3000, "times": None}
 """Above transfer.min_rate."""

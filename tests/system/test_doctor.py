@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+from typing import Any
+
+import pytest
+
+from archiver.simulator.platform import Simulator
+from tests.system.conftest import ROOT, Program
+
+
+async def findings(archiver: Program, code: int, **environment: str) -> dict[str, dict[str, str]]:
+    """What doctor found, by check; what is not well has a mend."""
+    result = await archiver("doctor", "--json", environment=environment)
+    assert result.code == code, result
+    found = {finding["check"]: finding for finding in result.document["findings"]}
+    assert len(found) == len(result.document["findings"])
+    assert all(finding["mend"] for finding in found.values() if finding["verdict"] != "ok")
+    return found
+
+
+async def test_a_good_installation_has_one_line_a_check(archiver: Program, simulator: Simulator) -> None:
+    result = await archiver("doctor")
+
+    assert (result.code, result.stderr) == (0, "")
+    checks = [line.split()[0] + " " + line[8:].split(":")[0] for line in result.stdout.splitlines()]
+    assert checks[:7] == ["ok configuration", "ok database", "ok store", *["ok bot bot"] * 4]
+    recordings, history = "recordings, voicemail, call details", "sessions history (getSessions)"
+    assert result.stdout.splitlines()[7:] == [
+        f"budget  {recordings} of bot bot: 60000/minute (rate_limits of bot bot), one budget with {history}",
+        f"budget  {history} of bot bot: 60000/minute (rate_limits of bot bot), one budget with {recordings}",
+    ]
+    assert "loopback, no TLS" in result.stdout
+    assert not list((archiver.folder / "store").iterdir())
+    assert simulator.report()["api"]["calls"] == 1
+
+
+async def test_each_failing_check_names_its_mend(archiver: Program, data: dict[str, Any], simulator: Simulator) -> None:
+    simulator.settings.clock_skew = 3600
+    (archiver.folder / "file").write_text("")
+
+    found = await findings(
+        archiver,
+        3,
+        ARCHIVER_BOTS__0__CLIENT_SECRET="not-the-secret-of-this-app-0123456789",
+        ARCHIVER_STORAGE__URL=(archiver.folder / "file/store").as_uri(),
+    )
+
+    verdicts = {check: finding["verdict"] for check, finding in found.items()}
+    assert verdicts == {"configuration": "ok", "database": "ok", "store": "failure", "bot bot: token": "ok",
+                        "bot bot: API": "failure", "bot bot: clock": "failure"}  # fmt: skip
+    assert "client_secret" in found["bot bot: API"]["mend"]
+    assert re.fullmatch(r"this clock is (3599|360\d) s behind the platform's", found["bot bot: clock"]["message"])
+    assert "NTP" in found["bot bot: clock"]["mend"]
+    assert "storage.url" in found["store"]["mend"]
+    told = await archiver("doctor")
+    assert told.code == 3
+    assert re.search(r"^failure bot bot: clock: .*\n +next: set this machine's clock", told.stdout, re.MULTILINE)
+
+
+async def test_each_budget_is_told_with_where_it_comes_from(blank: Program, data: dict[str, Any], simulator: Simulator) -> None:
+    [bot] = data["bots"]
+    del bot["rate_limits"]
+    bot["account_id"] = account = simulator.settings.account_id
+    data["bots"].append(bot | {"name": "other"})
+    blank.configure(data)
+    shared = f"recordings, voicemail, call details of account {account}: "
+    told = await blank("doctor")
+    assert f"budget  {shared}60/minute (default), shared by bots bot, other\n" in told.stdout
+    data["bots"][1]["account_rate_limits"] = ["600/minute"]
+    blank.configure(data)
+    [of_account, of_bot] = (await blank("doctor", "--json")).document["budgets"]
+    assert (of_account["limits"], of_account["from"]) == (["600/minute"], "account_rate_limits of bot other")
+    assert (of_bot["limits"], of_bot["bots"]) == (["60/minute", "1800/hour"], ["bot", "other"]), "one bot of two names"
+    data["bots"][0]["account_rate_limits"] = ["60/minute"]
+    blank.configure(data)
+    (await blank("doctor")).refused(2, "'bot' and 'other'", account, "account_rate_limits", "60/minute", "600/minute")
+
+
+async def test_a_small_difference_of_the_clocks_is_a_warning(archiver: Program, simulator: Simulator) -> None:
+    simulator.settings.clock_skew = -60
+    found = await findings(archiver, 0)
+    assert found["bot bot: clock"]["verdict"] == "warning"
+    assert "ahead of" in found["bot bot: clock"]["message"]
+
+
+async def test_a_listing_that_is_refused_names_the_scopes(archiver: Program, data: dict[str, Any], simulator: Simulator) -> None:
+    data["bots"][0]["account_id"] = simulator.settings.account_id
+    archiver.configure(data)
+    assert (await findings(archiver, 0))["bot bot: listing of calls"]["message"] == "interaction_details answered"
+    simulator.alter({"scopes": ["SmartAssist Recordings"]})
+    found = (await findings(archiver, 0))["bot bot: listing of calls"]
+    assert found["verdict"] == "warning"
+    assert "SmartAssist Analytics" in found["mend"]
+    assert "Bot Sessions" in found["mend"]
+
+
+async def test_an_app_that_enforces_jwe_is_told_as_such(archiver: Program, simulator: Simulator) -> None:
+    simulator.settings.enforce_jwe = True
+    found = await findings(archiver, 3)
+    assert "JWE" in found["bot bot: API"]["mend"]
+    assert "not supported yet" in found["bot bot: API"]["mend"]
+
+
+async def test_an_unmigrated_database_and_an_unreachable_api_are_told_together(
+    archiver: Program, empty_database_url: str
+) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        found = await findings(
+            archiver,
+            3,
+            ARCHIVER_DATABASE__URL=empty_database_url,
+            ARCHIVER_BOTS__0__HOST=f"http://127.0.0.1:{nobody.getsockname()[1]}",
+        )
+    assert (found["database"]["verdict"], "archiver migrate" in found["database"]["mend"]) == ("failure", True)
+    assert (found["bot bot: API"]["verdict"], found["store"]["verdict"]) == ("failure", "ok")
+    assert "bots.host" in found["bot bot: API"]["mend"]
+
+
+async def test_without_a_database_the_rest_is_checked_all_the_same(archiver: Program) -> None:
+    found = await findings(archiver, 3, ARCHIVER_DATABASE__URL="postgresql://u:hunter2hunter2@127.0.0.1:1/x")
+    assert {check: finding["verdict"] for check, finding in found.items()} == {
+        "configuration": "ok", "database": "failure", "store": "ok", "bot bot: token": "ok", "bot bot: API": "ok",
+        "bot bot: clock": "ok", "bot bot: listing of calls": "ok"}  # fmt: skip
+    assert "hunter2" not in str(found)
+
+
+async def test_the_examples_placeholders_are_told(blank: Program, simulator: Simulator, database_url: str) -> None:
+    shutil.copy(ROOT / "config.example.toml", blank.folder / "archiver.toml")
+    found = await findings(
+        blank,
+        3,
+        ARCHIVER_BOTS__0__HOST=simulator.api_url,
+        ARCHIVER_STORAGE__URL=(blank.folder / "store").as_uri(),
+        ARCHIVER_DATABASE__URL=database_url,
+    )
+    assert "the example's bot_id, client_id, client_secret" in found["configuration"]["message"]
+
+
+async def test_no_configuration_and_an_unreadable_one_are_told(blank: Program) -> None:
+    (blank.folder / "archiver.toml").write_text("[worker]\nconcurrency = 0\n")
+    (await blank("doctor")).refused(2, "worker.concurrency = 0")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"http_status": 200, "body": "<html>please log in</html>", "content_type": "text/html"},
+        {"http_status": 302, "body": ""},
+        {"raw": "hi"},
+    ],
+)
+async def test_a_host_that_is_not_the_platform_is_no_success(
+    archiver: Program, data: dict[str, Any], simulator: Simulator, answer: dict[str, Any]
+) -> None:
+    archiver.configure(data)
+    simulator.script({"session_id": "archiver-doctor-0", "answers": [answer]})
+    result = await archiver("doctor")
+    assert result.code == 3
+    assert "check bots.host" in result.stdout

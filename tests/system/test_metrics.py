@@ -1,0 +1,205 @@
+"""A worker's metrics, as Prometheus gets them: over HTTP, in its text format, while recordings are on their way."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from yarl import URL
+
+from archiver.observe.metrics import Now, metrics
+from archiver.observe.tally import Tally
+from archiver.simulator.platform import Simulator
+from tests.system.conftest import Program, Running, eventually
+
+Samples = dict[tuple[str, ...], float]
+SIZE, PACE = 1_200_000, 300_000
+
+
+class Scraper:
+    """What asks a worker."""
+
+    def __init__(self, http: aiohttp.ClientSession) -> None:
+        self._http = http
+        self.url = ""
+        self.text = ""
+
+    async def finds(self, worker: Running) -> None:
+        """The port that the worker has chosen."""
+        line = await worker.logged("metrics_served")
+        self.url = f"http://{line['host']}:{line['port']}{line['path']}"
+
+    async def __call__(self, **headers: str) -> Samples:
+        """Every sample, by its name and the values of its labels in the order of their names."""
+        async with self._http.get(self.url, headers=headers) as response:
+            assert response.status == 200
+            assert response.headers["Content-Type"].startswith("text/plain; version=")
+            self.text = await response.text()
+        families = text_string_to_metric_families(self.text)
+        return {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
+
+
+@pytest.fixture
+async def scrape() -> AsyncIterator[Scraper]:
+    async with aiohttp.ClientSession() as http:
+        yield Scraper(http)
+
+
+@pytest.fixture
+def metered(archiver: Program, data: dict[str, Any]) -> Program:
+    """The program, serving its metrics at a port that is free."""
+    archiver.configure({**data, "metrics": {"listen": "127.0.0.1:0"}})
+    return archiver
+
+
+async def test_metrics_follow_a_recording_and_end_as_what_is_stored(
+    metered: Program, simulator: Simulator, scrape: Scraper, sql: Any
+) -> None:
+    slow = {"file_name": "long.wav", "audio": {"bytes": SIZE}, "faults": [{"kind": "slow", "bytes_per_second": PACE}]}
+    refused = {"audio": {"bytes": 2000}, "faults": [{"kind": "status", "http_status": 418, "times": None}]}
+    simulator.script({"session_id": "large", "recordings": [slow]})
+    simulator.script({"session_id": "two", "recordings": [{"audio": {"bytes": 2000}}, {"audio": {"bytes": 4000}}]})
+    simulator.script({"session_id": "none", "answers": [{"status": "media_unavailable"}]})
+    simulator.script({"session_id": "later", "answers": [{"status": "call_in_progress"}, {"status": "success"}]})
+    simulator.script({"session_id": "refused", "recordings": [refused]})
+    worker = await metered.start("worker")
+    await scrape.finds(worker)
+    before = await scrape()
+    assert before["archiver_files_total", "bot"] == before["archiver_received_bytes_total", "bot"] == 0
+    assert (before[("archiver_slots",)], before[("archiver_slots_in_use",)]) == (8, 0)
+    await metered("enqueue", "large")
+
+    async def on_its_way(more_than: float) -> Samples | None:
+        seen = await scrape()
+        return seen if seen["archiver_transfer_bytes_in_flight", "bot"] > more_than else None
+
+    first = await eventually(lambda: on_its_way(0))
+    assert first is not None
+    later = await eventually(lambda: on_its_way(first["archiver_transfer_bytes_in_flight", "bot"]))
+    assert later is not None
+    assert later["archiver_transfers_running", "bot"] == later[("archiver_slots_in_use",)] == 1
+    assert later["archiver_transfer_bytes_expected", "bot"] == SIZE
+    assert later["archiver_received_bytes_total", "bot"] == later["archiver_transfer_bytes_in_flight", "bot"]
+    assert 0 < later[("archiver_lease_remaining_seconds",)] <= 5
+    assert later["archiver_files_total", "bot"] == 0
+
+    await metered("enqueue", "two", "none", "later", "refused")
+    await worker.logged("session_archived", times=3)
+    await worker.logged("session_failed")
+
+    async def quiet() -> Samples | None:
+        seen = await scrape()
+        return seen if seen[("archiver_slots_in_use",)] == 0 else None
+
+    last = await eventually(quiet)
+    assert last is not None
+    files, size = await sql.fetchrow("SELECT count(*), sum(bytes) FROM archived_recordings")
+    assert (last["archiver_files_total", "bot"], last["archiver_bytes_stored_total", "bot"]) == (files, size)
+    assert last["archiver_received_bytes_total", "bot"] >= size
+    assert last["archiver_transfers_running", "bot"] == last["archiver_transfer_bytes_in_flight", "bot"] == 0
+    counted = {key[1:]: value for key, value in last.items() if key[0] == "archiver_sessions_total"}
+    assert counted == {
+        ("bot", "", "archived"): 3,
+        ("bot", "media_unavailable", "unavailable"): 1,
+        ("bot", "call_in_progress", "pending"): 1,
+        ("bot", "media_http_4xx", "pending"): 2,
+        ("bot", "media_http_4xx", "failed"): 1,
+    }
+    buckets = [value for key, value in last.items() if key[0] == "archiver_transfer_seconds_bucket"]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == last["archiver_transfer_seconds_count", "bot"] == files
+    assert last["archiver_transfer_seconds_sum", "bot"] > SIZE / PACE / 2
+    for outside in ("large", "two", "refused", "long.wav", simulator.client_secret, simulator.client_id):
+        assert outside not in scrape.text
+    assert "_created" not in scrape.text
+
+    worker.send(signal.SIGTERM)  # with the scraper's connection still open
+    assert (await worker.ended(timeout=10)).code == 143
+
+
+async def test_it_answers_what_prometheus_asks_for_and_nothing_else(metered: Program, scrape: Scraper) -> None:
+    await scrape.finds(await metered.start("worker"))
+    asked = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+    async with aiohttp.ClientSession() as http:
+        async with http.get(scrape.url, headers={"Accept": asked}) as response:
+            assert response.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+            assert (await response.text()).endswith("# EOF\n")
+        async with http.get(scrape.url.removesuffix("metrics")) as response:
+            assert response.status == 404
+        async with http.post(scrape.url) as response:
+            assert response.status == 405
+
+
+async def test_a_flood_of_connections_leaves_the_worker_its_descriptors(
+    metered: Program, simulator: Simulator, scrape: Scraper
+) -> None:
+    """More than twice as many as it may have descriptors: silent ones, half a head, a head without end, none closed by us."""
+    metered.command = ("bash", "-c", 'ulimit -n 128 && exec "$@"', "bash", *metered.command)
+    worker = await metered.start("worker")
+    await scrape.finds(worker)
+    url = URL(scrape.url)
+    assert url.host is not None
+    assert url.port is not None
+    head = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
+    with ExitStack() as flood:
+        for number in range(300):
+            connection = flood.enter_context(socket.socket())
+            connection.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(connection, (url.host, url.port))
+            with suppress(ConnectionError):  # it may be ended already
+                connection.send((b"", head, head + b"a: b\r\n" * 20_000)[number % 3])
+        assert (await scrape())[("archiver_slots",)] == 8, "whoever asks is answered, in the middle of it"
+        simulator.script({"session_id": "s"})
+        assert (await metered("enqueue", "s")).code == 0
+        await worker.logged("session_archived")
+        descriptors = len(list(Path(f"/proc/{worker.process.pid}/fd").iterdir()))  # noqa: ASYNC240
+        assert descriptors < 90, descriptors
+        assert (await scrape())["archiver_files_total", "bot"] == 1
+
+
+async def test_a_port_that_is_taken_is_fatal_and_names_the_key(archiver: Program, data: dict[str, Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        archiver.configure({**data, "metrics": {"listen": address}})
+        result = await archiver("worker", "--drain")
+    assert result.code == 1
+    assert f"metrics.listen = '{address}': Address already in use" in result.stderr
+    assert "port of its own" in result.stderr
+    assert "Traceback" not in result.stderr
+    archiver.configure({**data, "metrics": {"listen": "no-such-host.invalid:9464"}})
+    result = await archiver("worker", "--drain")
+    assert result.code == 1
+    assert "metrics.listen = 'no-such-host.invalid:9464': " in result.stderr
+
+
+async def test_without_the_library_it_says_how_to_install_it(metered: Program, data: dict[str, Any]) -> None:
+    absent = metered.folder / "absent" / "prometheus_client"
+    absent.mkdir(parents=True)
+    missing = "raise ModuleNotFoundError('No module named prometheus_client', name='prometheus_client')"
+    (absent / "__init__.py").write_text(missing)
+    environment = {"PYTHONPATH": str(absent.parent)}
+    result = await metered("worker", "--drain", environment=environment)
+    assert result.code == 2
+    assert "metrics.listen = '127.0.0.1:0'" in result.stderr
+    assert "pip install 'kore-archiver[metrics]'" in result.stderr
+    metered.configure(data)
+    assert (await metered("worker", "--drain", environment=environment)).code == 0, "nobody asked for metrics"
+
+
+def test_no_label_has_more_values_than_we_know() -> None:
+    tally = Tally()
+    for status in range(400, 600):
+        tally.attempts["bot", "pending", f"media_http_{status}"] += 1
+        tally.attempts["bot", "pending", f"what the host says {status}"] += 1
+    families = metrics(["bot"], tally, Now(1, 1, 1.0))
+    (sessions,) = [family for family in families if family.name == "archiver_sessions"]
+    found = {sample.labels["reason"]: sample.value for sample in sessions.samples}
+    assert found == {"media_http_4xx": 100, "media_http_5xx": 100, "other": 200}
