@@ -30,7 +30,7 @@ from tests.conftest import settings_data
 SPAN = Span(datetime(2025, 3, 1, tzinfo=UTC), datetime(2025, 3, 31, tzinfo=UTC))
 
 
-class Plant:
+class WorkerHarness:
     """A platform with calls, a database, and listings made as commands make them."""
 
     def __init__(
@@ -55,12 +55,14 @@ class Plant:
 
 
 @pytest.fixture
-async def plant(simulator: Simulator, database: Database, database_url: str, queue: Queue, tmp_path: Any) -> AsyncIterator[Plant]:
+async def harness(
+    simulator: Simulator, database: Database, database_url: str, queue: Queue, tmp_path: Any
+) -> AsyncIterator[WorkerHarness]:
     simulator.settings.account_rate_limits = ()
     made = {"from": "2025-03-01T00:00:00Z", "to": "2025-03-31T00:00:00Z", "calls": 900, "seconds": [1, 2]}
     simulator.set_history({"made": made})
     async with AsyncExitStack() as stack:
-        yield Plant(simulator, database, queue, settings_data(simulator, database_url, tmp_path / "store"), stack)
+        yield WorkerHarness(simulator, database, queue, settings_data(simulator, database_url, tmp_path / "store"), stack)
 
 
 @pytest.fixture
@@ -75,77 +77,81 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-async def test_a_refusal_for_the_rate_is_waited_out(plant: Plant) -> None:
-    plant.simulator.settings.account_rate_limits = ("2/second",)
-    found = await plant.discovery.run((await plant.listings())["bot"], SPAN, purpose="discover")
-    assert (found.calls, found.added, await plant.count()) == (900, 900, 900)
-    assert plant.simulator.report()["listings"]["rate_limited"] > 0
+async def test_a_refusal_for_the_rate_is_waited_out(harness: WorkerHarness) -> None:
+    harness.simulator.settings.account_rate_limits = ("2/second",)
+    found = await harness.discovery.run((await harness.listings())["bot"], SPAN, purpose="discover")
+    assert (found.calls, found.added, await harness.count()) == (900, 900, 900)
+    assert harness.simulator.report()["listings"]["rate_limited"] > 0
 
 
-async def test_a_long_wait_for_the_budget_is_told(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_wait_for_the_budget_is_told(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
 
     async def unblock(seconds: float) -> None:
         slept.append(seconds)
-        async with plant.database.connection() as connection:
+        async with harness.database.connection() as connection:
             await connection.execute("UPDATE archive_budgets SET blocked_until = '-infinity'")
 
     monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=unblock, Lock=asyncio.Lock))
-    listings = (await plant.listings())["bot"]
-    async with plant.database.connection() as connection:
+    listings = (await harness.listings())["bot"]
+    async with harness.database.connection() as connection:
         await connection.execute(
             "INSERT INTO archive_budgets (key, blocked_until) VALUES ($1, now() + interval '1 hour')",
             listings.bot.account_budget_key,
         )
     with structlog.testing.capture_logs() as logs:
-        await plant.discovery.run(listings, SPAN, purpose="discover")
+        await harness.discovery.run(listings, SPAN, purpose="discover")
     [told] = [line for line in logs if line["event"] == "listing_waits"]
     assert told["because"] == "rate_limited"
     assert 3500 < told["wait_seconds"] <= 3600
     assert slept == [pytest.approx(told["wait_seconds"], abs=1)]
 
 
-async def test_a_listing_that_is_told_to_wait_for_long_waits_alone(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_listing_that_is_told_to_wait_for_long_waits_alone(
+    harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its budget opens as soon as a probe passes; were it asked again at once, it would block the others again and again."""
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
-        plant.simulator.settings.account_rate_limits = ()
+        harness.simulator.settings.account_rate_limits = ()
 
     monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=sleep, Lock=asyncio.Lock))
     monkeypatch.setattr(quota_module, "FIRST_PAUSE", timedelta(milliseconds=100))
     monkeypatch.setattr(quota_module, "TURN", timedelta(milliseconds=100))
-    plant.simulator.settings.account_rate_limits = ("3/hour",)
-    found = await plant.discovery.run((await plant.listings())["bot"], SPAN, purpose="discover")
+    harness.simulator.settings.account_rate_limits = ("3/hour",)
+    found = await harness.discovery.run((await harness.listings())["bot"], SPAN, purpose="discover")
     assert found.calls == 900
     assert len(slept) == 1
     assert 3500 < slept[0] <= 3600
 
 
-async def test_a_listing_that_meets_nothing_but_the_rate_limit_is_given_up(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_listing_that_meets_nothing_but_the_rate_limit_is_given_up(
+    harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A night whose listing was refused for ever had no end."""
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
         monkeypatch.setattr(discovery_module, "REFUSED", -1.0)
-        async with plant.database.connection() as connection:
+        async with harness.database.connection() as connection:
             await connection.execute("UPDATE archive_budgets SET blocked_until = '-infinity'")
 
     monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=sleep, Lock=asyncio.Lock))
-    plant.simulator.settings.account_rate_limits = ("1/hour",)
+    harness.simulator.settings.account_rate_limits = ("1/hour",)
     with pytest.raises(RateLimited):
-        await asyncio.wait_for(plant.discovery.run((await plant.listings())["bot"], SPAN, purpose="discover"), 20)
+        await asyncio.wait_for(harness.discovery.run((await harness.listings())["bot"], SPAN, purpose="discover"), 20)
     assert len(slept) == 1
 
 
-async def test_bots_of_one_account_share_its_budget(plant: Plant) -> None:
-    plant.simulator.settings.account_rate_limits = ("12/second",)
-    listings = await plant.listings("one", "two", account_rate_limits=["12/second"])
-    await asyncio.gather(*(plant.discovery.run(each, SPAN, purpose="discover") for each in listings.values()))
-    assert await plant.count() == 1800
-    assert plant.simulator.report()["listings"]["rate_limited"] == 0
+async def test_bots_of_one_account_share_its_budget(harness: WorkerHarness) -> None:
+    harness.simulator.settings.account_rate_limits = ("12/second",)
+    listings = await harness.listings("one", "two", account_rate_limits=["12/second"])
+    await asyncio.gather(*(harness.discovery.run(each, SPAN, purpose="discover") for each in listings.values()))
+    assert await harness.count() == 1800
+    assert harness.simulator.report()["listings"]["rate_limited"] == 0
 
 
 LIMITS = ["6000/minute", "18000/hour"]
@@ -160,32 +166,34 @@ LIMITS = ["6000/minute", "18000/hour"]
     ids=["call details", "sessions history of a bot without an account"],
 )
 async def test_a_listing_gives_way_while_sessions_are_due_that_draw_from_its_budget(
-    plant: Plant, pauses: list[float], drawing: dict[str, Any]
+    harness: WorkerHarness, pauses: list[float], drawing: dict[str, Any]
 ) -> None:
-    listings = (await plant.listings(**drawing))["bot"]
-    await plant.discovery.run(listings, SPAN, purpose="discover")
+    listings = (await harness.listings(**drawing))["bot"]
+    await harness.discovery.run(listings, SPAN, purpose="discover")
     assert not pauses, "nothing was due that anybody could do"
-    await plant.queue.start_worker(host="here", pid=1, version="0", lease=timedelta(minutes=5), bots=["bot"])
-    await plant.discovery.run(listings, SPAN, purpose="discover", afresh=True)
+    await harness.queue.start_worker(host="here", pid=1, version="0", lease=timedelta(minutes=5), bots=["bot"])
+    await harness.discovery.run(listings, SPAN, purpose="discover", afresh=True)
     pace = 3600 / 18000
     assert pauses
     assert all(0 <= pause <= SHARE * pace for pause in pauses)
     assert max(pauses) > SHARE * pace / 2
 
 
-async def test_call_details_give_way_to_the_recordings_of_any_bot_of_the_account(plant: Plant, pauses: list[float]) -> None:
-    listings = await plant.listings("one", "two", account_rate_limits=LIMITS)
-    await plant.queue.start_worker(host="here", pid=1, version="0", lease=timedelta(minutes=5), bots=["one", "two"])
-    await plant.queue.enqueue([NewSession("two", "s-1")], actor="me")
+async def test_call_details_give_way_to_the_recordings_of_any_bot_of_the_account(
+    harness: WorkerHarness, pauses: list[float]
+) -> None:
+    listings = await harness.listings("one", "two", account_rate_limits=LIMITS)
+    await harness.queue.start_worker(host="here", pid=1, version="0", lease=timedelta(minutes=5), bots=["one", "two"])
+    await harness.queue.enqueue([NewSession("two", "s-1")], actor="me")
     await asyncio.gather(*(anext(aiter(each.stretches(SPAN))) for each in listings.values()))
     assert len(pauses) >= 2, "both"
     assert pauses.count(0.0) == 1, "they take their turns together: only the first of both need not wait for one"
 
 
-async def test_the_sessions_history_of_an_accounts_bot_gives_way_to_nobody(plant: Plant, pauses: list[float]) -> None:
-    await plant.queue.start_worker(host="here", pid=1, version="0", lease=timedelta(minutes=5), bots=["bot"])
-    await plant.queue.enqueue([NewSession("bot", "s-1")], actor="me")
-    await plant.discovery.run((await plant.listings(discovery="sessions"))["bot"], SPAN, purpose="discover")
+async def test_the_sessions_history_of_an_accounts_bot_gives_way_to_nobody(harness: WorkerHarness, pauses: list[float]) -> None:
+    await harness.queue.start_worker(host="here", pid=1, version="0", lease=timedelta(minutes=5), bots=["bot"])
+    await harness.queue.enqueue([NewSession("bot", "s-1")], actor="me")
+    await harness.discovery.run((await harness.listings(discovery="sessions"))["bot"], SPAN, purpose="discover")
     assert not pauses
 
 
@@ -245,66 +253,66 @@ ONE_DAY = Span(SPAN.start, SPAN.start + timedelta(days=1))
     ids=str,
 )
 async def test_an_account_without_the_fuller_listing_is_listed_by_the_next(
-    plant: Plant, pauses: list[float], refusal: KoreError
+    harness: WorkerHarness, pauses: list[float], refusal: KoreError
 ) -> None:
-    listings = (await plant.listings())["bot"]
+    listings = (await harness.listings())["bot"]
     assert listings.source == "interaction_details"
     fuller = say(listings, 0, refusal)
     say(listings, 1, Page([row()], None))
     with structlog.testing.capture_logs() as logs:
-        found = await plant.discovery.run(listings, ONE_DAY, purpose="discover")
+        found = await harness.discovery.run(listings, ONE_DAY, purpose="discover")
     assert (found.source, found.calls) == ("call_details", 1)
     assert fuller.asked <= 6
     [told] = [line for line in logs if line["event"] == "listing_refused"]
     assert (told["source"], told["instead"]) == ("interaction_details", "call_details")
 
 
-async def test_an_archive_that_call_details_told_of_goes_on_with_them(plant: Plant) -> None:
-    await plant.discovery.run((await plant.listings(discovery="call_details"))["bot"], ONE_DAY, purpose="discover")
-    listings = (await plant.listings())["bot"]
+async def test_an_archive_that_call_details_told_of_goes_on_with_them(harness: WorkerHarness) -> None:
+    await harness.discovery.run((await harness.listings(discovery="call_details"))["bot"], ONE_DAY, purpose="discover")
+    listings = (await harness.listings())["bot"]
     refused = say(listings, 1, ApiDefect("the platform answered HTTP 404", http_status=404))
     fuller, history = say(listings, 0, Page([], None)), say(listings, 2, Page([], None))
     with pytest.raises(ApiDefect, match="404"):
-        await plant.discovery.run(listings, ONE_DAY, purpose="discover", afresh=True)
+        await harness.discovery.run(listings, ONE_DAY, purpose="discover", afresh=True)
     assert (refused.asked, fuller.asked, history.asked) == (1, 0, 0)
 
 
-async def test_that_nobody_answered_is_kept_whatever_else_is_for_as_long_as_the_listing_says_so(plant: Plant) -> None:
-    listings = (await plant.listings())["bot"]
+async def test_that_nobody_answered_is_kept_whatever_else_is_for_as_long_as_the_listing_says_so(harness: WorkerHarness) -> None:
+    listings = (await harness.listings())["bot"]
     kept: dict[str, Any]
     for kept in ({UNANSWERED: "busy", "queue": ["Claims"]}, {"queue": ["Claims"]}):
         say(listings, 0, Page([row(caller="+1", **kept)], None))
-        await plant.discovery.run(listings, ONE_DAY, purpose="discover", afresh=True)
-        async with plant.database.connection() as connection:
+        await harness.discovery.run(listings, ONE_DAY, purpose="discover", afresh=True)
+        async with harness.database.connection() as connection:
             assert await connection.fetchval("SELECT call FROM archive_queue") == kept
 
 
-async def test_a_session_given_up_because_nobody_answered_is_asked_for_again_once_somebody_did(plant: Plant) -> None:
-    listings = (await plant.listings())["bot"]
-    worker = await plant.queue.start_worker(host="h", pid=1, version="0", lease=timedelta(minutes=1), bots=["bot"])
+async def test_a_session_given_up_because_nobody_answered_is_asked_for_again_once_somebody_did(harness: WorkerHarness) -> None:
+    listings = (await harness.listings())["bot"]
+    worker = await harness.queue.start_worker(host="h", pid=1, version="0", lease=timedelta(minutes=1), bots=["bot"])
     for fact, again in (({UNANSWERED: "failed"}, False), ({UNANSWERED: "failed", "queue": ["Claims"]}, False), ({}, True)):
         say(listings, 0, Page([row(**fact)], None))
-        await plant.discovery.run(listings, ONE_DAY, purpose="discover", afresh=True)
-        async with plant.database.connection() as connection:
+        await harness.discovery.run(listings, ONE_DAY, purpose="discover", afresh=True)
+        async with harness.database.connection() as connection:
             assert await connection.fetchval("SELECT recheck_at IS NOT NULL FROM archive_queue") is again
             await connection.execute("UPDATE archive_queue SET run_at = now() WHERE state = 'pending'")
-        claim = await plant.queue.claim(worker, {"bot": listings._account_quota}, 1)
+        claim = await harness.queue.claim(worker, {"bot": listings._account_quota}, 1)
         if again:
             assert [session.recheck for session in claim.sessions] == [True]
         gone = Unavailable("not_answered", {}, final=True)
-        await plant.queue.settle([(Attempt(session), gone) for session in claim.sessions])
+        await harness.queue.settle([(Attempt(session), gone) for session in claim.sessions])
 
 
-async def test_developers_sessions_are_archived_and_counted_apart(plant: Plant) -> None:
-    listings = (await plant.listings())["bot"]
+async def test_developers_sessions_are_archived_and_counted_apart(harness: WorkerHarness) -> None:
+    listings = (await harness.listings())["bot"]
     say(listings, 0, Page([row(), row("s-2", developer=True)], None))
-    found = await plant.discovery.run(listings, ONE_DAY, purpose="discover")
-    assert (found.calls, await plant.count(), found.developer_calls) == (2, 2, 1)
+    found = await harness.discovery.run(listings, ONE_DAY, purpose="discover")
+    assert (found.calls, await harness.count(), found.developer_calls) == (2, 2, 1)
     assert described(found)["developer_calls"] == 1
 
 
-async def test_a_platform_that_is_away_for_a_while_is_waited_for(plant: Plant, pauses: list[float]) -> None:
-    listings = (await plant.listings())["bot"]
+async def test_a_platform_that_is_away_for_a_while_is_waited_for(harness: WorkerHarness, pauses: list[float]) -> None:
+    listings = (await harness.listings())["bot"]
     source: Any = _Away(8)
     listings._sources[0].source = source
     stretches = [each async for each in listings.stretches(SPAN)]
@@ -313,10 +321,10 @@ async def test_a_platform_that_is_away_for_a_while_is_waited_for(plant: Plant, p
 
 
 async def test_what_was_read_before_the_platform_went_away_is_kept(
-    plant: Plant, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+    harness: WorkerHarness, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(discovery_module, "OUTAGE", 0.0)
-    listings = (await plant.listings())["bot"]
+    listings = (await harness.listings())["bot"]
     half = Span(SPAN.start, SPAN.start + timedelta(days=15))
     seen: list[Span] = []
 
@@ -326,9 +334,9 @@ async def test_what_was_read_before_the_platform_went_away_is_kept(
         listings._sources[0].source = source
 
     with pytest.raises(ApiUnreachable):
-        await plant.discovery.run(listings, half, purpose="discover", on_stretch=stop_the_platform)
-    before = await plant.count()
+        await harness.discovery.run(listings, half, purpose="discover", on_stretch=stop_the_platform)
+    before = await harness.count()
     assert 0 < before < 500
-    again = await plant.discovery.run((await plant.listings())["bot"], half, purpose="discover")
+    again = await harness.discovery.run((await harness.listings())["bot"], half, purpose="discover")
     assert again.resumed
-    assert again.calls == await plant.count() == len(plant.simulator.calls(half.start, half.end))
+    assert again.calls == await harness.count() == len(harness.simulator.calls(half.start, half.end))

@@ -21,9 +21,9 @@ from archiver.runtime.buffers import Buffers
 from archiver.session import Attempt, KnownFile, Session, StoredFile
 from archiver.simulator.platform import Simulator
 from archiver.stores.open import open_store
-from tests.kore.conftest import asker, unknown_authority
+from tests.kore.conftest import kore, unknown_authority
 
-__all__ = ["asker", "unknown_authority"]
+__all__ = ["kore", "unknown_authority"]
 
 SESSION = "65e7133a3242653c58d70001"
 DAY = datetime(2026, 1, 2, 23, 59, tzinfo=UTC)
@@ -61,7 +61,7 @@ class Way:
 
 
 @dataclass
-class Trial:
+class SessionHarness:
     """All that an attempt needs."""
 
     simulator: Simulator
@@ -120,17 +120,17 @@ class Trial:
 
 
 @asynccontextmanager
-async def trying(simulator: Simulator, settings: Settings, database: Database) -> AsyncIterator[Trial]:
+async def trying(simulator: Simulator, settings: Settings, database: Database) -> AsyncIterator[SessionHarness]:
     """Attempts with these settings."""
     transfers = Transfers()
     buffers = Buffers(settings.transfer.max_buffer)
     async with bot_access(settings, database) as bots, open_store(settings.storage, buffers) as store:
         archive = Archive(store, settings.storage.path, settings.retry, settings.transfer, transfers)
-        yield Trial(simulator, archive, bots["bot"], settings.storage.folder, transfers)
+        yield SessionHarness(simulator, archive, bots["bot"], settings.storage.folder, transfers)
 
 
 @pytest.fixture
-async def trial(simulator: Simulator, settings: Settings, database: Database) -> AsyncIterator[Trial]:
+async def harness(simulator: Simulator, settings: Settings, database: Database) -> AsyncIterator[SessionHarness]:
     async with trying(simulator, settings, database) as one:
         yield one
 
@@ -139,7 +139,7 @@ MAX_INLINE = 200_000
 
 
 @pytest.fixture
-async def inline(simulator: Simulator, settings: Settings, database: Database) -> AsyncIterator[Trial]:
+async def inline(simulator: Simulator, settings: Settings, database: Database) -> AsyncIterator[SessionHarness]:
     """The same for a bot whose recordings lie in the platform's answers, with up to MAX_INLINE bytes each."""
     bot = settings.bots[0].model_copy(update={"api": "v1"})
     transfer = settings.transfer.model_copy(update={"max_inline": MAX_INLINE})

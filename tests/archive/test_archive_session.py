@@ -14,7 +14,7 @@ from archiver.archive.media import MediaClient, MediaHosts
 from archiver.config import TransferSettings
 from archiver.errors import ApiDefect, LeaseLost
 from archiver.outcome import Archived, Failed, NotReady, Retry, Unavailable
-from tests.archive.conftest import DAY, FOLDER, LAST, SESSION, Trial, wav
+from tests.archive.conftest import DAY, FOLDER, LAST, SESSION, SessionHarness, wav
 
 A = {"file_name": "a.wav", "audio": {"bytes": 5000}}
 SIZE = 5000
@@ -30,20 +30,20 @@ def faulty(*, resumable: str = "yes", **fault: Any) -> dict[str, Any]:
     return {**A, "resumable": resumable, "faults": [fault]}
 
 
-async def test_a_recording_is_stored_as_the_platform_serves_it(trial: Trial) -> None:
-    trial.script(A)
-    way = await trial.go()
+async def test_a_recording_is_stored_as_the_platform_serves_it(harness: SessionHarness) -> None:
+    harness.script(A)
+    way = await harness.go()
     (stored,) = way.attempt.stored
-    (name, body), *none = trial.files().items()
+    (name, body), *none = harness.files().items()
     assert way.outcome == Archived()
     assert none == []
     assert name == stored.store_key == f"{FOLDER}/a.wav"
-    assert [sha256(body)] == trial.simulator.sha256_of(SESSION) == [stored.sha256]
+    assert [sha256(body)] == harness.simulator.sha256_of(SESSION) == [stored.sha256]
     assert (stored.bytes, stored.ordinal, stored.source_name, stored.media_type, stored.flags) == (
         len(body), 1, "a.wav", "audio/wav", ()
     )  # fmt: skip
-    assert trial.transfers.bytes == len(body)
-    assert not trial.transfers.running
+    assert harness.transfers.bytes == len(body)
+    assert not harness.transfers.running
     assert [event["event"] for event in way.attempt.events] == ["asked", "stored"]
     assert way.attempt.calls == 1
 
@@ -58,12 +58,12 @@ async def test_a_recording_is_stored_as_the_platform_serves_it(trial: Trial) -> 
         ("archived_to_glacier", Retry),
     ],
 )
-async def test_each_status_has_its_end_and_leaves_the_raw_answer(trial: Trial, status: str, expected: Any) -> None:
-    trial.script(answers=[{"status": status}])
-    way = await trial.go()
+async def test_each_status_has_its_end_and_leaves_the_raw_answer(harness: SessionHarness, status: str, expected: Any) -> None:
+    harness.script(answers=[{"status": status}])
+    way = await harness.go()
     assert way.outcome == expected or type(way.outcome) is expected
     assert way.events("asked") == [{"http_status": 200, "status": status, "answer": f'{{"status": "{status}"}}'}]
-    assert trial.files() == {}
+    assert harness.files() == {}
     if type(way.outcome) is Unavailable:
         assert way.outcome.detail == {"http_status": 200, "answer": '{"status": "media_unavailable"}'}
         assert way.reason == "media_unavailable"
@@ -84,13 +84,13 @@ async def test_each_status_has_its_end_and_leaves_the_raw_answer(trial: Trial, s
     ],
 )
 async def test_a_recording_that_the_platform_has_probably_deleted_is_told_from_none(
-    trial: Trial, age: timedelta, said_at: timedelta | None, reason: str, final: bool
+    harness: SessionHarness, age: timedelta, said_at: timedelta | None, reason: str, final: bool
 ) -> None:
-    bot = trial.bot.settings.model_copy(update={"source_retention": timedelta(days=90)})
-    trial.bot = dataclasses.replace(trial.bot, settings=bot)
-    trial.script(answers=[{"status": "media_unavailable"}])
+    bot = harness.bot.settings.model_copy(update={"source_retention": timedelta(days=90)})
+    harness.bot = dataclasses.replace(harness.bot, settings=bot)
+    harness.script(answers=[{"status": "media_unavailable"}])
     began = DAY - age
-    way = await trial.go(began_at=began, unavailable_since=said_at and began + said_at, recheck=said_at is not None)
+    way = await harness.go(began_at=began, unavailable_since=said_at and began + said_at, recheck=said_at is not None)
     assert isinstance(way.outcome, Unavailable)
     assert (way.outcome.reason, way.outcome.final) == (reason, final)
     assert way.facts["answer"] == '{"status": "media_unavailable"}'
@@ -98,17 +98,17 @@ async def test_a_recording_that_the_platform_has_probably_deleted_is_told_from_n
         assert (way.facts["call_age_days"], way.facts["source_retention_days"]) == (round(age / timedelta(days=1), 1), 90)
 
 
-async def test_a_dial_that_nobody_answered_has_none_for_good(trial: Trial) -> None:
-    trial.script(answers=[{"status": "media_unavailable"}])
-    way = await trial.go(unanswered="busy")
+async def test_a_dial_that_nobody_answered_has_none_for_good(harness: SessionHarness) -> None:
+    harness.script(answers=[{"status": "media_unavailable"}])
+    way = await harness.go(unanswered="busy")
     assert isinstance(way.outcome, Unavailable)
     assert (way.outcome.reason, way.outcome.final, way.facts["contact_status"]) == ("not_answered", True, "busy")
-    trial.script(A)
-    assert (await trial.go(unanswered="busy")).outcome == Archived(), "what is there is archived"
+    harness.script(A)
+    assert (await harness.go(unanswered="busy")).outcome == Archived(), "what is there is archived"
 
 
-async def test_a_kind_that_is_not_supported_fails_without_a_call(trial: Trial) -> None:
-    way = await trial.go(kind="fax")
+async def test_a_kind_that_is_not_supported_fails_without_a_call(harness: SessionHarness) -> None:
+    way = await harness.go(kind="fax")
     assert way.outcome == Failed("kind_not_supported", {"kind": "fax", "supported": ["recording", "voicemail"]})
     assert way.attempt.calls == 0
 
@@ -128,13 +128,13 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("fault", BREAKS.values(), ids=list(BREAKS))
-async def test_a_short_break_is_waited_out_without_another_call(trial: Trial, fault: dict[str, Any]) -> None:
-    trial.script(faulty(**fault))
-    way = await trial.go()
+async def test_a_short_break_is_waited_out_without_another_call(harness: SessionHarness, fault: dict[str, Any]) -> None:
+    harness.script(faulty(**fault))
+    way = await harness.go()
     assert way.outcome == Archived()
     assert way.attempt.calls == 1
-    assert [sha256(body) for body in trial.files().values()] == trial.simulator.sha256_of(SESSION)
-    assert trial.simulator.report()["media"]["requests"] == 2
+    assert [sha256(body) for body in harness.files().values()] == harness.simulator.sha256_of(SESSION)
+    assert harness.simulator.report()["media"]["requests"] == 2
 
 
 @pytest.mark.parametrize(
@@ -142,12 +142,12 @@ async def test_a_short_break_is_waited_out_without_another_call(trial: Trial, fa
     [({"kind": "slow", "bytes_per_second": 20_000}, 1), ({"kind": "no_length"}, 1), ({"kind": "redirect", "to": "same"}, 2)],
     ids=["slow", "no length", "redirected"],
 )
-async def test_what_is_odd_but_right_is_taken(trial: Trial, fault: dict[str, Any], requests: int) -> None:
-    trial.script(faulty(**fault))
-    way = await trial.go()
+async def test_what_is_odd_but_right_is_taken(harness: SessionHarness, fault: dict[str, Any], requests: int) -> None:
+    harness.script(faulty(**fault))
+    way = await harness.go()
     assert way.outcome == Archived()
-    assert [sha256(body) for body in trial.files().values()] == trial.simulator.sha256_of(SESSION)
-    assert trial.simulator.report()["media"]["requests"] == requests
+    assert [sha256(body) for body in harness.files().values()] == harness.simulator.sha256_of(SESSION)
+    assert harness.simulator.report()["media"]["requests"] == requests
 
 
 # --- downloads that go wrong for ever
@@ -205,15 +205,15 @@ REJECTED: dict[str, tuple[dict[str, Any], str, dict[str, Any], bytes | None]] = 
 @pytest.mark.parametrize("last", [False, True], ids=["not the last attempt", "the last attempt"])
 @pytest.mark.parametrize(("fault", "reason", "facts", "body"), REJECTED.values(), ids=list(REJECTED))
 async def test_what_is_not_the_recording_is_told_with_its_facts_and_kept_at_the_end(
-    trial: Trial, fault: dict[str, Any], reason: str, facts: dict[str, Any], body: bytes | None, last: bool
+    harness: SessionHarness, fault: dict[str, Any], reason: str, facts: dict[str, Any], body: bytes | None, last: bool
 ) -> None:
-    trial.script(faulty(resumable="no", **fault, **ALWAYS))
-    way = await trial.go(failures=LAST if last else 0, epoch=5)
+    harness.script(faulty(resumable="no", **fault, **ALWAYS))
+    way = await harness.go(failures=LAST if last else 0, epoch=5)
     assert (type(way.outcome), way.reason) == (Retry, reason)
     assert way.facts.items() >= facts.items()
     assert way.attempt.stored == []
     assert way.events("file_failed") == [{"ordinal": 1, "file_name": "a.wav", **way.facts}]
-    files = trial.files()
+    files = harness.files()
     if body is None or not last:
         assert files == {}
         assert "quarantined" not in way.facts
@@ -224,27 +224,27 @@ async def test_what_is_not_the_recording_is_told_with_its_facts_and_kept_at_the_
         assert kept == body or (body == b"" and kept[:4] == b"RIFF" and len(kept) == received)
 
 
-async def test_every_body_of_the_last_attempt_is_kept_under_its_length(trial: Trial) -> None:
+async def test_every_body_of_the_last_attempt_is_kept_under_its_length(harness: SessionHarness) -> None:
     """The platform cuts off ever earlier: what is kept must include the longest."""
     faults = [{"kind": "truncate", "at": at} for at in (100, 3000, 200)]
-    trial.script({**A, "resumable": "no", "faults": faults})
-    way = await trial.go(failures=LAST)
+    harness.script({**A, "resumable": "no", "faults": faults})
+    way = await harness.go(failures=LAST)
     assert way.facts["received"] == 200
     assert way.facts["quarantined"] == f"quarantine/{FOLDER}/1-200-a.wav"
-    assert {len(body) for body in trial.files().values()} == {100, 200, 3000}
+    assert {len(body) for body in harness.files().values()} == {100, 200, 3000}
 
 
-async def test_a_body_that_stalls_is_given_up(trial: Trial) -> None:
-    impatient = MediaClient(MediaHosts.of(trial.bot.settings), TransferSettings(stall_timeout=timedelta(seconds=1)))
-    trial.bot = dataclasses.replace(trial.bot, media=impatient)
-    trial.script(faulty(resumable="no", kind="stall", at=1000, **ALWAYS))
+async def test_a_body_that_stalls_is_given_up(harness: SessionHarness) -> None:
+    impatient = MediaClient(MediaHosts.of(harness.bot.settings), TransferSettings(stall_timeout=timedelta(seconds=1)))
+    harness.bot = dataclasses.replace(harness.bot, media=impatient)
+    harness.script(faulty(resumable="no", kind="stall", at=1000, **ALWAYS))
     try:
-        way = await trial.go(failures=LAST)
+        way = await harness.go(failures=LAST)
     finally:
         await impatient.close()
     assert (type(way.outcome), way.reason) == (Retry, "recording_stalled")
     assert way.facts.items() >= {"expected": SIZE, "received": 1000}.items()
-    assert [len(body) for body in trial.files().values()] == [1000]
+    assert [len(body) for body in harness.files().values()] == [1000]
 
 
 @pytest.mark.parametrize(
@@ -262,88 +262,88 @@ async def test_a_body_that_stalls_is_given_up(trial: Trial) -> None:
     ids=str,
 )
 async def test_a_recording_is_taken_for_what_it_is_and_flagged(
-    trial: Trial, recording: dict[str, Any], media_type: str, flags: tuple[str, ...]
+    harness: SessionHarness, recording: dict[str, Any], media_type: str, flags: tuple[str, ...]
 ) -> None:
-    trial.script({**A, "audio": {"seconds": 2}, **recording})
-    way = await trial.go()
+    harness.script({**A, "audio": {"seconds": 2}, **recording})
+    way = await harness.go()
     assert way.outcome == Archived()
     (stored,) = way.attempt.stored
     assert (stored.file_name, stored.media_type, stored.flags, stored.seconds) == ("a.wav", media_type, flags, 2)
 
 
-async def test_a_wav_whose_header_disagrees_with_its_length_is_rejected(trial: Trial) -> None:
-    trial.script({**A, "riff_sizes": "wrong"})
-    way = await trial.go()
+async def test_a_wav_whose_header_disagrees_with_its_length_is_rejected(harness: SessionHarness) -> None:
+    harness.script({**A, "riff_sizes": "wrong"})
+    way = await harness.go()
     assert (type(way.outcome), way.reason) == (Retry, "recording_bad_wav")
     assert way.facts["first_bytes"].startswith("RIFF")
-    assert trial.files() == {}
+    assert harness.files() == {}
 
 
 # --- signed URLs
 
 
-async def test_an_expired_url_is_asked_for_again_once(trial: Trial) -> None:
-    trial.script(faulty(kind="expired"))
-    way = await trial.go()
+async def test_an_expired_url_is_asked_for_again_once(harness: SessionHarness) -> None:
+    harness.script(faulty(kind="expired"))
+    way = await harness.go()
     assert way.outcome == Archived()
     assert way.attempt.calls == 2
     assert way.events("url_expired") == [{"ordinal": 1, "http_status": 403}]
-    assert trial.simulator.report()["media"]["expired_urls"] == 1
+    assert harness.simulator.report()["media"]["expired_urls"] == 1
 
 
-async def test_urls_that_expire_for_ever_go_back_to_the_queue(trial: Trial) -> None:
-    trial.script(faulty(kind="expired", **ALWAYS))
-    way = await trial.go()
+async def test_urls_that_expire_for_ever_go_back_to_the_queue(harness: SessionHarness) -> None:
+    harness.script(faulty(kind="expired", **ALWAYS))
+    way = await harness.go()
     assert (type(way.outcome), way.reason) == (Retry, "media_url_rejected")
     assert way.attempt.calls == 2
 
 
-async def test_where_fresh_urls_are_refused_too_the_budget_is_spared(trial: Trial) -> None:
+async def test_where_fresh_urls_are_refused_too_the_budget_is_spared(harness: SessionHarness) -> None:
     """A media host that refuses everything: one more call an attempt, not one a file."""
     names = [f"{number}.wav" for number in range(10)]
     refused = {"kind": "status", "http_status": 403, **ALWAYS}
-    trial.script(*({"file_name": name, "audio": {"bytes": 500}, "faults": [refused]} for name in names))
-    way = await trial.go()
+    harness.script(*({"file_name": name, "audio": {"bytes": 500}, "faults": [refused]} for name in names))
+    way = await harness.go()
     assert (type(way.outcome), way.reason) == (Retry, "media_url_rejected")
     assert way.attempt.calls == 2
     assert len(way.events("file_failed")) == 10
 
 
-async def test_a_key_that_the_store_cannot_keep_leaves_the_other_files_alone(trial: Trial) -> None:
-    trial.script({"file_name": "a.wav", "audio": {"bytes": 500}}, {"file_name": "b.wav", "audio": {"bytes": 500}})
-    (trial.root / FOLDER / "a.wav").mkdir(parents=True)
-    way = await trial.go()
+async def test_a_key_that_the_store_cannot_keep_leaves_the_other_files_alone(harness: SessionHarness) -> None:
+    harness.script({"file_name": "a.wav", "audio": {"bytes": 500}}, {"file_name": "b.wav", "audio": {"bytes": 500}})
+    (harness.root / FOLDER / "a.wav").mkdir(parents=True)
+    way = await harness.go()
     assert (type(way.outcome), way.reason) == (Failed, "conflict")
     assert way.facts["message"].endswith("already holds a folder")
-    assert len((trial.root / way.facts["quarantined"]).read_bytes()) == 500
+    assert len((harness.root / way.facts["quarantined"]).read_bytes()) == 500
     assert [file.file_name for file in way.attempt.stored] == ["b.wav"]
 
 
-async def test_a_session_whose_folder_leads_outside_is_refused_alone(trial: Trial, tmp_path: Path) -> None:
-    trial.script({"file_name": "a.wav", "audio": {"bytes": 500}})
+async def test_a_session_whose_folder_leads_outside_is_refused_alone(harness: SessionHarness, tmp_path: Path) -> None:
+    harness.script({"file_name": "a.wav", "audio": {"bytes": 500}})
     outside = tmp_path / "outside"
     outside.mkdir()
-    (trial.root / FOLDER).parent.mkdir(parents=True)
-    (trial.root / FOLDER).symlink_to(outside)
-    way = await trial.go()
+    (harness.root / FOLDER).parent.mkdir(parents=True)
+    (harness.root / FOLDER).symlink_to(outside)
+    way = await harness.go()
     assert (type(way.outcome), way.reason) == (Retry, "store_refused")
     assert "is a symbolic link" in way.facts["message"]
     assert not list(outside.iterdir())
 
 
-async def test_one_fresh_answer_serves_all_files_that_come_after(trial: Trial) -> None:
+async def test_one_fresh_answer_serves_all_files_that_come_after(harness: SessionHarness) -> None:
     """The URLs of ten files expire together: one more call, not ten."""
     names = [f"{number}.wav" for number in range(10)]
-    trial.script(*({"file_name": name, "audio": {"bytes": 500}, "faults": [{"kind": "expired"}]} for name in names))
-    way = await trial.go()
+    harness.script(*({"file_name": name, "audio": {"bytes": 500}, "faults": [{"kind": "expired"}]} for name in names))
+    way = await harness.go()
     assert way.outcome == Archived()
     assert way.attempt.calls == 2
-    assert len(trial.files()) == 10
+    assert len(harness.files()) == 10
 
 
-async def test_a_second_answer_without_the_file_is_a_defect(trial: Trial) -> None:
-    trial.script(faulty(kind="expired"), answers=[{"status": "success", "times": 1}, {"status": "media_in_progress"}])
-    way = await trial.go()
+async def test_a_second_answer_without_the_file_is_a_defect(harness: SessionHarness) -> None:
+    harness.script(faulty(kind="expired"), answers=[{"status": "success", "times": 1}, {"status": "media_in_progress"}])
+    way = await harness.go()
     assert isinstance(way.error, ApiDefect)
     assert (type(way.outcome), way.reason) == (Retry, "api_answer_changed")
 
@@ -357,39 +357,39 @@ async def test_a_second_answer_without_the_file_is_a_defect(trial: Trial) -> Non
         ("x.wav", "media_url_refused"),
     ],
 )
-async def test_a_url_that_must_not_be_fetched_fails_the_session(trial: Trial, url: str, reason: str) -> None:
-    trial.script({**A, "url": url})
-    way = await trial.go()
+async def test_a_url_that_must_not_be_fetched_fails_the_session(harness: SessionHarness, url: str, reason: str) -> None:
+    harness.script({**A, "url": url})
+    way = await harness.go()
     assert (type(way.outcome), way.reason) == (Failed, reason)
-    assert trial.simulator.report()["media"]["requests"] == 0
+    assert harness.simulator.report()["media"]["requests"] == 0
 
 
-async def test_a_redirect_to_an_inner_address_is_not_followed(trial: Trial) -> None:
-    trial.script(faulty(kind="redirect", to="http://169.254.169.254/latest/meta-data/"))
-    way = await trial.go()
+async def test_a_redirect_to_an_inner_address_is_not_followed(harness: SessionHarness) -> None:
+    harness.script(faulty(kind="redirect", to="http://169.254.169.254/latest/meta-data/"))
+    way = await harness.go()
     assert (type(way.outcome), way.reason) == (Failed, "media_host_refused")
 
 
 # --- several files
 
 
-async def test_one_bad_file_does_not_keep_the_others_out(trial: Trial) -> None:
+async def test_one_bad_file_does_not_keep_the_others_out(harness: SessionHarness) -> None:
     bad = {**faulty(kind="page", body=PAGE, **ALWAYS), "file_name": "b.wav"}
-    trial.script({**A}, bad, {**A, "file_name": "c.wav"})
-    way = await trial.go()
+    harness.script({**A}, bad, {**A, "file_name": "c.wav"})
+    way = await harness.go()
     assert (type(way.outcome), way.reason) == (Retry, "recording_is_page")
     assert [file.file_name for file in way.attempt.stored] == ["a.wav", "c.wav"]
-    assert list(trial.files()) == [f"{FOLDER}/a.wav", f"{FOLDER}/c.wav"]
+    assert list(harness.files()) == [f"{FOLDER}/a.wav", f"{FOLDER}/c.wav"]
 
 
-async def test_what_an_earlier_attempt_stored_is_not_fetched_again(trial: Trial) -> None:
-    trial.script(A, {**faulty(kind="page", body=PAGE), "file_name": "b.wav"})
-    first = await trial.go()
-    second = await trial.go(epoch=2, failures=1, known=tuple(first.attempt.stored))
+async def test_what_an_earlier_attempt_stored_is_not_fetched_again(harness: SessionHarness) -> None:
+    harness.script(A, {**faulty(kind="page", body=PAGE), "file_name": "b.wav"})
+    first = await harness.go()
+    second = await harness.go(epoch=2, failures=1, known=tuple(first.attempt.stored))
     assert second.outcome == Archived()
     assert [file.file_name for file in second.attempt.stored] == ["b.wav"]
-    assert trial.simulator.report()["media"]["requests"] == 3
-    assert [sha256(body) for body in trial.files().values()] == trial.simulator.sha256_of(SESSION)
+    assert harness.simulator.report()["media"]["requests"] == 3
+    assert [sha256(body) for body in harness.files().values()] == harness.simulator.sha256_of(SESSION)
 
 
 LISTS = [
@@ -404,38 +404,38 @@ LISTS = [
 
 @pytest.mark.parametrize(("before", "after", "new"), LISTS)
 async def test_of_a_later_list_only_what_is_new_is_fetched(
-    trial: Trial, before: list[str], after: list[str], new: list[str]
+    harness: SessionHarness, before: list[str], after: list[str], new: list[str]
 ) -> None:
-    trial.script(*({"file_name": f"{name}.wav", "audio": {"bytes": 500 + at * 2}} for at, name in enumerate(before)))
-    first = await trial.go()
-    stored = trial.files()
-    trial.script(*({"file_name": f"{name}.wav", "audio": {"bytes": 600 + at * 2}} for at, name in enumerate(after)))
-    second = await trial.go(epoch=2, known=tuple(first.attempt.stored))
+    harness.script(*({"file_name": f"{name}.wav", "audio": {"bytes": 500 + at * 2}} for at, name in enumerate(before)))
+    first = await harness.go()
+    stored = harness.files()
+    harness.script(*({"file_name": f"{name}.wav", "audio": {"bytes": 600 + at * 2}} for at, name in enumerate(after)))
+    second = await harness.go(epoch=2, known=tuple(first.attempt.stored))
     assert second.outcome == Archived()
     assert [file.source_name for file in second.attempt.stored] == [f"{name}.wav" for name in new]
     assert (second.attempt.listed, second.attempt.missing) == (len(after), set())
-    assert stored.items() <= trial.files().items()
-    assert len(trial.files()) == len(before) + len(new)
+    assert stored.items() <= harness.files().items()
+    assert len(harness.files()) == len(before) + len(new)
 
 
-async def test_what_was_stored_beside_the_files_is_none_of_them(trial: Trial) -> None:
-    trial.script(A)
-    first = await trial.go()
+async def test_what_was_stored_beside_the_files_is_none_of_them(harness: SessionHarness) -> None:
+    harness.script(A)
+    first = await harness.go()
     beside = tuple(dataclasses.replace(file, ordinal=0, file_name="x", store_key="x") for file in first.attempt.stored)
-    trial.script(A, {**A, "file_name": "b.wav"})
-    assert len((await trial.go(epoch=2, known=beside)).attempt.stored) == 2
+    harness.script(A, {**A, "file_name": "b.wav"})
+    assert len((await harness.go(epoch=2, known=beside)).attempt.stored) == 2
 
 
-async def test_which_files_are_missing_is_told(trial: Trial) -> None:
-    trial.script(A, {**faulty(kind="page", body=PAGE, **ALWAYS), "file_name": "b.wav"}, {**A, "file_name": "c.wav"})
-    way = await trial.go()
+async def test_which_files_are_missing_is_told(harness: SessionHarness) -> None:
+    harness.script(A, {**faulty(kind="page", body=PAGE, **ALWAYS), "file_name": "b.wav"}, {**A, "file_name": "c.wav"})
+    way = await harness.go()
     assert (way.attempt.listed, way.attempt.missing, len(way.attempt.stored)) == (3, {(2, "b.wav")}, 2)
 
 
-async def test_a_session_is_not_given_up_while_one_of_its_files_may_still_come(trial: Trial) -> None:
+async def test_a_session_is_not_given_up_while_one_of_its_files_may_still_come(harness: SessionHarness) -> None:
     refused = {**A, "file_name": "b.wav", "url": "file:///etc/passwd"}
-    trial.script(refused, faulty(kind="page", body=PAGE, **ALWAYS))
-    way = await trial.go()
+    harness.script(refused, faulty(kind="page", body=PAGE, **ALWAYS))
+    way = await harness.go()
     assert (type(way.outcome), way.reason) == (Retry, "recording_is_page")
     assert len(way.events("file_failed")) == 2
 
@@ -446,42 +446,42 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-async def test_hostile_and_equal_names_stay_inside_and_apart(trial: Trial) -> None:
-    trial.script(*({"file_name": name, "audio": {"bytes": 500 + at * 2}} for at, name in enumerate(HOSTILE)))
-    way = await trial.go()
+async def test_hostile_and_equal_names_stay_inside_and_apart(harness: SessionHarness) -> None:
+    harness.script(*({"file_name": name, "audio": {"bytes": 500 + at * 2}} for at, name in enumerate(HOSTILE)))
+    way = await harness.go()
     assert way.outcome == Archived()
-    files = trial.files()
+    files = harness.files()
     names = [key.rpartition("/")[2] for key in files]
     assert all(key.rpartition("/")[0] == FOLDER for key in files)
     assert len({name.casefold() for name in names}) == len(HOSTILE)
-    assert [sha256(files[file.store_key]) for file in way.attempt.stored] == trial.simulator.sha256_of(SESSION)
-    again = await trial.go(epoch=2)
+    assert [sha256(files[file.store_key]) for file in way.attempt.stored] == harness.simulator.sha256_of(SESSION)
+    again = await harness.go(epoch=2)
     assert again.attempt.stored == way.attempt.stored
 
 
 # --- meeting one's own work, and other people's
 
 
-async def test_files_that_were_stored_but_never_recorded_are_met_again(trial: Trial) -> None:
+async def test_files_that_were_stored_but_never_recorded_are_met_again(harness: SessionHarness) -> None:
     """A worker that died between the store and the row."""
-    trial.script(A, {**A, "file_name": "b.wav"})
-    first = await trial.go()
-    times = {path: path.stat().st_mtime_ns for path in trial.root.rglob("*.wav")}
-    second = await trial.go(epoch=2)
+    harness.script(A, {**A, "file_name": "b.wav"})
+    first = await harness.go()
+    times = {path: path.stat().st_mtime_ns for path in harness.root.rglob("*.wav")}
+    second = await harness.go(epoch=2)
     assert second.outcome == Archived()
     assert second.attempt.stored == first.attempt.stored
     assert [event["existed"] for event in first.events("stored")] == [False, False]
     assert [event["existed"] for event in second.events("stored")] == [True, True]
-    assert {path: path.stat().st_mtime_ns for path in trial.root.rglob("*.wav")} == times
+    assert {path: path.stat().st_mtime_ns for path in harness.root.rglob("*.wav")} == times
 
 
-async def test_other_content_under_the_key_is_a_conflict_and_both_are_kept(trial: Trial) -> None:
-    trial.script(A, {**A, "file_name": "b.wav"})
-    theirs = trial.root / FOLDER / "a.wav"
+async def test_other_content_under_the_key_is_a_conflict_and_both_are_kept(harness: SessionHarness) -> None:
+    harness.script(A, {**A, "file_name": "b.wav"})
+    theirs = harness.root / FOLDER / "a.wav"
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(wav(300))
-    way = await trial.go(epoch=4)
-    ours = trial.simulator.sha256_of(SESSION)[0]
+    way = await harness.go(epoch=4)
+    ours = harness.simulator.sha256_of(SESSION)[0]
     assert (type(way.outcome), way.reason) == (Failed, "conflict")
     quarantined = f"quarantine/{FOLDER}/4-{SIZE}-a.wav"
     assert (
@@ -495,24 +495,24 @@ async def test_other_content_under_the_key_is_a_conflict_and_both_are_kept(trial
             "quarantined": quarantined,
         }.items()
     )
-    files = trial.files()
+    files = harness.files()
     assert files[f"{FOLDER}/a.wav"] == wav(300)
     assert sha256(files[quarantined]) == ours
     assert [file.file_name for file in way.attempt.stored] == ["b.wav"]
 
 
-async def test_a_lost_lease_prevents_every_key_also_in_quarantine(trial: Trial) -> None:
+async def test_a_lost_lease_prevents_every_key_also_in_quarantine(harness: SessionHarness) -> None:
     def guard() -> None:
         raise LeaseLost("gone")
 
-    trial.script(A)
-    way = await trial.go(guard=guard)
+    harness.script(A)
+    way = await harness.go(guard=guard)
     assert isinstance(way.error, LeaseLost)
-    assert trial.files() == {}
-    trial.script(faulty(kind="page", body=PAGE, **ALWAYS))
-    way = await trial.go(guard=guard, failures=LAST)
+    assert harness.files() == {}
+    harness.script(faulty(kind="page", body=PAGE, **ALWAYS))
+    way = await harness.go(guard=guard, failures=LAST)
     assert isinstance(way.error, LeaseLost)
-    assert trial.files() == {}
+    assert harness.files() == {}
 
 
 # --- the API's own troubles, seen from a session
@@ -531,49 +531,49 @@ async def test_a_lost_lease_prevents_every_key_also_in_quarantine(trial: Trial) 
     ids=["not JSON", "a list", "503", "reset", "429", "401"],
 )
 async def test_each_trouble_of_the_api_has_its_reason_and_its_number_of_calls(
-    trial: Trial, answers: list[dict[str, Any]], reason: str, calls: int
+    harness: SessionHarness, answers: list[dict[str, Any]], reason: str, calls: int
 ) -> None:
-    trial.script(A, answers=answers)
-    way = await trial.go()
+    harness.script(A, answers=answers)
+    way = await harness.go()
     assert way.reason == reason
     assert way.attempt.calls == calls == len(way.events("asked"))
-    assert trial.files() == {}
+    assert harness.files() == {}
 
 
 @pytest.mark.parametrize("files", [None, []], ids=["missing", "empty"])
-async def test_a_success_without_recordings_is_a_defect(trial: Trial, files: list[Any] | None) -> None:
-    trial.simulator.script({"session_id": SESSION, "recordings": files})
-    way = await trial.go()
+async def test_a_success_without_recordings_is_a_defect(harness: SessionHarness, files: list[Any] | None) -> None:
+    harness.simulator.script({"session_id": SESSION, "recordings": files})
+    way = await harness.go()
     assert (type(way.outcome), way.reason) == (Retry, "api_answer_invalid" if files is None else "api_empty_success")
 
 
-async def test_more_files_than_allowed_fail_the_session_before_any_is_fetched(trial: Trial) -> None:
-    trial.script(*({"file_name": f"{number}.wav"} for number in range(201)))
-    way = await trial.go()
+async def test_more_files_than_allowed_fail_the_session_before_any_is_fetched(harness: SessionHarness) -> None:
+    harness.script(*({"file_name": f"{number}.wav"} for number in range(201)))
+    way = await harness.go()
     assert (type(way.outcome), way.reason) == (Failed, "too_many_files")
-    assert trial.simulator.report()["media"]["requests"] == 0
+    assert harness.simulator.report()["media"]["requests"] == 0
 
 
-async def test_nothing_that_is_noted_holds_a_signature(trial: Trial) -> None:
-    trial.script(A, {**faulty(kind="page", body=PAGE, **ALWAYS), "file_name": "b.wav"})
-    way = await trial.go(failures=LAST)
+async def test_nothing_that_is_noted_holds_a_signature(harness: SessionHarness) -> None:
+    harness.script(A, {**faulty(kind="page", body=PAGE, **ALWAYS), "file_name": "b.wav"})
+    way = await harness.go(failures=LAST)
     text = repr(way.attempt.events) + repr(way.outcome)
     assert "a.wav" in text
     assert "e=1" not in text
     assert "s=" not in text
 
 
-async def test_a_signed_url_as_a_files_name_is_kept_without_its_signature_and_known_again(trial: Trial) -> None:
+async def test_a_signed_url_as_a_files_name_is_kept_without_its_signature_and_known_again(harness: SessionHarness) -> None:
     def named(signature: str) -> dict[str, Any]:
         return {"file_name": f"https://media.example/get/f-1.wav?e=1&s={signature}", "audio": {"bytes": 500}}
 
-    trial.script(named("FIRST-SIGNATURE"), {"file_name": "b\0.wav?sig=THIRD-SIGNATURE", "audio": {"bytes": 502}})
-    first = await trial.go()
+    harness.script(named("FIRST-SIGNATURE"), {"file_name": "b\0.wav?sig=THIRD-SIGNATURE", "audio": {"bytes": 502}})
+    first = await harness.go()
     assert first.outcome == Archived()
     assert [file.source_name for file in first.attempt.stored] == ["https://media.example/get/f-1.wav", "b\ufffd.wav"]
     assert [file.file_name for file in first.attempt.stored] == ["f-1.wav", "b\ufffd.wav"]
-    trial.script(named("SECOND-SIGNATURE"), {"file_name": "b\0.wav?sig=FOURTH-SIGNATURE", "audio": {"bytes": 502}})
-    second = await trial.go(epoch=2, known=tuple(first.attempt.stored))
+    harness.script(named("SECOND-SIGNATURE"), {"file_name": "b\0.wav?sig=FOURTH-SIGNATURE", "audio": {"bytes": 502}})
+    second = await harness.go(epoch=2, known=tuple(first.attempt.stored))
     assert (second.outcome, second.attempt.stored) == (Archived(), [])
-    told = repr((first.attempt.stored, first.attempt.events, second.attempt.events, list(trial.files())))
+    told = repr((first.attempt.stored, first.attempt.events, second.attempt.events, list(harness.files())))
     assert "SIGNATURE" not in told

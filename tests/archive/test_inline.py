@@ -11,7 +11,7 @@ import pytest
 
 from archiver.errors import LeaseLost, StoreUnavailable
 from archiver.outcome import Archived, Failed, NotReady, Retry, Unavailable
-from tests.archive.conftest import FOLDER, LAST, MAX_INLINE, Trial, wav
+from tests.archive.conftest import FOLDER, LAST, MAX_INLINE, SessionHarness, wav
 from tests.audio_files import flac
 
 A = {"audio": {"bytes": 5000}}
@@ -33,7 +33,7 @@ def answer(*bodies: bytes, media_type: str = "audio/wav", **more: Any) -> dict[s
     return {"raw": json.dumps({"recording": urls, **more})}
 
 
-async def test_recordings_in_the_answer_are_stored_by_their_place(inline: Trial) -> None:
+async def test_recordings_in_the_answer_are_stored_by_their_place(inline: SessionHarness) -> None:
     inline.script(A, LONG, {**A, "content_type": "audio/x-wav"})
     way = await inline.go()
     assert way.outcome == Archived()
@@ -50,7 +50,7 @@ async def test_recordings_in_the_answer_are_stored_by_their_place(inline: Trial)
     assert inline.simulator.report()["media"]["requests"] == 0
 
 
-async def test_the_evidence_names_the_recordings_and_does_not_hold_them(inline: Trial) -> None:
+async def test_the_evidence_names_the_recordings_and_does_not_hold_them(inline: SessionHarness) -> None:
     inline.script(A)
     way = await inline.go()
     (asked,) = way.events("asked")
@@ -66,14 +66,14 @@ async def test_the_evidence_names_the_recordings_and_does_not_hold_them(inline: 
         ("../../etc", "recording-1.bin", bytes(300)),
     ],
 )
-async def test_the_type_gives_the_name(inline: Trial, media_type: str, name: str, body: bytes) -> None:
+async def test_the_type_gives_the_name(inline: SessionHarness, media_type: str, name: str, body: bytes) -> None:
     inline.script(answers=[answer(body, media_type=media_type)])
     way = await inline.go()
     assert way.outcome == Archived()
     assert inline.files() == {f"{FOLDER}/{name}": body}
 
 
-async def test_flac_that_is_declared_a_wav_is_kept_as_it_came(inline: Trial) -> None:
+async def test_flac_that_is_declared_a_wav_is_kept_as_it_came(inline: SessionHarness) -> None:
     """The name is given before the bytes are seen."""
     inline.script(answers=[answer(flac())])
     way = await inline.go()
@@ -83,7 +83,7 @@ async def test_flac_that_is_declared_a_wav_is_kept_as_it_came(inline: Trial) -> 
     assert (stored.media_type, stored.seconds, stored.flags) == ("audio/flac", 2, ("type_differs", "name_differs"))
 
 
-async def test_the_end_of_its_string_proves_that_a_recording_is_whole(inline: Trial) -> None:
+async def test_the_end_of_its_string_proves_that_a_recording_is_whole(inline: SessionHarness) -> None:
     inline.script(answers=[answer(tagged := wav(5000) + b"TAG" + bytes(125))])
     way = await inline.go()
     assert way.outcome == Archived()
@@ -101,7 +101,7 @@ async def test_the_end_of_its_string_proves_that_a_recording_is_whole(inline: Tr
         ("archived_to_glacier", Retry),
     ],
 )
-async def test_a_status_means_what_it_means_in_version_2(inline: Trial, status: str, expected: type) -> None:
+async def test_a_status_means_what_it_means_in_version_2(inline: SessionHarness, status: str, expected: type) -> None:
     inline.script(answers=[{"status": status}])
     way = await inline.go()
     assert type(way.outcome) is expected
@@ -125,7 +125,7 @@ async def test_a_status_means_what_it_means_in_version_2(inline: Trial, status: 
         ('{"recording": ["data:audio/wav;base64,UklG"', "recording_bad_wav"),
     ],
 )
-async def test_what_no_page_allows_is_a_defect(inline: Trial, raw: str, reason: str) -> None:
+async def test_what_no_page_allows_is_a_defect(inline: SessionHarness, raw: str, reason: str) -> None:
     inline.script(answers=[{"raw": raw}])
     way = await inline.go()
     assert type(way.outcome) is Retry
@@ -135,7 +135,7 @@ async def test_what_no_page_allows_is_a_defect(inline: Trial, raw: str, reason: 
     assert inline.files() == {}
 
 
-async def test_one_bad_recording_does_not_stop_the_next(inline: Trial) -> None:
+async def test_one_bad_recording_does_not_stop_the_next(inline: SessionHarness) -> None:
     inline.script(faulty(kind="page", body=PAGE), A, faulty(kind="empty"), A)
     way = await inline.go(failures=LAST)
     assert (type(way.outcome), way.reason) == (Retry, "recording_is_page")
@@ -149,7 +149,7 @@ async def test_one_bad_recording_does_not_stop_the_next(inline: Trial) -> None:
     assert len([key for key in inline.files() if key.startswith(FOLDER)]) == 4
 
 
-async def test_what_is_read_past_is_on_its_way_as_well(inline: Trial) -> None:
+async def test_what_is_read_past_is_on_its_way_as_well(inline: SessionHarness) -> None:
     """Else it could hold a slot, as slowly as it likes, and nobody would see it."""
     inline.script(A, A)
     first = await inline.go()
@@ -160,7 +160,7 @@ async def test_what_is_read_past_is_on_its_way_as_well(inline: Trial) -> None:
 
 
 @pytest.mark.parametrize("kind", ["truncate", "reset"])
-async def test_a_break_is_waited_out_and_what_was_stored_stays(inline: Trial, kind: str) -> None:
+async def test_a_break_is_waited_out_and_what_was_stored_stays(inline: SessionHarness, kind: str) -> None:
     inline.script(A, faulty(LONG, kind=kind, at=90_000), A)
     way = await inline.go()
     assert way.outcome == Archived()
@@ -170,7 +170,7 @@ async def test_a_break_is_waited_out_and_what_was_stored_stays(inline: Trial, ki
     assert [sha256(body) for body in inline.files().values()] == inline.simulator.sha256_of(session)
 
 
-async def test_what_breaks_again_and_again_goes_back_and_its_last_body_is_kept(inline: Trial) -> None:
+async def test_what_breaks_again_and_again_goes_back_and_its_last_body_is_kept(inline: SessionHarness) -> None:
     inline.script({**LONG, "faults": [{"kind": "truncate", "at": 90_000, "times": None}]})
     way = await inline.go(failures=LAST)
     assert (type(way.outcome), way.reason) == (Retry, "api_unreachable")
@@ -180,7 +180,7 @@ async def test_what_breaks_again_and_again_goes_back_and_its_last_body_is_kept(i
     assert body.startswith(b"RIFF")
 
 
-async def test_a_recording_above_the_limit_fails_the_session_at_once(inline: Trial) -> None:
+async def test_a_recording_above_the_limit_fails_the_session_at_once(inline: SessionHarness) -> None:
     inline.script(A, {"audio": {"bytes": MAX_INLINE + 2}}, A)
     way = await inline.go()
     assert (type(way.outcome), way.reason) == (Failed, "recording_too_large")
@@ -192,13 +192,13 @@ async def test_a_recording_above_the_limit_fails_the_session_at_once(inline: Tri
     assert list(inline.files()) == [f"{FOLDER}/recording-1.wav"]
 
 
-async def test_more_recordings_than_allowed_fail_the_session(inline: Trial) -> None:
+async def test_more_recordings_than_allowed_fail_the_session(inline: SessionHarness) -> None:
     inline.script(answers=[answer(*[wav(60)] * 201)])
     way = await inline.go()
     assert (type(way.outcome), way.reason, way.facts["files"]) == (Failed, "too_many_files", 201)
 
 
-async def test_the_other_path_is_tried_once_and_then_known(inline: Trial) -> None:
+async def test_the_other_path_is_tried_once_and_then_known(inline: SessionHarness) -> None:
     inline.script(A)
     inline.simulator.settings.v1_paths = ("plain",)
     first, second = await inline.go(), await inline.go(epoch=2)
@@ -210,7 +210,7 @@ async def test_the_other_path_is_tried_once_and_then_known(inline: Trial) -> Non
     assert (gone.reason, gone.attempt.calls) == ("api_http_404", 1)
 
 
-async def test_no_path_at_all_is_a_defect_after_both(inline: Trial) -> None:
+async def test_no_path_at_all_is_a_defect_after_both(inline: SessionHarness) -> None:
     inline.script(A)
     inline.simulator.settings.v1_paths = ()
     for epoch in (1, 2):
@@ -218,7 +218,7 @@ async def test_no_path_at_all_is_a_defect_after_both(inline: Trial) -> None:
         assert (way.reason, way.attempt.calls) == ("api_http_404", 2)
 
 
-async def test_other_content_under_the_key_is_a_conflict(inline: Trial) -> None:
+async def test_other_content_under_the_key_is_a_conflict(inline: SessionHarness) -> None:
     inline.script(A)
     theirs = inline.root / FOLDER / "recording-1.wav"
     theirs.parent.mkdir(parents=True)
@@ -228,17 +228,17 @@ async def test_other_content_under_the_key_is_a_conflict(inline: Trial) -> None:
     assert way.facts["quarantined"] == f"quarantine/{FOLDER}/4-5000-recording-1.wav"
 
 
-async def test_a_name_that_another_file_has_already_is_avoided(inline: Trial, trial: Trial) -> None:
+async def test_a_name_that_another_file_has_already_is_avoided(inline: SessionHarness, harness: SessionHarness) -> None:
     """The bot was asked by version 2 before, and a file of that name came."""
-    trial.script({"file_name": "recording-1.wav", "audio": {"bytes": 600}})
-    before = await trial.go()
+    harness.script({"file_name": "recording-1.wav", "audio": {"bytes": 600}})
+    before = await harness.go()
     inline.script(A)
     way = await inline.go(epoch=2, known=tuple(before.attempt.stored))
     assert way.outcome == Archived()
     assert [file.file_name for file in way.attempt.stored] == ["recording-1~2.wav"]
 
 
-async def test_a_lost_lease_prevents_every_key(inline: Trial) -> None:
+async def test_a_lost_lease_prevents_every_key(inline: SessionHarness) -> None:
     def guard() -> None:
         raise LeaseLost("gone")
 
@@ -248,7 +248,7 @@ async def test_a_lost_lease_prevents_every_key(inline: Trial) -> None:
     assert inline.files() == {}
 
 
-async def test_a_store_that_fails_ends_the_call(inline: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_store_that_fails_ends_the_call(inline: SessionHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(inline.archive.store), "upload", lambda self, *args, **terms: _Failing())
     inline.script(A, A)
     way = await inline.go()
@@ -281,7 +281,7 @@ class _Failing:
     ],
 )
 async def test_troubles_of_the_api_are_those_of_version_2(
-    inline: Trial, answers: list[dict[str, Any]], reason: str, calls: int
+    inline: SessionHarness, answers: list[dict[str, Any]], reason: str, calls: int
 ) -> None:
     inline.script(A, answers=answers)
     way = await inline.go()

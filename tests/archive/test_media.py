@@ -27,7 +27,7 @@ from archiver.errors import (
 )
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.simulator.platform import Simulator
-from tests.kore.conftest import SESSION, Asker, dripping, http_answer, raw_server
+from tests.kore.conftest import SESSION, KoreHarness, dripping, http_answer, raw_server
 
 
 class Names(AbstractResolver):
@@ -326,10 +326,10 @@ async def test_a_redirect_is_followed_byte_for_byte_too(status: str, relative: b
     assert raw.targets == ["/a", target]
 
 
-async def test_the_platforms_signed_urls_arrive_unaltered_and_without_a_token(simulator: Simulator, asker: Asker) -> None:
+async def test_the_platforms_signed_urls_arrive_unaltered_and_without_a_token(simulator: Simulator, kore: KoreHarness) -> None:
     faults = [{"kind": "redirect", "to": "same"}]
     simulator.script({"session_id": SESSION, "recordings": [{}, {"faults": faults}]})
-    answer = await asker.ask()
+    answer = await kore.ask()
     async with media() as client:
         for file in answer.files:
             assert (await fetched(client, file.url)).startswith(b"RIFF")
@@ -448,10 +448,10 @@ async def test_identity_is_no_encoding() -> None:
     ],
 )
 async def test_a_broken_connection_is_translated(
-    simulator: Simulator, asker: Asker, fault: dict[str, object], reason: str
+    simulator: Simulator, kore: KoreHarness, fault: dict[str, object], reason: str
 ) -> None:
     simulator.script({"session_id": SESSION, "recordings": [{"faults": [fault | {"times": None}]}]})
-    (file,) = (await asker.ask()).files
+    (file,) = (await kore.ask()).files
     async with media(stall=0.3 if fault["kind"] == "stall" else 30) as client:
         with pytest.raises(MediaUnreachable) as caught:
             await fetched(client, file.url)
@@ -543,9 +543,9 @@ async def test_a_host_name_too_long_for_any_name_server_is_refused() -> None:
             await fetched(client, f"https://{'a' * 70}.example/")
 
 
-async def test_a_reader_that_stops_early_or_is_cancelled_leaves_no_connection(simulator: Simulator, asker: Asker) -> None:
+async def test_a_reader_that_stops_early_or_is_cancelled_leaves_no_connection(simulator: Simulator, kore: KoreHarness) -> None:
     simulator.script({"session_id": SESSION, "recordings": [{"faults": [{"kind": "stall", "at": 100, "times": None}]}]})
-    (file,) = (await asker.ask()).files
+    (file,) = (await kore.ask()).files
     async with media() as client:
         task = asyncio.create_task(fetched(client, file.url))
         await simulator.wait_for(lambda report: report["media"]["bytes"] >= 100)

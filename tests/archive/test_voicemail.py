@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from archiver.outcome import Archived, Failed, NotReady, Unavailable
-from tests.archive.conftest import SESSION, Trial
+from tests.archive.conftest import SESSION, SessionHarness
 
 A = {"file_name": "a.wav", "audio": {"bytes": 5000}}
 FOLDER = f"bot=bot/date=2026-01-02/{SESSION}/voicemail"
@@ -24,23 +24,23 @@ SAID = [
 CANONICAL = json.dumps(SAID, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def voicemail(trial: Trial, *recordings: dict[str, Any], **fields: Any) -> None:
-    trial.script(*(recordings or (A,)), **{"voicemail": True, "transcriptions": SAID, **fields})
+def voicemail(harness: SessionHarness, *recordings: dict[str, Any], **fields: Any) -> None:
+    harness.script(*(recordings or (A,)), **{"voicemail": True, "transcriptions": SAID, **fields})
 
 
-async def go(trial: Trial, **terms: Any) -> Any:
-    return await trial.go(kind="voicemail", **terms)
+async def go(harness: SessionHarness, **terms: Any) -> Any:
+    return await harness.go(kind="voicemail", **terms)
 
 
 @pytest.mark.parametrize("key", ["voicemail recording", "voicemail_recording"])
-async def test_files_and_what_was_said_are_stored(trial: Trial, key: str) -> None:
-    voicemail(trial, A, {**A, "file_name": "b.wav"}, voicemail_key=key)
-    way = await go(trial)
+async def test_files_and_what_was_said_are_stored(harness: SessionHarness, key: str) -> None:
+    voicemail(harness, A, {**A, "file_name": "b.wav"}, voicemail_key=key)
+    way = await go(harness)
     assert way.outcome == Archived()
-    files = trial.files()
+    files = harness.files()
     assert list(files) == [f"{FOLDER}/{name}" for name in ("a.wav", "b.wav", "transcriptions.json")]
     assert files[f"{FOLDER}/transcriptions.json"] == CANONICAL
-    assert [hashlib.sha256(body).hexdigest() for body in list(files.values())[:2]] == trial.simulator.sha256_of(SESSION)
+    assert [hashlib.sha256(body).hexdigest() for body in list(files.values())[:2]] == harness.simulator.sha256_of(SESSION)
     said = way.attempt.stored[-1]
     assert (said.ordinal, said.source_name, said.file_name) == (0, "transcriptions", "transcriptions.json")
     assert (said.media_type, said.bytes, said.sha256) == (
@@ -51,9 +51,11 @@ async def test_files_and_what_was_said_are_stored(trial: Trial, key: str) -> Non
     assert way.attempt.calls == 1
 
 
-async def test_nothing_of_what_was_said_is_in_histories_or_logs(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
-    voicemail(trial, {**A, "faults": [{"kind": "page", "times": None}]})
-    way = await go(trial, failures=2)
+async def test_nothing_of_what_was_said_is_in_histories_or_logs(
+    harness: SessionHarness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voicemail(harness, {**A, "faults": [{"kind": "page", "times": None}]})
+    way = await go(harness, failures=2)
     out = capsys.readouterr()
     shown = repr((way.attempt.events, way.outcome, way.error, out.out, out.err))
     assert "a.wav" in shown
@@ -62,57 +64,57 @@ async def test_nothing_of_what_was_said_is_in_histories_or_logs(trial: Trial, ca
 
 
 @pytest.mark.parametrize("said", [None, [], {}, ""])
-async def test_where_nothing_was_said_there_is_no_file_of_it(trial: Trial, said: Any) -> None:
-    voicemail(trial, transcriptions=said)
-    way = await go(trial)
+async def test_where_nothing_was_said_there_is_no_file_of_it(harness: SessionHarness, said: Any) -> None:
+    voicemail(harness, transcriptions=said)
+    way = await go(harness)
     assert way.outcome == Archived()
-    assert list(trial.files()) == [f"{FOLDER}/a.wav"]
+    assert list(harness.files()) == [f"{FOLDER}/a.wav"]
 
 
-async def test_what_an_earlier_attempt_stored_is_not_stored_again(trial: Trial) -> None:
-    voicemail(trial, {**A, "faults": [{"kind": "page"}]})
-    first = await go(trial)
+async def test_what_an_earlier_attempt_stored_is_not_stored_again(harness: SessionHarness) -> None:
+    voicemail(harness, {**A, "faults": [{"kind": "page"}]})
+    first = await go(harness)
     assert [file.ordinal for file in first.attempt.stored] == [0]
-    voicemail(trial, transcriptions=["said otherwise"])
-    second = await go(trial, epoch=2, known=tuple(first.attempt.stored))
+    voicemail(harness, transcriptions=["said otherwise"])
+    second = await go(harness, epoch=2, known=tuple(first.attempt.stored))
     assert second.outcome == Archived()
     assert [file.ordinal for file in second.attempt.stored] == [1]
-    assert trial.files()[f"{FOLDER}/transcriptions.json"] == CANONICAL
+    assert harness.files()[f"{FOLDER}/transcriptions.json"] == CANONICAL
 
 
-async def test_what_was_stored_but_never_recorded_is_met_again(trial: Trial) -> None:
-    voicemail(trial)
-    first, second = await go(trial), await go(trial, epoch=2)
+async def test_what_was_stored_but_never_recorded_is_met_again(harness: SessionHarness) -> None:
+    voicemail(harness)
+    first, second = await go(harness), await go(harness, epoch=2)
     assert second.outcome == Archived()
     assert second.attempt.stored == first.attempt.stored
     assert [event["existed"] for event in second.events("stored")] == [True, True]
 
 
-async def test_a_file_of_the_same_name_does_not_take_its_place(trial: Trial) -> None:
-    voicemail(trial, {**A, "file_name": "Transcriptions.JSON"})
-    assert (await go(trial)).outcome == Archived()
-    assert sorted(key.rpartition("/")[2] for key in trial.files()) == ["Transcriptions.JSON", "transcriptions~2.json"]
+async def test_a_file_of_the_same_name_does_not_take_its_place(harness: SessionHarness) -> None:
+    voicemail(harness, {**A, "file_name": "Transcriptions.JSON"})
+    assert (await go(harness)).outcome == Archived()
+    assert sorted(key.rpartition("/")[2] for key in harness.files()) == ["Transcriptions.JSON", "transcriptions~2.json"]
 
 
-async def test_half_characters_are_kept_as_json_escapes(trial: Trial) -> None:
-    voicemail(trial, transcriptions=["\ud83d"])
-    assert (await go(trial)).outcome == Archived()
-    assert trial.files()[f"{FOLDER}/transcriptions.json"] == b'["\\ud83d"]'
+async def test_half_characters_are_kept_as_json_escapes(harness: SessionHarness) -> None:
+    voicemail(harness, transcriptions=["\ud83d"])
+    assert (await go(harness)).outcome == Archived()
+    assert harness.files()[f"{FOLDER}/transcriptions.json"] == b'["\\ud83d"]'
 
 
-async def test_expired_urls_are_renewed(trial: Trial) -> None:
-    voicemail(trial, {**A, "faults": [{"kind": "expired"}]})
-    way = await go(trial)
+async def test_expired_urls_are_renewed(harness: SessionHarness) -> None:
+    voicemail(harness, {**A, "faults": [{"kind": "expired"}]})
+    way = await go(harness)
     assert (way.outcome, way.attempt.calls) == (Archived(), 2)
 
 
 @pytest.mark.parametrize(
     ("status", "expected"), [("call_in_progress", NotReady), ("media_unavailable", Unavailable), ("failed", Failed)]
 )
-async def test_statuses_are_those_of_recordings(trial: Trial, status: str, expected: type) -> None:
-    voicemail(trial, answers=[{"status": status}])
-    assert type((await go(trial)).outcome) is expected
-    assert trial.files() == {}
+async def test_statuses_are_those_of_recordings(harness: SessionHarness, status: str, expected: type) -> None:
+    voicemail(harness, answers=[{"status": status}])
+    assert type((await go(harness)).outcome) is expected
+    assert harness.files() == {}
 
 
 @pytest.mark.parametrize(
@@ -124,21 +126,21 @@ async def test_statuses_are_those_of_recordings(trial: Trial, status: str, expec
         ('{"status": "success", "voicemail_recording": [], "voicemail recording": [7]}', "api_answer_invalid"),
     ],
 )
-async def test_a_success_without_a_file_is_a_defect(trial: Trial, raw: str, reason: str) -> None:
-    voicemail(trial, answers=[{"raw": raw}])
-    way = await go(trial)
+async def test_a_success_without_a_file_is_a_defect(harness: SessionHarness, raw: str, reason: str) -> None:
+    voicemail(harness, answers=[{"raw": raw}])
+    way = await go(harness)
     assert way.reason == reason
-    assert trial.files() == {}
+    assert harness.files() == {}
 
 
-async def test_a_missing_scope_is_named(trial: Trial) -> None:
-    voicemail(trial)
-    trial.simulator.settings.scopes = ("SmartAssist Recordings",)
-    way = await go(trial)
+async def test_a_missing_scope_is_named(harness: SessionHarness) -> None:
+    voicemail(harness)
+    harness.simulator.settings.scopes = ("SmartAssist Recordings",)
+    way = await go(harness)
     assert way.reason == "credentials_rejected"
     assert "'SmartAssist Voicemail'" in way.facts["hint"]
 
 
-async def test_a_voicemail_is_no_recording(trial: Trial) -> None:
-    voicemail(trial)
-    assert type((await trial.go()).outcome) is Unavailable
+async def test_a_voicemail_is_no_recording(harness: SessionHarness) -> None:
+    voicemail(harness)
+    assert type((await harness.go()).outcome) is Unavailable

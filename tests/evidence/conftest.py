@@ -1,5 +1,5 @@
 """What the tests of one session's way have, too."""
 
-from tests.archive.conftest import trial
+from tests.archive.conftest import harness
 
-__all__ = ["trial"]
+__all__ = ["harness"]

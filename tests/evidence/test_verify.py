@@ -10,14 +10,14 @@ from archiver.evidence import verify as verify_module
 from archiver.evidence.verify import Verified, verify
 from archiver.queue.sessions import NewSession, Queue
 from archiver.stores.local.disk import BLOCK
-from tests.archive.conftest import FOLDER, SESSION, Trial
+from tests.archive.conftest import FOLDER, SESSION, SessionHarness
 
 
-async def record(trial: Trial, queue: Queue, names: list[str]) -> None:
+async def record(harness: SessionHarness, queue: Queue, names: list[str]) -> None:
     """Archive a session of these files, and write it down."""
-    trial.script(*({"file_name": name, "audio": {"bytes": 1000}} for name in names))
+    harness.script(*({"file_name": name, "audio": {"bytes": 1000}} for name in names))
     await queue.enqueue([NewSession("bot", SESSION)], actor="test")
-    way = await trial.go()
+    way = await harness.go()
     database = queue._database
     (row,) = await _rows(database, "SELECT queue_id FROM archive_sessions")
     for file in way.attempt.stored:
@@ -37,15 +37,15 @@ async def _rows(database: object, sql: str, *args: object) -> list[dict[str, int
         return [dict(row) for row in await connection.fetch(sql, *args)]
 
 
-async def findings(trial: Trial, queue: Queue) -> dict[str, Verified]:
-    found = [one async for one in verify(queue._database, trial.archive.store, bot=None)]
+async def findings(harness: SessionHarness, queue: Queue) -> dict[str, Verified]:
+    found = [one async for one in verify(queue._database, harness.archive.store, bot=None)]
     assert len({one.store_key for one in found}) == len(found)
     return {one.store_key.rpartition("/")[2]: one for one in found}
 
 
-async def test_each_way_of_being_wrong_is_found_and_named(trial: Trial, queue: Queue) -> None:
+async def test_each_way_of_being_wrong_is_found_and_named(harness: SessionHarness, queue: Queue) -> None:
     await record(
-        trial,
+        harness,
         queue,
         [
             "equal.wav",
@@ -59,7 +59,7 @@ async def test_each_way_of_being_wrong_is_found_and_named(trial: Trial, queue: Q
             "endless.wav",
         ],
     )
-    folder = trial.root / FOLDER
+    folder = harness.root / FOLDER
     (folder / "missing.wav").unlink()
     (folder / "folder.wav").unlink()
     (folder / "folder.wav").mkdir()
@@ -73,7 +73,7 @@ async def test_each_way_of_being_wrong_is_found_and_named(trial: Trial, queue: Q
     body = (folder / "shorter.wav").read_bytes()
     (folder / "shorter.wav").write_bytes(body[:-1])
     (folder / "other.wav").write_bytes(bytes(len(body)))
-    found = await findings(trial, queue)
+    found = await findings(harness, queue)
     assert {name: one.verdict for name, one in found.items()} == {
         "equal.wav": "equal",
         "missing.wav": "missing",
@@ -91,12 +91,14 @@ async def test_each_way_of_being_wrong_is_found_and_named(trial: Trial, queue: Q
     assert (found["shorter.wav"].bytes_read, found["shorter.wav"].bytes_recorded) == (999, 1000)
 
 
-async def test_every_page_of_a_long_ledger_is_read(trial: Trial, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_page_of_a_long_ledger_is_read(
+    harness: SessionHarness, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(verify_module, "PAGE", 3)
     names = [f"{number}.wav" for number in range(9)]
-    await record(trial, queue, names)
-    assert sorted(await findings(trial, queue)) == names
+    await record(harness, queue, names)
+    assert sorted(await findings(harness, queue)) == names
 
 
-async def test_an_empty_ledger_has_nothing_to_find(trial: Trial, queue: Queue) -> None:
-    assert await findings(trial, queue) == {}
+async def test_an_empty_ledger_has_nothing_to_find(harness: SessionHarness, queue: Queue) -> None:
+    assert await findings(harness, queue) == {}

@@ -1,5 +1,5 @@
 """What the tests of the worker have, too."""
 
-from tests.worker.conftest import logged, plant
+from tests.worker.conftest import harness, logged
 
-__all__ = ["logged", "plant"]
+__all__ = ["harness", "logged"]

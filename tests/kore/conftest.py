@@ -38,7 +38,7 @@ def bot_of(simulator: Simulator, **changes: Any) -> BotSettings:
 
 
 @dataclass
-class Asker:
+class KoreHarness:
     """Asks for recordings, and counts the draws, the retries and the exchanges that it was told of."""
 
     client: KoreClient
@@ -55,8 +55,8 @@ class Asker:
 
 
 @asynccontextmanager
-async def asking(bot: BotSettings, *, max_files: int = 200, stall: float = 30.0, **terms: Any) -> AsyncIterator[Asker]:
-    """An Asker for one bot; `terms` are those of the transfer."""
+async def asking(bot: BotSettings, *, max_files: int = 200, stall: float = 30.0, **terms: Any) -> AsyncIterator[KoreHarness]:
+    """An KoreHarness for one bot; `terms` are those of the transfer."""
     retries: list[Exception] = []
     async with api_session(stall=stall) as http:
         client = KoreClient(
@@ -66,11 +66,11 @@ async def asking(bot: BotSettings, *, max_files: int = 200, stall: float = 30.0,
             terms=TransferSettings.model_validate(terms),
             on_retry=lambda error, wait: retries.append(error),
         )
-        yield Asker(client, retries=retries)
+        yield KoreHarness(client, retries=retries)
 
 
 @pytest.fixture
-async def asker(simulator: Simulator) -> AsyncIterator[Asker]:
+async def kore(simulator: Simulator) -> AsyncIterator[KoreHarness]:
     """One for the simulated platform."""
     async with asking(bot_of(simulator)) as one:
         yield one

@@ -28,7 +28,7 @@ from archiver.runtime.retry import TRIES
 from archiver.session import MAX_SOURCE_NAME
 from archiver.simulator.limits import GENERAL_MESSAGE, PER_MINUTE_MESSAGE
 from archiver.simulator.platform import Simulator
-from tests.kore.conftest import SESSION, SLOW_TEXT, Asker, asking, beating, bot_of, dripping, http_answer, raw_server
+from tests.kore.conftest import SESSION, SLOW_TEXT, KoreHarness, asking, beating, bot_of, dripping, http_answer, raw_server
 
 SUCCESS = {"status": "success"}
 
@@ -42,36 +42,36 @@ def calls(simulator: Simulator) -> int:
     return found
 
 
-async def defect(asker: Asker, reason: str = "api_answer_invalid") -> ApiDefect:
+async def defect(kore: KoreHarness, reason: str = "api_answer_invalid") -> ApiDefect:
     with pytest.raises(ApiDefect) as caught:
-        await asker.ask()
+        await kore.ask()
     assert caught.value.reason == reason
-    assert len(asker.asked) == asker.draws == 1, "a defect is not repeated at once"
+    assert len(kore.asked) == kore.draws == 1, "a defect is not repeated at once"
     return caught.value
 
 
 # --- answers
 
 
-async def test_a_success_lists_its_files_in_order_with_their_urls_as_given(simulator: Simulator, asker: Asker) -> None:
+async def test_a_success_lists_its_files_in_order_with_their_urls_as_given(simulator: Simulator, kore: KoreHarness) -> None:
     urls = ["https://media.kore.ai/a?s=$$+%2B%7e", "https://media.kore.ai/b"]
     files = [{"file_name": name, "url": url} for name, url in zip(("a.wav", "../b"), urls, strict=True)]
     answers(simulator, SUCCESS, recordings=files)
-    answer = await asker.ask()
+    answer = await kore.ask()
     assert answer.status == "success"
     assert answer.files == (RemoteFile(1, "a.wav", urls[0]), RemoteFile(2, "../b", urls[1]))
-    for shown in (repr(answer), answer.raw, repr(asker.asked)):
+    for shown in (repr(answer), answer.raw, repr(kore.asked)):
         assert "%2B" not in shown
     assert MASK in answer.raw
 
 
 @pytest.mark.parametrize("status", ["call_in_progress", "media_in_progress", "media_unavailable", "failed", "something_new", ""])
-async def test_every_other_status_is_passed_on(simulator: Simulator, asker: Asker, status: str) -> None:
+async def test_every_other_status_is_passed_on(simulator: Simulator, kore: KoreHarness, status: str) -> None:
     answers(simulator, {"status": status})
-    answer = await asker.ask()
+    answer = await kore.ask()
     assert (answer.status, answer.files, answer.http_status) == (status, (), 200)
     assert json.loads(answer.raw) == {"status": status}
-    (asked,) = asker.asked
+    (asked,) = kore.asked
     assert (asked.http_status, asked.status, asked.raw) == (200, status, answer.raw)
     assert asked.date is not None
 
@@ -105,34 +105,34 @@ async def test_every_other_status_is_passed_on(simulator: Simulator, asker: Aske
         '{"a":' * 100_000,
     ],
 )
-async def test_an_answer_that_no_page_of_the_vendor_allows_is_a_defect(simulator: Simulator, asker: Asker, raw: str) -> None:
+async def test_an_answer_that_no_page_of_the_vendor_allows_is_a_defect(simulator: Simulator, kore: KoreHarness, raw: str) -> None:
     answers(simulator, {"raw": raw})
-    error = await defect(asker)
+    error = await defect(kore)
     assert error.facts["http_status"] == 200
     assert error.facts["answer"][:KEPT_ANSWER] == raw[:KEPT_ANSWER]
 
 
-async def test_a_success_without_the_key_recording_is_a_defect(simulator: Simulator, asker: Asker) -> None:
+async def test_a_success_without_the_key_recording_is_a_defect(simulator: Simulator, kore: KoreHarness) -> None:
     answers(simulator, SUCCESS, recordings=None)
-    await defect(asker)
+    await defect(kore)
 
 
-async def test_a_success_with_no_file_is_a_defect_by_its_own_name(simulator: Simulator, asker: Asker) -> None:
+async def test_a_success_with_no_file_is_a_defect_by_its_own_name(simulator: Simulator, kore: KoreHarness) -> None:
     answers(simulator, SUCCESS, recordings=[])
-    await defect(asker, "api_empty_success")
+    await defect(kore, "api_empty_success")
 
 
-async def test_a_file_without_a_name_is_a_file(simulator: Simulator, asker: Asker) -> None:
+async def test_a_file_without_a_name_is_a_file(simulator: Simulator, kore: KoreHarness) -> None:
     answers(simulator, {"raw": '{"status": "success", "recording": [{"fileUrl": "https://x/y"}]}'})
-    assert (await asker.ask()).files == (RemoteFile(1, "", "https://x/y"),)
+    assert (await kore.ask()).files == (RemoteFile(1, "", "https://x/y"),)
 
 
 async def test_more_files_than_allowed_are_a_defect_with_their_number(simulator: Simulator) -> None:
     answers(simulator, SUCCESS, recordings=[{"url": "https://x/y"}] * 4)
-    async with asking(bot_of(simulator), max_files=4) as asker:
-        assert len((await asker.ask()).files) == 4
-    async with asking(bot_of(simulator), max_files=3) as asker:
-        error = await defect(asker, "too_many_files")
+    async with asking(bot_of(simulator), max_files=4) as kore:
+        assert len((await kore.ask()).files) == 4
+    async with asking(bot_of(simulator), max_files=3) as kore:
+        error = await defect(kore, "too_many_files")
     assert error.facts["files"] == 4
     assert "max_files_per_session" in error.hint
 
@@ -141,16 +141,16 @@ async def test_names_that_are_slow_to_redact_stop_nobody_else(simulator: Simulat
     """A hostile answer of four megabytes stopped the worker for twenty seconds, each time that it came."""
     entries = [{"fileName": f"{n}{SLOW_TEXT * 300}", "fileUrl": "https://x/"} for n in range(200)]
     reply = http_answer(json.dumps({"status": "success", "recording": entries}).encode())
-    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as asker, beating(1.0):
-        answer = await asker.ask()
+    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as kore, beating(1.0):
+        answer = await kore.ask()
     assert len(answer.files) == 200
     assert all(len(file.name) <= MAX_SOURCE_NAME for file in answer.files)
 
 
 @pytest.mark.parametrize("body", [b"\xff\xfe\xfa", b'{"status": "\xff"}', b"\0" * 100])
 async def test_an_answer_that_is_no_text_is_a_defect(simulator: Simulator, body: bytes) -> None:
-    async with raw_server(lambda head: http_answer(body)) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
-        await defect(asker)
+    async with raw_server(lambda head: http_answer(body)) as raw, asking(bot_of(simulator, host=raw.url)) as kore:
+        await defect(kore)
 
 
 async def test_an_endless_answer_is_read_to_a_bound(simulator: Simulator) -> None:
@@ -172,8 +172,8 @@ async def test_an_endless_answer_is_read_to_a_bound(simulator: Simulator) -> Non
             writer.close()
 
     server = await asyncio.start_server(pour, "127.0.0.1", 0)
-    async with server, asking(bot_of(simulator, host=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")) as asker:
-        error = await defect(asker)
+    async with server, asking(bot_of(simulator, host=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")) as kore:
+        error = await defect(kore)
         await asyncio.wait_for(hung_up.wait(), 10)
     assert "more than" in error.message
     assert sent < 8 * MAX_ANSWER, "what the sockets buffer comes on top"
@@ -193,37 +193,37 @@ async def test_an_answer_that_was_encoded_unasked_is_not_unpacked(simulator: Sim
         b'{"status": "success", "recording": ["data:audio/wav;base64,' + base64.b64encode(b"RIFF" + bytes(3_000_000)) + b'"]}'
     )
     reply = http_answer(gzip.compress(answer), Content_Encoding=encoding)
-    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url, api=api)) as asker:
+    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url, api=api)) as kore:
         with pytest.raises(ApiDefect) as caught:
-            await asker.ask(keep=keep)
+            await kore.ask(keep=keep)
     assert caught.value.reason == "api_encoded"
     assert caught.value.facts["encodings"] == [encoding]
     assert not kept
-    assert len(asker.asked) == asker.draws == 1
+    assert len(kore.asked) == kore.draws == 1
     assert "\r\naccept-encoding: identity\r\n" in raw.heads[0].lower()
 
 
 async def test_identity_is_no_encoding(simulator: Simulator) -> None:
     reply = http_answer(b'{"status": "failed"}', Content_Encoding="Identity")
-    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
-        assert (await asker.ask()).status == "failed"
+    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as kore:
+        assert (await kore.ask()).status == "failed"
 
 
 # --- what is asked
 
 
-async def test_the_user_is_sent_when_there_is_one(simulator: Simulator, asker: Asker) -> None:
-    await asker.ask("one", user_id="u-1/ä&x=y")
-    await asker.ask("two")
-    await asker.ask("three", user_id="")
+async def test_the_user_is_sent_when_there_is_one(simulator: Simulator, kore: KoreHarness) -> None:
+    await kore.ask("one", user_id="u-1/ä&x=y")
+    await kore.ask("two")
+    await kore.ask("three", user_id="")
     assert simulator.report()["api"]["user_ids"] == {"one": "u-1/ä&x=y"}
 
 
 async def test_the_token_goes_in_the_header_auth_and_nowhere_else(simulator: Simulator) -> None:
     reply = http_answer(b'{"status": "failed"}')
-    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
-        await asker.ask("a:b.c-d_e")
-        token = asker.client.signer.token()
+    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as kore:
+        await kore.ask("a:b.c-d_e")
+        token = kore.client.signer.token()
     (head,) = raw.heads
     assert head.count(token) == 1
     assert f"\r\nauth: {token}\r\n" in head
@@ -236,8 +236,8 @@ async def test_the_token_goes_in_the_header_auth_and_nowhere_else(simulator: Sim
 async def test_a_redirect_is_not_followed(simulator: Simulator, status: str) -> None:
     async with raw_server(lambda head: http_answer()) as elsewhere:
         reply = http_answer(b"", status, Location=f"{elsewhere.url}/api")
-        async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
-            await defect(asker, f"api_http_{status[:3]}")
+        async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as kore:
+            await defect(kore, f"api_http_{status[:3]}")
     assert elsewhere.heads == []
 
 
@@ -263,13 +263,13 @@ async def test_a_redirect_is_not_followed(simulator: Simulator, status: str) -> 
     ],
 )
 async def test_a_rate_limit_is_known_by_status_or_message_and_not_repeated(
-    simulator: Simulator, asker: Asker, status: int, message: str
+    simulator: Simulator, kore: KoreHarness, status: int, message: str
 ) -> None:
     answers(simulator, {"http_status": status, "body": json.dumps({"errors": [{"msg": message}]})})
     with pytest.raises(RateLimited) as caught:
-        await asker.ask()
+        await kore.ask()
     assert caught.value.retry_after is None
-    assert asker.draws == calls(simulator) == 1
+    assert kore.draws == calls(simulator) == 1
 
 
 @pytest.mark.parametrize(
@@ -284,28 +284,28 @@ async def test_a_rate_limit_is_known_by_status_or_message_and_not_repeated(
         [GENERAL_MESSAGE],
     ],
 )
-async def test_an_echo_of_the_rate_limits_message_is_no_refusal(simulator: Simulator, asker: Asker, body: Any) -> None:
+async def test_an_echo_of_the_rate_limits_message_is_no_refusal(simulator: Simulator, kore: KoreHarness, body: Any) -> None:
     answers(simulator, {"http_status": 400, "body": json.dumps(body)})
-    await defect(asker, "api_http_400")
+    await defect(kore, "api_http_400")
 
 
-async def test_a_gateway_may_say_it_in_plain_text(simulator: Simulator, asker: Asker) -> None:
+async def test_a_gateway_may_say_it_in_plain_text(simulator: Simulator, kore: KoreHarness) -> None:
     answers(simulator, {"http_status": 400, "body": f"{GENERAL_MESSAGE}.\n"})
     with pytest.raises(RateLimited):
-        await asker.ask()
+        await kore.ask()
 
 
-async def test_an_echo_of_encryption_is_no_demand_for_it(simulator: Simulator, asker: Asker) -> None:
+async def test_an_echo_of_encryption_is_no_demand_for_it(simulator: Simulator, kore: KoreHarness) -> None:
     body = {"errors": [{"msg": "Permission denied. Scope is incorrect!"}], "sessionId": "jwe-encrypted"}
     answers(simulator, {"http_status": 403, "body": json.dumps(body)})
     with pytest.raises(CredentialsRejected) as caught:
-        await asker.ask()
+        await kore.ask()
     assert "enforces" not in caught.value.facts
 
 
-async def test_a_success_that_mentions_a_rate_limit_is_a_success(simulator: Simulator, asker: Asker) -> None:
+async def test_a_success_that_mentions_a_rate_limit_is_a_success(simulator: Simulator, kore: KoreHarness) -> None:
     answers(simulator, SUCCESS, recordings=[{"file_name": GENERAL_MESSAGE, "url": "https://x/y"}])
-    assert (await asker.ask()).status == "success"
+    assert (await kore.ask()).status == "success"
 
 
 NOW = datetime(2024, 5, 3, 12, 0, tzinfo=UTC)
@@ -330,11 +330,11 @@ async def test_retry_after_is_held_against_the_servers_own_clock(
     simulator: Simulator, header: str, seconds: float | None
 ) -> None:
     reply = http_answer(b"", "429 Too Many Requests", Retry_After=header, Date=format_datetime(NOW, usegmt=True))
-    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as kore:
         with pytest.raises(RateLimited) as caught:
-            await asker.ask()
+            await kore.ask()
     assert caught.value.retry_after == (None if seconds is None else timedelta(seconds=seconds))
-    assert asker.asked[0].date == NOW
+    assert kore.asked[0].date == NOW
 
 
 @pytest.mark.parametrize(
@@ -348,23 +348,23 @@ def test_a_date_that_is_none_is_no_date(text: str) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_refusal_is_asked_once_more_with_a_fresh_token(simulator: Simulator, asker: Asker, status: int) -> None:
+async def test_a_refusal_is_asked_once_more_with_a_fresh_token(simulator: Simulator, kore: KoreHarness, status: int) -> None:
     answers(simulator, {"fault": "unauthorized", "http_status": status}, {"status": "media_unavailable"})
-    before = asker.client.signer.token()
-    assert (await asker.ask()).status == "media_unavailable"
-    assert asker.client.signer.token() != before
-    assert asker.draws == calls(simulator) == 2
+    before = kore.client.signer.token()
+    assert (await kore.ask()).status == "media_unavailable"
+    assert kore.client.signer.token() != before
+    assert kore.draws == calls(simulator) == 2
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_second_refusal_is_final(simulator: Simulator, asker: Asker, status: int) -> None:
+async def test_a_second_refusal_is_final(simulator: Simulator, kore: KoreHarness, status: int) -> None:
     answers(simulator, {"fault": "unauthorized", "http_status": status})
     with pytest.raises(CredentialsRejected) as caught:
-        await asker.ask()
+        await kore.ask()
     assert caught.value.facts["http_status"] == status
     assert "resume" in caught.value.hint
-    assert asker.draws == calls(simulator) == len(asker.asked) == 2
-    assert not asker.client.signer.single_use
+    assert kore.draws == calls(simulator) == len(kore.asked) == 2
+    assert not kore.client.signer.single_use
 
 
 @pytest.mark.parametrize(
@@ -378,12 +378,17 @@ async def test_a_second_refusal_is_final(simulator: Simulator, asker: Asker, sta
 )
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refusal_names_its_cause_by_its_message_alone(
-    simulator: Simulator, asker: Asker, status: int, said: str, names: tuple[str, ...], not_named: tuple[str, ...]
+    simulator: Simulator,
+    kore: KoreHarness,
+    status: int,
+    said: str,
+    names: tuple[str, ...],
+    not_named: tuple[str, ...],
 ) -> None:
     """One status and one code stand for three causes."""
     answers(simulator, {"http_status": status, "body": json.dumps({"errors": [{"msg": said, "code": 4002}]})})
     with pytest.raises(CredentialsRejected) as caught:
-        await asker.ask()
+        await kore.ask()
     error = caught.value
     assert said in error.message
     assert error.facts["said"] == said
@@ -403,18 +408,18 @@ async def test_a_refusal_names_its_cause_by_its_message_alone(
     ],
 )
 async def test_what_a_refusal_says_is_shown_bounded_and_harmless(
-    simulator: Simulator, asker: Asker, body: str, said: str
+    simulator: Simulator, kore: KoreHarness, body: str, said: str
 ) -> None:
     answers(simulator, {"http_status": 401, "body": body})
     with pytest.raises(CredentialsRejected) as caught:
-        await asker.ask()
+        await kore.ask()
     assert caught.value.facts["said"] == said
 
 
-async def test_a_request_that_is_called_invalid_names_that(simulator: Simulator, asker: Asker) -> None:
+async def test_a_request_that_is_called_invalid_names_that(simulator: Simulator, kore: KoreHarness) -> None:
     body = {"errors": [{"msg": "Validation errors/ Invalid arguments", "code": 412}]}
     answers(simulator, {"http_status": 412, "body": json.dumps(body)})
-    error = await defect(asker, "api_http_412")
+    error = await defect(kore, "api_http_412")
     assert "Validation errors/ Invalid arguments" in error.message
     assert "user ID" in error.hint
     assert isinstance(classify(error), Failed)
@@ -442,20 +447,20 @@ async def test_a_404_is_the_bots_if_a_bot_that_is_not_there_gets_the_same(
             return http_answer(ours, "404 Not Found")
         return http_answer(b"", "401 Unauthorized") if of_no_bot == b"401" else http_answer(of_no_bot, "404 Not Found")
 
-    async with raw_server(reply) as raw, asking(bot_of(simulator, host=raw.url, bot_id="st-1")) as asker:
+    async with raw_server(reply) as raw, asking(bot_of(simulator, host=raw.url, bot_id="st-1")) as kore:
         if known:
-            assert await asker.client.probe(draw=asker._draw) == (404, "")
+            assert await kore.client.probe(draw=kore._draw) == (404, "")
         else:
             with pytest.raises(CredentialsRejected) as caught:
-                await asker.client.probe(draw=asker._draw)
+                await kore.client.probe(draw=kore._draw)
             assert "bots.bot.bot_id" in caught.value.hint
             assert "st-1" in caught.value.message
 
 
-async def test_a_rate_limit_after_a_refusal_is_a_rate_limit(simulator: Simulator, asker: Asker) -> None:
+async def test_a_rate_limit_after_a_refusal_is_a_rate_limit(simulator: Simulator, kore: KoreHarness) -> None:
     answers(simulator, {"fault": "unauthorized"}, {"fault": "rate_limited", "http_status": 403})
     with pytest.raises(RateLimited):
-        await asker.ask()
+        await kore.ask()
 
 
 # --- faults
@@ -463,35 +468,37 @@ async def test_a_rate_limit_after_a_refusal_is_a_rate_limit(simulator: Simulator
 
 @pytest.mark.parametrize("fault", [{"fault": "reset"}, {"http_status": 500}, {"http_status": 503, "body": "<html>"}])
 async def test_a_fault_that_passes_is_repeated_and_every_try_is_drawn(
-    simulator: Simulator, asker: Asker, fault: dict[str, Any]
+    simulator: Simulator, kore: KoreHarness, fault: dict[str, Any]
 ) -> None:
-    await asker.ask("warm up: the connection that breaks is one that was used before")
+    await kore.ask("warm up: the connection that breaks is one that was used before")
     answers(simulator, fault | {"times": TRIES - 1}, {"status": "failed"})
-    assert (await asker.ask()).status == "failed"
-    assert asker.draws == calls(simulator) == len(asker.asked) == 1 + TRIES
-    assert len(asker.retries) == TRIES - 1
+    assert (await kore.ask()).status == "failed"
+    assert kore.draws == calls(simulator) == len(kore.asked) == 1 + TRIES
+    assert len(kore.retries) == TRIES - 1
 
 
 @pytest.mark.parametrize(
     ("fault", "reason"), [({"fault": "reset"}, "api_unreachable"), ({"http_status": 502, "body": "bad"}, "api_http_502")]
 )
 async def test_a_fault_that_lasts_is_given_up_after_three_tries(
-    simulator: Simulator, asker: Asker, fault: dict[str, Any], reason: str
+    simulator: Simulator, kore: KoreHarness, fault: dict[str, Any], reason: str
 ) -> None:
     answers(simulator, fault)
     with pytest.raises(ApiUnreachable) as caught:
-        await asker.ask()
+        await kore.ask()
     assert caught.value.reason == reason
-    assert asker.draws == calls(simulator) == len(asker.asked) == TRIES
+    assert kore.draws == calls(simulator) == len(kore.asked) == TRIES
 
 
-async def test_a_call_that_was_drawn_already_is_not_drawn_again_but_its_repetition_is(simulator: Simulator, asker: Asker) -> None:
+async def test_a_call_that_was_drawn_already_is_not_drawn_again_but_its_repetition_is(
+    simulator: Simulator, kore: KoreHarness
+) -> None:
     answers(simulator, {"fault": "reset"}, {"status": "failed"})
-    await asker.ask(drawn=True)
-    assert (asker.draws, calls(simulator)) == (1, 2)
+    await kore.ask(drawn=True)
+    assert (kore.draws, calls(simulator)) == (1, 2)
 
 
-async def test_a_budget_that_is_spent_ends_the_repetition(simulator: Simulator, asker: Asker) -> None:
+async def test_a_budget_that_is_spent_ends_the_repetition(simulator: Simulator, kore: KoreHarness) -> None:
     answers(simulator, {"fault": "reset"})
     spent = RateLimited("spent", retry_after=timedelta(seconds=40))
 
@@ -499,19 +506,19 @@ async def test_a_budget_that_is_spent_ends_the_repetition(simulator: Simulator, 
         raise spent
 
     with pytest.raises(RateLimited) as caught:
-        await asker.client.recordings(SESSION, draw=draw, on_answer=asker.asked.append)
+        await kore.client.recordings(SESSION, draw=draw, on_answer=kore.asked.append)
     assert caught.value is spent
     assert calls(simulator) == 1
 
 
 async def test_an_answer_that_never_comes_is_given_up(simulator: Simulator) -> None:
     answers(simulator, {"fault": "hang"})
-    async with asking(bot_of(simulator), stall=0.5) as asker:
+    async with asking(bot_of(simulator), stall=0.5) as kore:
         with pytest.raises(ApiUnreachable) as caught:
-            await asker.ask()
+            await kore.ask()
     assert "Timeout" in caught.value.facts["error"]
-    assert asker.asked[0] == Asked(None, None, asker.asked[0].raw)
-    assert asker.draws == calls(simulator) == TRIES
+    assert kore.asked[0] == Asked(None, None, kore.asked[0].raw)
+    assert kore.draws == calls(simulator) == TRIES
 
 
 @pytest.mark.parametrize(
@@ -527,34 +534,37 @@ async def test_an_answer_that_never_comes_is_given_up(simulator: Simulator) -> N
     ids=["nothing", "short", "bad chunk", "not HTTP", "endless header", "endless headers"],
 )
 async def test_an_answer_that_is_no_http_is_a_fault(simulator: Simulator, reply: bytes) -> None:
-    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as kore:
         with pytest.raises(ApiUnreachable):
-            await asker.ask(user_id="u-1")
-    assert asker.draws == len(raw.heads) == TRIES
+            await kore.ask(user_id="u-1")
+    assert kore.draws == len(raw.heads) == TRIES
 
 
 async def test_what_cannot_be_read_as_http_is_named_so(simulator: Simulator) -> None:
     """And not taken for a fault of the network."""
-    async with raw_server(lambda head: b"SSH-2.0-OpenSSH_9\r\n\r\n") as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+    async with (
+        raw_server(lambda head: b"SSH-2.0-OpenSSH_9\r\n\r\n") as raw,
+        asking(bot_of(simulator, host=raw.url)) as kore,
+    ):
         with pytest.raises(ApiUnreachable, match="that can be read as HTTP") as caught:
-            await asker.ask()
+            await kore.ask()
     assert caught.value.reason == "api_answer_unreadable"
 
 
 @pytest.mark.parametrize("encoding", ["aws-chunked", "UTF-8", "none", "identity, binary", ""])
 async def test_neither_a_long_header_nor_a_name_that_encodes_nothing_is_in_the_way(simulator: Simulator, encoding: str) -> None:
     reply = http_answer(b'{"status": "media_in_progress"}', X_Long="x" * 30_000, Content_Encoding=encoding)
-    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
-        assert (await asker.ask()).status == "media_in_progress"
+    async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as kore:
+        assert (await kore.ask()).status == "media_in_progress"
 
 
 async def test_a_certificate_that_nobody_vouches_for_gets_no_token(
     simulator: Simulator, unknown_authority: ssl.SSLContext
 ) -> None:
     silent = raw_server(lambda head: http_answer(), tls=unknown_authority)
-    async with silent as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+    async with silent as raw, asking(bot_of(simulator, host=raw.url)) as kore:
         with pytest.raises(ApiUnreachable) as caught:
-            await asker.ask()
+            await kore.ask()
     assert "Certificate" in caught.value.facts["error"]
     assert raw.heads == []
 
@@ -562,14 +572,14 @@ async def test_a_certificate_that_nobody_vouches_for_gets_no_token(
 async def test_a_port_where_nobody_listens_is_a_fault(simulator: Simulator) -> None:
     async with raw_server(lambda head: b"") as raw:
         closed = raw.url
-    async with asking(bot_of(simulator, host=closed)) as asker:
+    async with asking(bot_of(simulator, host=closed)) as kore:
         with pytest.raises(ApiUnreachable, match="no answer from"):
-            await asker.ask()
+            await kore.ask()
 
 
-async def test_other_statuses_are_defects_by_their_number(simulator: Simulator, asker: Asker) -> None:
+async def test_other_statuses_are_defects_by_their_number(simulator: Simulator, kore: KoreHarness) -> None:
     answers(simulator, {"http_status": 404, "body": "no"})
-    error = await defect(asker, "api_http_404")
+    error = await defect(kore, "api_http_404")
     assert error.facts["answer"] == "no"
 
 
@@ -602,9 +612,12 @@ async def test_an_answer_that_drips_is_given_up_like_one_that_never_comes(
         async for _ in recording:
             pass
 
-    async with dripping(first, drip) as url, asking(bot_of(simulator, host=url, api=api), stall_timeout="100ms") as asker:
+    async with (
+        dripping(first, drip) as url,
+        asking(bot_of(simulator, host=url, api=api), stall_timeout="100ms") as kore,
+    ):
         with pytest.raises(ApiUnreachable):
-            await asyncio.wait_for(asker.ask(keep=keep), 10)
+            await asyncio.wait_for(kore.ask(keep=keep), 10)
 
 
 async def test_a_recording_in_an_answer_takes_the_time_that_it_needs(simulator: Simulator) -> None:
@@ -620,9 +633,9 @@ async def test_a_recording_in_an_answer_takes_the_time_that_it_needs(simulator: 
     began = asyncio.get_running_loop().time()
     async with (
         dripping(head + INLINE, base64.b64encode(audio), times=times, last=last) as url,
-        asking(bot_of(simulator, host=url, api="v1"), stall_timeout="100ms", min_rate="1KiB") as asker,
+        asking(bot_of(simulator, host=url, api="v1"), stall_timeout="100ms", min_rate="1KiB") as kore,
     ):
-        assert (await asker.ask(keep=keep)).listed == 1
+        assert (await kore.ask(keep=keep)).listed == 1
     assert bytes(came) == audio * times
     assert asyncio.get_running_loop().time() - began > 5 * 0.1
 
@@ -639,12 +652,12 @@ async def test_no_secret_is_in_errors_or_evidence(simulator: Simulator) -> None:
         text = f'{{"token": "{token}", "secret": "{simulator.client_secret}", "url": "{url}"}}'
         return http_answer(text.encode(), "401 Unauthorized")
 
-    async with raw_server(echo) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+    async with raw_server(echo) as raw, asking(bot_of(simulator, host=raw.url)) as kore:
         with pytest.raises(KoreError) as caught:
-            await asker.ask()
-        token = asker.client.signer.token()
+            await kore.ask()
+        token = kore.client.signer.token()
     error = caught.value
-    told = repr((error, error.message, error.hint, error.facts, asker.asked))
+    told = repr((error, error.message, error.hint, error.facts, kore.asked))
     for secret in (token, token.split(".")[2], simulator.client_secret, "SIGNATURE"):
         assert secret not in told
 
@@ -653,21 +666,21 @@ async def test_a_secret_that_was_rotated_in_its_file_is_read_again(simulator: Si
     secret = tmp_path / "secret"
     secret.write_text("an old secret that the platform no longer knows")
     simulator.script({"session_id": SESSION})
-    async with asking(bot_of(simulator, client_secret="", client_secret_file=str(secret))) as asker:
+    async with asking(bot_of(simulator, client_secret="", client_secret_file=str(secret))) as kore:
         with pytest.raises(CredentialsRejected):
-            await asker.ask()
+            await kore.ask()
         secret.write_text(simulator.client_secret)
-        assert (await asker.ask()).status == "success"
+        assert (await kore.ask()).status == "success"
         secret.unlink()
-        assert (await asker.ask()).status == "success"
+        assert (await kore.ask()).status == "success"
 
 
 async def test_a_refusal_by_a_platform_whose_clock_differs_says_so(simulator: Simulator) -> None:
     simulator.settings.clock_skew = 3600
     simulator.reject_credentials = True
-    async with asking(bot_of(simulator)) as asker:
+    async with asking(bot_of(simulator)) as kore:
         with pytest.raises(CredentialsRejected) as caught:
-            await asker.ask()
+            await kore.ask()
     assert 3590 < caught.value.facts["clock_differs_seconds"] < 3610
     assert "clock" in caught.value.hint
 
@@ -677,9 +690,9 @@ async def test_tokens_do_not_follow_a_clock_that_is_years_away(simulator: Simula
     date = format_datetime(datetime(year, 1, 1, tzinfo=UTC), usegmt=True)
     reply = http_answer(b"no", "401 Unauthorized", Date=date)
     with structlog.testing.capture_logs() as logs:
-        async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as asker:
+        async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url)) as kore:
             with pytest.raises(CredentialsRejected) as caught:
-                await asker.ask()
+                await kore.ask()
     for head in raw.heads:
         token = head.partition("auth: ")[2].partition("\r\n")[0]
         claims = jwt.decode(token, options={"verify_signature": False})
@@ -705,12 +718,12 @@ async def test_version_1_asks_by_its_own_paths_and_stays_with_the_one_that_answe
             return http_answer(b"Cannot GET", "404 Not Found")
         return http_answer(b'{"recording": ["data:audio/wav;base64,UklGRg=="]}')
 
-    async with raw_server(reply) as raw, asking(bot_of(simulator, host=raw.url, bot_id="st-1", api="v1")) as asker:
-        answer = await asker.ask("a/b", user_id="u 1")
+    async with raw_server(reply) as raw, asking(bot_of(simulator, host=raw.url, bot_id="st-1", api="v1")) as kore:
+        answer = await kore.ask("a/b", user_id="u 1")
         assert (answer.status, answer.files, answer.listed) == ("success", (), 1)
-        assert asker.draws == len(asker.asked) == 2
-        await asker.ask(drawn=True)
-    assert asker.draws == 2
+        assert kore.draws == len(kore.asked) == 2
+        await kore.ask(drawn=True)
+    assert kore.draws == 2
     assert [path_of(target) for target in raw.targets] == [
         "/api/1.1/public/bot/X/recordings",
         *["/api/public/bot/X/recordings"] * 2,
@@ -721,24 +734,30 @@ async def test_version_1_asks_by_its_own_paths_and_stays_with_the_one_that_answe
 async def test_version_1_does_not_stay_with_a_path_that_answers_with_a_page(simulator: Simulator) -> None:
     good = http_answer(b'{"recording": ["data:audio/wav;base64,UklGRg=="]}')
     replies = [http_answer(b"Cannot GET", "404 Not Found"), http_answer(b"<html>back soon</html>"), good]
-    async with raw_server(lambda head: replies.pop(0)) as raw, asking(bot_of(simulator, host=raw.url, api="v1")) as asker:
+    async with (
+        raw_server(lambda head: replies.pop(0)) as raw,
+        asking(bot_of(simulator, host=raw.url, api="v1")) as kore,
+    ):
         with pytest.raises(ApiDefect):
-            await asker.ask()
-        assert (await asker.ask()).listed == 1
+            await kore.ask()
+        assert (await kore.ask()).listed == 1
     assert ["/1.1/" in target for target in raw.targets] == [True, False, True]
 
 
 async def test_version_1_refused_is_signed_afresh_like_any_other(simulator: Simulator) -> None:
-    async with asking(bot_of(simulator, api="v1")) as asker:
+    async with asking(bot_of(simulator, api="v1")) as kore:
         simulator.script({"session_id": SESSION, "answers": [{"fault": "unauthorized"}, {"status": "success"}]})
-        assert (await asker.ask()).listed == 1
-        assert asker.draws == 2
+        assert (await kore.ask()).listed == 1
+        assert kore.draws == 2
 
 
 async def test_voicemail_is_asked_for_with_what_was_said(simulator: Simulator) -> None:
     body = b'{"status": "success", "voicemail_recording": [{"fileName": "v", "fileUrl": "https://x/y"}], "transcriptions": [1]}'
-    async with raw_server(lambda head: http_answer(body)) as raw, asking(bot_of(simulator, host=raw.url, bot_id="st-1")) as asker:
-        answer = await asker.ask(kind="voicemail", user_id="u-1")
+    async with (
+        raw_server(lambda head: http_answer(body)) as raw,
+        asking(bot_of(simulator, host=raw.url, bot_id="st-1")) as kore,
+    ):
+        answer = await kore.ask(kind="voicemail", user_id="u-1")
     assert raw.targets == [f"/api/public/bot/st-1/voicemail?sessionId={SESSION}&userId=u-1&transcription=true"]
     assert answer.files == (RemoteFile(1, "v", "https://x/y"),)
     assert (answer.transcriptions, answer.listed) == ([1], 1)
@@ -759,12 +778,12 @@ async def test_voicemail_is_asked_for_with_what_was_said(simulator: Simulator) -
 async def test_what_was_said_is_no_evidence(simulator: Simulator, body: str, status: str) -> None:
     async with (
         raw_server(lambda head: http_answer(body.encode(), status)) as raw,
-        asking(bot_of(simulator, host=raw.url)) as asker,
+        asking(bot_of(simulator, host=raw.url)) as kore,
     ):
         error: object = None
         try:
-            shown = repr(await asker.ask(kind="voicemail"))
+            shown = repr(await kore.ask(kind="voicemail"))
         except ApiDefect as defect:
             error, shown = defect, repr(defect.facts)
-    assert "4711" not in shown + repr(asker.asked) + str(error)
-    assert "[left out]" in asker.asked[0].raw
+    assert "4711" not in shown + repr(kore.asked) + str(error)
+    assert "[left out]" in kore.asked[0].raw

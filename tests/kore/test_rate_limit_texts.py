@@ -12,7 +12,7 @@ import pytest
 
 from archiver.errors import KoreError, RateLimited
 from archiver.simulator.platform import Simulator
-from tests.kore.conftest import Asker, asking, bot_of, http_answer, raw_server
+from tests.kore.conftest import KoreHarness, asking, bot_of, http_answer, raw_server
 
 TEXTS = {
     "per minute": "You've exceeded the per-minute rate limit. Please wait for sometime before retrying.",
@@ -38,10 +38,10 @@ SHAPES: dict[str, Callable[[str], Any]] = {
 STATUSES = (200, 400, 401, 403, 412, 429, 500, 503)
 
 
-async def refused(asker: Asker) -> None:
+async def refused(kore: KoreHarness) -> None:
     with pytest.raises(RateLimited):
-        await asker.ask()
-    assert (asker.draws, len(asker.asked), asker.retries) == (1, 1, [])
+        await kore.ask()
+    assert (kore.draws, len(kore.asked), kore.retries) == (1, 1, [])
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -52,14 +52,14 @@ async def test_a_rate_limit_is_one_whatever_its_status_shape_and_wording(simulat
             for shape, made in SHAPES.items():
                 for spoken in (text, text.replace("'", "\u2019")):
                     said.append(json.dumps(made(spoken)).encode())
-                    async with asking(bot_of(simulator, host=raw.url)) as asker:
+                    async with asking(bot_of(simulator, host=raw.url)) as kore:
                         try:
-                            await refused(asker)
+                            await refused(kore)
                         except BaseException as error:
                             raise AssertionError((wording, shape, said[-1])) from error
             said.append(f" {text}\n".encode())
-            async with asking(bot_of(simulator, host=raw.url)) as asker:
-                await refused(asker)
+            async with asking(bot_of(simulator, host=raw.url)) as kore:
+                await refused(kore)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ async def test_what_only_quotes_one_is_none(simulator: Simulator, body: Any) -> 
     """Whoever chooses the ID that is asked for must not choose what a refusal means."""
     async with (
         raw_server(lambda _: http_answer(json.dumps(body).encode(), "400 Bad Request")) as raw,
-        asking(bot_of(simulator, host=raw.url)) as asker,
+        asking(bot_of(simulator, host=raw.url)) as kore,
     ):
         with pytest.raises(KoreError) as caught:
-            await asker.ask()
+            await kore.ask()
         assert not isinstance(caught.value, RateLimited)

@@ -19,7 +19,7 @@ from archiver.kore import client as client_module
 from archiver.kore import token as token_module
 from archiver.kore.token import LIFETIME, RENEW_BEFORE, TokenSigner
 from archiver.simulator.platform import Simulator, SimulatorSettings
-from tests.kore.conftest import SESSION, Asker, asking, bot_of
+from tests.kore.conftest import SESSION, KoreHarness, asking, bot_of
 
 RSA = rsa.generate_private_key(65537, 2048)
 PUBLIC = RSA.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
@@ -67,16 +67,16 @@ def test_the_claims_are_those_that_the_platform_wants(simulator: Simulator) -> N
 async def test_every_algorithm_is_accepted(algorithm: str, tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text(PRIVATE)
     async with Simulator(SimulatorSettings(algorithms=(algorithm,), public_key_pem=PUBLIC, account_rate_limits=())) as platform:
-        async with asking(bot_of(platform, algorithm=algorithm, private_key_file=tmp_path / "key.pem")) as asker:
-            assert (await asker.ask()).status == "media_unavailable"
+        async with asking(bot_of(platform, algorithm=algorithm, private_key_file=tmp_path / "key.pem")) as kore:
+            assert (await kore.ask()).status == "media_unavailable"
         assert platform.report()["api"]["unauthorized"] == 0
 
 
 async def test_another_algorithm_than_the_apps_is_refused() -> None:
     settings = SimulatorSettings(algorithms=("RS256",), public_key_pem=PUBLIC, account_rate_limits=())
-    async with Simulator(settings) as platform, asking(bot_of(platform)) as asker:
+    async with Simulator(settings) as platform, asking(bot_of(platform)) as kore:
         with pytest.raises(CredentialsRejected):
-            await asker.ask()
+            await kore.ask()
 
 
 def test_a_token_is_reused_until_shortly_before_it_expires(simulator: Simulator, clock: Clock) -> None:
@@ -90,35 +90,37 @@ def test_a_token_is_reused_until_shortly_before_it_expires(simulator: Simulator,
     assert signer.token() == second
 
 
-async def test_single_use_is_learned_with_one_call_too_many(simulator: Simulator, asker: Asker) -> None:
+async def test_single_use_is_learned_with_one_call_too_many(simulator: Simulator, kore: KoreHarness) -> None:
     simulator.settings.enforce_jti = True
     for _ in range(5):
-        await asker.ask()
+        await kore.ask()
     report = simulator.report()["api"]
     assert (report["calls"], report["unauthorized"]) == (6, 1)
-    assert asker.draws == report["calls"]
-    assert asker.client.signer.single_use
+    assert kore.draws == report["calls"]
+    assert kore.client.signer.single_use
 
 
-async def test_single_use_is_learned_by_many_at_once_without_anyone_being_rejected(simulator: Simulator, asker: Asker) -> None:
+async def test_single_use_is_learned_by_many_at_once_without_anyone_being_rejected(
+    simulator: Simulator, kore: KoreHarness
+) -> None:
     simulator.settings.enforce_jti = True
-    answers = await asyncio.gather(*(asker.ask(f"session-{n}") for n in range(16)))
+    answers = await asyncio.gather(*(kore.ask(f"session-{n}") for n in range(16)))
     assert [answer.status for answer in answers] == ["media_unavailable"] * 16
-    assert asker.draws == simulator.report()["api"]["calls"] <= 31
+    assert kore.draws == simulator.report()["api"]["calls"] <= 31
 
 
-async def test_a_repeated_call_does_not_repeat_a_single_use_token(simulator: Simulator, asker: Asker) -> None:
+async def test_a_repeated_call_does_not_repeat_a_single_use_token(simulator: Simulator, kore: KoreHarness) -> None:
     simulator.settings.enforce_jti = True
     reset = {"fault": "reset"}
     # The platform sees the token before it breaks the connection: tries 1 (reset), 2 (refused), then afresh 3 (reset) and 4.
     simulator.script({"session_id": SESSION, "answers": [reset, reset, {"status": "media_unavailable"}]})
-    assert (await asker.ask()).status == "media_unavailable"
-    assert asker.draws == simulator.report()["api"]["calls"] == 4
+    assert (await kore.ask()).status == "media_unavailable"
+    assert kore.draws == simulator.report()["api"]["calls"] == 4
 
 
 @pytest.mark.parametrize("wrong", [-3600, 3600])
 async def test_on_a_machine_whose_clock_is_wrong_tokens_go_by_the_platforms(
-    simulator: Simulator, asker: Asker, monkeypatch: pytest.MonkeyPatch, wrong: int
+    simulator: Simulator, kore: KoreHarness, monkeypatch: pytest.MonkeyPatch, wrong: int
 ) -> None:
     class Wrong(datetime):
         @classmethod
@@ -128,13 +130,13 @@ async def test_on_a_machine_whose_clock_is_wrong_tokens_go_by_the_platforms(
     monkeypatch.setattr(client_module, "datetime", Wrong)
     monkeypatch.setattr(token_module, "time", SimpleNamespace(time=lambda: time.time() + wrong, monotonic=time.monotonic))
     for _ in range(3):
-        assert (await asker.ask()).status == "media_unavailable"
+        assert (await kore.ask()).status == "media_unavailable"
     report = simulator.report()["api"]
     assert (report["calls"], report["unauthorized"]) == (4, 1)
-    assert not asker.client.signer.single_use
+    assert not kore.client.signer.single_use
     simulator.settings.enforce_jti = True
     for _ in range(3):
-        await asker.ask()
+        await kore.ask()
     report = simulator.report()["api"]
     assert (report["calls"], report["unauthorized"]) == (8, 2)
 
@@ -153,17 +155,17 @@ def test_a_fingerprint_tells_credentials_apart_and_nothing_of_them(simulator: Si
     assert simulator.client_secret not in fingerprint
 
 
-async def test_an_app_that_enforces_encryption_is_told_apart(simulator: Simulator, asker: Asker) -> None:
+async def test_an_app_that_enforces_encryption_is_told_apart(simulator: Simulator, kore: KoreHarness) -> None:
     simulator.settings.enforce_jwe = True
     with pytest.raises(CredentialsRejected) as caught:
-        await asker.ask()
+        await kore.ask()
     assert caught.value.facts["enforces"] == "JWE"
 
 
-async def test_other_refusals_do_not_speak_of_encryption(simulator: Simulator, asker: Asker) -> None:
+async def test_other_refusals_do_not_speak_of_encryption(simulator: Simulator, kore: KoreHarness) -> None:
     simulator.reject_credentials = True
     with pytest.raises(CredentialsRejected) as caught:
-        await asker.ask()
+        await kore.ask()
     assert "enforces" not in caught.value.facts
 
 

@@ -16,7 +16,7 @@ import structlog
 from archiver.config import LogSettings
 from archiver.observe import logs
 from archiver.observe.redact import remember_secret
-from tests.worker.conftest import Logged, Plant, session_id
+from tests.worker.conftest import Logged, WorkerHarness, session_id
 
 SECRET = "correct-horse-battery-staple"
 SIGNED = "https://media.example/x.wav?e=1709706278&n=6398115875&s=InpqMWpnIg$$"
@@ -52,13 +52,13 @@ def log_to(stream: io.StringIO, **settings: Any) -> logs.Logger:
     return logs.logger("archiver.test")
 
 
-async def test_every_happening_of_a_session_names_it(plant: Plant, logged: Logged) -> None:
-    ids = await plant.scripted(3)
-    plant.simulator.script({"session_id": ids[1], "answers": [{"raw": "?"}]})
-    plant.simulator.script(
+async def test_every_happening_of_a_session_names_it(harness: WorkerHarness, logged: Logged) -> None:
+    ids = await harness.scripted(3)
+    harness.simulator.script({"session_id": ids[1], "answers": [{"raw": "?"}]})
+    harness.simulator.script(
         {"session_id": ids[2], "answers": [{"status": "media_in_progress", "times": 1}, {"status": "success"}]}
     )
-    await plant.drained()
+    await harness.drained()
     told = [entry for entry in logged.entries if entry["event"].startswith("session_")]
     assert all({"session", "bot", "kind", "attempt", "epoch"} <= set(entry) for entry in told)
     by_session = {
@@ -193,11 +193,11 @@ def test_nothing_secret_passes_whoever_logs_it(form: str) -> None:
         assert secret not in output
 
 
-async def test_a_whole_run_at_debug_level_is_json_lines_without_secrets(plant: Plant) -> None:
-    ids = await plant.scripted(3)
-    plant.simulator.script({"session_id": ids[0], "recordings": [{"faults": [{"kind": "expired"}]}]})
+async def test_a_whole_run_at_debug_level_is_json_lines_without_secrets(harness: WorkerHarness) -> None:
+    ids = await harness.scripted(3)
+    harness.simulator.script({"session_id": ids[0], "recordings": [{"faults": [{"kind": "expired"}]}]})
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "archiver", "--config", str(plant.config_file()), "--log-level", "debug", "worker", "--drain"),
+        *(sys.executable, "-m", "archiver", "--config", str(harness.config_file()), "--log-level", "debug", "worker", "--drain"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -205,5 +205,5 @@ async def test_a_whole_run_at_debug_level_is_json_lines_without_secrets(plant: P
     assert (process.returncode, out) == (0, b"")
     lines = [json.loads(line) for line in err.decode().splitlines()]
     assert [line["event"] for line in lines].count("session_archived") == 3
-    for secret in (plant.simulator.client_secret, "s=", "eyJ"):
+    for secret in (harness.simulator.client_secret, "s=", "eyJ"):
         assert secret not in err.decode()

@@ -1,5 +1,5 @@
 """What the queue's tests have, too."""
 
-from tests.queue.conftest import bench
+from tests.queue.conftest import harness
 
-__all__ = ["bench"]
+__all__ = ["harness"]

@@ -11,7 +11,7 @@ import pytest
 from archiver.config import DatabaseSettings
 from archiver.errors import ArchiverError, ConfigError, DatabaseError, DatabaseUnreachable
 from archiver.postgres.database import WAKE_SECONDS, Database, open_database
-from tests.queue.conftest import Bench
+from tests.queue.conftest import QueueHarness
 
 
 def with_parts(url: str, **parts: object) -> str:
@@ -64,9 +64,9 @@ async def test_nothing_of_the_url_is_in_its_repr(database: Database) -> None:
     assert repr(database) == "Database(...)"
 
 
-async def test_the_pool_outlives_the_loss_of_every_connection(bench: Bench) -> None:
-    await asyncio.gather(*(bench.queue.clock() for _ in range(8)))
-    killer = await asyncpg.connect(bench.database.dsn)
+async def test_the_pool_outlives_the_loss_of_every_connection(harness: QueueHarness) -> None:
+    await asyncio.gather(*(harness.queue.clock() for _ in range(8)))
+    killer = await asyncpg.connect(harness.database.dsn)
     try:
         for _ in range(2):
             killed = await killer.fetchval(
@@ -74,40 +74,40 @@ async def test_the_pool_outlives_the_loss_of_every_connection(bench: Bench) -> N
                 WHERE datname = current_database() AND pid <> pg_backend_pid()"""
             )
             assert killed
-            ends = await asyncio.gather(*(bench.queue.clock() for _ in range(8)), return_exceptions=True)
+            ends = await asyncio.gather(*(harness.queue.clock() for _ in range(8)), return_exceptions=True)
             assert not [end for end in ends if isinstance(end, BaseException) and not isinstance(end, DatabaseUnreachable)]
-            await bench.queue.clock()
+            await harness.queue.clock()
     finally:
         await killer.close()
 
 
-async def test_a_statement_cut_off_in_the_middle_is_told_and_undone(bench: Bench) -> None:
-    await bench.add("s-1")
-    async with bench.locked("SELECT FROM archive_queue FOR UPDATE"):
-        cancelling = asyncio.create_task(bench.queue.cancel(ids=None, bot=None, kind=None, reason="r", actor="me"))
-        await bench.fetch("SELECT pg_terminate_backend($1)", await bench.blocked())
+async def test_a_statement_cut_off_in_the_middle_is_told_and_undone(harness: QueueHarness) -> None:
+    await harness.add("s-1")
+    async with harness.locked("SELECT FROM archive_queue FOR UPDATE"):
+        cancelling = asyncio.create_task(harness.queue.cancel(ids=None, bot=None, kind=None, reason="r", actor="me"))
+        await harness.fetch("SELECT pg_terminate_backend($1)", await harness.blocked())
         with pytest.raises(DatabaseUnreachable):
             await cancelling
-    assert (await bench.row("s-1"))["state"] == "pending"
+    assert (await harness.row("s-1"))["state"] == "pending"
 
 
-async def test_a_value_that_the_database_cannot_hold_is_refused_as_such(bench: Bench) -> None:
+async def test_a_value_that_the_database_cannot_hold_is_refused_as_such(harness: QueueHarness) -> None:
     with pytest.raises(DatabaseError):
-        await bench.database.rows("show", "nul\0", None, None)
-    await bench.queue.clock()
+        await harness.database.rows("show", "nul\0", None, None)
+    await harness.queue.clock()
 
 
-async def test_a_notification_wakes(bench: Bench) -> None:
+async def test_a_notification_wakes(harness: QueueHarness) -> None:
     wake = asyncio.Event()
-    async with bench.database.listening(wake):
+    async with harness.database.listening(wake):
         assert not wake.is_set()
-        await bench.add("s-1")
+        await harness.add("s-1")
         await asyncio.wait_for(wake.wait(), 20)
 
 
-async def test_a_listener_that_is_cut_off_is_noticed_by_its_check(bench: Bench) -> None:
-    async with bench.database.listening(asyncio.Event()) as connection:
-        await bench.fetch("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+async def test_a_listener_that_is_cut_off_is_noticed_by_its_check(harness: QueueHarness) -> None:
+    async with harness.database.listening(asyncio.Event()) as connection:
+        await harness.fetch("SELECT pg_terminate_backend($1)", connection.get_server_pid())
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)):
             await connection.execute("SELECT 1", timeout=10)
 

@@ -15,7 +15,7 @@ from archiver.errors import DatabaseError, DatabaseTooNew, NotMigrated
 from archiver.postgres.database import Database, statement, statement_names
 from archiver.postgres.migrate import check_version, migrate, migrations
 from archiver.session import OF_A_RECHECK, OF_ONE_ARCHIVED_BEFORE, TRANSITIONS, State
-from tests.queue.conftest import Bench
+from tests.queue.conftest import QueueHarness
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python
 
@@ -29,8 +29,8 @@ async def test_every_statement_prepares_and_every_one_is_in_the_list(database: D
             await connection.prepare(statement(name))
 
 
-async def test_the_states_of_the_program_are_those_of_the_database(bench: Bench) -> None:
-    check = await bench.value("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'archive_queue_state'")
+async def test_the_states_of_the_program_are_those_of_the_database(harness: QueueHarness) -> None:
+    check = await harness.value("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'archive_queue_state'")
     assert set(re.findall(r"'(\w+)'", check)) == set(State)
 
 
@@ -42,15 +42,15 @@ async def test_the_states_of_the_program_are_those_of_the_database(bench: Bench)
     ],
 )
 async def test_the_database_allows_exactly_the_transitions_of_the_program(
-    bench: Bench, before: State, after: State, besides: str
+    harness: QueueHarness, before: State, after: State, besides: str
 ) -> None:
     more = {"": {}, "worker_id = 1": OF_A_RECHECK, "archived_before = true": OF_ONE_ARCHIVED_BEFORE}[besides]
     allowed = TRANSITIONS[before] | more.get(before, frozenset())
-    await bench.add("s-1")
+    await harness.add("s-1")
     move = """UPDATE archive_queue SET state = $1, reason = 'test',
         worker_id = CASE WHEN $1 = 'claimed' THEN 1 END,
         finished_at = CASE WHEN $1 NOT IN ('pending', 'claimed') THEN now() END"""
-    async with bench.database.connection() as connection:
+    async with harness.database.connection() as connection:
         await connection.execute("ALTER TABLE archive_queue DISABLE TRIGGER archive_queue_transition")
         await connection.execute(move, before)
         await connection.execute("ALTER TABLE archive_queue ENABLE TRIGGER archive_queue_transition")
@@ -78,9 +78,9 @@ async def test_the_database_allows_exactly_the_transitions_of_the_program(
         "state = 'unavailable', reason = 'r', finished_at = now(), recheck_at = 'infinity'",
     ],
 )
-async def test_a_row_that_contradicts_itself_is_refused(bench: Bench, wrong: str) -> None:
-    await bench.add("s-1")
-    async with bench.database.connection() as connection:
+async def test_a_row_that_contradicts_itself_is_refused(harness: QueueHarness, wrong: str) -> None:
+    await harness.add("s-1")
+    async with harness.database.connection() as connection:
         with pytest.raises(asyncpg.CheckViolationError):
             await connection.execute(f"UPDATE archive_queue SET {wrong}")
 
@@ -116,27 +116,27 @@ async def test_a_database_that_was_never_migrated_is_told_from_one_that_was(empt
             await database.rows("status")
 
 
-async def test_a_database_with_fewer_migrations_is_told(bench: Bench) -> None:
-    await bench.fetch("DELETE FROM archive_migrations")
+async def test_a_database_with_fewer_migrations_is_told(harness: QueueHarness) -> None:
+    await harness.fetch("DELETE FROM archive_migrations")
     with pytest.raises(NotMigrated, match="at version 0"):
-        await check_version(bench.database)
+        await check_version(harness.database)
 
 
-async def test_a_newer_database_is_left_alone(bench: Bench) -> None:
+async def test_a_newer_database_is_left_alone(harness: QueueHarness) -> None:
     future = len(migrations()) + 1
-    await bench.fetch("INSERT INTO archive_migrations VALUES ($1, 'future', repeat('0', 64))", future)
+    await harness.fetch("INSERT INTO archive_migrations VALUES ($1, 'future', repeat('0', 64))", future)
     with pytest.raises(DatabaseTooNew, match=f"at version {future}"):
-        await check_version(bench.database)
+        await check_version(harness.database)
     with pytest.raises(DatabaseTooNew):
-        await migrate(bench.database)
+        await migrate(harness.database)
 
 
-async def test_a_migration_that_was_edited_after_it_was_applied_is_noticed(bench: Bench) -> None:
-    await bench.fetch("UPDATE archive_migrations SET sha256 = repeat('0', 64)")
+async def test_a_migration_that_was_edited_after_it_was_applied_is_noticed(harness: QueueHarness) -> None:
+    await harness.fetch("UPDATE archive_migrations SET sha256 = repeat('0', 64)")
     with pytest.raises(DatabaseError, match="another edition"):
-        await check_version(bench.database)
+        await check_version(harness.database)
     with pytest.raises(DatabaseError, match="0001_queue was applied in another edition"):
-        await migrate(bench.database)
+        await migrate(harness.database)
 
 
 async def test_a_migration_that_fails_leaves_nothing(empty_database_url: str) -> None:
@@ -177,8 +177,8 @@ def test_a_migration_without_a_valid_header_is_refused(folder: Path, header: str
     assert "-- min_program: X.Y" in caught.value.hint
 
 
-async def test_what_a_header_says_is_kept_with_its_migration(bench: Bench) -> None:
-    kept = await bench.fetch("SELECT version, phase, transactional, min_program FROM archive_migrations ORDER BY version")
+async def test_what_a_header_says_is_kept_with_its_migration(harness: QueueHarness) -> None:
+    kept = await harness.fetch("SELECT version, phase, transactional, min_program FROM archive_migrations ORDER BY version")
     assert [(row["phase"], row["transactional"], row["min_program"]) for row in kept] == [
         (known.header.phase, known.header.transactional, known.header.min_program) if known.header else (None, None, None)
         for known in migrations()
@@ -186,29 +186,33 @@ async def test_what_a_header_says_is_kept_with_its_migration(bench: Bench) -> No
     assert [row["version"] for row in kept if row["phase"] is None] == [1, 2, 3, 4, 5, 6]
 
 
-async def test_an_index_is_built_without_a_transaction_once_by_two_while_others_write(bench: Bench, folder: Path) -> None:
+async def test_an_index_is_built_without_a_transaction_once_by_two_while_others_write(
+    harness: QueueHarness, folder: Path
+) -> None:
     build = "DROP INDEX CONCURRENTLY IF EXISTS built;\nCREATE INDEX CONCURRENTLY built ON archive_queue (enqueued_at);\n"
     (folder / f"{len(migrations()) + 1:04d}_built.sql").write_text(IN_PLACE + build)
-    async with Database(bench.database.dsn) as other:
-        applied = await asyncio.gather(migrate(bench.database, folder), migrate(other, folder))
+    async with Database(harness.database.dsn) as other:
+        applied = await asyncio.gather(migrate(harness.database, folder), migrate(other, folder))
     assert [migration.name for each in applied for migration in each] == ["built"]
-    assert await bench.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'built'::regclass")
-    assert await bench.value("SELECT transactional FROM archive_migrations ORDER BY version DESC LIMIT 1") is False
-    assert await migrate(bench.database, folder) == []
+    assert await harness.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'built'::regclass")
+    assert await harness.value("SELECT transactional FROM archive_migrations ORDER BY version DESC LIMIT 1") is False
+    assert await migrate(harness.database, folder) == []
 
 
-async def test_a_migration_without_a_transaction_that_breaks_off_is_run_again_from_its_start(bench: Bench, folder: Path) -> None:
+async def test_a_migration_without_a_transaction_that_breaks_off_is_run_again_from_its_start(
+    harness: QueueHarness, folder: Path
+) -> None:
     file = folder / f"{len(migrations()) + 1:04d}_built.sql"
     build = "DROP INDEX CONCURRENTLY IF EXISTS built;\nCREATE UNIQUE INDEX CONCURRENTLY built ON archive_queue (bot);\n"
     file.write_text(IN_PLACE + build)
-    await bench.add("s-1", "s-2")
+    await harness.add("s-1", "s-2")
     with pytest.raises(DatabaseError, match="could not create unique index"):
-        await migrate(bench.database, folder)
-    assert not await bench.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'built'::regclass")
-    assert await check_version(bench.database) == len(migrations())
-    await bench.fetch("DELETE FROM archive_queue WHERE session_id = 's-1'")
-    assert [migration.name for migration in await migrate(bench.database, folder)] == ["built"]
-    assert await bench.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'built'::regclass")
+        await migrate(harness.database, folder)
+    assert not await harness.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'built'::regclass")
+    assert await check_version(harness.database) == len(migrations())
+    await harness.fetch("DELETE FROM archive_queue WHERE session_id = 's-1'")
+    assert [migration.name for migration in await migrate(harness.database, folder)] == ["built"]
+    assert await harness.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'built'::regclass")
 
 
 def test_a_body_of_a_function_is_refused_without_a_transaction(folder: Path) -> None:

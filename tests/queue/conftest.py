@@ -24,7 +24,7 @@ from archiver.session import Attempt, Session, State, StoredFile
 MINUTE = timedelta(minutes=1)
 
 
-class Bench:
+class QueueHarness:
     """A queue with bots, workers and rows of the test's making."""
 
     def __init__(self, database: Database, queue: Queue) -> None:
@@ -120,8 +120,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(database: Database, queue: Queue) -> Bench:
-    return Bench(database, queue)
+def harness(database: Database, queue: Queue) -> QueueHarness:
+    return QueueHarness(database, queue)
 
 
 def stored_file(ordinal: int = 1, key: str = "") -> StoredFile:

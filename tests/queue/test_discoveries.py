@@ -11,7 +11,7 @@ import pytest
 from archiver.postgres.database import Database
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.sessions import Known, NewSession, Queue
-from tests.queue.conftest import Bench
+from tests.queue.conftest import QueueHarness
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python; test_model.py goes through it on each
 
@@ -31,92 +31,94 @@ def known(session_id: str, **changes: Any) -> Known:
     return Known(session_id, **fields)
 
 
-async def rows_of(bench: Bench) -> dict[str, Any]:
-    rows = await bench.fetch("SELECT session_id, started_at, ended_at, user_id, call, archive_date FROM archive_queue")
+async def rows_of(harness: QueueHarness) -> dict[str, Any]:
+    rows = await harness.fetch("SELECT session_id, started_at, ended_at, user_id, call, archive_date FROM archive_queue")
     return {row["session_id"]: dict(row) for row in rows}
 
 
-async def test_what_is_learnt_of_a_call_is_kept_with_its_session(bench: Bench) -> None:
-    await bench.queue.enqueue([NewSession("bot", "s-1"), NewSession("bot", "s-2"), NewSession("other", "s-1")], actor="me")
-    before = await rows_of(bench)
+async def test_what_is_learnt_of_a_call_is_kept_with_its_session(harness: QueueHarness) -> None:
+    await harness.queue.enqueue([NewSession("bot", "s-1"), NewSession("bot", "s-2"), NewSession("other", "s-1")], actor="me")
+    before = await rows_of(harness)
     ended = START + timedelta(minutes=5)
     first = known("s-1", ended_at=ended, user_id="u-1", facts={"caller": "+1", "queue": ["Claims"]})
-    assert await bench.queue.learn("bot", [first, known("unknown")]) == 1
-    [row] = await bench.fetch("SELECT * FROM archive_queue WHERE bot = 'bot' AND session_id = 's-1'")
+    assert await harness.queue.learn("bot", [first, known("unknown")]) == 1
+    [row] = await harness.fetch("SELECT * FROM archive_queue WHERE bot = 'bot' AND session_id = 's-1'")
     assert (row["started_at"], row["ended_at"], row["user_id"]) == (START, ended, "u-1")
     assert row["call"] == {"caller": "+1", "queue": ["Claims"]}
     assert row["archive_date"] == before["s-1"]["archive_date"], "the path was fixed when it was enqueued"
-    [other] = await bench.fetch("SELECT * FROM archive_queue WHERE bot = 'other'")
+    [other] = await harness.fetch("SELECT * FROM archive_queue WHERE bot = 'other'")
     assert (other["started_at"], other["call"]) == (None, {})
 
 
-async def test_only_news_is_written(bench: Bench) -> None:
-    await bench.queue.enqueue([NewSession("bot", "s-1", started_at=START, user_id="mine")], actor="me")
+async def test_only_news_is_written(harness: QueueHarness) -> None:
+    await harness.queue.enqueue([NewSession("bot", "s-1", started_at=START, user_id="mine")], actor="me")
     call = known("s-1", user_id="theirs", facts={"caller": "+1"})
-    assert await bench.queue.learn("bot", [call]) == 1
-    assert await bench.queue.learn("bot", [call]) == 0
-    assert await bench.queue.learn("bot", [known("s-1")]) == 0, "what is not told this time is not forgotten"
-    assert await bench.queue.learn("bot", [known("s-1", facts={"tags": ["x"]})]) == 1
-    [row] = await bench.fetch("SELECT user_id, call FROM archive_queue")
+    assert await harness.queue.learn("bot", [call]) == 1
+    assert await harness.queue.learn("bot", [call]) == 0
+    assert await harness.queue.learn("bot", [known("s-1")]) == 0, "what is not told this time is not forgotten"
+    assert await harness.queue.learn("bot", [known("s-1", facts={"tags": ["x"]})]) == 1
+    [row] = await harness.fetch("SELECT user_id, call FROM archive_queue")
     assert (row["user_id"], row["call"]) == ("mine", {"caller": "+1", "tags": ["x"]})
 
 
-async def test_a_session_at_work_learns_too_and_keeps_its_claim(bench: Bench) -> None:
-    await bench.queue.enqueue([NewSession("bot", "s-1")], actor="me")
-    [session] = await bench.claim(await bench.worker())
-    assert await bench.queue.learn("bot", [known("s-1", facts={"caller": "+1"})]) == 1
-    [row] = await bench.fetch("SELECT state, epoch, call FROM archive_queue")
+async def test_a_session_at_work_learns_too_and_keeps_its_claim(harness: QueueHarness) -> None:
+    await harness.queue.enqueue([NewSession("bot", "s-1")], actor="me")
+    [session] = await harness.claim(await harness.worker())
+    assert await harness.queue.learn("bot", [known("s-1", facts={"caller": "+1"})]) == 1
+    [row] = await harness.fetch("SELECT state, epoch, call FROM archive_queue")
     assert (row["state"], row["epoch"], row["call"]) == ("claimed", session.epoch, {"caller": "+1"})
 
 
-async def test_two_that_learn_of_the_same_calls_do_not_lock_each_other_out(bench: Bench) -> None:
+async def test_two_that_learn_of_the_same_calls_do_not_lock_each_other_out(harness: QueueHarness) -> None:
     ids = [f"s-{n}" for n in range(500)]
-    await bench.queue.enqueue([NewSession("bot", each) for each in ids], actor="me")
+    await harness.queue.enqueue([NewSession("bot", each) for each in ids], actor="me")
     given = [[known(each, facts={"tags": [n]}) for each in order] for n, order in enumerate((ids, ids[::-1]))]
-    await asyncio.gather(*(bench.queue.learn("bot", calls) for calls in given for _ in range(5)))
-    rows = await rows_of(bench)
+    await asyncio.gather(*(harness.queue.learn("bot", calls) for calls in given for _ in range(5)))
+    rows = await rows_of(harness)
     assert {row["call"]["tags"][0] for row in rows.values()} <= {0, 1}
 
 
-async def test_a_long_id_is_known_by_its_short_form(bench: Bench) -> None:
-    await bench.queue.enqueue([NewSession("bot", "x" * 300)], actor="me")
-    assert await bench.queue.known("bot", [("x" * 300, "recording"), ("x" * 301, "recording")]) == 1
-    assert await bench.queue.learn("bot", [known("x" * 300, facts={"caller": "+1"})]) == 1
+async def test_a_long_id_is_known_by_its_short_form(harness: QueueHarness) -> None:
+    await harness.queue.enqueue([NewSession("bot", "x" * 300)], actor="me")
+    assert await harness.queue.known("bot", [("x" * 300, "recording"), ("x" * 301, "recording")]) == 1
+    assert await harness.queue.learn("bot", [known("x" * 300, facts={"caller": "+1"})]) == 1
 
 
-async def test_means_are_of_what_is_archived(bench: Bench) -> None:
-    assert await bench.queue.means("bot") == (None, None)
+async def test_means_are_of_what_is_archived(harness: QueueHarness) -> None:
+    assert await harness.queue.means("bot") == (None, None)
 
 
-async def test_busy_is_a_bot_with_sessions_that_are_due_and_that_somebody_could_do(bench: Bench) -> None:
-    await bench.queue.enqueue([NewSession("bot", "s-1", priority="low")], actor="me")
-    assert not await bench.queue.busy("bot"), "nobody is there"
-    worker = await bench.worker("bot", "other")
-    assert await bench.queue.busy("bot")
-    assert not await bench.queue.busy("other")
-    await bench.queue.pause(["bot"], actor="me")
-    assert not await bench.queue.busy("bot")
-    await bench.queue.resume(None, actor="me")
-    await bench.queue.hold("bot", "recording", "credentials_rejected", {})
-    assert not await bench.queue.busy("bot")
-    await bench.queue.resume(None, actor="me")
-    assert await bench.queue.busy("bot")
-    await bench.fetch("UPDATE archive_queue SET run_at = now() + interval '1 hour'")
-    assert not await bench.queue.busy("bot")
-    await bench.make_due()
-    assert await bench.queue.busy("other", "bot"), "one of several"
-    await bench.expire(worker)
-    assert not await bench.queue.busy("bot")
+async def test_busy_is_a_bot_with_sessions_that_are_due_and_that_somebody_could_do(harness: QueueHarness) -> None:
+    await harness.queue.enqueue([NewSession("bot", "s-1", priority="low")], actor="me")
+    assert not await harness.queue.busy("bot"), "nobody is there"
+    worker = await harness.worker("bot", "other")
+    assert await harness.queue.busy("bot")
+    assert not await harness.queue.busy("other")
+    await harness.queue.pause(["bot"], actor="me")
+    assert not await harness.queue.busy("bot")
+    await harness.queue.resume(None, actor="me")
+    await harness.queue.hold("bot", "recording", "credentials_rejected", {})
+    assert not await harness.queue.busy("bot")
+    await harness.queue.resume(None, actor="me")
+    assert await harness.queue.busy("bot")
+    await harness.fetch("UPDATE archive_queue SET run_at = now() + interval '1 hour'")
+    assert not await harness.queue.busy("bot")
+    await harness.make_due()
+    assert await harness.queue.busy("other", "bot"), "one of several"
+    await harness.expire(worker)
+    assert not await harness.queue.busy("bot")
 
 
-async def test_a_session_that_is_listed_more_than_once_lasts_from_its_first_beginning_to_its_last_end(bench: Bench) -> None:
+async def test_a_session_that_is_listed_more_than_once_lasts_from_its_first_beginning_to_its_last_end(
+    harness: QueueHarness,
+) -> None:
     producers = START - timedelta(days=3)
-    await bench.queue.enqueue([NewSession("bot", "s-1", started_at=producers, ended_at=END)], actor="me")
+    await harness.queue.enqueue([NewSession("bot", "s-1", started_at=producers, ended_at=END)], actor="me")
     minute = timedelta(minutes=1)
     for begin, end in ((5, 9), (0, 4), (10, None), (5, 9)):
         call = known("s-1", started_at=START + begin * minute, ended_at=end and START + end * minute)
-        await bench.queue.learn("bot", [call])
-    [row] = await bench.fetch("SELECT started_at, ended_at, listed_at FROM archive_sessions")
+        await harness.queue.learn("bot", [call])
+    [row] = await harness.fetch("SELECT started_at, ended_at, listed_at FROM archive_sessions")
     assert row["listed_at"] is not None
     assert (row["started_at"], row["ended_at"]) == (START, START + 9 * minute), "the platform's word, not the producer's"
 
@@ -182,8 +184,8 @@ async def test_whoever_is_alone_is_waited_for(database: Database) -> None:
     assert entered == ["first", "second"]
 
 
-async def test_the_facts_of_a_call_stand_in_the_view_for_auditors(bench: Bench, queue: Queue) -> None:
+async def test_the_facts_of_a_call_stand_in_the_view_for_auditors(harness: QueueHarness, queue: Queue) -> None:
     await queue.enqueue([NewSession("bot", "s-1")], actor="me")
     await queue.learn("bot", [known("s-1", facts={"agent": "Asha"})])
-    [row] = await bench.fetch("SELECT call, started_at FROM archive_sessions")
+    [row] = await harness.fetch("SELECT call, started_at FROM archive_sessions")
     assert (row["call"], row["started_at"]) == ({"agent": "Asha"}, START)

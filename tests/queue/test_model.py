@@ -28,7 +28,7 @@ from archiver.postgres.database import Database
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import MAX_CRASHES, NewSession, Queue
 from archiver.session import OF_A_RECHECK, OF_ONE_ARCHIVED_BEFORE, TRANSITIONS, Attempt, KnownFile, Session, State
-from tests.queue.conftest import Bench, stored_file
+from tests.queue.conftest import QueueHarness, stored_file
 
 EXAMPLES = int(os.environ.get("ARCHIVER_MODEL_EXAMPLES", "0"))
 
@@ -255,11 +255,11 @@ def clock_of(skew: timedelta) -> Iterator[None]:
 class Machine(RuleBasedStateMachine):
     """Every rule does something to the queue and the same to the model, and compares the answers; the invariant the rest."""
 
-    def __init__(self, run: Callable[[Coroutine[Any, Any, Any]], Any], bench: Bench) -> None:
+    def __init__(self, run: Callable[[Coroutine[Any, Any, Any]], Any], harness: QueueHarness) -> None:
         super().__init__()
         self.run = run
-        self.bench = bench
-        self.queue = bench.queue
+        self.harness = harness
+        self.queue = harness.queue
         self.rows: dict[int, Row] = {}
         self.workers: dict[int, bool] = {}
         """Whether its lease holds."""
@@ -277,12 +277,12 @@ class Machine(RuleBasedStateMachine):
         self.quotas = {bot: self._quota(bot) for bot in LIMITS}
 
     def _quota(self, bot: str) -> Quota:
-        return self.bench.quota(bot, *LIMITS[bot])
+        return self.harness.quota(bot, *LIMITS[bot])
 
     @initialize()
     def start(self) -> None:
         for table in TABLES:
-            self.run(self.bench.fetch(f"DELETE FROM {table}"))
+            self.run(self.harness.fetch(f"DELETE FROM {table}"))
         self.run(self.queue.record_bots(list(LIMITS), complete=True))
         for _ in range(3):
             self._start_worker()
@@ -312,14 +312,14 @@ class Machine(RuleBasedStateMachine):
     def insert(self, bot: str, kind: str, name: str) -> None:
         """Plain SQL of another program, which may say of state and counters what it likes."""
         forged = {"state": "archived", "epoch": 7, "failures": 2, "worker_id": 1, "finished_at": None, "archived_before": True}
-        self.run(self.bench.add(name, bot=bot, kind=kind, priority="low", **forged))
+        self.run(self.harness.add(name, bot=bot, kind=kind, priority="low", **forged))
         if not any((row.bot, row.session_id, row.kind) == (bot, name, kind) for row in self.rows.values()):
             self._learn({(bot, name, kind): "low"})
 
     def _learn(self, new: dict[tuple[str, str, str], str]) -> None:
         for (bot, name, kind), priority in new.items():
             query = "SELECT id FROM archive_queue WHERE (bot, session_id, kind) = ($1, $2, $3)"
-            row = Row(self.run(self.bench.value(query, bot, name, kind)), bot, name, kind, priority, history=[("enqueued", 0)])
+            row = Row(self.run(self.harness.value(query, bot, name, kind)), bot, name, kind, priority, history=[("enqueued", 0)])
             if name == "in valid":
                 row.state, row.reason = State.FAILED, "invalid_session_id"
             self.rows[row.id] = row
@@ -327,7 +327,7 @@ class Machine(RuleBasedStateMachine):
     # --- workers
 
     def _start_worker(self) -> None:
-        self.workers[self.run(self.bench.worker(*LIMITS))] = True
+        self.workers[self.run(self.harness.worker(*LIMITS))] = True
 
     def _worker(self, pick: int) -> int:
         """Four times of five one whose lease holds, if there is one."""
@@ -392,7 +392,7 @@ class Machine(RuleBasedStateMachine):
         assert {known.store_key: known.ordinal for known in session.known} == row.files
         assert all(isinstance(known, KnownFile) for known in session.known)
         due = "SELECT coalesce(recheck_at, run_at) <= claimed_at AND claimed_at = $2 FROM archive_queue WHERE id = $1"
-        assert self.run(self.bench.value(due, session.id, session.claimed_at))
+        assert self.run(self.harness.value(due, session.id, session.claimed_at))
 
     @rule(pick=picks, chosen=ends, again=st.booleans(), skew=skews, waits=st.sampled_from((None, False, True)))
     def work(self, pick: int, chosen: list[End], again: bool, skew: timedelta, waits: bool | None) -> None:
@@ -446,12 +446,12 @@ class Machine(RuleBasedStateMachine):
                 case _:
                     most = min(RETRY.backoff_base * 2 ** ((row.tries or row.failures) - 1), RETRY.backoff_max)
                     least = timedelta(0)
-            run_at = self.run(self.bench.value("SELECT coalesce(recheck_at, run_at) FROM archive_queue WHERE id = $1", row.id))
+            run_at = self.run(self.harness.value("SELECT coalesce(recheck_at, run_at) FROM archive_queue WHERE id = $1", row.id))
             assert before + least <= run_at <= after + most, (row, outcome)
 
     def _scheduled(self, row: Row, before: datetime, after: datetime) -> None:
         """The recheck to come is the next of the schedule."""
-        recheck_at = self.run(self.bench.value("SELECT recheck_at FROM archive_queue WHERE id = $1", row.id))
+        recheck_at = self.run(self.harness.value("SELECT recheck_at FROM archive_queue WHERE id = $1", row.id))
         coming = [delay for delay in RETRY.recheck_unavailable if delay > row.unavailable_for]
         if coming:
             # What the test itself takes is less than a minute, but not nothing.
@@ -472,7 +472,7 @@ class Machine(RuleBasedStateMachine):
         self.settle(
             [(place, Unavailable("media_unavailable"), 1, set(), False) for place in range(4)], again=False, skew=timedelta(0)
         )
-        self.run(self.bench.fetch("UPDATE archive_queue SET run_at = now() + interval '1 hour' WHERE state = 'pending'"))
+        self.run(self.harness.fetch("UPDATE archive_queue SET run_at = now() + interval '1 hour' WHERE state = 'pending'"))
         for row in self.rows.values():
             row.rests |= row.state is State.PENDING
         self.time_passes_for_rechecks(days)
@@ -492,7 +492,7 @@ class Machine(RuleBasedStateMachine):
 
     def _rescue(self, worker: int) -> None:
         self.workers[worker] = False
-        self.run(self.bench.expire(worker))
+        self.run(self.harness.expire(worker))
         self.rescue(0)
 
     @rule(pick=picks, fate=st.sampled_from(("start", "lease runs out", "renew", "stop")))
@@ -503,7 +503,7 @@ class Machine(RuleBasedStateMachine):
                 self._start_worker()
             case "lease runs out":
                 self.workers[worker] = False
-                self.run(self.bench.expire(worker))
+                self.run(self.harness.expire(worker))
                 self._claim(worker, 9, tuple(LIMITS), timedelta(0), 1)
                 assert not self.run(self.queue.renew(worker, HOUR))
             case "renew":
@@ -575,11 +575,11 @@ class Machine(RuleBasedStateMachine):
             case "hold":
                 self._hold(bot, kind)
             case "time to try again":
-                self.run(self.bench.fetch("UPDATE archive_holds SET probe_at = now()"))
+                self.run(self.harness.fetch("UPDATE archive_holds SET probe_at = now()"))
                 self.held = dict.fromkeys(self.held, True)
             case "try again":
                 self._hold(bot, kind)
-                self.run(self.bench.fetch("UPDATE archive_holds SET probe_at = now()"))
+                self.run(self.harness.fetch("UPDATE archive_holds SET probe_at = now()"))
                 self.held = dict.fromkeys(self.held, True)
                 for _ in range(2):
                     self.claim(1, 9, (bot,), timedelta(0), 1)
@@ -642,19 +642,19 @@ class Machine(RuleBasedStateMachine):
 
     @rule(days=st.booleans())
     def time_passes_for_sessions(self, days: bool) -> None:
-        self.run(self.bench.make_due())
+        self.run(self.harness.make_due())
         for row in self.rows.values():
             row.rests = False
         self.time_passes_for_rechecks(days)
 
     def time_passes_for_rechecks(self, days: bool) -> None:
-        self.run(self.bench.make_rechecks_due())
+        self.run(self.harness.make_rechecks_due())
         for row in self.rows.values():
             row.recheck = None if row.recheck is None else True
         if days:
             ago = """UPDATE archive_queue SET first_asked_at = first_asked_at - $1::interval, claimed_at = claimed_at - $1,
                      finished_at = finished_at - $1"""
-            self.run(self.bench.fetch(ago, 2 * DAY))
+            self.run(self.harness.fetch(ago, 2 * DAY))
             for row in self.rows.values():
                 row.claimed_long_ago = True
                 row.unavailable_for += 2 * DAY
@@ -667,7 +667,7 @@ class Machine(RuleBasedStateMachine):
             if row.state is State.PENDING or row.owner is not None:
                 row.crashes = MAX_CRASHES - 1
         sql = "UPDATE archive_queue SET crashes = $1 WHERE state = 'pending' OR worker_id IS NOT NULL"
-        self.run(self.bench.fetch(sql, MAX_CRASHES - 1))
+        self.run(self.harness.fetch(sql, MAX_CRASHES - 1))
 
     # --- the budget
 
@@ -678,7 +678,7 @@ class Machine(RuleBasedStateMachine):
     def _pass(self, passed: timedelta) -> None:
         self.ahead += passed
         self.run(
-            self.bench.fetch(
+            self.harness.fetch(
                 """WITH b AS (UPDATE archive_budgets SET arrival = arrival - $1::interval, blocked_until = blocked_until - $1)
                 UPDATE archive_calls SET at = at - $1""",
                 passed,
@@ -693,7 +693,7 @@ class Machine(RuleBasedStateMachine):
         quota = self.quotas[bot]
         for _ in range(times):
             before = self._now()
-            (row,) = self.run(self.bench.database.rows("draw", quota.key, quota.windows, quota.limits))
+            (row,) = self.run(self.harness.database.rows("draw", quota.key, quota.windows, quota.limits))
             self._granted(bot, row["granted"], before, self._now())
             if not row["granted"]:
                 self._pass(row["wait"])
@@ -713,7 +713,7 @@ class Machine(RuleBasedStateMachine):
         assert not count or bot not in self.blocked or after >= self.blocked[bot]
         new = [Grant(before, after)] * count
         if len(LIMITS[bot]) > 1:  # then every call is written down
-            calls = self.run(self.bench.fetch("SELECT at FROM archive_calls WHERE key = $1 ORDER BY at", self.quotas[bot].key))
+            calls = self.run(self.harness.fetch("SELECT at FROM archive_calls WHERE key = $1 ORDER BY at", self.quotas[bot].key))
             new = [Grant(at, at) for at in (call["at"] + self.ahead for call in calls) if at >= before]
             assert len(new) == count, "one call a session"
         self.grants[bot] += new
@@ -725,27 +725,27 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def the_database_agrees(self) -> None:
-        found = self.run(self.bench.fetch("SELECT * FROM archive_queue"))
+        found = self.run(self.harness.fetch("SELECT * FROM archive_queue"))
         assert {row["id"] for row in found} == self.rows.keys()
         for row in found:
             columns = self.rows[row["id"]].columns()
             assert {name: row[name] for name in columns} == columns
             assert (row["recheck_at"] is not None) == (self.rows[row["id"]].recheck is not None)
-        states = self.run(self.bench.states())
+        states = self.run(self.harness.states())
         assert states == Counter(row.state.value for row in self.rows.values())
 
     @invariant()
     def recordings_are_written_once_and_by_owners_only(self) -> None:
-        found = self.run(self.bench.fetch("SELECT queue_id, store_key, ordinal FROM archived_recordings"))
+        found = self.run(self.harness.fetch("SELECT queue_id, store_key, ordinal FROM archived_recordings"))
         files = Counter((row["queue_id"], row["store_key"], row["ordinal"]) for row in found)
         assert files == Counter((row.id, key, ordinal) for row in self.rows.values() for key, ordinal in row.files.items())
-        left = self.run(self.bench.fetch("SELECT queue_id, worker_id, epoch FROM archive_leftovers"))
+        left = self.run(self.harness.fetch("SELECT queue_id, worker_id, epoch FROM archive_leftovers"))
         assert {tuple(row.values()) for row in left} == self.leftovers
 
     @invariant()
     def the_history_tells_it_all_in_order(self) -> None:
         found = self.run(
-            self.bench.fetch("SELECT id, queue_id, event, epoch FROM archive_events WHERE id > $1 ORDER BY id", self.seen)
+            self.harness.fetch("SELECT id, queue_id, event, epoch FROM archive_events WHERE id > $1 ORDER BY id", self.seen)
         )
         for row in found:
             self.seen = row["id"]
@@ -768,11 +768,11 @@ def test_the_queue_agrees_with_its_model(database_url: str) -> None:
     with asyncio.Runner() as runner:
         database = Database(database_url, pool_size=2)
         runner.run(database.__aenter__())
-        bench = Bench(database, Queue(database, RETRY))
+        harness = QueueHarness(database, Queue(database, RETRY))
 
         class MachineHere(Machine):
             def __init__(self) -> None:
-                super().__init__(runner.run, bench)
+                super().__init__(runner.run, harness)
 
         try:
             run_state_machine_as_test(MachineHere, settings=profile)

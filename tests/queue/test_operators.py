@@ -13,97 +13,97 @@ from archiver.outcome import Archived, Failed, HandedBack, Outcome, Retry, Unava
 from archiver.queue import sessions
 from archiver.queue.sessions import NewSession
 from archiver.session import Attempt, State
-from tests.queue.conftest import Bench, ids, stored_file
+from tests.queue.conftest import QueueHarness, ids, stored_file
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python; test_model.py goes through it on each
 
 ENDED = [State.FAILED, State.UNAVAILABLE, State.CANCELLED, State.ARCHIVED]
 
 
-async def enqueue(bench: Bench, *names: str, **terms: Any) -> tuple[int, int]:
-    return await bench.queue.enqueue([NewSession("bot", name, **terms) for name in names], actor="me")
+async def enqueue(harness: QueueHarness, *names: str, **terms: Any) -> tuple[int, int]:
+    return await harness.queue.enqueue([NewSession("bot", name, **terms) for name in names], actor="me")
 
 
-async def retry(bench: Bench, **terms: Any) -> list[str]:
+async def retry(harness: QueueHarness, **terms: Any) -> list[str]:
     chosen: dict[str, Any] = {"ids": None, "bot": None, "kind": None, "states": ENDED, **terms}
-    return await bench.queue.retry(**chosen, actor="me@here")
+    return await harness.queue.retry(**chosen, actor="me@here")
 
 
-async def cancel(bench: Bench, **terms: Any) -> list[str]:
-    return await bench.queue.cancel(**{"ids": None, "bot": None, "kind": None, **terms}, reason="a wrong list", actor="me@here")
+async def cancel(harness: QueueHarness, **terms: Any) -> list[str]:
+    return await harness.queue.cancel(**{"ids": None, "bot": None, "kind": None, **terms}, reason="a wrong list", actor="me@here")
 
 
 # --- enqueue
 
 
-async def test_enqueue_counts_new_and_raised(bench: Bench) -> None:
-    assert await enqueue(bench, "s-1", "s-2") == (2, 0)
-    assert await enqueue(bench, "s-1", "s-2", "s-3") == (1, 0)
-    assert await enqueue(bench, "s-1", "s-4", priority="high") == (1, 1)
-    assert await enqueue(bench, "s-1", "s-2", priority="high") == (0, 1)
-    assert await enqueue(bench) == (0, 0)
-    assert await bench.history("s-2") == ["enqueued", "raised"]
+async def test_enqueue_counts_new_and_raised(harness: QueueHarness) -> None:
+    assert await enqueue(harness, "s-1", "s-2") == (2, 0)
+    assert await enqueue(harness, "s-1", "s-2", "s-3") == (1, 0)
+    assert await enqueue(harness, "s-1", "s-4", priority="high") == (1, 1)
+    assert await enqueue(harness, "s-1", "s-2", priority="high") == (0, 1)
+    assert await enqueue(harness) == (0, 0)
+    assert await harness.history("s-2") == ["enqueued", "raised"]
 
 
-async def test_enqueue_never_lowers_a_priority(bench: Bench) -> None:
-    await enqueue(bench, "s-1", priority="high")
+async def test_enqueue_never_lowers_a_priority(harness: QueueHarness) -> None:
+    await enqueue(harness, "s-1", priority="high")
     for lower in ("normal", "low", "high"):
-        assert await enqueue(bench, "s-1", priority=lower) == (0, 0)
-    assert (await bench.row("s-1"))["priority"] == "high"
+        assert await enqueue(harness, "s-1", priority=lower) == (0, 0)
+    assert (await harness.row("s-1"))["priority"] == "high"
 
 
-async def test_a_session_twice_in_one_batch_is_one_with_the_higher_priority(bench: Bench) -> None:
+async def test_a_session_twice_in_one_batch_is_one_with_the_higher_priority(harness: QueueHarness) -> None:
     twice = [NewSession("bot", "s-1", priority=priority) for priority in ("low", "high", "normal")]
-    assert await bench.queue.enqueue([*twice, NewSession("bot", "s-1", kind="voicemail")], actor="me") == (2, 0)
-    assert await bench.value("SELECT priority FROM archive_queue WHERE kind = 'recording'") == "high"
+    assert await harness.queue.enqueue([*twice, NewSession("bot", "s-1", kind="voicemail")], actor="me") == (2, 0)
+    assert await harness.value("SELECT priority FROM archive_queue WHERE kind = 'recording'") == "high"
 
 
-async def test_enqueue_leaves_a_claimed_and_a_finished_session_as_it_is(bench: Bench) -> None:
-    session = await bench.claim_one()
-    claimed = await bench.row("s-1")
-    assert await enqueue(bench, "s-1", priority="high", user_id="u", metadata={"a": 1}) == (0, 0)
-    assert await bench.row("s-1") == claimed
-    await bench.settle(Attempt(session), Unavailable("media_unavailable"))
-    finished = await bench.row("s-1")
-    assert await enqueue(bench, "s-1", priority="high") == (0, 0)
-    assert await bench.row("s-1") == finished
+async def test_enqueue_leaves_a_claimed_and_a_finished_session_as_it_is(harness: QueueHarness) -> None:
+    session = await harness.claim_one()
+    claimed = await harness.row("s-1")
+    assert await enqueue(harness, "s-1", priority="high", user_id="u", metadata={"a": 1}) == (0, 0)
+    assert await harness.row("s-1") == claimed
+    await harness.settle(Attempt(session), Unavailable("media_unavailable"))
+    finished = await harness.row("s-1")
+    assert await enqueue(harness, "s-1", priority="high") == (0, 0)
+    assert await harness.row("s-1") == finished
 
 
-async def test_what_is_known_of_a_session_is_kept(bench: Bench) -> None:
-    start = await bench.queue.clock() - timedelta(days=3)
-    await enqueue(bench, "s-1", user_id="u-1", started_at=start, metadata={"line": 7, "nul": "a\0b"})
-    row = await bench.row("s-1")
+async def test_what_is_known_of_a_session_is_kept(harness: QueueHarness) -> None:
+    start = await harness.queue.clock() - timedelta(days=3)
+    await enqueue(harness, "s-1", user_id="u-1", started_at=start, metadata={"line": 7, "nul": "a\0b"})
+    row = await harness.row("s-1")
     assert (row["user_id"], row["started_at"], row["archive_date"]) == ("u-1", start, start)
     assert row["metadata"] == {"line": 7, "nul": "a\ufffdb"}
 
 
-async def test_overlapping_batches_at_once_lose_nothing(bench: Bench) -> None:
+async def test_overlapping_batches_at_once_lose_nothing(harness: QueueHarness) -> None:
     names = [f"s-{n}" for n in range(300)]
     batches = [names, names[::-1], names[150:] + names[:150], names[::2] + names[1::2]]
     priorities = ("normal", "high", "low", "high")
     counts = await asyncio.gather(
-        *(enqueue(bench, *batch, priority=priority) for batch, priority in zip(batches, priorities, strict=True))
+        *(enqueue(harness, *batch, priority=priority) for batch, priority in zip(batches, priorities, strict=True))
     )
     assert sum(new for new, _ in counts) == 300
-    assert await bench.states() == {"pending": 300}
+    assert await harness.states() == {"pending": 300}
 
 
-async def test_a_deadlock_with_a_program_that_inserts_by_itself_is_waited_out(bench: Bench) -> None:
+async def test_a_deadlock_with_a_program_that_inserts_by_itself_is_waited_out(harness: QueueHarness) -> None:
     # The server ends whoever looks for the deadlock first: on a slow machine that may be the other.
-    while (counts := await _deadlock(bench)) is None:
-        await bench.fetch("DELETE FROM archive_queue")
+    while (counts := await _deadlock(harness)) is None:
+        await harness.fetch("DELETE FROM archive_queue")
     assert counts == (0, 0)
-    assert await bench.states() == {"pending": 2}
+    assert await harness.states() == {"pending": 2}
 
 
-async def _deadlock(bench: Bench) -> tuple[int, int] | None:
+async def _deadlock(harness: QueueHarness) -> tuple[int, int] | None:
     """What an enqueue tells that lost a deadlock; None: the other lost it."""
-    other = await asyncpg.connect(bench.database.dsn)
+    other = await asyncpg.connect(harness.database.dsn)
     try:
         async with other.transaction():
             await other.execute("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 's-2')")
-            ours = asyncio.create_task(enqueue(bench, "s-1", "s-2"))
-            await bench.blocked()
+            ours = asyncio.create_task(enqueue(harness, "s-1", "s-2"))
+            await harness.blocked()
             try:
                 # Now the other asks for what ours has; ours has waited for longer.
                 await other.execute("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 's-1')")
@@ -119,173 +119,173 @@ async def _deadlock(bench: Bench) -> tuple[int, int] | None:
 # --- cancel
 
 
-async def test_cancel_takes_out_what_waits_and_what_is_claimed_and_says_who_and_why(bench: Bench) -> None:
-    session = await bench.claim_one("claimed")
-    await bench.add("waiting", "other")
-    assert await cancel(bench, ids=["claimed", "waiting", "unknown"]) == ["claimed", "waiting"]
+async def test_cancel_takes_out_what_waits_and_what_is_claimed_and_says_who_and_why(harness: QueueHarness) -> None:
+    session = await harness.claim_one("claimed")
+    await harness.add("waiting", "other")
+    assert await cancel(harness, ids=["claimed", "waiting", "unknown"]) == ["claimed", "waiting"]
     for name in ("claimed", "waiting"):
-        row = await bench.row(name)
+        row = await harness.row(name)
         assert (row["state"], row["reason"], row["detail"]) == ("cancelled", "a wrong list", {"cancelled_by": "me@here"})
         assert row["finished_at"] is not None
-        (shown,) = await bench.database.rows("show", name, None, None)
+        (shown,) = await harness.database.rows("show", name, None, None)
         last = shown["events"][-1]
         assert (last["event"], last["actor"], last["data"]) == ("cancelled", "me@here", {"reason": "a wrong list"})
-    assert (await bench.row("claimed"))["epoch"] == session.epoch + 1
-    assert (await bench.row("other"))["state"] == "pending"
+    assert (await harness.row("claimed"))["epoch"] == session.epoch + 1
+    assert (await harness.row("other"))["state"] == "pending"
 
 
-async def test_cancel_leaves_what_has_ended(bench: Bench) -> None:
-    session = await bench.claim_one()
-    await bench.settle(Attempt(session), Archived())
-    assert await cancel(bench) == []
-    assert (await bench.row("s-1"))["state"] == "archived"
+async def test_cancel_leaves_what_has_ended(harness: QueueHarness) -> None:
+    session = await harness.claim_one()
+    await harness.settle(Attempt(session), Archived())
+    assert await cancel(harness) == []
+    assert (await harness.row("s-1"))["state"] == "archived"
 
 
-async def test_cancel_can_be_narrowed_to_a_bot_and_a_kind(bench: Bench) -> None:
-    await bench.add("a-r", "a-v", bot="a")
-    await bench.add("a-v2", bot="a", kind="voicemail")
-    await bench.add("b-r", bot="b")
-    assert await cancel(bench, bot="a", kind="voicemail") == ["a-v2"]
-    assert await cancel(bench, bot="b") == ["b-r"]
-    assert await cancel(bench, ids=["a-r"], bot="b") == []
+async def test_cancel_can_be_narrowed_to_a_bot_and_a_kind(harness: QueueHarness) -> None:
+    await harness.add("a-r", "a-v", bot="a")
+    await harness.add("a-v2", bot="a", kind="voicemail")
+    await harness.add("b-r", bot="b")
+    assert await cancel(harness, bot="a", kind="voicemail") == ["a-v2"]
+    assert await cancel(harness, bot="b") == ["b-r"]
+    assert await cancel(harness, ids=["a-r"], bot="b") == []
 
 
-async def test_a_large_cancel_and_retry_go_in_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_cancel_and_retry_go_in_batches(harness: QueueHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "BATCH", 7)
     names = [f"s-{n}" for n in range(30)]
-    await bench.add(*names)
-    assert await cancel(bench) == names
-    assert await retry(bench) == names
-    assert await bench.states() == {"pending": 30}
+    await harness.add(*names)
+    assert await cancel(harness) == names
+    assert await retry(harness) == names
+    assert await harness.states() == {"pending": 30}
 
 
-async def test_claims_cancels_settles_and_rescues_at_once_never_lock_each_other_out(bench: Bench) -> None:
+async def test_claims_cancels_settles_and_rescues_at_once_never_lock_each_other_out(harness: QueueHarness) -> None:
     names = [f"s-{n}" for n in range(120)]
-    await bench.add(*names)
+    await harness.add(*names)
     done = asyncio.Event()
 
     async def work() -> None:
         while not done.is_set():
-            worker = await bench.worker()
-            for number, session in enumerate(await bench.claim(worker, 10)):
+            worker = await harness.worker()
+            for number, session in enumerate(await harness.claim(worker, 10)):
                 if number % 3:
-                    ends = [bench.settle(Attempt(session, calls=1), HandedBack("x"))]
+                    ends = [harness.settle(Attempt(session, calls=1), HandedBack("x"))]
                     await asyncio.gather(*ends, return_exceptions=True)
-            await bench.expire(worker)
-            await bench.queue.rescue(actor="me")
-            await bench.fetch("UPDATE archive_queue SET crashes = 0 WHERE state = 'pending' AND crashes > 2")
+            await harness.expire(worker)
+            await harness.queue.rescue(actor="me")
+            await harness.fetch("UPDATE archive_queue SET crashes = 0 WHERE state = 'pending' AND crashes > 2")
 
     async def operate() -> None:
         for turn in range(15):
-            await cancel(bench, ids=names[turn % 3 :: 3])
-            await retry(bench, ids=names[::-1])
-            await enqueue(bench, *names[::-1], priority="high")
+            await cancel(harness, ids=names[turn % 3 :: 3])
+            await retry(harness, ids=names[::-1])
+            await enqueue(harness, *names[::-1], priority="high")
         done.set()
 
     async with asyncio.timeout(60):
         await asyncio.gather(work(), work(), operate())
-    assert await bench.value("SELECT count(*) FROM archive_queue") == 120
+    assert await harness.value("SELECT count(*) FROM archive_queue") == 120
     wrong = "SELECT count(*) FROM archive_queue WHERE (state = 'claimed') <> (worker_id IS NOT NULL)"
-    assert await bench.value(wrong) == 0
+    assert await harness.value(wrong) == 0
 
 
 # --- retry
 
 
-async def test_retry_brings_back_with_fresh_counters_and_keeps_what_is_stored(bench: Bench) -> None:
-    session = await bench.claim_one()
-    await bench.fetch("UPDATE archive_queue SET checks = 5, crashes = 2, failures = 1")
-    await bench.settle(Attempt(session, [stored_file(1, "kept")], calls=4), Failed("conflict"))
-    assert await retry(bench, ids=["s-1"]) == ["s-1"]
-    row = await bench.row("s-1")
+async def test_retry_brings_back_with_fresh_counters_and_keeps_what_is_stored(harness: QueueHarness) -> None:
+    session = await harness.claim_one()
+    await harness.fetch("UPDATE archive_queue SET checks = 5, crashes = 2, failures = 1")
+    await harness.settle(Attempt(session, [stored_file(1, "kept")], calls=4), Failed("conflict"))
+    assert await retry(harness, ids=["s-1"]) == ["s-1"]
+    row = await harness.row("s-1")
     assert (row["state"], row["failures"], row["checks"], row["crashes"]) == ("pending", 0, 0, 0)
     assert (row["reason"], row["detail"], row["first_asked_at"], row["finished_at"]) == (None, {}, None, None)
     assert row["calls"] == 4
-    (again,) = await bench.claim(session.worker_id)
+    (again,) = await harness.claim(session.worker_id)
     assert [known.store_key for known in again.known] == ["kept"]
-    (shown,) = await bench.database.rows("show", "s-1", None, None)
+    (shown,) = await harness.database.rows("show", "s-1", None, None)
     (event,) = [event for event in shown["events"] if event["event"] == "retried"]
     assert (event["actor"], event["data"]) == ("me@here", {"was": "failed", "reason": "partial"})
 
 
-async def test_retry_is_found_by_the_reason_also_behind_partial(bench: Bench) -> None:
-    await bench.add("s-1", "s-2", "s-3")
+async def test_retry_is_found_by_the_reason_also_behind_partial(harness: QueueHarness) -> None:
+    await harness.add("s-1", "s-2", "s-3")
     outcomes: dict[str, Outcome] = {
         "s-1": Failed("conflict"),
         "s-2": Failed("platform_failed"),
         "s-3": Unavailable("media_unavailable"),
     }
-    for session in await bench.claim(await bench.worker()):
+    for session in await harness.claim(await harness.worker()):
         files = [stored_file()] if session.session_id == "s-1" else []
-        await bench.settle(Attempt(session, files), outcomes[session.session_id])
-    assert await retry(bench, errors=["nonsense"]) == []
-    assert await retry(bench, errors=["conflict"]) == ["s-1"]
-    assert await retry(bench, errors=["platform_failed"], states=[State.UNAVAILABLE]) == []
-    assert await retry(bench, states=[State.UNAVAILABLE]) == ["s-3"]
+        await harness.settle(Attempt(session, files), outcomes[session.session_id])
+    assert await retry(harness, errors=["nonsense"]) == []
+    assert await retry(harness, errors=["conflict"]) == ["s-1"]
+    assert await retry(harness, errors=["platform_failed"], states=[State.UNAVAILABLE]) == []
+    assert await retry(harness, states=[State.UNAVAILABLE]) == ["s-3"]
 
 
-async def test_a_session_that_moved_since_it_was_chosen_is_not_brought_back(bench: Bench) -> None:
-    await bench.add("s-1", "s-2")
-    await cancel(bench)
-    chosen = await bench.database.rows("chosen", None, None, None, ["cancelled"], None, None, None, 0, 10)
-    await retry(bench, ids=["s-1"])
-    await cancel(bench, ids=["s-1"])
-    rows = await bench.database.rows("retry", [row["id"] for row in chosen], [row["epoch"] for row in chosen], "me")
+async def test_a_session_that_moved_since_it_was_chosen_is_not_brought_back(harness: QueueHarness) -> None:
+    await harness.add("s-1", "s-2")
+    await cancel(harness)
+    chosen = await harness.database.rows("chosen", None, None, None, ["cancelled"], None, None, None, 0, 10)
+    await retry(harness, ids=["s-1"])
+    await cancel(harness, ids=["s-1"])
+    rows = await harness.database.rows("retry", [row["id"] for row in chosen], [row["epoch"] for row in chosen], "me")
     assert [row["session_id"] for row in rows] == ["s-2"]
 
 
-async def test_a_session_that_is_claimed_after_it_was_chosen_is_cancelled_all_the_same(bench: Bench) -> None:
-    await bench.add("s-1")
-    (row,) = await bench.database.rows("chosen", None, None, None, ["pending", "claimed"], None, None, None, 0, 10)
-    await bench.claim(await bench.worker())
+async def test_a_session_that_is_claimed_after_it_was_chosen_is_cancelled_all_the_same(harness: QueueHarness) -> None:
+    await harness.add("s-1")
+    (row,) = await harness.database.rows("chosen", None, None, None, ["pending", "claimed"], None, None, None, 0, 10)
+    await harness.claim(await harness.worker())
     for states, cancelled in ((["pending"], 0), (["pending", "claimed"], 1)):
-        assert len(await bench.database.rows("cancel", [row["id"]], states, "why", "me")) == cancelled
+        assert len(await harness.database.rows("cancel", [row["id"]], states, "why", "me")) == cancelled
 
 
-async def test_a_dry_run_changes_nothing_and_names_what_would_be(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dry_run_changes_nothing_and_names_what_would_be(harness: QueueHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "BATCH", 7)
     names = [f"s-{n}" for n in range(20)]
-    await bench.add(*names)
-    assert await cancel(bench, dry_run=True) == names
-    assert await bench.states() == {"pending": 20}
-    await cancel(bench)
-    before = await bench.fetch("SELECT * FROM archive_queue ORDER BY id")
-    assert await retry(bench, dry_run=True) == names
-    assert await bench.fetch("SELECT * FROM archive_queue ORDER BY id") == before
-    assert await bench.history("s-1") == ["enqueued", "cancelled"]
+    await harness.add(*names)
+    assert await cancel(harness, dry_run=True) == names
+    assert await harness.states() == {"pending": 20}
+    await cancel(harness)
+    before = await harness.fetch("SELECT * FROM archive_queue ORDER BY id")
+    assert await retry(harness, dry_run=True) == names
+    assert await harness.fetch("SELECT * FROM archive_queue ORDER BY id") == before
+    assert await harness.history("s-1") == ["enqueued", "cancelled"]
 
 
-async def test_time_is_that_of_the_end_and_of_a_waiting_one_that_of_its_enqueueing(bench: Bench) -> None:
-    await bench.add("old", "new")
-    await bench.fetch("UPDATE archive_queue SET enqueued_at = now() - interval '1 day' WHERE session_id = 'old'")
-    noon = await bench.queue.clock() - timedelta(hours=12)
-    assert await cancel(bench, since=noon, dry_run=True) == ["new"]
-    assert await cancel(bench, until=noon) == ["old"]
-    assert await retry(bench, until=noon) == []
-    end = (await bench.row("old"))["finished_at"]
-    assert await retry(bench, until=end) == []
-    assert await retry(bench, since=end) == ["old"]
+async def test_time_is_that_of_the_end_and_of_a_waiting_one_that_of_its_enqueueing(harness: QueueHarness) -> None:
+    await harness.add("old", "new")
+    await harness.fetch("UPDATE archive_queue SET enqueued_at = now() - interval '1 day' WHERE session_id = 'old'")
+    noon = await harness.queue.clock() - timedelta(hours=12)
+    assert await cancel(harness, since=noon, dry_run=True) == ["new"]
+    assert await cancel(harness, until=noon) == ["old"]
+    assert await retry(harness, until=noon) == []
+    end = (await harness.row("old"))["finished_at"]
+    assert await retry(harness, until=end) == []
+    assert await retry(harness, since=end) == ["old"]
 
 
-async def test_retry_touches_nothing_that_waits_or_runs(bench: Bench) -> None:
-    await bench.claim_one("claimed")
-    await bench.add("waiting")
-    assert await retry(bench, states=list(State)) == []
+async def test_retry_touches_nothing_that_waits_or_runs(harness: QueueHarness) -> None:
+    await harness.claim_one("claimed")
+    await harness.add("waiting")
+    assert await retry(harness, states=list(State)) == []
 
 
-async def test_an_invalid_session_id_is_never_retried(bench: Bench) -> None:
-    await bench.add("in valid")
-    assert await retry(bench) == []
-    assert await retry(bench, ids=["in valid"], errors=["invalid_session_id"]) == []
+async def test_an_invalid_session_id_is_never_retried(harness: QueueHarness) -> None:
+    await harness.add("in valid")
+    assert await retry(harness) == []
+    assert await retry(harness, ids=["in valid"], errors=["invalid_session_id"]) == []
 
 
-async def test_retry_and_resume_wake_the_workers(bench: Bench) -> None:
-    await bench.add("s-1")
-    await bench.queue.record_bots(["bot"], complete=True)
-    await cancel(bench)
-    for act in (lambda: retry(bench), lambda: bench.queue.resume(None, actor="me")):
+async def test_retry_and_resume_wake_the_workers(harness: QueueHarness) -> None:
+    await harness.add("s-1")
+    await harness.queue.record_bots(["bot"], complete=True)
+    await cancel(harness)
+    for act in (lambda: retry(harness), lambda: harness.queue.resume(None, actor="me")):
         wake = asyncio.Event()
-        async with bench.database.listening(wake):
+        async with harness.database.listening(wake):
             await act()
             await asyncio.wait_for(wake.wait(), 20)
 
@@ -293,78 +293,78 @@ async def test_retry_and_resume_wake_the_workers(bench: Bench) -> None:
 # --- pause, resume
 
 
-async def test_pause_and_resume_name_their_bots_and_release_holds(bench: Bench) -> None:
-    await bench.queue.record_bots(["a", "b"], complete=True)
-    assert sorted(await bench.queue.pause(None, actor="me")) == ["a", "b"]
-    assert await bench.queue.pause(["unknown"], actor="me") == []
-    await bench.queue.pause(["a"], actor="someone else")
-    assert await bench.value("SELECT paused_by FROM archive_bots WHERE name = 'a'") == "me"
-    await bench.queue.hold("a", "recording", "credentials_rejected", {})
-    await bench.queue.hold("a", "voicemail", "credentials_rejected", {})
-    assert await bench.queue.resume(["a"], actor="me") == {"a": 2}
-    assert await bench.queue.resume(None, actor="me") == {"a": 0, "b": 0}
-    assert await bench.value("SELECT count(*) FROM archive_holds") == 0
+async def test_pause_and_resume_name_their_bots_and_release_holds(harness: QueueHarness) -> None:
+    await harness.queue.record_bots(["a", "b"], complete=True)
+    assert sorted(await harness.queue.pause(None, actor="me")) == ["a", "b"]
+    assert await harness.queue.pause(["unknown"], actor="me") == []
+    await harness.queue.pause(["a"], actor="someone else")
+    assert await harness.value("SELECT paused_by FROM archive_bots WHERE name = 'a'") == "me"
+    await harness.queue.hold("a", "recording", "credentials_rejected", {})
+    await harness.queue.hold("a", "voicemail", "credentials_rejected", {})
+    assert await harness.queue.resume(["a"], actor="me") == {"a": 2}
+    assert await harness.queue.resume(None, actor="me") == {"a": 0, "b": 0}
+    assert await harness.value("SELECT count(*) FROM archive_holds") == 0
 
 
 # --- the end of a drain
 
 
-async def test_what_a_drain_waits_for_and_what_it_has_to_leave(bench: Bench) -> None:
-    since = await bench.queue.clock()
+async def test_what_a_drain_waits_for_and_what_it_has_to_leave(harness: QueueHarness) -> None:
+    since = await harness.queue.clock()
     for bot in ("here", "paused", "held", "nowhere"):
-        await bench.add(f"{bot}-1", f"{bot}-2", bot=bot)
-    await bench.add("voice", bot="held", kind="voicemail")
-    worker = await bench.worker("here", "paused", "held")
-    await bench.queue.pause(["paused"], actor="me")
-    await bench.queue.hold("held", "recording", "credentials_rejected", {})
-    backlog = await bench.queue.backlog(["here", "paused", "held"], since)
+        await harness.add(f"{bot}-1", f"{bot}-2", bot=bot)
+    await harness.add("voice", bot="held", kind="voicemail")
+    worker = await harness.worker("here", "paused", "held")
+    await harness.queue.pause(["paused"], actor="me")
+    await harness.queue.hold("held", "recording", "credentials_rejected", {})
+    backlog = await harness.queue.backlog(["here", "paused", "held"], since)
     assert (backlog.workable, backlog.claimed, backlog.failed, backlog.due_in) == (3, 0, 0, timedelta(0))
     assert backlog.left_pending == [
         {"bot": "held", "kind": "recording", "sessions": 2, "because": "held"},
         {"bot": "nowhere", "kind": "recording", "sessions": 2, "because": "unknown_bot"},
         {"bot": "paused", "kind": "recording", "sessions": 2, "because": "paused"},
     ]
-    for session in await bench.claim(worker, 10, "here", "held"):
-        await bench.settle(Attempt(session), Failed("x") if session.bot == "here" else Retry("x"))
-    await bench.fetch("UPDATE archive_queue SET run_at = now() + interval '1 hour' WHERE session_id = 'voice'")
-    backlog = await bench.queue.backlog(["here", "paused", "held"], since)
+    for session in await harness.claim(worker, 10, "here", "held"):
+        await harness.settle(Attempt(session), Failed("x") if session.bot == "here" else Retry("x"))
+    await harness.fetch("UPDATE archive_queue SET run_at = now() + interval '1 hour' WHERE session_id = 'voice'")
+    backlog = await harness.queue.backlog(["here", "paused", "held"], since)
     assert (backlog.workable, backlog.claimed, backlog.failed) == (1, 0, 2)
     assert backlog.due_in is not None
     assert timedelta(minutes=59) < backlog.due_in <= timedelta(hours=1)
-    assert (await bench.queue.backlog(["here"], await bench.queue.clock())).failed == 0, "failures of before do not count"
+    assert (await harness.queue.backlog(["here"], await harness.queue.clock())).failed == 0, "failures of before do not count"
 
 
-async def test_what_another_worker_has_is_waited_for(bench: Bench) -> None:
-    await bench.claim_one()
-    backlog = await bench.queue.backlog(["bot"], await bench.queue.clock())
+async def test_what_another_worker_has_is_waited_for(harness: QueueHarness) -> None:
+    await harness.claim_one()
+    backlog = await harness.queue.backlog(["bot"], await harness.queue.clock())
     assert (backlog.workable, backlog.claimed, backlog.due_in) == (0, 1, None)
 
 
-async def test_bots_that_no_configuration_knows_are_counted_by_name(bench: Bench) -> None:
-    await bench.queue.record_bots(["known", "gone"], complete=True)
-    await bench.queue.record_bots(["known"], complete=True)
-    await bench.add("s-1", bot="known")
-    await bench.add("s-1", "s-2", bot="gone")
-    await bench.add("s-1", bot="never")
-    await bench.add("s-1", bot="served here")
-    assert await bench.queue.unknown_bots(["served here"]) == {"gone": 2, "never": 1}
-    await cancel(bench)
-    assert await bench.queue.unknown_bots([]) == {}
+async def test_bots_that_no_configuration_knows_are_counted_by_name(harness: QueueHarness) -> None:
+    await harness.queue.record_bots(["known", "gone"], complete=True)
+    await harness.queue.record_bots(["known"], complete=True)
+    await harness.add("s-1", bot="known")
+    await harness.add("s-1", "s-2", bot="gone")
+    await harness.add("s-1", bot="never")
+    await harness.add("s-1", bot="served here")
+    assert await harness.queue.unknown_bots(["served here"]) == {"gone": 2, "never": 1}
+    await cancel(harness)
+    assert await harness.queue.unknown_bots([]) == {}
 
 
-async def test_very_many_unknown_bots_are_not_all_told(bench: Bench) -> None:
-    await bench.fetch("INSERT INTO archive_queue (bot, session_id) SELECT 'bot-' || n, 's-1' FROM generate_series(1, 500) n")
-    assert len(await bench.queue.unknown_bots([])) == 50
+async def test_very_many_unknown_bots_are_not_all_told(harness: QueueHarness) -> None:
+    await harness.fetch("INSERT INTO archive_queue (bot, session_id) SELECT 'bot-' || n, 's-1' FROM generate_series(1, 500) n")
+    assert len(await harness.queue.unknown_bots([])) == 50
 
 
-async def test_status_counts_every_session_in_exactly_one_state(bench: Bench) -> None:
-    await bench.add("s-1", "s-2", "s-3", "in valid")
-    first, *_ = await bench.claim(await bench.worker(), 1)
-    await bench.settle(Attempt(first, [stored_file()], calls=2), Archived())
-    rows = await bench.database.rows("status")
+async def test_status_counts_every_session_in_exactly_one_state(harness: QueueHarness) -> None:
+    await harness.add("s-1", "s-2", "s-3", "in valid")
+    first, *_ = await harness.claim(await harness.worker(), 1)
+    await harness.settle(Attempt(first, [stored_file()], calls=2), Archived())
+    rows = await harness.database.rows("status")
     assert {row["state"]: row["sessions"] for row in rows} == {"archived": 1, "failed": 1, "pending": 2}
     assert sum(row["calls"] for row in rows) == 2
-    assert dict((await bench.database.rows("totals"))[0]) == {"files": 1, "bytes": 44}
-    (page,) = await bench.database.rows("recordings", None, 0, "", 10)
+    assert dict((await harness.database.rows("totals"))[0]) == {"files": 1, "bytes": 44}
+    (page,) = await harness.database.rows("recordings", None, 0, "", 10)
     assert page["session_id"] == first.session_id == ids([first])[0]
-    assert await bench.database.rows("recordings", None, page["queue_id"], page["store_key"], 10) == []
+    assert await harness.database.rows("recordings", None, page["queue_id"], page["store_key"], 10) == []

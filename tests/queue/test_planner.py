@@ -10,7 +10,7 @@ import pytest
 
 from archiver.outcome import Archived, NotReady, Outcome, Retry, Unavailable
 from archiver.session import Attempt, State
-from tests.queue.conftest import Bench, ids
+from tests.queue.conftest import QueueHarness, ids
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python
 
@@ -18,118 +18,118 @@ MINUTES = timedelta(minutes=1)
 SECONDS = timedelta(seconds=1)
 
 
-async def first_ask(bench: Bench, name: str = "bot") -> timedelta:
-    found = await bench.value("SELECT first_ask FROM archive_bots WHERE name = $1", name)
+async def first_ask(harness: QueueHarness, name: str = "bot") -> timedelta:
+    found = await harness.value("SELECT first_ask FROM archive_bots WHERE name = $1", name)
     assert isinstance(found, timedelta)
     return found
 
 
-async def ended(bench: Bench, age: timedelta, *ids: str, **columns: Any) -> None:
+async def ended(harness: QueueHarness, age: timedelta, *ids: str, **columns: Any) -> None:
     """Sessions whose call ended so long ago."""
-    now = await bench.value("SELECT now()")
-    await bench.add(*(ids or ["s-1"]), ended_at=now - age, **columns)
+    now = await harness.value("SELECT now()")
+    await harness.add(*(ids or ["s-1"]), ended_at=now - age, **columns)
 
 
-async def due_in(bench: Bench, one: str = "s-1") -> timedelta:
-    found = await bench.value("SELECT run_at - enqueued_at FROM archive_queue WHERE session_id = $1", one)
+async def due_in(harness: QueueHarness, one: str = "s-1") -> timedelta:
+    found = await harness.value("SELECT run_at - enqueued_at FROM archive_queue WHERE session_id = $1", one)
     assert isinstance(found, timedelta)
     return found
 
 
-async def answer(bench: Bench, worker: int, age: timedelta, outcome: Outcome, count: int = 1) -> timedelta:
+async def answer(harness: QueueHarness, worker: int, age: timedelta, outcome: Outcome, count: int = 1) -> timedelta:
     """What the bot's figure is after so many sessions, first asked at this age, were answered so. All in one batch."""
-    names = [f"s-{await bench.value('SELECT count(*) FROM archive_queue')}-{n}" for n in range(count)]
-    await bench.add(*names, ended_at=await bench.value("SELECT now()") - timedelta(days=30))
-    await bench.fetch("UPDATE archive_queue SET enqueued_at = '-infinity' WHERE session_id = ANY ($1)", names)
-    sessions = await bench.claim(worker, count)
+    names = [f"s-{await harness.value('SELECT count(*) FROM archive_queue')}-{n}" for n in range(count)]
+    await harness.add(*names, ended_at=await harness.value("SELECT now()") - timedelta(days=30))
+    await harness.fetch("UPDATE archive_queue SET enqueued_at = '-infinity' WHERE session_id = ANY ($1)", names)
+    sessions = await harness.claim(worker, count)
     assert sorted(ids(sessions)) == sorted(names)
-    await bench.fetch(
+    await harness.fetch(
         "UPDATE archive_queue SET enqueued_at = claimed_at, ended_at = claimed_at - $1::interval WHERE state = 'claimed'", age
     )
-    await bench.queue.settle([(Attempt(session, calls=1), outcome) for session in sessions])
-    return await first_ask(bench)
+    await harness.queue.settle([(Attempt(session, calls=1), outcome) for session in sessions])
+    return await first_ask(harness)
 
 
-async def test_a_call_that_just_ended_waits_for_what_the_bot_has_lately_needed(bench: Bench) -> None:
-    await bench.worker()
-    await bench.fetch("UPDATE archive_bots SET first_ask = interval '5 minutes'")
+async def test_a_call_that_just_ended_waits_for_what_the_bot_has_lately_needed(harness: QueueHarness) -> None:
+    await harness.worker()
+    await harness.fetch("UPDATE archive_bots SET first_ask = interval '5 minutes'")
     began = time.monotonic()
-    await ended(bench, 1 * MINUTES)
+    await ended(harness, 1 * MINUTES)
     passed = timedelta(seconds=time.monotonic() - began)  # between the call's end being reckoned and the row being there
-    assert timedelta(0) <= 4 * MINUTES - await due_in(bench) <= passed
+    assert timedelta(0) <= 4 * MINUTES - await due_in(harness) <= passed
 
 
 @pytest.mark.parametrize("age", [10 * MINUTES, timedelta(days=300)])
-async def test_a_call_that_ended_long_ago_is_due_at_once(bench: Bench, age: timedelta) -> None:
-    worker = await bench.worker()
-    await ended(bench, age)
-    assert await due_in(bench) == timedelta(0)
-    assert ids(await bench.claim(worker)) == ["s-1"]
+async def test_a_call_that_ended_long_ago_is_due_at_once(harness: QueueHarness, age: timedelta) -> None:
+    worker = await harness.worker()
+    await ended(harness, age)
+    assert await due_in(harness) == timedelta(0)
+    assert ids(await harness.claim(worker)) == ["s-1"]
 
 
-async def test_a_producer_whose_clock_is_ahead_does_not_put_its_sessions_off(bench: Bench) -> None:
-    await bench.worker()
-    await ended(bench, -6 * 60 * MINUTES)
-    assert await due_in(bench) == 2 * MINUTES
+async def test_a_producer_whose_clock_is_ahead_does_not_put_its_sessions_off(harness: QueueHarness) -> None:
+    await harness.worker()
+    await ended(harness, -6 * 60 * MINUTES)
+    assert await due_in(harness) == 2 * MINUTES
 
 
 @pytest.mark.parametrize("strange", ["infinity", "-infinity", "0001-01-01Z", "4713-01-01 BC", "294276-12-31Z"])
-async def test_a_strange_end_breaks_nothing(bench: Bench, strange: str) -> None:
-    worker = await bench.worker()
-    await bench.fetch(f"INSERT INTO archive_queue (bot, session_id, ended_at) VALUES ('bot', 's-1', '{strange}')")
-    await bench.make_due()
-    await bench.fetch("UPDATE archive_queue SET enqueued_at = enqueued_at - interval '1 hour'")
-    (session,) = await bench.claim(worker)
-    assert await bench.settle(Attempt(session, calls=1), NotReady("media_in_progress")) == "pending"
+async def test_a_strange_end_breaks_nothing(harness: QueueHarness, strange: str) -> None:
+    worker = await harness.worker()
+    await harness.fetch(f"INSERT INTO archive_queue (bot, session_id, ended_at) VALUES ('bot', 's-1', '{strange}')")
+    await harness.make_due()
+    await harness.fetch("UPDATE archive_queue SET enqueued_at = enqueued_at - interval '1 hour'")
+    (session,) = await harness.claim(worker)
+    assert await harness.settle(Attempt(session, calls=1), NotReady("media_in_progress")) == "pending"
 
 
-async def test_a_later_run_at_of_the_producer_stands(bench: Bench) -> None:
-    await bench.worker()
+async def test_a_later_run_at_of_the_producer_stands(harness: QueueHarness) -> None:
+    await harness.worker()
     later = datetime.now(UTC) + timedelta(days=1)
-    await ended(bench, 0 * MINUTES, run_at=later)
-    assert (await bench.row("s-1"))["run_at"] == later
+    await ended(harness, 0 * MINUTES, run_at=later)
+    assert (await harness.row("s-1"))["run_at"] == later
 
 
-async def test_what_was_due_by_an_older_figure_is_put_off_without_a_call(bench: Bench) -> None:
-    worker = await bench.worker()
-    await ended(bench, 3 * MINUTES, "early-1", "early-2")
-    await bench.add("now-1")
-    await bench.fetch("UPDATE archive_bots SET first_ask = interval '10 minutes'")
-    claim = await bench.queue.claim(worker, {"bot": bench.quota("bot", "60/minute")}, 10)
+async def test_what_was_due_by_an_older_figure_is_put_off_without_a_call(harness: QueueHarness) -> None:
+    worker = await harness.worker()
+    await ended(harness, 3 * MINUTES, "early-1", "early-2")
+    await harness.add("now-1")
+    await harness.fetch("UPDATE archive_bots SET first_ask = interval '10 minutes'")
+    claim = await harness.queue.claim(worker, {"bot": harness.quota("bot", "60/minute")}, 10)
     assert ids(claim.sessions) == ["now-1"]
     assert claim.again_in == timedelta(0)
-    assert timedelta(minutes=6) < await due_in(bench, "early-1") <= timedelta(minutes=7)
-    assert await bench.states() == {"pending": 2, "claimed": 1}
-    assert await bench.history("early-1") == ["enqueued"]
-    claim = await bench.queue.claim(worker, {"bot": bench.quota("bot", "60/minute")}, 10)
+    assert timedelta(minutes=6) < await due_in(harness, "early-1") <= timedelta(minutes=7)
+    assert await harness.states() == {"pending": 2, "claimed": 1}
+    assert await harness.history("early-1") == ["enqueued"]
+    claim = await harness.queue.claim(worker, {"bot": harness.quota("bot", "60/minute")}, 10)
     assert claim.sessions == []
     assert claim.again_in is not None
     assert claim.again_in > timedelta(minutes=6)
 
 
-async def test_what_a_person_brings_back_is_not_put_off(bench: Bench) -> None:
-    worker = await bench.worker()
-    await ended(bench, 3 * MINUTES)
-    await bench.queue.cancel(ids=["s-1"], bot=None, kind=None, reason="why", actor="me")
-    await bench.fetch("UPDATE archive_bots SET first_ask = interval '1 hour'")
-    assert await bench.queue.retry(ids=["s-1"], bot=None, kind=None, states=[State.CANCELLED], actor="me") == ["s-1"]
-    assert ids(await bench.claim(worker)) == ["s-1"]
+async def test_what_a_person_brings_back_is_not_put_off(harness: QueueHarness) -> None:
+    worker = await harness.worker()
+    await ended(harness, 3 * MINUTES)
+    await harness.queue.cancel(ids=["s-1"], bot=None, kind=None, reason="why", actor="me")
+    await harness.fetch("UPDATE archive_bots SET first_ask = interval '1 hour'")
+    assert await harness.queue.retry(ids=["s-1"], bot=None, kind=None, states=[State.CANCELLED], actor="me") == ["s-1"]
+    assert ids(await harness.claim(worker)) == ["s-1"]
 
 
-async def test_only_first_asks_are_planned(bench: Bench) -> None:
-    worker = await bench.worker()
-    await ended(bench, 10 * MINUTES)
-    (session,) = await bench.claim(worker)
-    await bench.settle(Attempt(session, calls=1), NotReady("media_in_progress"))
-    await bench.fetch("UPDATE archive_bots SET first_ask = interval '1 hour'")
-    await bench.make_due()
-    assert ids(await bench.claim(worker)) == ["s-1"]
+async def test_only_first_asks_are_planned(harness: QueueHarness) -> None:
+    worker = await harness.worker()
+    await ended(harness, 10 * MINUTES)
+    (session,) = await harness.claim(worker)
+    await harness.settle(Attempt(session, calls=1), NotReady("media_in_progress"))
+    await harness.fetch("UPDATE archive_bots SET first_ask = interval '1 hour'")
+    await harness.make_due()
+    assert ids(await harness.claim(worker)) == ["s-1"]
 
 
-async def test_an_ask_in_vain_raises_the_age_and_one_in_time_lowers_it(bench: Bench) -> None:
-    worker = await bench.worker()
-    assert await answer(bench, worker, 2 * MINUTES, NotReady("media_in_progress")) == 2 * MINUTES * 1.2
-    assert await answer(bench, worker, 5 * MINUTES, Archived()) == 2 * MINUTES * 1.2 * 0.99
+async def test_an_ask_in_vain_raises_the_age_and_one_in_time_lowers_it(harness: QueueHarness) -> None:
+    worker = await harness.worker()
+    assert await answer(harness, worker, 2 * MINUTES, NotReady("media_in_progress")) == 2 * MINUTES * 1.2
+    assert await answer(harness, worker, 5 * MINUTES, Archived()) == 2 * MINUTES * 1.2 * 0.99
 
 
 @pytest.mark.parametrize(
@@ -143,49 +143,49 @@ async def test_an_ask_in_vain_raises_the_age_and_one_in_time_lowers_it(bench: Be
         (5 * MINUTES, Retry("http_500")),
     ],
 )
-async def test_other_answers_teach_nothing(bench: Bench, age: timedelta, outcome: Outcome) -> None:
-    assert await answer(bench, await bench.worker(), age, outcome) == 2 * MINUTES
+async def test_other_answers_teach_nothing(harness: QueueHarness, age: timedelta, outcome: Outcome) -> None:
+    assert await answer(harness, await harness.worker(), age, outcome) == 2 * MINUTES
 
 
-async def test_answers_of_one_batch_go_one_step(bench: Bench) -> None:
-    worker = await bench.worker()
-    assert await answer(bench, worker, 2 * MINUTES, NotReady("media_in_progress"), count=50) == 2 * MINUTES * 1.2
-    await bench.fetch("DELETE FROM archive_queue")
-    assert await answer(bench, worker, 2 * MINUTES, Archived(), count=50) == 2 * MINUTES * 1.2 * 0.9
+async def test_answers_of_one_batch_go_one_step(harness: QueueHarness) -> None:
+    worker = await harness.worker()
+    assert await answer(harness, worker, 2 * MINUTES, NotReady("media_in_progress"), count=50) == 2 * MINUTES * 1.2
+    await harness.fetch("DELETE FROM archive_queue")
+    assert await answer(harness, worker, 2 * MINUTES, Archived(), count=50) == 2 * MINUTES * 1.2 * 0.9
 
 
-async def test_later_asks_teach_nothing(bench: Bench) -> None:
-    worker = await bench.worker()
-    await ended(bench, 3 * MINUTES)
+async def test_later_asks_teach_nothing(harness: QueueHarness) -> None:
+    worker = await harness.worker()
+    await ended(harness, 3 * MINUTES)
     for _ in range(4):
-        await bench.make_due()
-        (session,) = await bench.claim(worker)
-        await bench.settle(Attempt(session, calls=1), NotReady("media_in_progress"))
-    assert await first_ask(bench) == 2 * MINUTES * 1.2
+        await harness.make_due()
+        (session,) = await harness.claim(worker)
+        await harness.settle(Attempt(session, calls=1), NotReady("media_in_progress"))
+    assert await first_ask(harness) == 2 * MINUTES * 1.2
 
 
-async def test_it_stays_between_a_second_and_an_hour(bench: Bench) -> None:
-    worker = await bench.worker()
-    await bench.fetch("UPDATE archive_bots SET first_ask = interval '59 minutes'")
-    assert await answer(bench, worker, 60 * MINUTES, NotReady("media_in_progress")) == 60 * MINUTES
-    await bench.fetch("UPDATE archive_bots SET first_ask = interval '1 second'")
-    assert await answer(bench, worker, 10 * SECONDS, Archived()) == SECONDS
+async def test_it_stays_between_a_second_and_an_hour(harness: QueueHarness) -> None:
+    worker = await harness.worker()
+    await harness.fetch("UPDATE archive_bots SET first_ask = interval '59 minutes'")
+    assert await answer(harness, worker, 60 * MINUTES, NotReady("media_in_progress")) == 60 * MINUTES
+    await harness.fetch("UPDATE archive_bots SET first_ask = interval '1 second'")
+    assert await answer(harness, worker, 10 * SECONDS, Archived()) == SECONDS
 
 
-async def test_bots_learn_apart(bench: Bench) -> None:
-    worker = await bench.worker("bot", "other")
-    await answer(bench, worker, 2 * MINUTES, NotReady("media_in_progress"))
-    assert await first_ask(bench, "other") == 2 * MINUTES
+async def test_bots_learn_apart(harness: QueueHarness) -> None:
+    worker = await harness.worker("bot", "other")
+    await answer(harness, worker, 2 * MINUTES, NotReady("media_in_progress"))
+    assert await first_ask(harness, "other") == 2 * MINUTES
 
 
-async def test_it_finds_the_age_at_which_one_ask_in_twenty_is_in_vain(bench: Bench) -> None:
-    worker = await bench.worker()
+async def test_it_finds_the_age_at_which_one_ask_in_twenty_is_in_vain(harness: QueueHarness) -> None:
+    worker = await harness.worker()
     vain = 0
     for number in range(400):
         needed = timedelta(seconds=20 + 280 * (number * 0.618034 % 1))  # evenly over 20 to 300 s
-        age = await first_ask(bench)
+        age = await first_ask(harness)
         vain += number >= 100 and age < needed
-        await answer(bench, worker, age, Archived() if age >= needed else NotReady("media_in_progress"))
-        await bench.fetch("DELETE FROM archived_recordings; ")
-        await bench.fetch("DELETE FROM archive_queue")
+        await answer(harness, worker, age, Archived() if age >= needed else NotReady("media_in_progress"))
+        await harness.fetch("DELETE FROM archived_recordings; ")
+        await harness.fetch("DELETE FROM archive_queue")
     assert 0.02 < vain / 300 < 0.09

@@ -11,92 +11,98 @@ from archiver.outcome import Archived
 from archiver.postgres.database import statement
 from archiver.queue import sessions
 from archiver.session import Attempt
-from tests.queue.conftest import Bench, nodes_of, stored_file
+from tests.queue.conftest import QueueHarness, nodes_of, stored_file
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python; test_model.py goes through it on each
 
 YEAR = timedelta(days=365)
 
 
-async def ended(bench: Bench, session_id: str, days: float) -> None:
+async def ended(harness: QueueHarness, session_id: str, days: float) -> None:
     """A session that was archived so long ago."""
-    session = await bench.claim_one(session_id)
-    await bench.settle(Attempt(session, [stored_file()], calls=1), Archived())
-    await bench.fetch(
+    session = await harness.claim_one(session_id)
+    await harness.settle(Attempt(session, [stored_file()], calls=1), Archived())
+    await harness.fetch(
         "UPDATE archive_queue SET finished_at = now() - make_interval(secs => $2) WHERE session_id = $1", session_id, days * 86400
     )
 
 
-async def pruned(bench: Bench, keep: timedelta = YEAR) -> int:
+async def pruned(harness: QueueHarness, keep: timedelta = YEAR) -> int:
     """Remove until nothing is due; how many sessions it were."""
     total = 0
-    while now := await bench.queue.prune(keep):
+    while now := await harness.queue.prune(keep):
         total += now
     return total
 
 
-async def shown(bench: Bench, session_id: str) -> dict[str, Any]:
-    (row,) = await bench.database.rows("show", session_id, None, None)
+async def shown(harness: QueueHarness, session_id: str) -> dict[str, Any]:
+    (row,) = await harness.database.rows("show", session_id, None, None)
     return dict(row)
 
 
-async def test_only_the_history_of_what_ended_long_ago_goes_and_the_rest_of_it_stays(bench: Bench) -> None:
-    await ended(bench, "old", 400)
-    await ended(bench, "young", 300)
-    await bench.add("waiting")
-    await bench.fetch("UPDATE archive_events SET at = now() - interval '10 years'")
-    before = await bench.row("old")
-    assert await pruned(bench) == 1
-    assert await bench.history("old") == []
-    assert await bench.history("young") == ["enqueued", "claimed", "archived"]
-    assert await bench.history("waiting") == ["enqueued"]
-    assert await bench.row("old") == before
-    assert len((await shown(bench, "old"))["recordings"]) == 1
-    assert [(await shown(bench, name))["history_removed"] for name in ("old", "young", "waiting")] == [True, False, False]
+async def test_only_the_history_of_what_ended_long_ago_goes_and_the_rest_of_it_stays(harness: QueueHarness) -> None:
+    await ended(harness, "old", 400)
+    await ended(harness, "young", 300)
+    await harness.add("waiting")
+    await harness.fetch("UPDATE archive_events SET at = now() - interval '10 years'")
+    before = await harness.row("old")
+    assert await pruned(harness) == 1
+    assert await harness.history("old") == []
+    assert await harness.history("young") == ["enqueued", "claimed", "archived"]
+    assert await harness.history("waiting") == ["enqueued"]
+    assert await harness.row("old") == before
+    assert len((await shown(harness, "old"))["recordings"]) == 1
+    assert [(await shown(harness, name))["history_removed"] for name in ("old", "young", "waiting")] == [True, False, False]
 
 
-async def test_a_session_brought_back_starts_a_new_history_that_goes_in_its_turn(bench: Bench) -> None:
-    await ended(bench, "s-1", 400)
-    await bench.add("s-2")
-    assert await pruned(bench) == 1
-    await bench.queue.retry(ids=["s-1"], actor="me")
-    assert await bench.history("s-1") == ["retried"]
-    assert (await shown(bench, "s-1"))["history_removed"]
-    assert await pruned(bench) == 0
-    await bench.queue.cancel(ids=["s-1"], reason="x", actor="me")
-    await bench.fetch("UPDATE archive_queue SET finished_at = now() - interval '2 days' WHERE session_id = 's-1'")
-    assert await pruned(bench, timedelta(days=1)) == 1
-    assert await bench.history("s-1") == []
+async def test_a_session_brought_back_starts_a_new_history_that_goes_in_its_turn(harness: QueueHarness) -> None:
+    await ended(harness, "s-1", 400)
+    await harness.add("s-2")
+    assert await pruned(harness) == 1
+    await harness.queue.retry(ids=["s-1"], actor="me")
+    assert await harness.history("s-1") == ["retried"]
+    assert (await shown(harness, "s-1"))["history_removed"]
+    assert await pruned(harness) == 0
+    await harness.queue.cancel(ids=["s-1"], reason="x", actor="me")
+    await harness.fetch("UPDATE archive_queue SET finished_at = now() - interval '2 days' WHERE session_id = 's-1'")
+    assert await pruned(harness, timedelta(days=1)) == 1
+    assert await harness.history("s-1") == []
 
 
-async def test_many_that_ended_in_the_same_moment_go_batch_by_batch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_that_ended_in_the_same_moment_go_batch_by_batch(
+    harness: QueueHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sessions, "PRUNE_BATCH", 7)
-    await bench.fetch("INSERT INTO archive_queue (bot, session_id) SELECT 'bot', 'not valid ' || n FROM generate_series(1, 30) n")
-    await bench.add(*(f"s-{n}" for n in range(10)))
-    await bench.queue.cancel(reason="x", actor="me")
-    await bench.fetch("UPDATE archive_queue SET finished_at = date_trunc('day', now()) - interval '500 days'")
-    assert await bench.queue.prune(YEAR) == 7
-    assert await pruned(bench) == 33
-    assert await bench.value("SELECT count(*) FROM archive_events") == 0
+    await harness.fetch(
+        "INSERT INTO archive_queue (bot, session_id) SELECT 'bot', 'not valid ' || n FROM generate_series(1, 30) n"
+    )
+    await harness.add(*(f"s-{n}" for n in range(10)))
+    await harness.queue.cancel(reason="x", actor="me")
+    await harness.fetch("UPDATE archive_queue SET finished_at = date_trunc('day', now()) - interval '500 days'")
+    assert await harness.queue.prune(YEAR) == 7
+    assert await pruned(harness) == 33
+    assert await harness.value("SELECT count(*) FROM archive_events") == 0
 
 
-async def test_one_worker_removes_at_a_time_and_the_others_have_nothing_to_do(bench: Bench) -> None:
-    await ended(bench, "old", 400)
-    async with bench.locked("SELECT FROM archive_pruning FOR UPDATE"):
-        assert await bench.queue.prune(YEAR) == 0
-    assert await bench.queue.prune(YEAR) == 1
+async def test_one_worker_removes_at_a_time_and_the_others_have_nothing_to_do(harness: QueueHarness) -> None:
+    await ended(harness, "old", 400)
+    async with harness.locked("SELECT FROM archive_pruning FOR UPDATE"):
+        assert await harness.queue.prune(YEAR) == 0
+    assert await harness.queue.prune(YEAR) == 1
 
 
-async def test_a_history_is_whole_where_nothing_was_ever_removed(bench: Bench) -> None:
-    await ended(bench, "old", 400)
-    await bench.fetch("DELETE FROM archive_events")  # not as configured: by whatever hand
-    assert not (await shown(bench, "old"))["history_removed"]
+async def test_a_history_is_whole_where_nothing_was_ever_removed(harness: QueueHarness) -> None:
+    await ended(harness, "old", 400)
+    await harness.fetch("DELETE FROM archive_events")  # not as configured: by whatever hand
+    assert not (await shown(harness, "old"))["history_removed"]
 
 
 @pytest.mark.parametrize("analyzed", [True, False])
 @pytest.mark.parametrize("plan", ["force_generic_plan", "force_custom_plan"])
-async def test_looking_for_what_is_due_costs_the_same_however_much_has_ended(bench: Bench, plan: str, analyzed: bool) -> None:
-    async with bench.database.connection() as connection:
+async def test_looking_for_what_is_due_costs_the_same_however_much_has_ended(
+    harness: QueueHarness, plan: str, analyzed: bool
+) -> None:
+    async with harness.database.connection() as connection:
         await connection.execute(
             """ALTER TABLE archive_queue DISABLE TRIGGER USER;
             INSERT INTO archive_queue (bot, session_id, state, reason, finished_at)

@@ -23,7 +23,7 @@ from archiver.postgres.migrate import migrate, migrations
 from archiver.queue.sessions import NewSession, Queue
 from archiver.session import MAX_METADATA, MAX_USER_ID, State
 from tests.conftest import RETRY
-from tests.queue.conftest import Bench, ids
+from tests.queue.conftest import QueueHarness, ids
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python
 
@@ -94,37 +94,37 @@ async def hang(attacker: Any, name: str, function: str) -> None:
 
 
 @pytest.mark.parametrize("function", TRIGGERS)
-async def test_nobody_who_may_log_in_hangs_a_trigger_of_ours_on_a_table_of_theirs(bench: Bench, function: str) -> None:
-    async with login(bench.database.dsn) as (name, attacker):
+async def test_nobody_who_may_log_in_hangs_a_trigger_of_ours_on_a_table_of_theirs(harness: QueueHarness, function: str) -> None:
+    async with login(harness.database.dsn) as (name, attacker):
         refused = ""
         try:
             await hang(attacker, name, function)
             await attacker.execute(LOOT[function])
         except asyncpg.InsufficientPrivilegeError as error:
             refused = str(error)
-        assert not await bench.value("SELECT rolsuper FROM pg_roles WHERE rolname = $1", name)
+        assert not await harness.value("SELECT rolsuper FROM pg_roles WHERE rolname = $1", name)
         assert f"permission denied for function public.{function}" in refused
 
 
 @pytest.mark.parametrize("function", TRIGGERS)
-async def test_one_that_was_hung_before_refuses_the_table(bench: Bench, function: str) -> None:
-    async with login(bench.database.dsn, f"EXECUTE ON FUNCTION {function}()") as (name, attacker):
+async def test_one_that_was_hung_before_refuses_the_table(harness: QueueHarness, function: str) -> None:
+    async with login(harness.database.dsn, f"EXECUTE ON FUNCTION {function}()") as (name, attacker):
         await hang(attacker, name, function)
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match=f"{function} serves archive_queue alone"):
             await attacker.execute(LOOT[function])
-        assert not await bench.value("SELECT rolsuper FROM pg_roles WHERE rolname = $1", name)
-    assert await bench.fetch("SELECT FROM archive_events") == []
+        assert not await harness.value("SELECT rolsuper FROM pg_roles WHERE rolname = $1", name)
+    assert await harness.fetch("SELECT FROM archive_events") == []
 
 
-async def test_better_fitting_functions_of_others_are_not_taken(bench: Bench) -> None:
+async def test_better_fitting_functions_of_others_are_not_taken(harness: QueueHarness) -> None:
     """In a schema of a database that is old enough everybody may create."""
-    async with login(bench.database.dsn, "CREATE ON SCHEMA public", "INSERT ON archive_queue") as (name, attacker):
+    async with login(harness.database.dsn, "CREATE ON SCHEMA public", "INSERT ON archive_queue") as (name, attacker):
         await attacker.execute(f"""
             CREATE FUNCTION public.jsonb_build_object(a text, b jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
             BEGIN EXECUTE 'ALTER ROLE {name} SUPERUSER'; RETURN '{{}}'; END $$""")
         await attacker.execute("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', repeat('x', 300))")
-        assert not await bench.value("SELECT rolsuper FROM pg_roles WHERE rolname = $1", name)
-    assert (await bench.fetch("SELECT state FROM archive_queue"))[0]["state"] == "failed"
+        assert not await harness.value("SELECT rolsuper FROM pg_roles WHERE rolname = $1", name)
+    assert (await harness.fetch("SELECT state FROM archive_queue"))[0]["state"] == "failed"
 
 
 FUNCTIONS = """
@@ -142,8 +142,8 @@ async def assert_closed(connection: Any) -> None:
     ]
 
 
-async def test_these_functions_alone_run_as_the_owner_and_none_is_everybodys(bench: Bench) -> None:
-    async with bench.database.connection() as connection:
+async def test_these_functions_alone_run_as_the_owner_and_none_is_everybodys(harness: QueueHarness) -> None:
+    async with harness.database.connection() as connection:
         await assert_closed(connection)
 
 
@@ -183,8 +183,8 @@ async def test_who_was_granted_the_rows_may_run_the_statements(empty_database_ur
 # --- numbers
 
 
-async def test_a_producer_chooses_no_number_and_nobodys_call_vanishes(bench: Bench) -> None:
-    async with login(bench.database.dsn, "INSERT ON archive_queue") as (_, producer):
+async def test_a_producer_chooses_no_number_and_nobodys_call_vanishes(harness: QueueHarness) -> None:
+    async with login(harness.database.dsn, "INSERT ON archive_queue") as (_, producer):
         await producer.execute(
             "INSERT INTO archive_queue (id, bot, session_id) OVERRIDING SYSTEM VALUE "
             "SELECT n, 'bot', 'mine-' || n FROM generate_series(1, 100) n"
@@ -193,15 +193,15 @@ async def test_a_producer_chooses_no_number_and_nobodys_call_vanishes(bench: Ben
             "INSERT INTO archive_queue (id, bot, session_id) OVERRIDING SYSTEM VALUE VALUES (9223372036854775807, 'bot', 'last')"
         )
         await producer.execute(INSERT, "s-1")
-    await bench.fetch(INSERT, "s-2")
-    assert await bench.queue.enqueue([NewSession("bot", f"s-{n}") for n in range(3, 53)], actor="me") == (50, 0)
-    assert await bench.value("SELECT count(*) FROM archive_queue") == 153
-    assert await bench.value("SELECT max(id) FROM archive_queue") < 1000
+    await harness.fetch(INSERT, "s-2")
+    assert await harness.queue.enqueue([NewSession("bot", f"s-{n}") for n in range(3, 53)], actor="me") == (50, 0)
+    assert await harness.value("SELECT count(*) FROM archive_queue") == 153
+    assert await harness.value("SELECT max(id) FROM archive_queue") < 1000
 
 
-async def test_a_restore_by_the_owner_keeps_its_numbers(bench: Bench) -> None:
-    await bench.fetch("INSERT INTO archive_queue (id, bot, session_id) OVERRIDING SYSTEM VALUE VALUES (77, 'bot', 's-1')")
-    assert (await bench.row("s-1"))["id"] == 77
+async def test_a_restore_by_the_owner_keeps_its_numbers(harness: QueueHarness) -> None:
+    await harness.fetch("INSERT INTO archive_queue (id, bot, session_id) OVERRIDING SYSTEM VALUE VALUES (77, 'bot', 's-1')")
+    assert (await harness.row("s-1"))["id"] == 77
 
 
 async def test_one_who_took_the_first_number_before_the_upgrade_hides_no_row(empty_database_url: str, tmp_path: Path) -> None:
@@ -232,8 +232,8 @@ async def test_a_schema_may_have_any_name(empty_database_url: str) -> None:
         "ALTER SEQUENCE archive_queue_id_seq RESTART",
     ],
 )
-async def test_a_producer_cannot_move_the_numbers_to_come(bench: Bench, move: str) -> None:
-    async with login(bench.database.dsn, "INSERT ON archive_queue") as (_, producer):
+async def test_a_producer_cannot_move_the_numbers_to_come(harness: QueueHarness, move: str) -> None:
+    async with login(harness.database.dsn, "INSERT ON archive_queue") as (_, producer):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await producer.execute(move)
 
@@ -256,10 +256,10 @@ async def test_the_upgrade_begins_behind_numbers_that_were_taken_and_clamps(empt
         assert [row["data"]["run_at_given"][:5] for row in told] == ["12000"] * 6
 
 
-async def test_every_conflict_names_its_target(bench: Bench) -> None:
+async def test_every_conflict_names_its_target(harness: QueueHarness) -> None:
     """One without would drop a row for whatever other constraint that it breaks."""
     texts = {name: statement(name) for name in statement_names()}
-    for row in await bench.fetch("SELECT proname, prosrc FROM pg_proc WHERE pronamespace = current_schema()::regnamespace"):
+    for row in await harness.fetch("SELECT proname, prosrc FROM pg_proc WHERE pronamespace = current_schema()::regnamespace"):
         texts[row["proname"]] = row["prosrc"]
     assert [name for name, text in texts.items() if re.search(r"ON\s+CONFLICT\s+DO", text)] == []
     assert sum("ON CONFLICT (" in text for text in texts.values()) >= 7
@@ -269,102 +269,105 @@ async def test_every_conflict_names_its_target(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("far", ["294276-12-31Z", "now() + interval '1 year'", "now() + interval '31 days'"])
-async def test_a_session_is_put_off_for_a_month_at_most_and_that_is_recorded(bench: Bench, far: str) -> None:
+async def test_a_session_is_put_off_for_a_month_at_most_and_that_is_recorded(harness: QueueHarness, far: str) -> None:
     far = far if far.startswith("now") else f"'{far}'::timestamptz"
-    async with login(bench.database.dsn, "INSERT ON archive_queue") as (_, producer):
+    async with login(harness.database.dsn, "INSERT ON archive_queue") as (_, producer):
         await producer.execute(f"INSERT INTO archive_queue (bot, session_id, run_at) VALUES ('bot', 's-1', {far})")
-    row = await bench.row("s-1")
+    row = await harness.row("s-1")
     assert row["run_at"] - row["enqueued_at"] == MONTH
-    asked = await bench.value(f"SELECT to_jsonb(date_trunc('year', {far})) #>> '{{}}'")
-    ((event,),) = [row.values() for row in await bench.fetch("SELECT data FROM archive_events")]
+    asked = await harness.value(f"SELECT to_jsonb(date_trunc('year', {far})) #>> '{{}}'")
+    ((event,),) = [row.values() for row in await harness.fetch("SELECT data FROM archive_events")]
     assert asked[:4] == row["detail"]["run_at_given"][:4] == event["run_at_given"][:4]
 
 
-async def test_a_month_is_not_too_far(bench: Bench) -> None:
-    await bench.fetch("INSERT INTO archive_queue (bot, session_id, run_at) VALUES ('bot', 's-1', now() + interval '30 days')")
-    row = await bench.row("s-1")
+async def test_a_month_is_not_too_far(harness: QueueHarness) -> None:
+    await harness.fetch("INSERT INTO archive_queue (bot, session_id, run_at) VALUES ('bot', 's-1', now() + interval '30 days')")
+    row = await harness.row("s-1")
     assert (row["run_at"] - row["enqueued_at"], row["detail"]) == (MONTH, {})
 
 
 @pytest.mark.parametrize("conflict", ["", "ON CONFLICT DO NOTHING", "ON CONFLICT (bot, session_id, kind) DO NOTHING"])
-async def test_a_later_insert_brings_it_forward_and_wakes(bench: Bench, conflict: str) -> None:
-    worker = await bench.worker()
-    await bench.add("s-1", run_at=datetime(9000, 1, 1, tzinfo=UTC))
-    assert await bench.claim(worker) == []
+async def test_a_later_insert_brings_it_forward_and_wakes(harness: QueueHarness, conflict: str) -> None:
+    worker = await harness.worker()
+    await harness.add("s-1", run_at=datetime(9000, 1, 1, tzinfo=UTC))
+    assert await harness.claim(worker) == []
     wake = asyncio.Event()
-    async with bench.database.listening(wake), login(bench.database.dsn, "INSERT, SELECT ON archive_queue") as (name, producer):
+    async with (
+        harness.database.listening(wake),
+        login(harness.database.dsn, "INSERT, SELECT ON archive_queue") as (name, producer),
+    ):
         try:
             await producer.execute(
                 f"INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 's-2'), ('bot', 's-1') {conflict}"
             )
         except asyncpg.UniqueViolationError:
             assert conflict == ""  # undone whole, as it was before
-            assert await bench.claim(worker) == []
+            assert await harness.claim(worker) == []
             return
         async with asyncio.timeout(20):
             await wake.wait()
-        assert sorted(ids(await bench.claim(worker))) == ["s-1", "s-2"]
-        (event,) = await bench.fetch("SELECT actor FROM archive_events WHERE event = 'brought_forward'")
+        assert sorted(ids(await harness.claim(worker))) == ["s-1", "s-2"]
+        (event,) = await harness.fetch("SELECT actor FROM archive_events WHERE event = 'brought_forward'")
         assert event["actor"] == name
 
 
-async def test_the_command_brings_it_forward_too_and_raises_it(bench: Bench) -> None:
-    worker = await bench.worker()
-    await bench.add("s-1", "s-2", run_at=datetime(9000, 1, 1, tzinfo=UTC), priority="low")
+async def test_the_command_brings_it_forward_too_and_raises_it(harness: QueueHarness) -> None:
+    worker = await harness.worker()
+    await harness.add("s-1", "s-2", run_at=datetime(9000, 1, 1, tzinfo=UTC), priority="low")
     wanted = [NewSession("bot", "s-1", priority="high"), NewSession("bot", "s-2", priority="low")]
-    assert await bench.queue.enqueue(wanted, actor="me") == (0, 1)
-    assert await bench.history("s-1") == ["enqueued", "raised", "brought_forward"]
-    assert await bench.history("s-2") == ["enqueued", "brought_forward"]
-    assert await bench.queue.enqueue(wanted, actor="me") == (0, 0)
-    assert sorted(ids(await bench.claim(worker))) == ["s-1", "s-2"]
-    assert [(await bench.row(one))["priority"] for one in ("s-1", "s-2")] == ["high", "low"]
+    assert await harness.queue.enqueue(wanted, actor="me") == (0, 1)
+    assert await harness.history("s-1") == ["enqueued", "raised", "brought_forward"]
+    assert await harness.history("s-2") == ["enqueued", "brought_forward"]
+    assert await harness.queue.enqueue(wanted, actor="me") == (0, 0)
+    assert sorted(ids(await harness.claim(worker))) == ["s-1", "s-2"]
+    assert [(await harness.row(one))["priority"] for one in ("s-1", "s-2")] == ["high", "low"]
 
 
-async def test_no_other_session_is_brought_forward(bench: Bench) -> None:
+async def test_no_other_session_is_brought_forward(harness: QueueHarness) -> None:
     """Inserting a session again changes nothing, apart from that."""
-    worker = await bench.worker()
+    worker = await harness.worker()
     later = datetime.now(UTC) + timedelta(days=3)
-    await bench.add("s-1", run_at=later)
-    await bench.add("s-2", "s-3", run_at=datetime(9000, 1, 1, tzinfo=UTC))
-    await bench.add("s-3", run_at=later)
-    await bench.fetch("UPDATE archive_queue SET run_at = now() WHERE session_id = 's-2'")
-    (claimed,) = await bench.claim(worker)
-    await bench.queue.disown(worker, [])
-    await bench.fetch("UPDATE archive_queue SET run_at = $1 WHERE session_id = 's-2'", later)
-    before = {one: await bench.row(one) for one in ("s-1", "s-2", "s-3")}
+    await harness.add("s-1", run_at=later)
+    await harness.add("s-2", "s-3", run_at=datetime(9000, 1, 1, tzinfo=UTC))
+    await harness.add("s-3", run_at=later)
+    await harness.fetch("UPDATE archive_queue SET run_at = now() WHERE session_id = 's-2'")
+    (claimed,) = await harness.claim(worker)
+    await harness.queue.disown(worker, [])
+    await harness.fetch("UPDATE archive_queue SET run_at = $1 WHERE session_id = 's-2'", later)
+    before = {one: await harness.row(one) for one in ("s-1", "s-2", "s-3")}
     assert (claimed.session_id, before["s-3"]["run_at"], before["s-2"]["epoch"]) == ("s-2", later, 2)
-    await bench.add("s-1", "s-2")
-    await bench.add("s-3", run_at=later + timedelta(days=1))
-    await bench.add("s-3", kind="voicemail")
-    await bench.queue.enqueue([NewSession("bot", "s-1"), NewSession("bot", "s-2")], actor="me")
-    after = await bench.fetch("SELECT * FROM archive_queue WHERE kind = 'recording'")
+    await harness.add("s-1", "s-2")
+    await harness.add("s-3", run_at=later + timedelta(days=1))
+    await harness.add("s-3", kind="voicemail")
+    await harness.queue.enqueue([NewSession("bot", "s-1"), NewSession("bot", "s-2")], actor="me")
+    after = await harness.fetch("SELECT * FROM archive_queue WHERE kind = 'recording'")
     assert before == {row["session_id"]: row for row in after}
 
 
-async def test_two_that_bring_it_forward_at_once_leave_it_at_the_earlier_time(bench: Bench) -> None:
-    await bench.add("s-1", run_at=datetime(9000, 1, 1, tzinfo=UTC))
-    async with login(bench.database.dsn, "INSERT ON archive_queue") as (_, producer):
+async def test_two_that_bring_it_forward_at_once_leave_it_at_the_earlier_time(harness: QueueHarness) -> None:
+    await harness.add("s-1", run_at=datetime(9000, 1, 1, tzinfo=UTC))
+    async with login(harness.database.dsn, "INSERT ON archive_queue") as (_, producer):
         later = """INSERT INTO archive_queue (bot, session_id, run_at) VALUES ('bot', 's-1', now() + interval '2 days')
                    ON CONFLICT DO NOTHING"""
-        async with bench.locked(later):
+        async with harness.locked(later):
             at_once = asyncio.create_task(producer.execute(INSERT, "s-1"))
-            await bench.blocked()
+            await harness.blocked()
         await at_once
-    assert ids(await bench.claim(await bench.worker())) == ["s-1"]
+    assert ids(await harness.claim(await harness.worker())) == ["s-1"]
 
 
-async def test_what_falls_due_within_a_day_no_producer_keeps_from_the_workers(bench: Bench) -> None:
+async def test_what_falls_due_within_a_day_no_producer_keeps_from_the_workers(harness: QueueHarness) -> None:
     """Who brings a session forward has it locked until the end of their transaction, which need not come."""
-    await bench.add("s-1", run_at=datetime(9000, 1, 1, tzinfo=UTC))
-    await bench.add("s-1")
-    await bench.add("s-2", run_at=datetime(9000, 1, 1, tzinfo=UTC))
-    await bench.add("s-2", run_at=datetime.now(UTC) + timedelta(hours=20))
-    before = await bench.fetch("SELECT * FROM archive_queue ORDER BY id")
+    await harness.add("s-1", run_at=datetime(9000, 1, 1, tzinfo=UTC))
+    await harness.add("s-1")
+    await harness.add("s-2", run_at=datetime(9000, 1, 1, tzinfo=UTC))
+    await harness.add("s-2", run_at=datetime.now(UTC) + timedelta(hours=20))
+    before = await harness.fetch("SELECT * FROM archive_queue ORDER BY id")
     earlier = "INSERT INTO archive_queue (bot, session_id, run_at) VALUES ('bot', $1, '1970-01-01') ON CONFLICT DO NOTHING"
-    async with bench.locked(earlier, "s-1"), bench.locked(earlier, "s-2"):
-        assert ids(await bench.claim(await bench.worker())) == ["s-1"]
-    assert (await bench.row("s-2")) == before[1]
-    assert await bench.history("s-2") == ["enqueued", "brought_forward"]
+    async with harness.locked(earlier, "s-1"), harness.locked(earlier, "s-2"):
+        assert ids(await harness.claim(await harness.worker())) == ["s-1"]
+    assert (await harness.row("s-2")) == before[1]
+    assert await harness.history("s-2") == ["enqueued", "brought_forward"]
 
 
 # --- what any login may fill or hold
@@ -407,10 +410,10 @@ async def test_nobody_keeps_rows_out_by_filling_the_queue_of_notifications(tmp_p
             await queue.resume(None, actor="me")
 
 
-async def test_nobody_is_waited_for_who_is_none_of_ours(bench: Bench) -> None:
+async def test_nobody_is_waited_for_who_is_none_of_ours(harness: QueueHarness) -> None:
     """Whoever may log in can take any advisory lock."""
     take = "SELECT pg_advisory_lock{}(hashtextextended('archiver nightly bot', 0))"
-    ours, theirs = bench.database, "SELECT, UPDATE ON archive_queue"
+    ours, theirs = harness.database, "SELECT, UPDATE ON archive_queue"
     for how in ("", "_shared"):
         async with login(ours.dsn) as (_, stranger), asyncio.timeout(20):
             await stranger.execute(take.format(how))
@@ -452,28 +455,30 @@ async def test_no_stranger_keeps_the_database_from_being_migrated(empty_database
         ("repeat('u', 501), jsonb_build_object('a', repeat('m', 65536))", {"user_id": 501, "metadata": 65_553}),
     ],
 )
-async def test_a_value_of_megabytes_ends_its_row_and_no_batch(bench: Bench, values: str, dropped: dict[str, int]) -> None:
-    async with login(bench.database.dsn, f"INSERT ({COLUMNS}) ON archive_queue") as (_, producer):
+async def test_a_value_of_megabytes_ends_its_row_and_no_batch(
+    harness: QueueHarness, values: str, dropped: dict[str, int]
+) -> None:
+    async with login(harness.database.dsn, f"INSERT ({COLUMNS}) ON archive_queue") as (_, producer):
         await producer.execute(
             f"""INSERT INTO archive_queue (bot, session_id, user_id, metadata)
                 VALUES ('bot', 's-1', 'u-1', '{{"a": 1}}'), ('bot', 's-2', {values}), ('bot', 's-3', NULL, NULL)
                 ON CONFLICT DO NOTHING"""
         )
-    row = await bench.row("s-2")
+    row = await harness.row("s-2")
     assert (row["state"], row["reason"], row["detail"]["dropped"]) == ("failed", "metadata_too_large", dropped)
     assert (row["user_id"], row["metadata"]) == (None if "user_id" in dropped else "u-1", {})
-    worker = await bench.worker()
-    assert sorted(ids(await bench.claim(worker))) == ["s-1", "s-3"]
-    assert await bench.queue.retry(ids=["s-2"], states=[State.FAILED], actor="me") == ["s-2"]
-    assert ids(await bench.claim(worker)) == ["s-2"]
+    worker = await harness.worker()
+    assert sorted(ids(await harness.claim(worker))) == ["s-1", "s-3"]
+    assert await harness.queue.retry(ids=["s-2"], states=[State.FAILED], actor="me") == ["s-2"]
+    assert ids(await harness.claim(worker)) == ["s-2"]
 
 
-async def test_what_the_program_allows_the_database_takes(bench: Bench) -> None:
+async def test_what_the_program_allows_the_database_takes(harness: QueueHarness) -> None:
     frame = len('{"a": ""}')
-    await bench.add("s-1", user_id="ä" * MAX_USER_ID, metadata={"a": "m" * (MAX_METADATA - frame)})
-    await bench.add("s-2", user_id="ä" * (MAX_USER_ID + 1))
-    await bench.add("s-3", metadata={"a": "m" * (MAX_METADATA - frame + 1)})
-    assert [(await bench.row(one))["state"] for one in ("s-1", "s-2", "s-3")] == ["pending", "failed", "failed"]
+    await harness.add("s-1", user_id="ä" * MAX_USER_ID, metadata={"a": "m" * (MAX_METADATA - frame)})
+    await harness.add("s-2", user_id="ä" * (MAX_USER_ID + 1))
+    await harness.add("s-3", metadata={"a": "m" * (MAX_METADATA - frame + 1)})
+    assert [(await harness.row(one))["state"] for one in ("s-1", "s-2", "s-3")] == ["pending", "failed", "failed"]
 
 
 @pytest.mark.parametrize(
@@ -487,24 +492,24 @@ async def test_what_the_program_allows_the_database_takes(bench: Bench) -> None:
         ("'-' || repeat('9', 400)", f"-{'9' * 400}"),
     ],
 )
-async def test_whatever_a_producer_says_of_a_session_can_be_shown(bench: Bench, value: str, shown: str) -> None:
-    async with login(bench.database.dsn, f"INSERT ({COLUMNS}) ON archive_queue") as (_, producer):
+async def test_whatever_a_producer_says_of_a_session_can_be_shown(harness: QueueHarness, value: str, shown: str) -> None:
+    async with login(harness.database.dsn, f"INSERT ({COLUMNS}) ON archive_queue") as (_, producer):
         await producer.execute(
             f"""INSERT INTO archive_queue (bot, session_id, metadata)
                 VALUES ('bot', 's-1', ('{{"a": ' || {value} || ', "b": "]\\"["}}')::jsonb)"""
         )
-    (row,) = await bench.database.rows("show", "s-1", None, None)
+    (row,) = await harness.database.rows("show", "s-1", None, None)
     told = row["session"]["metadata"]
     assert told["b"] == ']"['
     assert shown in json.dumps(told["a"], allow_nan=False)
 
 
-async def test_names_of_megabytes_abort_no_batch(bench: Bench) -> None:
-    async with bench.database.connection() as connection:
+async def test_names_of_megabytes_abort_no_batch(harness: QueueHarness) -> None:
+    async with harness.database.connection() as connection:
         await connection.execute(
             "INSERT INTO archive_queue (bot, session_id, kind) VALUES ('bot', 's-1', 'recording'), "
             "('bot', repeat('x', 2000000), 'recording'), (repeat('b', 2000000), 's-2', repeat('k', 2000000))"
         )
-    failed = await bench.fetch("SELECT reason, octet_length(detail::text) AS size FROM archive_queue WHERE state = 'failed'")
+    failed = await harness.fetch("SELECT reason, octet_length(detail::text) AS size FROM archive_queue WHERE state = 'failed'")
     assert sorted(row["reason"] for row in failed) == ["invalid_session_id", "kind_not_supported"]
     assert max(row["size"] for row in failed) < 30_000

@@ -30,7 +30,7 @@ _STRICT = [pytest.mark.once, pytest.mark.thorough]
 _numbers = itertools.count()
 
 
-class Bench(Protocol):
+class StoreHarness(Protocol):
     """A store under test, with a view of it from outside."""
 
     store: Store
@@ -50,7 +50,7 @@ class Bench(Protocol):
         """Take it away."""
 
 
-class LocalBench:
+class LocalHarness:
     """A folder."""
 
     peak = 8 * MEGABYTE
@@ -74,7 +74,7 @@ class LocalBench:
         (self.root / key).unlink()
 
 
-class MemoryBench:
+class MemoryHarness:
     """The reference."""
 
     peak = 0
@@ -96,7 +96,7 @@ class MemoryBench:
         del self._store.objects[key]
 
 
-class S3Bench(Prefix):
+class S3Harness(Prefix):
     """A prefix of a bucket, this test's own."""
 
     peak = BUFFER + 8 * MEGABYTE
@@ -108,16 +108,16 @@ class S3Bench(Prefix):
 
 
 @asynccontextmanager
-async def s3_bench(server: S3Server, *, bucket: str = BUCKET, buffer: int = BUFFER, **keys: object) -> AsyncIterator[S3Bench]:
+async def s3_harness(server: S3Server, *, bucket: str = BUCKET, buffer: int = BUFFER, **keys: object) -> AsyncIterator[S3Harness]:
     """A store there, with the least parts that S3 takes; `keys` as in [storage.s3]."""
     settings = StorageSettings.model_validate(
         {"url": f"s3://{bucket}/{new_prefix()}", "s3": {**server.keys, "part_size": 5 * MEGABYTE, **keys}}
     )
     async with open_s3(settings, Buffers(buffer)) as store:
-        yield S3Bench(store, server, bucket)
+        yield S3Harness(store, server, bucket)
 
 
-class AzureBench(Folder):
+class AzureHarness(Folder):
     """A prefix of a container, this test's own."""
 
     peak = BUFFER + 8 * MEGABYTE
@@ -129,15 +129,15 @@ class AzureBench(Folder):
 
 
 @asynccontextmanager
-async def azure_bench(
+async def azure_harness(
     server: AzureServer, *, container: str = CONTAINER, buffer: int = BUFFER, **keys: object
-) -> AsyncIterator[AzureBench]:
+) -> AsyncIterator[AzureHarness]:
     """A store there; `keys` as in [storage.azure]."""
     settings = StorageSettings.model_validate(
         {"url": f"az://{container}/{new_prefix()}", "azure": {**server.keys, "part_size": 5 * MEGABYTE, **keys}}
     )
     async with open_azure(settings, access_of(settings.azure), Buffers(buffer)) as store:
-        yield AzureBench(store, server)
+        yield AzureHarness(store, server)
 
 
 def new_prefix() -> str:
@@ -154,16 +154,16 @@ def new_prefix() -> str:
         pytest.param("localstack", marks=_STRICT),
     ]
 )
-async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+async def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreHarness]:
     """Each store in turn, empty. A new store joins the suite here."""
     match request.param:
         case "local":
-            yield LocalBench(tmp_path / "store")
+            yield LocalHarness(tmp_path / "store")
         case "memory":
-            yield MemoryBench()
+            yield MemoryHarness()
         case "azurite":
-            async with azure_bench(request.getfixturevalue("azurite")) as container:
+            async with azure_harness(request.getfixturevalue("azurite")) as container:
                 yield container
         case server:
-            async with s3_bench(request.getfixturevalue(server)) as bench:
-                yield bench
+            async with s3_harness(request.getfixturevalue(server)) as harness:
+                yield harness

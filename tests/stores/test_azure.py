@@ -23,7 +23,7 @@ from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.wire import Body, base64_of
 from tests.azure_servers import ACCOUNT, ACCOUNT_KEY, AzureServer
 from tests.stores.cancelled import CancelledAt, ended
-from tests.stores.conftest import MEGABYTE, AzureBench, azure_bench
+from tests.stores.conftest import MEGABYTE, AzureHarness, azure_harness
 from tests.stores.proxy import Fault, Proxy, error
 
 pytestmark = pytest.mark.once
@@ -44,7 +44,7 @@ def sha256(data: bytes) -> str:
 
 
 async def keep(
-    bench: AzureBench,
+    harness: AzureHarness,
     data: bytes = SMALL,
     key: str = KEY,
     *,
@@ -52,28 +52,28 @@ async def keep(
     to: str | None = None,
     guard: Callable[[], None] | None = None,
 ) -> Saved:
-    async with bench.store.upload(key, part=PART, movable=movable) as upload:
+    async with harness.store.upload(key, part=PART, movable=movable) as upload:
         for start in range(0, len(data), len(PIECE)):
             await upload.write(data[start : start + len(PIECE)])
         return await upload.save(to, guard=guard)
 
 
-async def content(bench: AzureBench, key: str = KEY) -> bytes:
-    return b"".join([block async for block in bench.store.read(key)])
+async def content(harness: AzureHarness, key: str = KEY) -> bytes:
+    return b"".join([block async for block in harness.store.read(key)])
 
 
 @asynccontextmanager
-async def opened(server: AzureServer, **keys: object) -> AsyncIterator[AzureBench]:
+async def opened(server: AzureServer, **keys: object) -> AsyncIterator[AzureHarness]:
     """A store whose blocks are of a megabyte."""
-    async with azure_bench(server, **{"part_size": MEGABYTE, **keys}) as bench:  # type: ignore[arg-type]
-        yield bench
+    async with azure_harness(server, **{"part_size": MEGABYTE, **keys}) as harness:  # type: ignore[arg-type]
+        yield harness
 
 
 @pytest.fixture
-async def bench(azurite: AzureServer) -> AsyncIterator[AzureBench]:
+async def harness(azurite: AzureServer) -> AsyncIterator[AzureHarness]:
     """A store there."""
-    async with opened(azurite) as bench:
-        yield bench
+    async with opened(azurite) as harness:
+        yield harness
 
 
 @pytest.fixture
@@ -84,28 +84,28 @@ async def proxy(azurite: AzureServer) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def shaky(azurite: AzureServer, proxy: Proxy) -> AsyncIterator[AzureBench]:
+async def shaky(azurite: AzureServer, proxy: Proxy) -> AsyncIterator[AzureHarness]:
     """A store at the end of that line, over which the server has been tried."""
-    async with opened(azurite, endpoint=f"{proxy.url}/{ACCOUNT}") as bench:
-        await bench.azure.tried()
+    async with opened(azurite, endpoint=f"{proxy.url}/{ACCOUNT}") as harness:
+        await harness.azure.tried()
         proxy.requests.clear()
-        yield bench
+        yield harness
 
 
 @asynccontextmanager
-async def by_sas(azurite: AzureServer, rights: str, *faults: Fault) -> AsyncIterator[tuple[AzureBench, Proxy]]:
+async def by_sas(azurite: AzureServer, rights: str, *faults: Fault) -> AsyncIterator[tuple[AzureHarness, Proxy]]:
     """A store with a SAS, which, unlike a key, signs no headers."""
     async with Proxy(azurite.url) as proxy:
         proxy.faults += faults
         keys = {"account_key": "", "sas_token": azurite.sas(rights), "endpoint": f"{proxy.url}/{ACCOUNT}"}
-        async with opened(azurite, **keys) as bench:
-            yield bench, proxy
+        async with opened(azurite, **keys) as harness:
+            yield harness, proxy
 
 
 # --- what the server is held to
 
 
-async def test_a_small_object_is_one_checked_and_conditional_put(shaky: AzureBench, proxy: Proxy) -> None:
+async def test_a_small_object_is_one_checked_and_conditional_put(shaky: AzureHarness, proxy: Proxy) -> None:
     await keep(shaky)
     (put,) = proxy.requests
     assert put.operation == "Put"
@@ -117,7 +117,7 @@ async def test_a_small_object_is_one_checked_and_conditional_put(shaky: AzureBen
 
 @pytest.mark.parametrize(("length", "blocks"), [(MEGABYTE, 0), (MEGABYTE + 1, 2), (2 * MEGABYTE, 2), (2 * MEGABYTE + 7, 3)])
 async def test_what_is_longer_than_a_block_goes_in_blocks_of_one_size(
-    shaky: AzureBench, proxy: Proxy, length: int, blocks: int
+    shaky: AzureHarness, proxy: Proxy, length: int, blocks: int
 ) -> None:
     body = LONG_BODY[:length]
     assert await keep(shaky, body) == Saved(KEY, length, sha256(body))
@@ -135,32 +135,32 @@ async def test_what_is_longer_than_a_block_goes_in_blocks_of_one_size(
             assert request.headers["if-none-match"] == "*"
 
 
-async def test_the_server_refuses_damaged_bytes(bench: AzureBench) -> None:
+async def test_the_server_refuses_damaged_bytes(harness: AzureHarness) -> None:
     damaged = replace(Body.of(SMALL), md5=bytes(16))
     with pytest.raises(Refused) as caught:
-        await put(bench.azure.wire, bench.prefix + KEY, damaged, patient=False)
+        await put(harness.azure.wire, harness.prefix + KEY, damaged, patient=False)
     assert caught.value.code == "Md5Mismatch"
     with pytest.raises(Refused) as caught:
-        await bench.azure.parts(bench.prefix + KEY).send(1, damaged)
+        await harness.azure.parts(harness.prefix + KEY).send(1, damaged)
     assert caught.value.code == "Md5Mismatch"
-    assert bench.objects() == set()
+    assert harness.objects() == set()
 
 
-async def test_nothing_is_overwritten_whichever_way_it_comes(bench: AzureBench) -> None:
+async def test_nothing_is_overwritten_whichever_way_it_comes(harness: AzureHarness) -> None:
     for first, second in ((SMALL, LONG_BODY), (LONG_BODY, SMALL), (SMALL, SMALL + b"x"), (LONG_BODY, LONG_BODY[:-1] + b"x")):
-        await keep(bench, first)
+        await keep(harness, first)
         with pytest.raises(KeyConflict) as caught:
-            await keep(bench, second)
+            await keep(harness, second)
         facts = caught.value.facts
         assert (facts["stored_sha256"], facts["stored_bytes"]) == (sha256(first), len(first))
         assert (facts["sha256"], facts["bytes"]) == (sha256(second), len(second))
-        assert bench.get(KEY) == first
-        assert bench.objects() == {KEY}
-        bench.remove(KEY)
+        assert harness.get(KEY) == first
+        assert harness.objects() == {KEY}
+        harness.remove(KEY)
 
 
 async def test_what_is_far_longer_is_not_read_to_know_that_it_differs(
-    shaky: AzureBench, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    shaky: AzureHarness, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket, "MAX_COMPARED", len(SMALL))
     await keep(shaky, LONG_BODY)
@@ -171,97 +171,97 @@ async def test_what_is_far_longer_is_not_read_to_know_that_it_differs(
     assert "Get" not in proxy.operations()
 
 
-async def test_an_equal_object_counts_as_saved_whatever_its_metadata_say(bench: AzureBench) -> None:
-    await keep(bench, LONG_BODY)
-    assert await keep(bench, LONG_BODY) == Saved(KEY, len(LONG_BODY), sha256(LONG_BODY), existed=True)
+async def test_an_equal_object_counts_as_saved_whatever_its_metadata_say(harness: AzureHarness) -> None:
+    await keep(harness, LONG_BODY)
+    assert await keep(harness, LONG_BODY) == Saved(KEY, len(LONG_BODY), sha256(LONG_BODY), existed=True)
     for body in (SMALL, LONG_BODY):
         for metadata in (None, {"sha256": sha256(b"another")}):
-            bench.put(KEY, body, metadata)
-            assert (await keep(bench, body)).existed
-        bench.put(KEY, body[:-1] + b"?", {"sha256": sha256(body)})
+            harness.put(KEY, body, metadata)
+            assert (await keep(harness, body)).existed
+        harness.put(KEY, body[:-1] + b"?", {"sha256": sha256(body)})
         with pytest.raises(KeyConflict):
-            await keep(bench, body)
-    assert bench.objects() == {KEY}
+            await keep(harness, body)
+    assert harness.objects() == {KEY}
 
 
 @pytest.mark.parametrize("length", [3 * MEGABYTE, 1000])
-async def test_of_unequal_uploads_at_once_the_object_is_the_winner_s(bench: AzureBench, length: int) -> None:
+async def test_of_unequal_uploads_at_once_the_object_is_the_winner_s(harness: AzureHarness, length: int) -> None:
     """Also though they share what is not committed of the key, and each commit takes the others' blocks away."""
     bodies = [bytes([number]) * length for number in range(6)]
-    ends = await asyncio.gather(*(keep(bench, body) for body in bodies), return_exceptions=True)
+    ends = await asyncio.gather(*(keep(harness, body) for body in bodies), return_exceptions=True)
     (winner,) = (end for end in ends if isinstance(end, Saved))
     assert all(isinstance(end, KeyConflict) for end in ends if end is not winner)
-    assert sha256(bench.get(KEY)) == winner.sha256
-    assert bench.objects() == {KEY}
+    assert sha256(harness.get(KEY)) == winner.sha256
+    assert harness.objects() == {KEY}
 
 
 @pytest.mark.parametrize("other", [b"", b"?"])
-async def test_blocks_that_another_commit_has_taken_away_are_no_mystery(bench: AzureBench, other: bytes) -> None:
-    async with bench.store.upload(KEY, part=PART) as upload:
+async def test_blocks_that_another_commit_has_taken_away_are_no_mystery(harness: AzureHarness, other: bytes) -> None:
+    async with harness.store.upload(KEY, part=PART) as upload:
         await upload.write(LONG_BODY)
         theirs = LONG_BODY[: len(LONG_BODY) - len(other)] + other
-        await keep(bench, theirs)
+        await keep(harness, theirs)
         if other:
             with pytest.raises(KeyConflict):
                 await upload.save()
         else:
             assert (await upload.save()).existed
-    assert bench.get(KEY) == theirs
-    assert bench.objects() == {KEY}
+    assert harness.get(KEY) == theirs
+    assert harness.objects() == {KEY}
 
 
-async def test_a_name_that_ends_with_a_dot_is_refused(bench: AzureBench) -> None:
+async def test_a_name_that_ends_with_a_dot_is_refused(harness: AzureHarness) -> None:
     """On its way to Azure the dot gets lost."""
     for prefix, key in (("", "a./b.wav"), ("", "a/b."), ("calls./", "a.wav")):
-        bench.azure.prefix = prefix
+        harness.azure.prefix = prefix
         with pytest.raises(StoreError, match="ends with a dot"):
-            await keep(bench, SMALL, key)
-    assert bench.objects() == set()
+            await keep(harness, SMALL, key)
+    assert harness.objects() == set()
 
 
 # --- another key
 
 
 @pytest.mark.parametrize("other", [None, "quarantine/1-a.wav"])
-async def test_a_movable_upload_can_be_saved_under_any_key(bench: AzureBench, other: str | None) -> None:
-    assert await keep(bench, LONG_BODY, movable=True, to=other) == Saved(other or KEY, len(LONG_BODY), sha256(LONG_BODY))
-    assert bench.objects() == {other or KEY}
-    assert bench.get(other or KEY) == LONG_BODY
-    assert bench.head(other or KEY).metadata == {"sha256": sha256(LONG_BODY)}
+async def test_a_movable_upload_can_be_saved_under_any_key(harness: AzureHarness, other: str | None) -> None:
+    assert await keep(harness, LONG_BODY, movable=True, to=other) == Saved(other or KEY, len(LONG_BODY), sha256(LONG_BODY))
+    assert harness.objects() == {other or KEY}
+    assert harness.get(other or KEY) == LONG_BODY
+    assert harness.head(other or KEY).metadata == {"sha256": sha256(LONG_BODY)}
 
 
-async def test_a_long_body_goes_to_another_key_after_a_conflict(bench: AzureBench) -> None:
-    await keep(bench, LONG_BODY)
+async def test_a_long_body_goes_to_another_key_after_a_conflict(harness: AzureHarness) -> None:
+    await keep(harness, LONG_BODY)
     other = LONG_BODY[:-1] + b"?"
-    async with bench.store.upload(KEY, part=PART) as upload:
+    async with harness.store.upload(KEY, part=PART) as upload:
         await upload.write(other)
         with pytest.raises(KeyConflict):
             await upload.save()
-        assert bench.objects() == {KEY}
+        assert harness.objects() == {KEY}
         assert await upload.save("quarantine/s1/1-a.wav") == Saved("quarantine/s1/1-a.wav", len(other), sha256(other))
-    assert bench.objects() == {KEY, "quarantine/s1/1-a.wav"}
-    assert bench.get("quarantine/s1/1-a.wav") == other
-    assert bench.get(KEY) == LONG_BODY
+    assert harness.objects() == {KEY, "quarantine/s1/1-a.wav"}
+    assert harness.get("quarantine/s1/1-a.wav") == other
+    assert harness.get(KEY) == LONG_BODY
 
 
-async def test_one_that_is_not_movable_says_so_and_leaves_nothing(bench: AzureBench) -> None:
+async def test_one_that_is_not_movable_says_so_and_leaves_nothing(harness: AzureHarness) -> None:
     with pytest.raises(StoreError, match="cannot be kept under another key"):
-        await keep(bench, LONG_BODY, to="quarantine/1-a.wav")
-    assert bench.objects() == set()
+        await keep(harness, LONG_BODY, to="quarantine/1-a.wav")
+    assert harness.objects() == set()
 
 
-async def test_a_guard_prevents_a_moved_object_as_well(bench: AzureBench) -> None:
+async def test_a_guard_prevents_a_moved_object_as_well(harness: AzureHarness) -> None:
     def guard() -> None:
-        assert bench.objects() <= {f"{FOLDER}/{PART}"}
+        assert harness.objects() <= {f"{FOLDER}/{PART}"}
         raise LeaseLost("gone")
 
     for movable in (False, True):
         with pytest.raises(LeaseLost):
-            await keep(bench, LONG_BODY, movable=movable, guard=guard)
-        assert bench.objects() == set()
+            await keep(harness, LONG_BODY, movable=movable, guard=guard)
+        assert harness.objects() == set()
 
 
-async def test_a_copy_that_is_damaged_on_its_way_is_not_kept(shaky: AzureBench, proxy: Proxy) -> None:
+async def test_a_copy_that_is_damaged_on_its_way_is_not_kept(shaky: AzureHarness, proxy: Proxy) -> None:
     body = LONG_BODY[:-1] + b"?"
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body)
     proxy.add(Fault("Get", answer=answer))
@@ -275,11 +275,11 @@ async def test_a_copy_that_is_damaged_on_its_way_is_not_kept(shaky: AzureBench, 
 
 @pytest.mark.parametrize("movable", [False, True])
 async def test_a_hundred_megabytes_take_what_is_reserved_and_little_more(azurite: AzureServer, movable: bool) -> None:
-    async with azure_bench(azurite, buffer=16 * MEGABYTE, parts_in_flight=8) as bench:
-        await bench.azure.tried()
+    async with azure_harness(azurite, buffer=16 * MEGABYTE, parts_in_flight=8) as harness:
+        await harness.azure.tried()
         tracemalloc.start()
         try:
-            async with bench.store.upload(KEY, part=PART, movable=movable) as upload:
+            async with harness.store.upload(KEY, part=PART, movable=movable) as upload:
                 for _ in range(400):
                     await upload.write(bytes(MEGABYTE // 4))
                 saved = await upload.save()
@@ -291,13 +291,13 @@ async def test_a_hundred_megabytes_take_what_is_reserved_and_little_more(azurite
 
 
 async def test_uploads_that_share_little_memory_all_come_through(azurite: AzureServer) -> None:
-    async with opened(azurite, buffer=3 * MEGABYTE) as bench:
-        saved = await asyncio.gather(*(keep(bench, LONG_BODY, f"{number}.wav") for number in range(8)))
+    async with opened(azurite, buffer=3 * MEGABYTE) as harness:
+        saved = await asyncio.gather(*(keep(harness, LONG_BODY, f"{number}.wav") for number in range(8)))
         assert {one.sha256 for one in saved} == {sha256(LONG_BODY)}
-        assert bench.objects() == {f"{number}.wav" for number in range(8)}
+        assert harness.objects() == {f"{number}.wav" for number in range(8)}
 
 
-async def test_blocks_are_in_flight_together_while_there_is_memory(shaky: AzureBench, proxy: Proxy) -> None:
+async def test_blocks_are_in_flight_together_while_there_is_memory(shaky: AzureHarness, proxy: Proxy) -> None:
     held = [proxy.add(Fault(f"Block {number}", hold=asyncio.Event())) for number in (1, 2)]
     writing = asyncio.create_task(keep(shaky, LONG_BODY))
     await asyncio.wait_for(asyncio.gather(*(fault.reached.wait() for fault in held)), 10)
@@ -313,40 +313,40 @@ async def test_blocks_are_in_flight_together_while_there_is_memory(shaky: AzureB
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("times", "movable"), [(1, False), (2, False), (1, True)])
 async def test_a_cancellation_at_any_moment_of_an_upload_in_blocks_leaves_the_whole_object_or_nothing(
-    bench: AzureBench, times: int, movable: bool
+    harness: AzureHarness, times: int, movable: bool
 ) -> None:
     async def long() -> None:
-        await keep(bench, LONG_BODY, movable=movable)
+        await keep(harness, LONG_BODY, movable=movable)
 
-    await bench.azure.tried()
+    await harness.azure.tried()
     seen: set[str] = set()
     moment, missed = 0, 0
     while True:
         run = CancelledAt(long(), set(range(moment, moment + times)))
         end = await ended(run)
-        left = bench.objects()
+        left = harness.objects()
         if end is None:
             assert moment >= run.suspensions
             if "kept" in seen or missed == 10:
                 break
             # Parts are on their way now longer, now shorter: the last moments, in which it is kept, have been passed by.
-            bench.remove(KEY)
+            harness.remove(KEY)
             moment, missed = max(0, moment - 3), missed + 1
             continue
         assert isinstance(end, asyncio.CancelledError)
         assert left <= {KEY}
         if left:
-            assert bench.get(KEY) == LONG_BODY
-            bench.remove(KEY)
+            assert harness.get(KEY) == LONG_BODY
+            harness.remove(KEY)
         seen.add("kept" if left else "nothing")
         moment += 1
-    assert bench.objects() == {KEY}
+    assert harness.objects() == {KEY}
     assert seen == {"kept", "nothing"}
 
 
 @pytest.mark.parametrize("operation", ["Block 1", "Block 3", "Commit", "Put"])
 async def test_a_cancellation_while_the_server_takes_its_time_leaves_nothing_half_done(
-    shaky: AzureBench, proxy: Proxy, operation: str
+    shaky: AzureHarness, proxy: Proxy, operation: str
 ) -> None:
     """The request has gone out, its answer has not come: what it did must be known."""
     fault = proxy.add(Fault(operation, hold=asyncio.Event()))
@@ -363,21 +363,21 @@ async def test_a_cancellation_while_the_server_takes_its_time_leaves_nothing_hal
 
 async def test_an_upload_that_fails_leaves_blocks_that_nobody_sees(azurite: AzureServer) -> None:
     """And which are not in the way of the next one."""
-    async with opened(azurite, parts_in_flight=1) as bench:
-        async with bench.store.upload(KEY, part=PART) as upload:
+    async with opened(azurite, parts_in_flight=1) as harness:
+        async with harness.store.upload(KEY, part=PART) as upload:
             await upload.write(LONG_BODY)
-        assert bench.objects() == set()
-        assert bench.uncommitted() == {KEY}
-        assert await bench.store.size(KEY) is None
+        assert harness.objects() == set()
+        assert harness.uncommitted() == {KEY}
+        assert await harness.store.size(KEY) is None
         with pytest.raises(StoreError) as caught:
-            await content(bench)
+            await content(harness)
         assert caught.value.facts["missing"]
-        await keep(bench, LONG_BODY)
-        assert bench.get(KEY) == LONG_BODY
-        assert bench.uncommitted() == set()
+        await keep(harness, LONG_BODY)
+        assert harness.get(KEY) == LONG_BODY
+        assert harness.uncommitted() == set()
 
 
-async def test_what_could_not_be_removed_is_removed_by_the_next_check(shaky: AzureBench, proxy: Proxy) -> None:
+async def test_what_could_not_be_removed_is_removed_by_the_next_check(shaky: AzureHarness, proxy: Proxy) -> None:
     fault = proxy.add(Fault("Delete", times=3, answer=error(503, "ServerBusy")))
     await keep(shaky, LONG_BODY, movable=True)
     assert fault.times == 0
@@ -386,7 +386,7 @@ async def test_what_could_not_be_removed_is_removed_by_the_next_check(shaky: Azu
     assert shaky.objects() == {KEY}
 
 
-async def test_a_temporary_object_of_a_killed_worker_is_discarded(shaky: AzureBench, proxy: Proxy) -> None:
+async def test_a_temporary_object_of_a_killed_worker_is_discarded(shaky: AzureHarness, proxy: Proxy) -> None:
     shaky.put(f"{FOLDER}/{PART}", LONG_BODY)
     proxy.add(Fault("Delete", lose_answer=True))
     assert await shaky.store.discard(KEY, part=PART, left_for=timedelta(0))
@@ -394,7 +394,7 @@ async def test_a_temporary_object_of_a_killed_worker_is_discarded(shaky: AzureBe
     assert shaky.objects() == set()
 
 
-async def test_what_a_policy_keeps_is_left_and_not_tried_again(shaky: AzureBench, proxy: Proxy) -> None:
+async def test_what_a_policy_keeps_is_left_and_not_tried_again(shaky: AzureHarness, proxy: Proxy) -> None:
     proxy.add(Fault("Delete", ALWAYS, answer=error(409, "BlobImmutableDueToPolicy")))
     with structlog.testing.capture_logs() as logs:
         assert (await keep(shaky, LONG_BODY, movable=True)).sha256 == sha256(LONG_BODY)
@@ -423,7 +423,7 @@ async def test_what_a_policy_keeps_is_left_and_not_tried_again(shaky: AzureBench
     ],
     ids=lambda fault: re.sub(r"[^a-z0-9]+", "-", repr(fault).lower())[:40],
 )
-async def test_a_block_that_fails_is_sent_again_and_no_other(shaky: AzureBench, proxy: Proxy, fault: dict[str, Any]) -> None:
+async def test_a_block_that_fails_is_sent_again_and_no_other(shaky: AzureHarness, proxy: Proxy, fault: dict[str, Any]) -> None:
     proxy.add(Fault("Block 2", **fault))
     assert await keep(shaky, LONG_BODY) == Saved(KEY, len(LONG_BODY), sha256(LONG_BODY))
     assert [proxy.count(f"Block {number}") for number in (1, 2, 3)] == [1, 2, 1]
@@ -433,7 +433,7 @@ async def test_a_block_that_fails_is_sent_again_and_no_other(shaky: AzureBench, 
 
 
 @pytest.mark.parametrize("operation", ["Put", "Block 1", "Commit", "Head"])
-async def test_a_lost_answer_comes_out_as_saved(shaky: AzureBench, proxy: Proxy, operation: str) -> None:
+async def test_a_lost_answer_comes_out_as_saved(shaky: AzureHarness, proxy: Proxy, operation: str) -> None:
     """The server did what it was asked to, and we learn of it when we ask again."""
     fault = proxy.add(Fault(operation, lose_answer=True))
     body = SMALL if operation == "Put" else LONG_BODY
@@ -444,7 +444,7 @@ async def test_a_lost_answer_comes_out_as_saved(shaky: AzureBench, proxy: Proxy,
     assert shaky.objects() == {KEY}
 
 
-async def test_the_guard_is_asked_again_before_what_makes_the_key_appear_is_sent_again(shaky: AzureBench, proxy: Proxy) -> None:
+async def test_the_guard_is_asked_again_before_what_makes_the_key_appear_is_sent_again(shaky: AzureHarness, proxy: Proxy) -> None:
     for operation, body in (("Put", SMALL), ("Commit", LONG_BODY)):
         proxy.add(Fault(operation, answer=error(503, "ServerBusy")))
         asked: list[int] = []
@@ -460,7 +460,7 @@ async def test_the_guard_is_asked_again_before_what_makes_the_key_appear_is_sent
         assert shaky.objects() == set()
 
 
-async def test_what_lasts_is_an_unavailable_store(shaky: AzureBench, proxy: Proxy) -> None:
+async def test_what_lasts_is_an_unavailable_store(shaky: AzureHarness, proxy: Proxy) -> None:
     fault = proxy.add(Fault("Put", times=100, answer=error(503, "ServerBusy", "The server is busy.\nRequestId:1")))
     with pytest.raises(StoreUnavailable, match="ServerBusy: The server is busy") as caught:
         await keep(shaky)
@@ -470,13 +470,13 @@ async def test_what_lasts_is_an_unavailable_store(shaky: AzureBench, proxy: Prox
     assert shaky.objects() == set()
 
 
-async def test_where_an_answer_does_not_repeat_the_checksum_the_object_is_read_back(shaky: AzureBench, proxy: Proxy) -> None:
+async def test_where_an_answer_does_not_repeat_the_checksum_the_object_is_read_back(shaky: AzureHarness, proxy: Proxy) -> None:
     proxy.add(Fault("Put", ALWAYS, strip="Content-MD5"))
     await keep(shaky)
     assert proxy.operations() == ["Put", "Get"]
 
 
-async def test_an_answer_with_another_checksum_is_not_believed(shaky: AzureBench, proxy: Proxy) -> None:
+async def test_an_answer_with_another_checksum_is_not_believed(shaky: AzureHarness, proxy: Proxy) -> None:
     answer = b"HTTP/1.1 201 X\r\nContent-MD5: AAAAAAAAAAAAAAAAAAAAAA==\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     proxy.add(Fault("Block 2", answer=answer))
     with pytest.raises(StoreUnavailable, match="Md5Mismatch"):
@@ -502,7 +502,7 @@ async def test_an_answer_with_another_checksum_is_not_believed(shaky: AzureBench
     ],
 )
 async def test_a_refusal_says_what_to_do(
-    shaky: AzureBench, proxy: Proxy, status: int, code: str, kind: type[StoreError], hint: str
+    shaky: AzureHarness, proxy: Proxy, status: int, code: str, kind: type[StoreError], hint: str
 ) -> None:
     proxy.add(Fault("Put", times=9, answer=error(status, code)))
     with pytest.raises(StoreError) as caught:
@@ -515,16 +515,16 @@ async def test_a_refusal_says_what_to_do(
 
 
 async def test_a_missing_container_is_not_taken_for_a_missing_object(azurite: AzureServer) -> None:
-    async with opened(azurite, container="archiver-tests-none") as bench:
-        for attempt in (bench.store.size(KEY), content(bench), keep(bench), bench.store.check()):
+    async with opened(azurite, container="archiver-tests-none") as harness:
+        for attempt in (harness.store.size(KEY), content(harness), keep(harness), harness.store.check()):
             with pytest.raises(StoreUnavailable, match="ContainerNotFound"):
                 await attempt
 
 
 async def test_nobody_there_is_an_unavailable_store(azurite: AzureServer) -> None:
-    async with opened(azurite, endpoint=f"http://127.0.0.1:9/{ACCOUNT}") as bench:
+    async with opened(azurite, endpoint=f"http://127.0.0.1:9/{ACCOUNT}") as harness:
         with pytest.raises(StoreUnavailable, match="no answer") as caught:
-            await bench.store.size(KEY)
+            await harness.store.size(KEY)
         assert caught.value.facts == {"store_key": KEY, "error": "ClientConnectorError"}
 
 
@@ -535,9 +535,15 @@ async def test_no_secret_is_in_an_error_a_log_or_a_representation(azurite: Azure
     signature = sas.partition("sig=")[2].partition("&")[0]
     for keys in ({"account_key": wrong}, {"account_key": "", "sas_token": sas.replace("sig=", "sig=Mistaken")}):
         secret = [wrong, ACCOUNT_KEY, signature]
-        async with opened(azurite, **keys) as bench:
-            told = [repr(bench.store), repr(bench.azure.wire), repr(bench.azure.wire.access)]
-            for attempt in (keep(bench, LONG_BODY), keep(bench), bench.store.check(), bench.store.size(KEY), content(bench)):
+        async with opened(azurite, **keys) as harness:
+            told = [repr(harness.store), repr(harness.azure.wire), repr(harness.azure.wire.access)]
+            for attempt in (
+                keep(harness, LONG_BODY),
+                keep(harness),
+                harness.store.check(),
+                harness.store.size(KEY),
+                content(harness),
+            ):
                 with pytest.raises(StoreUnavailable, match=r"Authoriz|Authent") as caught:
                     await attempt
                 told += [repr(caught.value), str(caught.value), repr(caught.value.facts), caught.value.hint]
@@ -550,41 +556,41 @@ async def test_no_secret_is_in_an_error_a_log_or_a_representation(azurite: Azure
 
 @pytest.mark.parametrize("operation", ["Put", "Commit"])
 async def test_a_server_that_would_overwrite_is_not_used(azurite: AzureServer, operation: str) -> None:
-    async with by_sas(azurite, "racwdl", Fault(operation, ALWAYS, blind_to="If-None-Match")) as (bench, _):
-        for attempt in (bench.store.check(), keep(bench)):
+    async with by_sas(azurite, "racwdl", Fault(operation, ALWAYS, blind_to="If-None-Match")) as (harness, _):
+        for attempt in (harness.store.check(), keep(harness)):
             with pytest.raises(StoreUnavailable, match="would overwrite"):
                 await attempt
-        assert bench.objects() == set()
+        assert harness.objects() == set()
 
 
 @pytest.mark.parametrize("operation", ["Put", "Block .*"])
 async def test_a_server_that_checks_nothing_is_not_used(azurite: AzureServer, operation: str) -> None:
-    async with by_sas(azurite, "racwdl", Fault(operation, ALWAYS, blind_to="Content-MD5")) as (bench, _):
-        for attempt in (bench.store.check(), keep(bench)):
+    async with by_sas(azurite, "racwdl", Fault(operation, ALWAYS, blind_to="Content-MD5")) as (harness, _):
+        for attempt in (harness.store.check(), keep(harness)):
             with pytest.raises(StoreUnavailable, match="damaged"):
                 await attempt
-        assert bench.objects() == set()
+        assert harness.objects() == set()
 
 
 @pytest.mark.parametrize("body", [SMALL, LONG_BODY], ids=["small", "long"])
 async def test_a_sas_that_allows_to_read_create_and_write_is_enough_for_recordings(azurite: AzureServer, body: bytes) -> None:
-    async with by_sas(azurite, "rcw") as (bench, _):
-        await bench.store.check()
-        left = bench.objects()
+    async with by_sas(azurite, "rcw") as (harness, _):
+        await harness.store.check()
+        left = harness.objects()
         assert [key for key in left if not key.startswith(".check-")] == []
-        await keep(bench, body)
-        assert (await keep(bench, body)).existed
-        assert await content(bench) == body
-        assert bench.objects() == {KEY, *left}
-        (advice,) = [advice for advice in await bench.store.advice() if "may not delete" in advice.seen]
+        await keep(harness, body)
+        assert (await keep(harness, body)).existed
+        assert await content(harness) == body
+        assert harness.objects() == {KEY, *left}
+        (advice,) = [advice for advice in await harness.store.advice() if "may not delete" in advice.seen]
         assert advice.mend
 
 
 async def test_a_sas_that_ends_soon_is_told(azurite: AzureServer) -> None:
     for ends, told in ((timedelta(days=3), True), (timedelta(days=60), False)):
-        async with opened(azurite, account_key="", sas_token="?" + azurite.sas("racwdl", ends)) as bench:
-            await bench.store.check()
-            assert bool([advice for advice in await bench.store.advice() if "SAS token ends" in advice.seen]) is told
+        async with opened(azurite, account_key="", sas_token="?" + azurite.sas("racwdl", ends)) as harness:
+            await harness.store.check()
+            assert bool([advice for advice in await harness.store.advice() if "SAS token ends" in advice.seen]) is told
 
 
 @pytest.mark.parametrize(
@@ -599,7 +605,7 @@ async def test_a_sas_that_ends_soon_is_told(azurite: AzureServer) -> None:
     ],
 )
 async def test_a_container_that_nothing_protects_is_told(
-    shaky: AzureBench, proxy: Proxy, headers: str | None, told: bool
+    shaky: AzureHarness, proxy: Proxy, headers: str | None, told: bool
 ) -> None:
     answer = f"HTTP/1.1 200 OK\r\n{headers or ''}Content-Length: 0\r\nConnection: close\r\n\r\n".encode()
     proxy.add(Fault("Container", answer=answer if headers is not None else answer.replace(b"200 OK", b"403 X")))
@@ -609,7 +615,7 @@ async def test_a_container_that_nothing_protects_is_told(
 # --- reading
 
 
-async def test_a_reading_that_breaks_off_goes_on_where_it_was(shaky: AzureBench, proxy: Proxy) -> None:
+async def test_a_reading_that_breaks_off_goes_on_where_it_was(shaky: AzureHarness, proxy: Proxy) -> None:
     await keep(shaky, LONG_BODY)
     proxy.add(Fault("Get", cut_answer=MEGABYTE + 1))
     assert await content(shaky) == LONG_BODY
@@ -619,7 +625,7 @@ async def test_a_reading_that_breaks_off_goes_on_where_it_was(shaky: AzureBench,
     assert second.headers["if-match"]
 
 
-async def test_an_object_that_changes_while_it_is_read_is_an_error(shaky: AzureBench, proxy: Proxy) -> None:
+async def test_an_object_that_changes_while_it_is_read_is_an_error(shaky: AzureHarness, proxy: Proxy) -> None:
     await keep(shaky, LONG_BODY)
     proxy.add(Fault("Get", cut_answer=MEGABYTE))
 

@@ -19,7 +19,7 @@ from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.wire import Body, base64_of
 from tests.s3_servers import LOCKED_BUCKET, SECRET_KEY, S3Server
 from tests.stores.cancelled import CancelledAt, ended
-from tests.stores.conftest import MEGABYTE, S3Bench, s3_bench
+from tests.stores.conftest import MEGABYTE, S3Harness, s3_harness
 from tests.stores.proxy import Fault, Proxy, error
 
 pytestmark = pytest.mark.once
@@ -39,15 +39,15 @@ def sha256(data: bytes) -> str:
 LONG_BODY = PIECE * LONG
 
 
-async def keep(bench: S3Bench, data: bytes = SMALL, key: str = KEY, *, guard: Callable[[], None] | None = None) -> Saved:
-    async with bench.store.upload(key, part=PART) as upload:
+async def keep(harness: S3Harness, data: bytes = SMALL, key: str = KEY, *, guard: Callable[[], None] | None = None) -> Saved:
+    async with harness.store.upload(key, part=PART) as upload:
         for start in range(0, len(data), len(PIECE)):
             await upload.write(data[start : start + len(PIECE)])
         return await upload.save(guard=guard)
 
 
-async def content(bench: S3Bench, key: str = KEY) -> bytes:
-    return b"".join([block async for block in bench.store.read(key)])
+async def content(harness: S3Harness, key: str = KEY) -> bytes:
+    return b"".join([block async for block in harness.store.read(key)])
 
 
 @pytest.fixture(params=["seaweedfs", pytest.param("localstack", marks=pytest.mark.thorough)])
@@ -58,10 +58,10 @@ def server(request: pytest.FixtureRequest) -> S3Server:
 
 
 @pytest.fixture
-async def bench(server: S3Server) -> AsyncIterator[S3Bench]:
+async def harness(server: S3Server) -> AsyncIterator[S3Harness]:
     """A store there."""
-    async with s3_bench(server) as bench:
-        yield bench
+    async with s3_harness(server) as harness:
+        yield harness
 
 
 @pytest.fixture
@@ -72,18 +72,18 @@ async def proxy(server: S3Server) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def shaky(server: S3Server, proxy: Proxy) -> AsyncIterator[S3Bench]:
+async def shaky(server: S3Server, proxy: Proxy) -> AsyncIterator[S3Harness]:
     """A store at the end of that line, over which the server has been tried."""
-    async with s3_bench(server, endpoint=proxy.url) as bench:
-        await bench.s3.tried()
+    async with s3_harness(server, endpoint=proxy.url) as harness:
+        await harness.s3.tried()
         proxy.requests.clear()
-        yield bench
+        yield harness
 
 
 # --- what the server is held to
 
 
-async def test_a_small_object_is_one_checked_and_conditional_put(shaky: S3Bench, proxy: Proxy) -> None:
+async def test_a_small_object_is_one_checked_and_conditional_put(shaky: S3Harness, proxy: Proxy) -> None:
     await keep(shaky)
     (put,) = proxy.requests
     assert put.operation == "Put"
@@ -100,7 +100,7 @@ async def test_a_small_object_is_one_checked_and_conditional_put(shaky: S3Bench,
     ("length", "parts"), [(5 * MEGABYTE, 0), (5 * MEGABYTE + 1, 2), (10 * MEGABYTE, 2), (10 * MEGABYTE + 7, 3)]
 )
 async def test_what_is_longer_than_a_part_goes_in_parts_of_one_size(
-    shaky: S3Bench, proxy: Proxy, length: int, parts: int
+    shaky: S3Harness, proxy: Proxy, length: int, parts: int
 ) -> None:
     body = (PIECE * 44)[:length]
     saved = await keep(shaky, body)
@@ -119,132 +119,132 @@ async def test_what_is_longer_than_a_part_goes_in_parts_of_one_size(
         assert shaky.tags(KEY) == {"archiver-sha256": sha256(body)}
 
 
-async def test_the_server_refuses_a_wrong_checksum(bench: S3Bench) -> None:
+async def test_the_server_refuses_a_wrong_checksum(harness: S3Harness) -> None:
     wrong = {"x-amz-checksum-sha256": base64_of(bytes(32))}
     with pytest.raises(Refused, match="did not match") as caught:
-        await bench.s3.wire.send("PUT", bench.prefix + KEY, headers=wrong, body=Body.of(SMALL), patient=False)
+        await harness.s3.wire.send("PUT", harness.prefix + KEY, headers=wrong, body=Body.of(SMALL), patient=False)
     assert caught.value.code == "BadDigest"
     lie = Body([SMALL], len(SMALL), bytes(32))  # for which the signature stands as well
     with pytest.raises(Refused):
-        await bench.s3.wire.send("PUT", bench.prefix + KEY, headers=wrong, body=lie, patient=False)
-    assert bench.objects() == set()
+        await harness.s3.wire.send("PUT", harness.prefix + KEY, headers=wrong, body=lie, patient=False)
+    assert harness.objects() == set()
 
 
-async def test_nothing_is_overwritten_whichever_way_it_comes(bench: S3Bench) -> None:
+async def test_nothing_is_overwritten_whichever_way_it_comes(harness: S3Harness) -> None:
     for first, second in ((SMALL, LONG_BODY), (LONG_BODY, SMALL), (SMALL, SMALL + b"x"), (LONG_BODY, LONG_BODY[:-1] + b"x")):
-        await keep(bench, first)
+        await keep(harness, first)
         with pytest.raises(KeyConflict) as caught:
-            await keep(bench, second)
+            await keep(harness, second)
         facts = caught.value.facts
         assert (facts["stored_sha256"], facts["stored_bytes"]) == (sha256(first), len(first))
         assert (facts["sha256"], facts["bytes"]) == (sha256(second), len(second))
-        assert bench.get(KEY) == first
-        assert bench.objects() == {KEY}
-        bench.remove(KEY)
+        assert harness.get(KEY) == first
+        assert harness.objects() == {KEY}
+        harness.remove(KEY)
 
 
-async def test_an_equal_object_counts_as_saved_however_it_was_stored(bench: S3Bench) -> None:
+async def test_an_equal_object_counts_as_saved_however_it_was_stored(harness: S3Harness) -> None:
     """With our parts, with others, in one piece, with a checksum or without one, whatever its metadata claims."""
-    await keep(bench, LONG_BODY)
-    assert (await keep(bench, LONG_BODY)).existed
-    bench.remove(KEY)
-    bench.put(KEY, LONG_BODY)
-    assert await keep(bench, LONG_BODY) == Saved(KEY, len(LONG_BODY), sha256(LONG_BODY), existed=True)
-    bench.remove(KEY)
-    async with s3_bench(bench.server, part_size=6 * MEGABYTE) as other:
-        other.s3.prefix = other.prefix = bench.prefix
+    await keep(harness, LONG_BODY)
+    assert (await keep(harness, LONG_BODY)).existed
+    harness.remove(KEY)
+    harness.put(KEY, LONG_BODY)
+    assert await keep(harness, LONG_BODY) == Saved(KEY, len(LONG_BODY), sha256(LONG_BODY), existed=True)
+    harness.remove(KEY)
+    async with s3_harness(harness.server, part_size=6 * MEGABYTE) as other:
+        other.s3.prefix = other.prefix = harness.prefix
         await keep(other, LONG_BODY)
-    assert (await keep(bench, LONG_BODY)).existed
-    bench.remove(KEY)
+    assert (await keep(harness, LONG_BODY)).existed
+    harness.remove(KEY)
     forged = {"Metadata": {"sha256": sha256(SMALL)}}
-    bench.server.client.put_object(Bucket=bench.bucket, Key=bench.prefix + KEY, Body=SMALL[:-1] + b"?", **forged)
+    harness.server.client.put_object(Bucket=harness.bucket, Key=harness.prefix + KEY, Body=SMALL[:-1] + b"?", **forged)
     with pytest.raises(KeyConflict):
-        await keep(bench)
-    assert bench.objects() == {KEY}
+        await keep(harness)
+    assert harness.objects() == {KEY}
 
 
-async def test_of_long_uploads_at_once_the_object_is_a_whole_one_and_none_dangles(bench: S3Bench) -> None:
+async def test_of_long_uploads_at_once_the_object_is_a_whole_one_and_none_dangles(harness: S3Harness) -> None:
     """Which one wins is the server's: AWS completes an upload and looks whether the key is taken in one act, these two do not."""
     bodies = [LONG_BODY[:-1] + bytes([number]) for number in range(4)]
-    ends = await asyncio.gather(*(keep(bench, body) for body in bodies), return_exceptions=True)
+    ends = await asyncio.gather(*(keep(harness, body) for body in bodies), return_exceptions=True)
     saved = [end for end in ends if isinstance(end, Saved)]
     assert all(isinstance(end, KeyConflict) for end in ends if end not in saved)
-    assert sha256(bench.get(KEY)) in {one.sha256 for one in saved}
-    assert bench.objects() == {KEY}
+    assert sha256(harness.get(KEY)) in {one.sha256 for one in saved}
+    assert harness.objects() == {KEY}
 
 
 async def test_object_lock_is_kept_and_does_not_break_the_check(server: S3Server) -> None:
-    async with s3_bench(server, bucket=LOCKED_BUCKET) as bench:
-        assert await bench.store.check()
-        assert bench.objects() == set()  # markers lie over them
-        await keep(bench)
-        await keep(bench, LONG_BODY, "long.wav")
+    async with s3_harness(server, bucket=LOCKED_BUCKET) as harness:
+        assert await harness.store.check()
+        assert harness.objects() == set()  # markers lie over them
+        await keep(harness)
+        await keep(harness, LONG_BODY, "long.wav")
         for key in (KEY, "long.wav"):
-            with pytest.raises(bench.server.client.exceptions.ClientError, match="AccessDenied"):
-                bench.server.client.delete_object(
-                    Bucket=LOCKED_BUCKET, Key=bench.prefix + key, VersionId=bench.head(key)["VersionId"]
+            with pytest.raises(harness.server.client.exceptions.ClientError, match="AccessDenied"):
+                harness.server.client.delete_object(
+                    Bucket=LOCKED_BUCKET, Key=harness.prefix + key, VersionId=harness.head(key)["VersionId"]
                 )
-        assert bench.tags("long.wav") == {"archiver-sha256": sha256(LONG_BODY)}
+        assert harness.tags("long.wav") == {"archiver-sha256": sha256(LONG_BODY)}
 
 
 # --- another key
 
 
-async def test_a_long_body_goes_to_another_key_after_a_conflict(bench: S3Bench) -> None:
-    await keep(bench, LONG_BODY)
+async def test_a_long_body_goes_to_another_key_after_a_conflict(harness: S3Harness) -> None:
+    await keep(harness, LONG_BODY)
     other = LONG_BODY[:-1] + b"?"
-    async with bench.store.upload(KEY, part=PART) as upload:
+    async with harness.store.upload(KEY, part=PART) as upload:
         await upload.write(other)
         with pytest.raises(KeyConflict):
             await upload.save()
-        assert bench.objects() <= {KEY, f"{KEY.rpartition('/')[0]}/{PART} (in parts)"}
+        assert harness.objects() <= {KEY, f"{KEY.rpartition('/')[0]}/{PART} (in parts)"}
         saved = await upload.save("quarantine/s1/1-a.wav")
     assert saved == Saved("quarantine/s1/1-a.wav", len(other), sha256(other))
-    assert bench.objects() == {KEY, "quarantine/s1/1-a.wav"}
-    assert bench.get("quarantine/s1/1-a.wav") == other
-    assert bench.get(KEY) == LONG_BODY
-    assert bench.head("quarantine/s1/1-a.wav")["Metadata"] == {"sha256": sha256(other)}
+    assert harness.objects() == {KEY, "quarantine/s1/1-a.wav"}
+    assert harness.get("quarantine/s1/1-a.wav") == other
+    assert harness.get(KEY) == LONG_BODY
+    assert harness.head("quarantine/s1/1-a.wav")["Metadata"] == {"sha256": sha256(other)}
 
 
 @pytest.mark.parametrize("other", ["", "quarantine/1-a.wav"])
-async def test_a_movable_upload_can_be_saved_under_any_key(bench: S3Bench, other: str) -> None:
-    async with bench.store.upload(KEY, part=PART, movable=True) as upload:
+async def test_a_movable_upload_can_be_saved_under_any_key(harness: S3Harness, other: str) -> None:
+    async with harness.store.upload(KEY, part=PART, movable=True) as upload:
         await upload.write(LONG_BODY)
         assert await upload.save(other or None) == Saved(other or KEY, len(LONG_BODY), sha256(LONG_BODY))
-    assert bench.objects() == {other or KEY}
-    assert bench.get(other or KEY) == LONG_BODY
+    assert harness.objects() == {other or KEY}
+    assert harness.get(other or KEY) == LONG_BODY
 
 
-async def test_one_that_is_not_says_so_and_leaves_nothing(bench: S3Bench) -> None:
-    async with bench.store.upload(KEY, part=PART) as upload:
+async def test_one_that_is_not_says_so_and_leaves_nothing(harness: S3Harness) -> None:
+    async with harness.store.upload(KEY, part=PART) as upload:
         await upload.write(LONG_BODY)
         with pytest.raises(StoreError, match="cannot be kept under another key"):
             await upload.save("quarantine/1-a.wav")
-    assert bench.objects() == set()
+    assert harness.objects() == set()
 
 
-async def test_a_guard_prevents_a_moved_object_as_well(bench: S3Bench) -> None:
+async def test_a_guard_prevents_a_moved_object_as_well(harness: S3Harness) -> None:
     def guard() -> None:
-        assert bench.objects() <= {f"{KEY.rpartition('/')[0]}/{PART}", f"{KEY} (in parts)"}
+        assert harness.objects() <= {f"{KEY.rpartition('/')[0]}/{PART}", f"{KEY} (in parts)"}
         raise LeaseLost("gone")
 
     for movable in (False, True):
-        async with bench.store.upload(KEY, part=PART, movable=movable) as upload:
+        async with harness.store.upload(KEY, part=PART, movable=movable) as upload:
             await upload.write(LONG_BODY)
             with pytest.raises(LeaseLost):
                 await upload.save(guard=guard)
-        assert bench.objects() == set()
+        assert harness.objects() == set()
 
 
 # --- memory
 
 
 async def test_a_hundred_megabytes_take_what_is_reserved_and_little_more(server: S3Server) -> None:
-    async with s3_bench(server, buffer=16 * MEGABYTE, parts_in_flight=8) as bench:
-        await bench.s3.tried()
+    async with s3_harness(server, buffer=16 * MEGABYTE, parts_in_flight=8) as harness:
+        await harness.s3.tried()
         tracemalloc.start()
         try:
-            async with bench.store.upload(KEY, part=PART) as upload:
+            async with harness.store.upload(KEY, part=PART) as upload:
                 for _ in range(400):
                     await upload.write(bytes(MEGABYTE // 4))
                 saved = await upload.save()
@@ -256,36 +256,36 @@ async def test_a_hundred_megabytes_take_what_is_reserved_and_little_more(server:
 
 
 async def test_uploads_that_share_little_memory_all_come_through(server: S3Server) -> None:
-    async with s3_bench(server, buffer=16 * MEGABYTE) as bench:
-        saved = await asyncio.gather(*(keep(bench, LONG_BODY, f"{number}.wav") for number in range(8)))
+    async with s3_harness(server, buffer=16 * MEGABYTE) as harness:
+        saved = await asyncio.gather(*(keep(harness, LONG_BODY, f"{number}.wav") for number in range(8)))
         assert {one.sha256 for one in saved} == {sha256(LONG_BODY)}
-        assert bench.objects() == {f"{number}.wav" for number in range(8)}
+        assert harness.objects() == {f"{number}.wav" for number in range(8)}
 
 
 async def test_a_small_file_gives_back_what_it_does_not_need(server: S3Server) -> None:
-    async with s3_bench(server, buffer=6 * MEGABYTE) as bench, bench.store.upload("a.wav", part=PART) as first:
+    async with s3_harness(server, buffer=6 * MEGABYTE) as harness, harness.store.upload("a.wav", part=PART) as first:
         first.expect(1000)
         await first.write(SMALL[:1000])
-        await asyncio.wait_for(keep(bench, SMALL, "b.wav"), 10)  # which waits for five megabytes
+        await asyncio.wait_for(keep(harness, SMALL, "b.wav"), 10)  # which waits for five megabytes
         # It turns out to be longer, and there is room again.
         await first.write(LONG_BODY)
         assert (await first.save()).bytes == 1000 + len(LONG_BODY)
 
 
 async def test_one_that_is_longer_than_expected_fails_rather_than_wait_for_memory(server: S3Server) -> None:
-    async with s3_bench(server, buffer=6 * MEGABYTE) as bench, bench.store.upload("a.wav", part=PART) as first:
+    async with s3_harness(server, buffer=6 * MEGABYTE) as harness, harness.store.upload("a.wav", part=PART) as first:
         first.expect(1000)
-        async with bench.store.upload("b.wav", part=PART) as second:
+        async with harness.store.upload("b.wav", part=PART) as second:
             with pytest.raises(StoreUnavailable, match="longer than expected"):
                 await first.write(SMALL * 100)
             with pytest.raises(StoreUnavailable):
                 await first.save()
             await second.write(SMALL)
             await second.save()
-    assert bench.objects() == {"b.wav"}
+    assert harness.objects() == {"b.wav"}
 
 
-async def test_parts_are_in_flight_together_while_there_is_memory(shaky: S3Bench, proxy: Proxy) -> None:
+async def test_parts_are_in_flight_together_while_there_is_memory(shaky: S3Harness, proxy: Proxy) -> None:
     held = [proxy.add(Fault(f"Part {number}", hold=asyncio.Event())) for number in (1, 2)]
     writing = asyncio.create_task(keep(shaky, LONG_BODY))
     await asyncio.wait_for(asyncio.gather(*(fault.reached.wait() for fault in held)), 10)
@@ -296,10 +296,10 @@ async def test_parts_are_in_flight_together_while_there_is_memory(shaky: S3Bench
 
 
 async def test_with_memory_for_one_part_they_go_one_after_another(server: S3Server, proxy: Proxy) -> None:
-    async with s3_bench(server, endpoint=proxy.url, buffer=5 * MEGABYTE) as bench:
-        await bench.s3.tried()
+    async with s3_harness(server, endpoint=proxy.url, buffer=5 * MEGABYTE) as harness:
+        await harness.s3.tried()
         first = proxy.add(Fault("Part 1", times=2, hold=asyncio.Event()))
-        writing = asyncio.create_task(keep(bench, LONG_BODY))
+        writing = asyncio.create_task(keep(harness, LONG_BODY))
         await asyncio.wait_for(first.reached.wait(), 10)
         assert proxy.operations()[-1] == "Part 1"
         assert first.hold is not None
@@ -310,44 +310,44 @@ async def test_with_memory_for_one_part_they_go_one_after_another(server: S3Serv
 # --- however it is left
 
 
-async def _long(bench: S3Bench) -> None:
-    await keep(bench, LONG_BODY)
+async def _long(harness: S3Harness) -> None:
+    await keep(harness, LONG_BODY)
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_cancellation_at_any_moment_of_an_upload_in_parts_leaves_the_whole_object_or_nothing(
-    bench: S3Bench, times: int
+    harness: S3Harness, times: int
 ) -> None:
-    await bench.s3.tried()
+    await harness.s3.tried()
     seen: set[str] = set()
     moment, missed = 0, 0
     while True:
-        run = CancelledAt(_long(bench), set(range(moment, moment + times)))
+        run = CancelledAt(_long(harness), set(range(moment, moment + times)))
         end = await ended(run)
-        left = bench.objects()
+        left = harness.objects()
         if end is None:
             assert moment >= run.suspensions
             if "kept" in seen or missed == 10:
                 break
             # Parts are on their way now longer, now shorter: the last moments, in which it is kept, have been passed by.
-            bench.remove(KEY)
+            harness.remove(KEY)
             moment, missed = max(0, moment - 3), missed + 1
             continue
         assert isinstance(end, asyncio.CancelledError)
         assert left <= {KEY}
         if left:
-            assert bench.get(KEY) == LONG_BODY
-            bench.remove(KEY)
+            assert harness.get(KEY) == LONG_BODY
+            harness.remove(KEY)
         seen.add("kept" if left else "nothing")
         moment += 1
-    assert bench.objects() == {KEY}
+    assert harness.objects() == {KEY}
     assert seen == {"kept", "nothing"}
 
 
 @pytest.mark.parametrize("operation", ["Create", "Part 1", "Part 3", "Complete", "Put"])
 async def test_a_cancellation_while_the_server_takes_its_time_leaves_nothing_behind(
-    shaky: S3Bench, proxy: Proxy, operation: str
+    shaky: S3Harness, proxy: Proxy, operation: str
 ) -> None:
     """The request has gone out, its answer has not come: what it did must be known, or taken back."""
     fault = proxy.add(Fault(operation, hold=asyncio.Event()))
@@ -362,19 +362,19 @@ async def test_a_cancellation_while_the_server_takes_its_time_leaves_nothing_beh
     assert shaky.objects() == (set() if operation in ("Create", "Part 1", "Part 3") else {KEY})
 
 
-async def test_an_exception_leaves_no_parts(bench: S3Bench) -> None:
+async def test_an_exception_leaves_no_parts(harness: S3Harness) -> None:
     async def fail() -> None:
-        async with bench.store.upload(KEY, part=PART) as upload:
+        async with harness.store.upload(KEY, part=PART) as upload:
             await upload.write(LONG_BODY)
-            assert bench.uploads() == [KEY]
+            assert harness.uploads() == [KEY]
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await fail()
-    assert bench.objects() == set()
+    assert harness.objects() == set()
 
 
-async def test_what_could_not_be_taken_back_is_taken_back_by_the_next_check(shaky: S3Bench, proxy: Proxy) -> None:
+async def test_what_could_not_be_taken_back_is_taken_back_by_the_next_check(shaky: S3Harness, proxy: Proxy) -> None:
     fault = proxy.add(Fault("Abort", times=3, answer=error(503, "SlowDown")))
     async with shaky.store.upload(KEY, part=PART) as upload:
         await upload.write(LONG_BODY)
@@ -384,7 +384,7 @@ async def test_what_could_not_be_taken_back_is_taken_back_by_the_next_check(shak
     assert shaky.objects() == set()
 
 
-async def test_a_check_that_is_broken_off_forgets_nothing_that_is_to_be_taken_back(shaky: S3Bench, proxy: Proxy) -> None:
+async def test_a_check_that_is_broken_off_forgets_nothing_that_is_to_be_taken_back(shaky: S3Harness, proxy: Proxy) -> None:
     for key in ("a.wav", "b.wav"):
         proxy.add(Fault("Abort", times=3, answer=error(503, "SlowDown")))
         async with shaky.store.upload(key, part=PART) as upload:
@@ -417,7 +417,7 @@ async def test_a_check_that_is_broken_off_forgets_nothing_that_is_to_be_taken_ba
     ],
     ids=lambda fault: re.sub(r"[^a-z0-9]+", "-", repr(fault).lower())[:40],
 )
-async def test_a_part_that_fails_is_sent_again_and_no_other(shaky: S3Bench, proxy: Proxy, fault: dict[str, Any]) -> None:
+async def test_a_part_that_fails_is_sent_again_and_no_other(shaky: S3Harness, proxy: Proxy, fault: dict[str, Any]) -> None:
     proxy.add(Fault("Part 2", **fault))
     assert await keep(shaky, LONG_BODY) == Saved(KEY, len(LONG_BODY), sha256(LONG_BODY))
     assert [proxy.count(f"Part {number}") for number in (1, 2, 3)] == [1, 2, 1]
@@ -427,7 +427,7 @@ async def test_a_part_that_fails_is_sent_again_and_no_other(shaky: S3Bench, prox
 
 
 @pytest.mark.parametrize("operation", ["Put", "Create", "Part 1", "Complete", "Head"])
-async def test_a_lost_answer_comes_out_as_saved(shaky: S3Bench, proxy: Proxy, operation: str) -> None:
+async def test_a_lost_answer_comes_out_as_saved(shaky: S3Harness, proxy: Proxy, operation: str) -> None:
     """The server did what it was asked to, and we learn of it when we ask again."""
     fault = proxy.add(Fault(operation, lose_answer=True))
     body = SMALL if operation == "Put" else LONG_BODY
@@ -438,7 +438,7 @@ async def test_a_lost_answer_comes_out_as_saved(shaky: S3Bench, proxy: Proxy, op
     assert shaky.objects() == {KEY}
 
 
-async def test_an_error_inside_a_200_is_an_error(shaky: S3Bench, proxy: Proxy) -> None:
+async def test_an_error_inside_a_200_is_an_error(shaky: S3Harness, proxy: Proxy) -> None:
     """What takes long, S3 answers before it is done."""
     proxy.add(Fault("Complete", answer=error(200, "InternalError")))
     await keep(shaky, LONG_BODY)
@@ -449,7 +449,7 @@ async def test_an_error_inside_a_200_is_an_error(shaky: S3Bench, proxy: Proxy) -
     assert shaky.objects() == {KEY}
 
 
-async def test_another_conditional_write_under_way_is_waited_out(shaky: S3Bench, proxy: Proxy) -> None:
+async def test_another_conditional_write_under_way_is_waited_out(shaky: S3Harness, proxy: Proxy) -> None:
     proxy.add(Fault("Put|Complete", answer=error(409, "ConditionalRequestConflict"), times=2))
     await keep(shaky)
     assert proxy.count("Put") == 3
@@ -458,7 +458,7 @@ async def test_another_conditional_write_under_way_is_waited_out(shaky: S3Bench,
     assert shaky.objects() == {KEY, "long.wav"}
 
 
-async def test_the_guard_is_asked_again_before_what_makes_the_key_appear_is_sent_again(shaky: S3Bench, proxy: Proxy) -> None:
+async def test_the_guard_is_asked_again_before_what_makes_the_key_appear_is_sent_again(shaky: S3Harness, proxy: Proxy) -> None:
     for operation, body in (("Put", SMALL), ("Complete", LONG_BODY)):
         proxy.add(Fault(operation, answer=error(503, "SlowDown")))
         asked: list[int] = []
@@ -474,7 +474,7 @@ async def test_the_guard_is_asked_again_before_what_makes_the_key_appear_is_sent
         assert shaky.objects() == set()
 
 
-async def test_what_lasts_is_an_unavailable_store(shaky: S3Bench, proxy: Proxy) -> None:
+async def test_what_lasts_is_an_unavailable_store(shaky: S3Harness, proxy: Proxy) -> None:
     fault = proxy.add(Fault("Put", times=100, answer=error(503, "SlowDown", "Please reduce your request rate.")))
     with pytest.raises(StoreUnavailable, match="SlowDown: Please reduce your request rate") as caught:
         await keep(shaky)
@@ -483,7 +483,7 @@ async def test_what_lasts_is_an_unavailable_store(shaky: S3Bench, proxy: Proxy) 
     assert shaky.objects() == set()
 
 
-async def test_a_server_that_hangs_is_given_up(shaky: S3Bench, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_hangs_is_given_up(shaky: S3Harness, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that takes no more bytes: aiohttp has no limit for that."""
     monkeypatch.setattr("archiver.stores.bucket.wire.STALL_SECONDS", 2.0)
     proxy.add(Fault("Part 1", hold=asyncio.Event()))
@@ -512,12 +512,12 @@ async def test_a_server_that_hangs_is_given_up(shaky: S3Bench, proxy: Proxy, mon
     ],
 )
 async def test_a_refusal_says_what_to_do(seaweedfs: S3Server, status: int, code: str, kind: type[StoreError], hint: str) -> None:
-    async with Proxy(seaweedfs.url) as proxy, s3_bench(seaweedfs, endpoint=proxy.url) as bench:
-        await bench.s3.tried()
+    async with Proxy(seaweedfs.url) as proxy, s3_harness(seaweedfs, endpoint=proxy.url) as harness:
+        await harness.s3.tried()
         proxy.requests.clear()
         proxy.add(Fault("Put", times=9, answer=error(status, code)))
         with pytest.raises(StoreError) as caught:
-            await keep(bench)
+            await keep(harness)
         assert type(caught.value) is kind
         assert code in caught.value.message
         assert hint in caught.value.hint
@@ -536,46 +536,46 @@ async def test_a_refusal_says_what_to_do(seaweedfs: S3Server, status: int, code:
 async def test_the_wrong_region_is_told_with_the_right_one_and_no_redirect_is_followed(
     seaweedfs: S3Server, answer: bytes
 ) -> None:
-    async with Proxy(seaweedfs.url) as proxy, s3_bench(seaweedfs, endpoint=proxy.url) as bench:
+    async with Proxy(seaweedfs.url) as proxy, s3_harness(seaweedfs, endpoint=proxy.url) as harness:
         proxy.add(Fault(".*", times=9, answer=answer))
         with pytest.raises(StoreUnavailable) as caught:
-            await bench.store.check()
+            await harness.store.check()
         assert "set storage.s3.region to eu-north-1" in caught.value.hint
 
 
 async def test_a_missing_bucket_is_not_taken_for_a_missing_object(server: S3Server) -> None:
-    async with s3_bench(server, bucket="archiver-tests-none") as bench:
-        for attempt in (bench.store.size(KEY), content(bench), keep(bench), bench.store.check()):
+    async with s3_harness(server, bucket="archiver-tests-none") as harness:
+        for attempt in (harness.store.size(KEY), content(harness), keep(harness), harness.store.check()):
             with pytest.raises(StoreUnavailable, match="NoSuchBucket"):
                 await attempt
 
 
 async def test_nobody_there_is_an_unavailable_store(server: S3Server) -> None:
-    async with s3_bench(server, endpoint="http://127.0.0.1:9") as bench:
+    async with s3_harness(server, endpoint="http://127.0.0.1:9") as harness:
         with pytest.raises(StoreUnavailable, match="no answer") as caught:
-            await bench.store.size(KEY)
+            await harness.store.size(KEY)
         assert caught.value.facts == {"store_key": KEY, "error": "ClientConnectorError"}
 
 
 async def test_no_secret_is_in_an_error_a_log_or_a_representation(seaweedfs: S3Server, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(0)
     secret = "Wrong-secret/of+another=kind"
-    async with s3_bench(seaweedfs, secret_access_key=secret) as bench:
+    async with s3_harness(seaweedfs, secret_access_key=secret) as harness:
         with pytest.raises(StoreUnavailable, match="SignatureDoesNotMatch") as caught:
-            await keep(bench, LONG_BODY)
+            await keep(harness, LONG_BODY)
         told = [repr(caught.value), str(caught.value), repr(caught.value.facts), caught.value.hint]
-        told += [repr(bench.store), repr(bench.s3.wire), repr(bench.s3.wire.signer)]
+        told += [repr(harness.store), repr(harness.s3.wire), repr(harness.s3.wire.signer)]
         told += [record.getMessage() for record in caplog.records]
         assert not [text for text in told if secret in text or SECRET_KEY in text]
-    assert bench.objects() == set()
+    assert harness.objects() == set()
 
 
 @pytest.mark.parametrize("length", [20_000, 4 * MEGABYTE])
 async def test_a_server_that_refuses_before_it_has_read_the_body_is_heard(seaweedfs: S3Server, length: int) -> None:
-    async with s3_bench(seaweedfs, secret_access_key="Wrong-secret/of+another=kind") as bench:
+    async with s3_harness(seaweedfs, secret_access_key="Wrong-secret/of+another=kind") as harness:
         body = Body.of(bytes(length))
         with pytest.raises(Refused) as caught:
-            await bench.s3.wire.send("PUT", bench.prefix + KEY, body=body, patient=False)
+            await harness.s3.wire.send("PUT", harness.prefix + KEY, body=body, patient=False)
         assert caught.value.code == "SignatureDoesNotMatch"
 
 
@@ -583,11 +583,11 @@ async def test_a_server_that_refuses_before_it_has_read_the_body_is_heard(seawee
 
 
 @asynccontextmanager
-async def behind(server: S3Server, *faults: Fault) -> AsyncIterator[tuple[S3Bench, Proxy]]:
+async def behind(server: S3Server, *faults: Fault) -> AsyncIterator[tuple[S3Harness, Proxy]]:
     """A store whose server falls short in this."""
-    async with Proxy(server.url) as proxy, s3_bench(server, endpoint=proxy.url) as bench:
+    async with Proxy(server.url) as proxy, s3_harness(server, endpoint=proxy.url) as harness:
         proxy.faults += faults
-        yield bench, proxy
+        yield harness, proxy
 
 
 ALWAYS = 10**9
@@ -596,22 +596,22 @@ ALWAYS = 10**9
 @pytest.mark.parametrize("body", [SMALL, LONG_BODY], ids=["small", "long"])
 async def test_a_server_that_knows_no_sha256_is_held_to_md5(server: S3Server, body: bytes) -> None:
     strip = "(x-amz-checksum-sha256|x-amz-checksum-type)"
-    async with behind(server, Fault("Put|Part.*|Head", ALWAYS, strip=strip)) as (bench, proxy):
-        assert await keep(bench, body) == Saved(KEY, len(body), sha256(body))
+    async with behind(server, Fault("Put|Part.*|Head", ALWAYS, strip=strip)) as (harness, proxy):
+        assert await keep(harness, body) == Saved(KEY, len(body), sha256(body))
         sent = [request for request in proxy.requests if re.match("Put|Part", request.operation)][-1]
         assert "content-md5" in sent.headers
         assert proxy.count("Get") == 1  # the trial's: nothing was read back
-        assert (await keep(bench, body)).existed
-        assert [advice.seen for advice in await bench.store.advice() if "SHA-256" in advice.seen]
+        assert (await keep(harness, body)).existed
+        assert [advice.seen for advice in await harness.store.advice() if "SHA-256" in advice.seen]
 
 
 @pytest.mark.parametrize("body", [SMALL, LONG_BODY], ids=["small", "long"])
 async def test_where_the_etag_is_no_md5_either_the_object_is_read_back(seaweedfs: S3Server, body: bytes) -> None:
     strip = "(x-amz-checksum-sha256|x-amz-checksum-type|etag)"
-    async with behind(seaweedfs, Fault("Put|Head", ALWAYS, strip=strip)) as (bench, proxy):
+    async with behind(seaweedfs, Fault("Put|Head", ALWAYS, strip=strip)) as (harness, proxy):
         part = Fault("Part.*", ALWAYS, strip="(x-amz-checksum-sha256)")
         proxy.add(part)
-        await keep(bench, body)
+        await keep(harness, body)
         assert proxy.count("Get") == (2 if body is SMALL else 1)
 
 
@@ -619,21 +619,21 @@ async def test_where_the_etag_is_no_md5_either_the_object_is_read_back(seaweedfs
 @pytest.mark.parametrize("operation", ["Put", "Complete"])
 async def test_a_server_that_would_overwrite_is_not_used(localstack: S3Server, operation: str) -> None:
     """SeaweedFS would notice that a signed header is missing; LocalStack takes every signature."""
-    async with behind(localstack, Fault(operation, ALWAYS, blind_to="If-None-Match")) as (bench, _):
-        for attempt in (bench.store.check(), keep(bench)):
+    async with behind(localstack, Fault(operation, ALWAYS, blind_to="If-None-Match")) as (harness, _):
+        for attempt in (harness.store.check(), keep(harness)):
             with pytest.raises(StoreUnavailable, match="would overwrite"):
                 await attempt
-        assert bench.objects() == set()
+        assert harness.objects() == set()
 
 
 async def test_who_may_not_delete_can_still_archive_and_is_told(server: S3Server) -> None:
-    async with behind(server, Fault("Delete", ALWAYS, answer=error(403, "AccessDenied"))) as (bench, _):
-        await bench.store.check()
-        await keep(bench)
-        assert [advice for advice in await bench.store.advice() if "may not delete" in advice.seen]
+    async with behind(server, Fault("Delete", ALWAYS, answer=error(403, "AccessDenied"))) as (harness, _):
+        await harness.store.check()
+        await keep(harness)
+        assert [advice for advice in await harness.store.advice() if "may not delete" in advice.seen]
 
 
-async def test_a_server_without_tags_still_keeps_long_objects(shaky: S3Bench, proxy: Proxy) -> None:
+async def test_a_server_without_tags_still_keeps_long_objects(shaky: S3Harness, proxy: Proxy) -> None:
     proxy.add(Fault("PUT tagging", ALWAYS, answer=error(501, "NotImplemented")))
     await keep(shaky, LONG_BODY)
     await keep(shaky, LONG_BODY, "other.wav")
@@ -643,15 +643,15 @@ async def test_a_server_without_tags_still_keeps_long_objects(shaky: S3Bench, pr
 async def test_what_is_not_s3_is_told_as_that(server: S3Server) -> None:
     page = b"<!doctype html><p>It works!"
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(page), page)
-    async with behind(server, Fault(".*", ALWAYS, answer=answer)) as (bench, _):
+    async with behind(server, Fault(".*", ALWAYS, answer=answer)) as (harness, _):
         with pytest.raises(StoreUnavailable):
-            await bench.store.check()
+            await harness.store.check()
 
 
 # --- reading
 
 
-async def test_a_reading_that_breaks_off_goes_on_where_it_was(shaky: S3Bench, proxy: Proxy) -> None:
+async def test_a_reading_that_breaks_off_goes_on_where_it_was(shaky: S3Harness, proxy: Proxy) -> None:
     await keep(shaky, LONG_BODY)
     proxy.add(Fault("Get", cut_answer=3 * MEGABYTE + 1))
     proxy.add(Fault("Get", cut_answer=1000, times=0))
@@ -663,7 +663,7 @@ async def test_a_reading_that_breaks_off_goes_on_where_it_was(shaky: S3Bench, pr
     assert second.headers["if-match"]
 
 
-async def test_an_object_that_changes_while_it_is_read_is_an_error(shaky: S3Bench, proxy: Proxy) -> None:
+async def test_an_object_that_changes_while_it_is_read_is_an_error(shaky: S3Harness, proxy: Proxy) -> None:
     await keep(shaky, LONG_BODY)
     proxy.add(Fault("Get", cut_answer=3 * MEGABYTE))
 
@@ -676,7 +676,7 @@ async def test_an_object_that_changes_while_it_is_read_is_an_error(shaky: S3Benc
         await read()
 
 
-async def test_a_reading_that_never_gets_on_ends(shaky: S3Bench, proxy: Proxy) -> None:
+async def test_a_reading_that_never_gets_on_ends(shaky: S3Harness, proxy: Proxy) -> None:
     await keep(shaky, LONG_BODY)
     proxy.add(Fault("Get", ALWAYS, cut_answer=0))
     with pytest.raises(StoreUnavailable, match="broke off after 0 bytes"):
@@ -687,36 +687,36 @@ async def test_a_reading_that_never_gets_on_ends(shaky: S3Bench, proxy: Proxy) -
 # --- leftovers
 
 
-async def test_uploads_of_a_dead_worker_are_swept_and_no_others(bench: S3Bench) -> None:
+async def test_uploads_of_a_dead_worker_are_swept_and_no_others(harness: S3Harness) -> None:
     folder = "bot=b/date=2026-01-02/s1/recording"
     ours = [f"{folder}/a.wav", f"{folder}/_b ü&.wav"]
     others = ["bot=b/date=2026-01-02/s10/recording/a.wav", f"{folder}2/a.wav", f"{folder}/deeper/a.wav", "a.wav"]
     for key in [*ours, *ours, *others]:
-        bench.server.client.create_multipart_upload(Bucket=bench.bucket, Key=bench.prefix + key)
-    await keep(bench, SMALL, f"{folder}/kept.wav")
+        harness.server.client.create_multipart_upload(Bucket=harness.bucket, Key=harness.prefix + key)
+    await keep(harness, SMALL, f"{folder}/kept.wav")
 
     async def discard(left_for: timedelta) -> bool:
-        return await bench.store.discard(f"{folder}/{ANY_FILE}", part=PART, left_for=left_for)
+        return await harness.store.discard(f"{folder}/{ANY_FILE}", part=PART, left_for=left_for)
 
     assert await discard(timedelta(minutes=1)) is False
-    assert sorted(bench.uploads()) == sorted([*ours, *ours, *others])
+    assert sorted(harness.uploads()) == sorted([*ours, *ours, *others])
     assert await discard(timedelta(seconds=-5)) is True
     assert await discard(timedelta(seconds=-5)) is False
-    assert sorted(bench.uploads()) == sorted(others)
-    assert bench.get(f"{folder}/kept.wav") == SMALL
+    assert sorted(harness.uploads()) == sorted(others)
+    assert harness.get(f"{folder}/kept.wav") == SMALL
 
 
 @pytest.mark.parametrize("marker", ["<NextKeyMarker>{}</NextKeyMarker><NextUploadIdMarker>id-1</NextUploadIdMarker>", ""])
 async def test_a_long_list_of_uploads_is_read_to_its_end(seaweedfs: S3Server, marker: str) -> None:
     """Where a server names no marker, the last upload of the page is it."""
-    async with behind(seaweedfs) as (bench, proxy):
-        at = bench.prefix + "s1/"
+    async with behind(seaweedfs) as (harness, proxy):
+        at = harness.prefix + "s1/"
         two = _listed(at + "a.wav", 0) + _listed(at + "b.wav", 1)
         first = f"<R><IsTruncated>true</IsTruncated>{marker.format(at + 'b.wav')}{two}</R>"
         last = f"<R><IsTruncated>false</IsTruncated>{_listed(at + 'c.wav', 2)}</R>"
         for page in (first, last):
             proxy.add(Fault("GET .*uploads", answer=_page(page)))
-        assert await bench.store.discard(f"s1/{ANY_FILE}", part=PART, left_for=timedelta(hours=1))
+        assert await harness.store.discard(f"s1/{ANY_FILE}", part=PART, left_for=timedelta(hours=1))
         assert [request.query["uploadId"] for request in proxy.requests if request.operation == "Abort"] == [
             "id-0",
             "id-1",
@@ -736,32 +736,32 @@ def _page(document: str) -> bytes:
     return head % len(body) + body
 
 
-async def test_where_sessions_share_a_folder_only_uploads_of_the_same_one_are_swept(bench: S3Bench) -> None:
+async def test_where_sessions_share_a_folder_only_uploads_of_the_same_one_are_swept(harness: S3Harness) -> None:
     """As with the path `{kind}/{session_id}-{file_name}`."""
     for key in ("recording/s1-a.wav", "recording/s2-a.wav"):
-        bench.server.client.create_multipart_upload(Bucket=bench.bucket, Key=bench.prefix + key)
-    assert await bench.store.discard(f"recording/s1-{ANY_FILE}", part=PART, left_for=timedelta(seconds=-5))
-    assert bench.uploads() == ["recording/s2-a.wav"]
-    assert not await bench.store.discard("recording/s2-b.wav", part=PART, left_for=timedelta(seconds=-5))
-    assert bench.uploads() == ["recording/s2-a.wav"]
+        harness.server.client.create_multipart_upload(Bucket=harness.bucket, Key=harness.prefix + key)
+    assert await harness.store.discard(f"recording/s1-{ANY_FILE}", part=PART, left_for=timedelta(seconds=-5))
+    assert harness.uploads() == ["recording/s2-a.wav"]
+    assert not await harness.store.discard("recording/s2-b.wav", part=PART, left_for=timedelta(seconds=-5))
+    assert harness.uploads() == ["recording/s2-a.wav"]
 
 
 # --- how objects are written
 
 
 async def test_what_the_settings_say_of_objects_goes_with_each_that_begins(server: S3Server, proxy: Proxy) -> None:
-    async with s3_bench(server, endpoint=proxy.url, tags="team=audit+legal,kind=a b") as bench:
-        await keep(bench)
-        await keep(bench, LONG_BODY, "long.wav")
-        assert bench.tags(KEY) == {"team": "audit+legal", "kind": "a b"}
-        assert bench.tags("long.wav") == {"team": "audit+legal", "kind": "a b", "archiver-sha256": sha256(LONG_BODY)}
+    async with s3_harness(server, endpoint=proxy.url, tags="team=audit+legal,kind=a b") as harness:
+        await keep(harness)
+        await keep(harness, LONG_BODY, "long.wav")
+        assert harness.tags(KEY) == {"team": "audit+legal", "kind": "a b"}
+        assert harness.tags("long.wav") == {"team": "audit+legal", "kind": "a b", "archiver-sha256": sha256(LONG_BODY)}
     # Neither server here has keys to encrypt with.
-    async with s3_bench(server, endpoint=proxy.url, sse="aws:kms", kms_key_id="alias/calls") as bench:
+    async with s3_harness(server, endpoint=proxy.url, sse="aws:kms", kms_key_id="alias/calls") as harness:
         proxy.requests.clear()
         proxy.add(Fault("Put|Create", 9, answer=error(400, "KMS.NotFoundException")))
         for body in (SMALL, LONG_BODY):
             with pytest.raises(StoreUnavailable, match="KMS"):
-                await keep(bench, body)
+                await keep(harness, body)
         for request in proxy.requests:
             if request.operation not in ("Put", "Create"):
                 continue
@@ -770,10 +770,10 @@ async def test_what_the_settings_say_of_objects_goes_with_each_that_begins(serve
 
 
 async def test_the_class_of_an_object_is_the_one_that_was_asked_for(server: S3Server) -> None:
-    async with s3_bench(server, storage_class="STANDARD_IA") as bench:
-        await keep(bench)
-        await keep(bench, LONG_BODY, "long.wav")
-        assert {bench.head(key)["StorageClass"] for key in (KEY, "long.wav")} == {"STANDARD_IA"}
+    async with s3_harness(server, storage_class="STANDARD_IA") as harness:
+        await keep(harness)
+        await keep(harness, LONG_BODY, "long.wav")
+        assert {harness.head(key)["StorageClass"] for key in (KEY, "long.wav")} == {"STANDARD_IA"}
 
 
 @pytest.mark.parametrize(
@@ -789,11 +789,11 @@ async def test_the_class_of_an_object_is_the_one_that_was_asked_for(server: S3Se
 )
 async def test_the_advice_on_leftovers_ends_with_a_rule_for_them(seaweedfs: S3Server, rule: str, covers: bool) -> None:
     ends = "<AbortIncompleteMultipartUpload><DaysAfterInitiation>3</DaysAfterInitiation></AbortIncompleteMultipartUpload>"
-    async with behind(seaweedfs) as (bench, proxy):
-        assert [advice.seen for advice in await bench.store.advice()] == ["no lifecycle rule ends incomplete uploads"]
-        body = f"<LifecycleConfiguration><Rule>{rule.format(bench.prefix)}{ends}</Rule></LifecycleConfiguration>".encode()
+    async with behind(seaweedfs) as (harness, proxy):
+        assert [advice.seen for advice in await harness.store.advice()] == ["no lifecycle rule ends incomplete uploads"]
+        body = f"<LifecycleConfiguration><Rule>{rule.format(harness.prefix)}{ends}</Rule></LifecycleConfiguration>".encode()
         head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
         proxy.add(Fault("GET lifecycle", answer=head % len(body) + body))
-        assert bool(await bench.store.advice()) is not covers
+        assert bool(await harness.store.advice()) is not covers
         proxy.add(Fault("GET lifecycle", answer=error(403, "AccessDenied")))
-        assert "may not be read" in (await bench.store.advice())[0].seen
+        assert "may not be read" in (await harness.store.advice())[0].seen

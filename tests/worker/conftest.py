@@ -26,9 +26,7 @@ from archiver.simulator.platform import Simulator
 from archiver.worker import loop as worker_module
 from archiver.worker.loop import Drained, Worker
 from tests.conftest import settings_data
-from tests.queue.conftest import bench
-
-__all__ = ["bench"]
+from tests.queue.conftest import QueueHarness
 
 Row = dict[str, Any]
 
@@ -68,7 +66,7 @@ class Shift:
         return await self.ended(timeout)
 
 
-class Plant:
+class WorkerHarness:
     """Platform, database and store, with what a test wants to know of them."""
 
     def __init__(self, simulator: Simulator, database_url: str, root: Path, database: Database) -> None:
@@ -187,8 +185,8 @@ class Plant:
 
 
 @pytest.fixture
-def plant(simulator: Simulator, database_url: str, tmp_path: Path, database: Database) -> Plant:
-    return Plant(simulator, database_url, tmp_path / "store", database)
+def harness(simulator: Simulator, database_url: str, tmp_path: Path, database: Database) -> WorkerHarness:
+    return WorkerHarness(simulator, database_url, tmp_path / "store", database)
 
 
 class Logged:
@@ -224,7 +222,7 @@ async def logged(monkeypatch: pytest.MonkeyPatch) -> Logged:
     return seen
 
 
-class Line:
+class TcpProxy:
     """A TCP line to Postgres that can be made to hang, as a network does that drops packets."""
 
     def __init__(self, url: str) -> None:
@@ -236,7 +234,7 @@ class Line:
         self._pipes: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
-    async def __aenter__(self) -> Line:
+    async def __aenter__(self) -> TcpProxy:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return self
 
@@ -279,9 +277,9 @@ class Line:
 
 
 @pytest.fixture
-async def line(database_url: str) -> AsyncIterator[Line]:
-    async with Line(database_url) as line:
-        yield line
+async def proxy(database_url: str) -> AsyncIterator[TcpProxy]:
+    async with TcpProxy(database_url) as proxy:
+        yield proxy
 
 
 async def cut_connections(url: str) -> int:
@@ -295,3 +293,8 @@ async def cut_connections(url: str) -> int:
         return int(found)
     finally:
         await connection.close()
+
+
+@pytest.fixture
+def queue_harness(database: Database, queue: Queue) -> QueueHarness:
+    return QueueHarness(database, queue)

@@ -13,32 +13,32 @@ import pytest
 from archiver.queue.sessions import Queue
 from archiver.worker import loop as worker_module
 from tests.disks import disk, remount
-from tests.worker.conftest import Logged, Plant
+from tests.worker.conftest import Logged, WorkerHarness
 
 STALLED = {"audio": {"bytes": 3_000_000}, "faults": [{"kind": "stall", "at": 2_500_000, "times": 1}]}
 """Most of each lies on the disk when nothing more comes."""
 
 
-async def nothing_stays(plant: Plant, **states: int) -> None:
+async def nothing_stays(harness: WorkerHarness, **states: int) -> None:
     """After the next start, which archives what is still to be archived."""
-    assert not [name for name in plant.files() if not name.endswith(".part")], "a part of a recording is visible"
-    assert (await plant.drained(plant.settings(worker={"lease_seconds": 2}))).complete
-    assert await plant.states() == states
-    assert plant.parts() == []
-    await plant.assert_accounted_for()
+    assert not [name for name in harness.files() if not name.endswith(".part")], "a part of a recording is visible"
+    assert (await harness.drained(harness.settings(worker={"lease_seconds": 2}))).complete
+    assert await harness.states() == states
+    assert harness.parts() == []
+    await harness.assert_accounted_for()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-async def test_a_signal_in_the_middle_of_uploads(plant: Plant, number: signal.Signals) -> None:
-    await plant.scripted(3, **STALLED)
-    config = plant.config_file(lease_seconds=2, drain_grace_seconds=0.2)
+async def test_a_signal_in_the_middle_of_uploads(harness: WorkerHarness, number: signal.Signals) -> None:
+    await harness.scripted(3, **STALLED)
+    config = harness.config_file(lease_seconds=2, drain_grace_seconds=0.2)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "archiver", "--config", str(config), "worker", "--drain",
         stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        await plant.simulator.wait_for(lambda report: report["media"]["bytes"] >= 3 * 2_500_000)
-        await plant.parts_are(3)
+        await harness.simulator.wait_for(lambda report: report["media"]["bytes"] >= 3 * 2_500_000)
+        await harness.parts_are(3)
         process.send_signal(number)
         code = await asyncio.wait_for(process.wait(), 30)
     finally:
@@ -47,40 +47,42 @@ async def test_a_signal_in_the_middle_of_uploads(plant: Plant, number: signal.Si
             await process.wait()
     if number == signal.SIGTERM:
         assert code == 128 + signal.SIGTERM
-        assert plant.parts() == [], "a worker that leaves in order takes its own parts along"
-    await nothing_stays(plant, archived=3)
+        assert harness.parts() == [], "a worker that leaves in order takes its own parts along"
+    await nothing_stays(harness, archived=3)
 
 
 async def test_a_cancelled_session_in_the_middle_of_its_upload(
-    plant: Plant, logged: Logged, monkeypatch: pytest.MonkeyPatch
+    harness: WorkerHarness, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "UPKEEP_SECONDS", 0.1)
-    await plant.scripted(2, **STALLED)
-    async with plant.shift() as shift:
-        await plant.parts_are(2)
-        await Queue(plant.database, plant.settings().retry).cancel(ids=None, bot=None, kind=None, reason="by hand", actor="test")
-        await plant.parts_are(0)
+    await harness.scripted(2, **STALLED)
+    async with harness.shift() as shift:
+        await harness.parts_are(2)
+        await Queue(harness.database, harness.settings().retry).cancel(
+            ids=None, bot=None, kind=None, reason="by hand", actor="test"
+        )
+        await harness.parts_are(0)
         await shift.stopped()
-    await nothing_stays(plant, cancelled=2)
+    await nothing_stays(harness, cancelled=2)
 
 
 @pytest.fixture
-def small_disk(plant: Plant) -> Iterator[Path]:
+def small_disk(harness: WorkerHarness) -> Iterator[Path]:
     """The store on a file system of four megabytes."""
-    with disk(plant.root, "4m"):
-        yield plant.root
+    with disk(harness.root, "4m"):
+        yield harness.root
 
 
-async def test_a_disk_that_fills_up_in_the_middle_of_uploads(plant: Plant, small_disk: Path, logged: Logged) -> None:
+async def test_a_disk_that_fills_up_in_the_middle_of_uploads(harness: WorkerHarness, small_disk: Path, logged: Logged) -> None:
     """Two of three megabytes do not fit: what was begun goes away, no attempt is lost, and with room again both are archived."""
-    await plant.scripted(2, audio={"bytes": 3_000_000})
-    async with plant.shift() as shift:
+    await harness.scripted(2, audio={"bytes": 3_000_000})
+    async with harness.shift() as shift:
         await logged.until("store_unavailable")
-        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'pending' AND reason = 'store_unavailable'")
-        await plant.parts_are(0)
+        await harness.eventually("SELECT 1 FROM archive_sessions WHERE state = 'pending' AND reason = 'store_unavailable'")
+        await harness.parts_are(0)
         remount(small_disk, "size=64m")
-        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived' HAVING count(*) = 2", timeout=30)
+        await harness.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived' HAVING count(*) = 2", timeout=30)
         await shift.stopped()
-    assert {row["failures"] for row in (await plant.sessions()).values()} == {0}
-    assert plant.parts() == []
-    await plant.assert_accounted_for()
+    assert {row["failures"] for row in (await harness.sessions()).values()} == {0}
+    assert harness.parts() == []
+    await harness.assert_accounted_for()

@@ -17,7 +17,7 @@ from archiver.queue.sessions import Queue
 from archiver.session import part_name
 from archiver.worker import loop as worker_module
 from archiver.worker.lease import Lease, steady_seconds
-from tests.worker.conftest import Line, Logged, Plant
+from tests.worker.conftest import Logged, TcpProxy, WorkerHarness
 
 ONE_STALL = {"kind": "stall", "at": 1000, "times": 1}
 
@@ -25,97 +25,101 @@ LONG_STALL: dict[str, Any] = {"audio": {"bytes": 2_000_000}, "faults": [{"kind":
 """Stalls when something of it lies on the disk: what is shorter than a block stays in memory until it is whole."""
 
 
-async def test_a_lease_is_renewed_while_a_download_takes_longer_than_it(plant: Plant, logged: Logged) -> None:
-    (one,) = await plant.scripted(1, faults=[{"kind": "slow", "bytes_per_second": 400}])
-    assert (await plant.drained(plant.settings(worker={"lease_seconds": 3}))).complete
-    row = (await plant.sessions())[one]
+async def test_a_lease_is_renewed_while_a_download_takes_longer_than_it(harness: WorkerHarness, logged: Logged) -> None:
+    (one,) = await harness.scripted(1, faults=[{"kind": "slow", "bytes_per_second": 400}])
+    assert (await harness.drained(harness.settings(worker={"lease_seconds": 3}))).complete
+    row = (await harness.sessions())[one]
     assert (row["state"], row["crashes"]) == ("archived", 0)
     assert logged.named("lease_lost", "worker_lost_its_lease", "session_rescued") == []
 
 
-async def test_a_worker_that_lost_its_lease_drops_what_it_did_and_goes_on_as_a_new_one(plant: Plant, logged: Logged) -> None:
-    ids = await plant.scripted(3, **LONG_STALL)
-    async with plant.shift(plant.settings(worker={"lease_seconds": 1.5}), drain=True) as shift:
-        await plant.downloading(3)
-        (old,) = await plant.rows("SELECT id FROM archive_workers")
-        await plant.parts_are(3)
-        await plant.rows("UPDATE archive_workers SET expires_at = clock_timestamp()")
+async def test_a_worker_that_lost_its_lease_drops_what_it_did_and_goes_on_as_a_new_one(
+    harness: WorkerHarness, logged: Logged
+) -> None:
+    ids = await harness.scripted(3, **LONG_STALL)
+    async with harness.shift(harness.settings(worker={"lease_seconds": 1.5}), drain=True) as shift:
+        await harness.downloading(3)
+        (old,) = await harness.rows("SELECT id FROM archive_workers")
+        await harness.parts_are(3)
+        await harness.rows("UPDATE archive_workers SET expires_at = clock_timestamp()")
         await logged.until("worker_lost_its_lease")
         ended = await shift.ended()
     assert ended.complete
     assert shift.worker.tally.lost == 3
-    assert plant.parts() == []
-    sessions = await plant.sessions()
+    assert harness.parts() == []
+    sessions = await harness.sessions()
     assert {(row["state"], row["crashes"], row["failures"]) for row in sessions.values()} == {("archived", 1, 0)}
     workers = [entry["worker"] for entry in logged.named("worker_started")]
     assert workers[0] == old["id"] < workers[1]
     assert {entry["session"] for entry in logged.named("lease_lost")} == set(ids)
-    assert await plant.events(ids[0]) == ["enqueued", "claimed", "rescued", "claimed", "asked", "stored", "archived"]
-    await plant.assert_accounted_for()
+    assert await harness.events(ids[0]) == ["enqueued", "claimed", "rescued", "claimed", "asked", "stored", "archived"]
+    await harness.assert_accounted_for()
 
 
-async def test_a_worker_cut_off_from_its_database_stops_before_others_take_over(plant: Plant, line: Line, logged: Logged) -> None:
+async def test_a_worker_cut_off_from_its_database_stops_before_others_take_over(
+    harness: WorkerHarness, proxy: TcpProxy, logged: Logged
+) -> None:
     """Its line to the database hangs; another worker rescues its sessions and finishes them; then the first comes back."""
-    ids = await plant.scripted(3, faults=[ONE_STALL])
-    settings = plant.settings(database={"url": line.url}, worker={"lease_seconds": 1.5})
-    async with plant.shift(settings) as first:
-        await plant.downloading(3)
-        line.hang()
+    ids = await harness.scripted(3, faults=[ONE_STALL])
+    settings = harness.settings(database={"url": proxy.url}, worker={"lease_seconds": 1.5})
+    async with harness.shift(settings) as first:
+        await harness.downloading(3)
+        proxy.hang()
         await logged.until("worker_lost_its_lease")
         # Before its lease has run out in the database it has dropped everything: by the clocks of both, read in this order.
-        (row,) = await plant.rows(
+        (row,) = await harness.rows(
             "SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 AS left FROM archive_workers"
         )
         assert first.worker._lease is not None
         assert row["left"] > first.worker._lease._until - steady_seconds()
-        await plant.parts_are(0)
-        assert plant.files() == {}
-        assert (await plant.drained(plant.settings(worker={"lease_seconds": 1.5}))).complete
-        before = plant.files()
-        line.flow()
-        await plant.eventually("SELECT 1 FROM archive_workers")
-        (extra, *_) = await plant.scripted(1)
+        await harness.parts_are(0)
+        assert harness.files() == {}
+        assert (await harness.drained(harness.settings(worker={"lease_seconds": 1.5}))).complete
+        before = harness.files()
+        proxy.flow()
+        await harness.eventually("SELECT 1 FROM archive_workers")
+        (extra, *_) = await harness.scripted(1)
         assert extra == ids[0]
         await first.stopped()
-    assert plant.files() == before
+    assert harness.files() == before
     assert first.worker.tally.files == 0
-    sessions = await plant.sessions()
+    sessions = await harness.sessions()
     assert {row["state"] for row in sessions.values()} == {"archived"}
-    await plant.assert_accounted_for()
+    await harness.assert_accounted_for()
 
 
-async def test_a_session_that_was_cancelled_meanwhile_stays_cancelled(plant: Plant, logged: Logged) -> None:
-    (one,) = await plant.scripted(1, faults=[{"kind": "slow", "bytes_per_second": 1000}])
-    async with plant.shift(drain=True) as shift:
-        await plant.downloading(1)
-        await plant.rows(
+async def test_a_session_that_was_cancelled_meanwhile_stays_cancelled(harness: WorkerHarness, logged: Logged) -> None:
+    (one,) = await harness.scripted(1, faults=[{"kind": "slow", "bytes_per_second": 1000}])
+    async with harness.shift(drain=True) as shift:
+        await harness.downloading(1)
+        await harness.rows(
             """UPDATE archive_queue SET state = 'cancelled', reason = 'by hand', worker_id = NULL, epoch = epoch + 1,
                finished_at = now()"""
         )
         await shift.ended()
-    row = (await plant.sessions())[one]
+    row = (await harness.sessions())[one]
     assert (row["state"], row["reason"]) == ("cancelled", "by hand")
-    assert await plant.rows("SELECT * FROM archived_recordings") == []
+    assert await harness.rows("SELECT * FROM archived_recordings") == []
     assert shift.worker.tally.lost == 1
     (told,) = logged.named("lease_lost")
     assert (told["session"], told["bot"]) == (one, "bot")
 
 
 async def test_a_session_that_is_cancelled_while_it_downloads_is_let_go(
-    plant: Plant, logged: Logged, monkeypatch: pytest.MonkeyPatch
+    harness: WorkerHarness, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "UPKEEP_SECONDS", 0.1)
-    await plant.scripted(2, faults=[ONE_STALL])
-    async with plant.shift(plant.settings(worker={"concurrency": 2})) as shift:
-        await plant.downloading(2)  # every slot is taken: that must not keep it from looking
-        queue = Queue(plant.database, plant.settings().retry)
+    await harness.scripted(2, faults=[ONE_STALL])
+    async with harness.shift(harness.settings(worker={"concurrency": 2})) as shift:
+        await harness.downloading(2)  # every slot is taken: that must not keep it from looking
+        queue = Queue(harness.database, harness.settings().retry)
         await queue.cancel(ids=None, bot=None, kind=None, reason="by hand", actor="test")
         await logged.until("lease_lost")
         await shift.stopped()
     assert shift.worker.tally.lost == 2
-    assert plant.parts() == []
-    assert plant.files() == {}
-    assert (await plant.states()) == {"cancelled": 2}
+    assert harness.parts() == []
+    assert harness.files() == {}
+    assert (await harness.states()) == {"cancelled": 2}
 
 
 def test_a_lease_cannot_be_used_a_moment_longer_than_nine_tenths() -> None:
@@ -137,57 +141,57 @@ def test_a_lost_lease_stays_lost_whatever_answer_still_comes() -> None:
             lost.guard()
 
 
-async def test_what_a_killed_worker_left_is_taken_over_and_swept(plant: Plant, logged: Logged) -> None:
-    ids = await plant.scripted(4, **LONG_STALL)
-    config = plant.config_file(lease_seconds=3)
+async def test_what_a_killed_worker_left_is_taken_over_and_swept(harness: WorkerHarness, logged: Logged) -> None:
+    ids = await harness.scripted(4, **LONG_STALL)
+    config = harness.config_file(lease_seconds=3)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "archiver", "--config", str(config), "worker", "--drain",
         stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        await plant.downloading(4)
-        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'claimed' HAVING count(*) = 4")
-        await plant.parts_are(4)
+        await harness.downloading(4)
+        await harness.eventually("SELECT 1 FROM archive_sessions WHERE state = 'claimed' HAVING count(*) = 4")
+        await harness.parts_are(4)
     finally:
         os.kill(process.pid, signal.SIGKILL)
         await process.wait()
-    assert len(plant.parts()) == 4
-    mine = plant.root / "not-ours.part"
+    assert len(harness.parts()) == 4
+    mine = harness.root / "not-ours.part"
     mine.write_bytes(b"?")
-    ended = await plant.drained(plant.settings(worker={"lease_seconds": 3}))
+    ended = await harness.drained(harness.settings(worker={"lease_seconds": 3}))
     assert ended.complete
-    assert plant.parts() == []
+    assert harness.parts() == []
     assert mine.read_bytes() == b"?"
     mine.unlink()
-    assert {row["crashes"] for row in (await plant.sessions()).values()} == {1}
+    assert {row["crashes"] for row in (await harness.sessions()).values()} == {1}
     assert {entry["session"] for entry in logged.named("session_rescued")} == set(ids)
     assert {entry["session"] for entry in logged.named("leftover_swept")} == set(ids)
-    await plant.assert_accounted_for()
+    await harness.assert_accounted_for()
 
 
-async def test_a_leftover_behind_a_link_is_told_of(plant: Plant, logged: Logged, tmp_path: Path) -> None:
-    await plant.rows("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 's-1')")
-    (row,) = await plant.rows("SELECT id FROM archive_queue")
-    await plant.rows("INSERT INTO archive_leftovers (queue_id, worker_id, epoch) VALUES ($1, 99, 1)", row["id"])
+async def test_a_leftover_behind_a_link_is_told_of(harness: WorkerHarness, logged: Logged, tmp_path: Path) -> None:
+    await harness.rows("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 's-1')")
+    (row,) = await harness.rows("SELECT id FROM archive_queue")
+    await harness.rows("INSERT INTO archive_leftovers (queue_id, worker_id, epoch) VALUES ($1, 99, 1)", row["id"])
     (tmp_path / "elsewhere").mkdir()
-    plant.root.mkdir(exist_ok=True)
-    (plant.root / "bot=bot").symlink_to(tmp_path / "elsewhere")
-    async with plant.shift() as shift:
-        await plant.eventually("SELECT 1 WHERE NOT EXISTS (SELECT FROM archive_leftovers)")
+    harness.root.mkdir(exist_ok=True)
+    (harness.root / "bot=bot").symlink_to(tmp_path / "elsewhere")
+    async with harness.shift() as shift:
+        await harness.eventually("SELECT 1 WHERE NOT EXISTS (SELECT FROM archive_leftovers)")
         await shift.stopped()
     (told,) = logged.named("upload_left_behind")
     assert (told["session"], told["error"]) == ("s-1", "ELOOP")
     assert "bot=bot is a symbolic link" in told["message"]
 
 
-async def test_a_leftover_of_a_row_that_can_have_no_key_is_forgotten(plant: Plant, logged: Logged) -> None:
+async def test_a_leftover_of_a_row_that_can_have_no_key_is_forgotten(harness: WorkerHarness, logged: Logged) -> None:
     """A row that others wrote, of a kind that climbs, once held by a worker that died: it must not take the others down."""
-    await plant.rows("INSERT INTO archive_queue (bot, session_id, kind) VALUES ('bot', 's-1', '../../../../etc')")
-    (row,) = await plant.rows("SELECT id FROM archive_queue")
-    await plant.rows("INSERT INTO archive_leftovers (queue_id, worker_id, epoch) VALUES ($1, 99, 1)", row["id"])
-    async with plant.shift() as shift:
-        await plant.eventually("SELECT 1 WHERE NOT EXISTS (SELECT FROM archive_leftovers)")
-        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'failed'")
+    await harness.rows("INSERT INTO archive_queue (bot, session_id, kind) VALUES ('bot', 's-1', '../../../../etc')")
+    (row,) = await harness.rows("SELECT id FROM archive_queue")
+    await harness.rows("INSERT INTO archive_leftovers (queue_id, worker_id, epoch) VALUES ($1, 99, 1)", row["id"])
+    async with harness.shift() as shift:
+        await harness.eventually("SELECT 1 WHERE NOT EXISTS (SELECT FROM archive_leftovers)")
+        await harness.eventually("SELECT 1 FROM archive_sessions WHERE state = 'failed'")
         await shift.stopped()
     assert part_name(row["id"], 99, 1) == f".session-{row['id']}.worker-99.epoch-1.part"
     assert logged.named("leftover_swept") == logged.named("upload_left_behind") == []

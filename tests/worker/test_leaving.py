@@ -9,142 +9,142 @@ import pytest
 
 from archiver.errors import DatabaseError
 from archiver.worker import loop as worker_module
-from tests.worker.conftest import Line, Logged, Plant, session_id
+from tests.worker.conftest import Logged, TcpProxy, WorkerHarness, session_id
 
 STALL = {"kind": "stall", "at": 1000, "times": None}
 
 
-async def assert_handed_back(plant: Plant, count: int) -> None:
-    sessions = await plant.sessions()
+async def assert_handed_back(harness: WorkerHarness, count: int) -> None:
+    sessions = await harness.sessions()
     assert [row["state"] for row in sessions.values()] == ["pending"] * count
     for row in sessions.values():
         assert (row["failures"], row["crashes"], row["checks"]) == (0, 0, 0)
-    assert plant.files() == {}
+    assert harness.files() == {}
 
 
-async def test_stop_finishes_what_runs_and_claims_nothing_more(plant: Plant) -> None:
-    await plant.scripted(6, faults=[{"kind": "slow", "bytes_per_second": 4000}])
-    async with plant.shift(plant.settings(worker={"concurrency": 2})) as shift:
-        await plant.downloading(1)
+async def test_stop_finishes_what_runs_and_claims_nothing_more(harness: WorkerHarness) -> None:
+    await harness.scripted(6, faults=[{"kind": "slow", "bytes_per_second": 4000}])
+    async with harness.shift(harness.settings(worker={"concurrency": 2})) as shift:
+        await harness.downloading(1)
         await shift.stopped()
-    assert await plant.states() == {"archived": 2, "pending": 4}
-    assert await plant.rows("SELECT * FROM archive_workers") == []
-    await plant.assert_accounted_for()
+    assert await harness.states() == {"archived": 2, "pending": 4}
+    assert await harness.rows("SELECT * FROM archive_workers") == []
+    await harness.assert_accounted_for()
 
 
-async def test_what_does_not_finish_within_the_grace_is_handed_back(plant: Plant) -> None:
-    await plant.scripted(3, faults=[STALL])
-    async with plant.shift(plant.settings(worker={"drain_grace_seconds": 0.2})) as shift:
-        await plant.downloading(3)
+async def test_what_does_not_finish_within_the_grace_is_handed_back(harness: WorkerHarness) -> None:
+    await harness.scripted(3, faults=[STALL])
+    async with harness.shift(harness.settings(worker={"drain_grace_seconds": 0.2})) as shift:
+        await harness.downloading(3)
         await shift.stopped(timeout=5)
-    await assert_handed_back(plant, 3)
-    assert {row["reason"] for row in (await plant.sessions()).values()} == {"worker_stopped"}
-    assert await plant.rows("SELECT * FROM archive_workers") == []
+    await assert_handed_back(harness, 3)
+    assert {row["reason"] for row in (await harness.sessions()).values()} == {"worker_stopped"}
+    assert await harness.rows("SELECT * FROM archive_workers") == []
 
 
-async def test_a_hurried_worker_does_not_wait_for_the_grace(plant: Plant) -> None:
-    await plant.scripted(3, faults=[STALL])
-    async with plant.shift(plant.settings(worker={"drain_grace_seconds": 3600})) as shift:
-        await plant.downloading(3)
+async def test_a_hurried_worker_does_not_wait_for_the_grace(harness: WorkerHarness) -> None:
+    await harness.scripted(3, faults=[STALL])
+    async with harness.shift(harness.settings(worker={"drain_grace_seconds": 3600})) as shift:
+        await harness.downloading(3)
         shift.worker.stop()
         await shift.stopped(hurry=True, timeout=5)
-    await assert_handed_back(plant, 3)
+    await assert_handed_back(harness, 3)
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
-async def test_a_cancelled_run_hands_back_all_the_same(plant: Plant, times: int) -> None:
+async def test_a_cancelled_run_hands_back_all_the_same(harness: WorkerHarness, times: int) -> None:
     """Cancelled again and again while it leaves, it hurries."""
-    await plant.scripted(3, faults=[STALL])
+    await harness.scripted(3, faults=[STALL])
     before = asyncio.all_tasks()
-    async with plant.shift(plant.settings(worker={"drain_grace_seconds": 1 if times == 1 else 3600})) as shift:
-        await plant.downloading(3)
+    async with harness.shift(harness.settings(worker={"drain_grace_seconds": 1 if times == 1 else 3600})) as shift:
+        await harness.downloading(3)
         for _ in range(times):
             shift.run.cancel()
             await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
             await shift.ended(10)
-        await assert_handed_back(plant, 3)
-        assert await plant.rows("SELECT * FROM archive_workers") == []
+        await assert_handed_back(harness, 3)
+        assert await harness.rows("SELECT * FROM archive_workers") == []
         left = {task.get_name() for task in asyncio.all_tasks() - before}
         assert not {name for name in left if name.startswith(("session", "lease", "listen", "upkeep", "claim"))}
 
 
-async def test_sessions_that_wait_for_a_slot_are_handed_back_too(plant: Plant) -> None:
+async def test_sessions_that_wait_for_a_slot_are_handed_back_too(harness: WorkerHarness) -> None:
     """More may have been claimed than there are slots (a probe besides): none is forgotten."""
-    await plant.scripted(3, faults=[STALL])
-    async with plant.shift(plant.settings(worker={"drain_grace_seconds": 0})) as shift:
+    await harness.scripted(3, faults=[STALL])
+    async with harness.shift(harness.settings(worker={"drain_grace_seconds": 0})) as shift:
         shift.worker._slots = asyncio.Semaphore(1)
-        await plant.downloading(1)
-        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'claimed' HAVING count(*) = 3")
+        await harness.downloading(1)
+        await harness.eventually("SELECT 1 FROM archive_sessions WHERE state = 'claimed' HAVING count(*) = 3")
         await shift.stopped(timeout=5)
-    await assert_handed_back(plant, 3)
+    await assert_handed_back(harness, 3)
 
 
-async def test_a_helper_that_dies_takes_the_worker_down_in_order(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_helper_that_dies_takes_the_worker_down_in_order(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     async def die(self: object) -> None:
-        await plant.downloading(3)
+        await harness.downloading(3)
         raise ZeroDivisionError
 
     monkeypatch.setattr(worker_module.Worker, "_sweep", die)
-    await plant.scripted(3, faults=[STALL])
-    async with plant.shift(plant.settings(worker={"drain_grace_seconds": 0.1})) as shift:
+    await harness.scripted(3, faults=[STALL])
+    async with harness.shift(harness.settings(worker={"drain_grace_seconds": 0.1})) as shift:
         with pytest.raises(ZeroDivisionError):
             await shift.ended(10)
-    await assert_handed_back(plant, 3)
+    await assert_handed_back(harness, 3)
 
 
-async def test_a_worker_that_never_came_to_start_says_why(plant: Plant) -> None:
-    await plant.rows("DROP TABLE archive_workers CASCADE")
-    async with plant.shift() as shift:
+async def test_a_worker_that_never_came_to_start_says_why(harness: WorkerHarness) -> None:
+    await harness.rows("DROP TABLE archive_workers CASCADE")
+    async with harness.shift() as shift:
         with pytest.raises(DatabaseError):
             await shift.ended(10)
 
 
-async def test_a_database_that_hangs_does_not_keep_a_worker_from_leaving(plant: Plant, line: Line) -> None:
+async def test_a_database_that_hangs_does_not_keep_a_worker_from_leaving(harness: WorkerHarness, proxy: TcpProxy) -> None:
     """What cannot be handed back any more is left to the lease; another worker takes it over."""
-    ids = await plant.scripted(3, faults=[{"kind": "stall", "at": 1000, "times": 1}])
-    settings = plant.settings(database={"url": line.url}, worker={"lease_seconds": 2, "drain_grace_seconds": 0})
-    async with plant.shift(settings) as shift:
-        await plant.downloading(3)
-        line.hang()
+    ids = await harness.scripted(3, faults=[{"kind": "stall", "at": 1000, "times": 1}])
+    settings = harness.settings(database={"url": proxy.url}, worker={"lease_seconds": 2, "drain_grace_seconds": 0})
+    async with harness.shift(settings) as shift:
+        await harness.downloading(3)
+        proxy.hang()
         began = time.monotonic()
         await shift.stopped(timeout=15)
         assert time.monotonic() - began < worker_module.FAREWELL_SECONDS + 2
-        assert plant.files() == {}
-    line.flow()
-    assert (await plant.drained(plant.settings(worker={"lease_seconds": 2}))).complete
-    sessions = await plant.sessions()
+        assert harness.files() == {}
+    proxy.flow()
+    assert (await harness.drained(harness.settings(worker={"lease_seconds": 2}))).complete
+    sessions = await harness.sessions()
     assert [row["state"] for row in sessions.values()] == ["archived"] * 3
     assert sorted(sessions) == ids
-    await plant.assert_accounted_for()
+    await harness.assert_accounted_for()
 
 
-async def test_a_hung_download_does_not_stop_the_others(plant: Plant, logged: Logged) -> None:
-    hung, *others = await plant.scripted(30)
+async def test_a_hung_download_does_not_stop_the_others(harness: WorkerHarness, logged: Logged) -> None:
+    hung, *others = await harness.scripted(30)
     recording = {"file_name": "a.wav", "audio": {"bytes": 2000}, "faults": [STALL]}
-    plant.simulator.script({"session_id": hung, "recordings": [recording]})
-    async with plant.shift(plant.settings(worker={"concurrency": 2})) as shift:
-        await plant.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived' HAVING count(*) = 29")
+    harness.simulator.script({"session_id": hung, "recordings": [recording]})
+    async with harness.shift(harness.settings(worker={"concurrency": 2})) as shift:
+        await harness.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived' HAVING count(*) = 29")
         await shift.stopped(hurry=True)
-    sessions = await plant.sessions()
+    sessions = await harness.sessions()
     assert sessions[hung]["state"] == "pending"
     assert {sessions[one]["state"] for one in others} == {"archived"}
     (told,) = logged.named("worker_stopped")
     assert (told["archived"], told["files"], told["bytes"] >= 29 * 2000) == (29, 29, True)
 
 
-async def test_a_recording_inside_an_answer_is_left_without_a_trace_and_comes_again(plant: Plant) -> None:
+async def test_a_recording_inside_an_answer_is_left_without_a_trace_and_comes_again(harness: WorkerHarness) -> None:
     one = session_id(1)
     stalled = {"audio": {"bytes": 4_000_000}, "faults": [{"kind": "stall", "at": 3_000_000}]}
-    plant.simulator.script({"session_id": one, "recordings": [{"audio": {"bytes": 2000}}, stalled]})
-    await plant.enqueue(one)
-    settings = plant.settings(bot={"api": "v1"})
-    async with plant.shift(settings) as shift:
-        await plant.parts_are(1)
+    harness.simulator.script({"session_id": one, "recordings": [{"audio": {"bytes": 2000}}, stalled]})
+    await harness.enqueue(one)
+    settings = harness.settings(bot={"api": "v1"})
+    async with harness.shift(settings) as shift:
+        await harness.parts_are(1)
         await shift.stopped(hurry=True)
-    assert plant.parts() == []
-    row = (await plant.sessions())[one]
+    assert harness.parts() == []
+    row = (await harness.sessions())[one]
     assert (row["state"], row["reason"], row["failures"]) == ("pending", "worker_stopped", 0)
-    assert (await plant.drained(settings)).complete
-    await plant.assert_accounted_for()
-    assert (await plant.events(one)).count("stored") == 2
+    assert (await harness.drained(settings)).complete
+    await harness.assert_accounted_for()
+    assert (await harness.events(one)).count("stored") == 2

@@ -15,14 +15,14 @@ from archiver.session import Attempt, Session, State
 from archiver.worker import settling
 from archiver.worker.lease import Lease, steady_seconds
 from archiver.worker.settling import Ended, Settling
-from tests.queue.conftest import Bench, stored_file
+from tests.queue.conftest import QueueHarness, stored_file
 
 
 class Counted(Queue):
     """The real queue, telling the size of every batch, and failing when told to."""
 
-    def __init__(self, bench: Bench) -> None:
-        super().__init__(bench.database, bench.queue._retry)
+    def __init__(self, queue_harness: QueueHarness) -> None:
+        super().__init__(queue_harness.database, queue_harness.queue._retry)
         self.batches: list[int] = []
         self.failures: list[Exception] = []
 
@@ -36,8 +36,8 @@ class Counted(Queue):
 class Desk:
     """Settling, with what it tells of."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.queue = Counted(bench)
+    def __init__(self, queue_harness: QueueHarness) -> None:
+        self.queue = Counted(queue_harness)
         self.told: dict[str, State | None] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.settling = Settling(self.queue, written=self._written)
@@ -53,43 +53,47 @@ class Desk:
 
 
 @pytest.fixture
-def desk(bench: Bench) -> Desk:
-    return Desk(bench)
+def desk(queue_harness: QueueHarness) -> Desk:
+    return Desk(queue_harness)
 
 
-async def claimed(bench: Bench, count: int) -> list[Session]:
-    await bench.add(*(f"s-{n}" for n in range(count)))
-    return await bench.claim(await bench.worker(), count)
+async def claimed(queue_harness: QueueHarness, count: int) -> list[Session]:
+    await queue_harness.add(*(f"s-{n}" for n in range(count)))
+    return await queue_harness.claim(await queue_harness.worker(), count)
 
 
-async def test_outcomes_of_one_moment_are_written_together(bench: Bench, desk: Desk) -> None:
-    desk.add(*map(Attempt, await claimed(bench, 20)))
+async def test_outcomes_of_one_moment_are_written_together(queue_harness: QueueHarness, desk: Desk) -> None:
+    desk.add(*map(Attempt, await claimed(queue_harness, 20)))
     assert len(desk.settling) == len(desk.settling.sessions) == 20
     await desk.settling.finished()
     assert desk.queue.batches == [20]
     assert list(desk.told.values()) == [State.ARCHIVED] * 20
-    assert await bench.states() == {"archived": 20}
+    assert await queue_harness.states() == {"archived": 20}
     assert len(desk.settling) == 0
 
 
-async def test_nobody_need_ask_for_it(bench: Bench, desk: Desk) -> None:
-    desk.add(*map(Attempt, await claimed(bench, 2)))
+async def test_nobody_need_ask_for_it(queue_harness: QueueHarness, desk: Desk) -> None:
+    desk.add(*map(Attempt, await claimed(queue_harness, 2)))
     async with asyncio.timeout(20):
         while len(desk.settling):  # noqa: ASYNC110  # that it comes by itself is the point
             await asyncio.sleep(0.01)
     assert desk.queue.batches == [2]
 
 
-async def test_no_batch_is_larger_than_its_bound(bench: Bench, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_batch_is_larger_than_its_bound(
+    queue_harness: QueueHarness, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(settling, "BATCH", 10)
-    desk.add(*map(Attempt, await claimed(bench, 24)))
+    desk.add(*map(Attempt, await claimed(queue_harness, 24)))
     await desk.settling.finished()
     assert sorted(desk.queue.batches) == [4, 10, 10]
 
 
-async def test_what_nobody_can_join_need_not_wait(bench: Bench, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_nobody_can_join_need_not_wait(
+    queue_harness: QueueHarness, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(settling, "DELAY_SECONDS", 3600)
-    desk.add(*map(Attempt, await claimed(bench, 3)))
+    desk.add(*map(Attempt, await claimed(queue_harness, 3)))
     desk.settling.flush()
     async with asyncio.timeout(20):
         while len(desk.settling):  # noqa: ASYNC110  # as above
@@ -97,9 +101,9 @@ async def test_what_nobody_can_join_need_not_wait(bench: Bench, desk: Desk, monk
     assert desk.queue.batches == [3]
 
 
-async def test_a_lost_session_is_lost_alone(bench: Bench, desk: Desk) -> None:
-    sessions = await claimed(bench, 5)
-    await bench.queue.cancel(ids=["s-2"], bot=None, kind=None, reason="why", actor="me")
+async def test_a_lost_session_is_lost_alone(queue_harness: QueueHarness, desk: Desk) -> None:
+    sessions = await claimed(queue_harness, 5)
+    await queue_harness.queue.cancel(ids=["s-2"], bot=None, kind=None, reason="why", actor="me")
     desk.add(*map(Attempt, sessions))
     await desk.settling.finished()
     assert {one for one, state in desk.told.items() if state is None} == {"s-2"}
@@ -107,49 +111,53 @@ async def test_a_lost_session_is_lost_alone(bench: Bench, desk: Desk) -> None:
 
 
 async def test_one_that_the_database_refuses_does_not_take_the_others_along(
-    bench: Bench, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    queue_harness: QueueHarness, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settling, "LATER_SECONDS", 0.01)
-    attempts = [Attempt(one) for one in await claimed(bench, 5)]
+    attempts = [Attempt(one) for one in await claimed(queue_harness, 5)]
     attempts[3].stored.append(stored_file())
     attempts[3].stored[0].__dict__["bytes"] = -1  # the ledger's CHECK
     desk.add(*attempts)
     await desk.settling.finished()
     assert desk.queue.batches == [5, 1, 1, 1, 1, 1, 1, 1, 1]
     assert [desk.told[f"s-{n}"] for n in range(5)] == ["archived", "archived", "archived", "pending", "archived"]
-    assert (await bench.row("s-3"))["reason"] == "internal_error", "after three refusals a plainer outcome is written"
+    assert (await queue_harness.row("s-3"))["reason"] == "internal_error", "after three refusals a plainer outcome is written"
 
 
-async def test_while_the_database_is_away_it_is_tried_again(bench: Bench, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_while_the_database_is_away_it_is_tried_again(
+    queue_harness: QueueHarness, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(settling, "LATER_SECONDS", 0.01)
     desk.queue.failures += [DatabaseUnreachable("away")] * 5
-    desk.add(*map(Attempt, await claimed(bench, 5)))
+    desk.add(*map(Attempt, await claimed(queue_harness, 5)))
     await desk.settling.finished()
     assert desk.queue.batches == [5] + [1] * 9
     assert set(desk.told.values()) == {State.ARCHIVED}
 
 
-async def test_nothing_is_written_under_a_lease_that_is_lost(bench: Bench, desk: Desk) -> None:
-    attempts = [Attempt(one) for one in await claimed(bench, 2)]
+async def test_nothing_is_written_under_a_lease_that_is_lost(queue_harness: QueueHarness, desk: Desk) -> None:
+    attempts = [Attempt(one) for one in await claimed(queue_harness, 2)]
     desk.lease.give_up()
     desk.add(*attempts)
     await desk.settling.finished()
     assert desk.queue.batches == []
     assert desk.told == {"s-0": None, "s-1": None}
-    assert await bench.states() == {"claimed": 2}
+    assert await queue_harness.states() == {"claimed": 2}
 
 
-async def test_it_stops_trying_when_the_lease_is_lost(bench: Bench, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_stops_trying_when_the_lease_is_lost(
+    queue_harness: QueueHarness, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(settling, "LATER_SECONDS", 0.01)
     desk.lease = Lease(1, timedelta(seconds=1), steady_seconds())
     desk.queue.failures += [DatabaseUnreachable("away")] * 1_000_000
-    desk.add(*map(Attempt, await claimed(bench, 2)))
+    desk.add(*map(Attempt, await claimed(queue_harness, 2)))
     async with asyncio.timeout(30):
         await desk.settling.finished()
     assert desk.told == {"s-0": None, "s-1": None}
 
 
-async def test_a_listener_that_fails_keeps_nothing_from_the_others(bench: Bench, desk: Desk) -> None:
+async def test_a_listener_that_fails_keeps_nothing_from_the_others(queue_harness: QueueHarness, desk: Desk) -> None:
     told: list[str] = []
 
     async def failing(ended: Ended, state: State | None) -> None:
@@ -157,16 +165,16 @@ async def test_a_listener_that_fails_keeps_nothing_from_the_others(bench: Bench,
         raise RuntimeError("a defect")
 
     desk.settling._written = failing
-    desk.add(*map(Attempt, await claimed(bench, 3)))
+    desk.add(*map(Attempt, await claimed(queue_harness, 3)))
     await desk.settling.finished()
     assert sorted(told) == ["s-0", "s-1", "s-2"]
     assert len(desk.settling) == 0
 
 
-async def test_a_row_that_somebody_has_locked_keeps_only_itself_waiting(bench: Bench, desk: Desk) -> None:
+async def test_a_row_that_somebody_has_locked_keeps_only_itself_waiting(queue_harness: QueueHarness, desk: Desk) -> None:
     desk.queue.failures.append(DatabaseUnreachable("TimeoutError"))  # what the wait for the lock ends with, after half a minute
-    attempts = [Attempt(one) for one in await claimed(bench, 3)]
-    async with bench.locked("SELECT 1 FROM archive_queue WHERE session_id = 's-1' FOR UPDATE"):
+    attempts = [Attempt(one) for one in await claimed(queue_harness, 3)]
+    async with queue_harness.locked("SELECT 1 FROM archive_queue WHERE session_id = 's-1' FOR UPDATE"):
         desk.add(*attempts)
         desk.settling.flush()
         async with asyncio.timeout(20):

@@ -18,7 +18,7 @@ from archiver.postgres.migrate import migrate
 from archiver.simulator.platform import Simulator
 from tests.system.conftest import Running, eventually
 from tests.system.fleet.conftest import SESSIONS, WORKERS, Fleet, a_fleet
-from tests.worker.conftest import Line
+from tests.worker.conftest import TcpProxy
 
 pytestmark = [pytest.mark.once, pytest.mark.timeout(240)]
 """More than usual: a machine that is busy otherwise takes its time for so many sessions."""
@@ -56,14 +56,14 @@ async def test_a_worker_comes_back_whose_sessions_others_have_taken_over(fleet: 
     # What is put back comes after all that waits already, except in a class of its own.
     await fleet.enqueue(0, 800)
     await fleet.enqueue(800, 1300, priority="low")
-    async with Line(fleet.database_url) as line:
-        await fleet.start(1, "worker", environment={"ARCHIVER_DATABASE__URL": line.url})
+    async with TcpProxy(fleet.database_url) as proxy:
+        await fleet.start(1, "worker", environment={"ARCHIVER_DATABASE__URL": proxy.url})
         await fleet.start(WORKERS - 1, "worker")
         dead = fleet.workers[0]
         await fleet.archived(500)
         fleet.hurt()
         if others == "done_with_them":
-            await _held_up(fleet, dead, line)
+            await _held_up(fleet, dead, proxy)
         held = await _stopped(fleet, dead)
         if others == "at_work_on_them":
             await fleet.slow_down(held)
@@ -74,7 +74,7 @@ async def test_a_worker_comes_back_whose_sessions_others_have_taken_over(fleet: 
         foreign = await _leave_parts(fleet, list(held))
         await fleet.enqueue(1300, SESSIONS)
         fleet.over()
-        line.flow()
+        proxy.flow()
         dead.send(signal.SIGCONT)
         await dead.printed("worker_lost_its_lease")
         await fleet.archived(SESSIONS)
@@ -120,17 +120,17 @@ async def _leave_parts(fleet: Fleet, ids: list[int]) -> list[Path]:
     return parts
 
 
-async def _held_up(fleet: Fleet, worker: Running, line: Line) -> None:
+async def _held_up(fleet: Fleet, worker: Running, proxy: TcpProxy) -> None:
     """Hold up what a worker says to the database, until sessions are stored that the database knows nothing of."""
 
     async def look() -> bool:
-        line.hang()
+        proxy.hang()
         await asyncio.sleep(0.5)  # nobody tells when it has sent its word
         ids = list(await fleet.held_by(worker))
         rows = await fleet.rows("SELECT session_id FROM archive_queue WHERE id = ANY ($1)", ids)
         if any(path for row in rows for path in fleet.root.glob(f"*/*/{row['session_id']}/recording/a.wav")):
             return True
-        line.flow()
+        proxy.flow()
         return False
 
     await eventually(look)
@@ -248,21 +248,21 @@ async def test_the_listening_connections_are_half_open(fleet: Fleet) -> None:
     """Nothing comes through them any more, and nobody closes them. Measured is what is enqueued meanwhile, for an idle fleet.
     When the line is back, each worker listens by a new connection.
     """
-    async with Line(fleet.database_url) as line:
-        fleet.configure(listen_url=line.url)
+    async with TcpProxy(fleet.database_url) as proxy:
+        fleet.configure(listen_url=proxy.url)
         await fleet.enqueue(0, 1200)
         await fleet.start(WORKERS, "worker")
         (old,) = await fleet.until(LISTENERS, [], WORKERS)
         await fleet.archived(600)
         fleet.hurt()
-        line.hang()
+        proxy.hang()
         await fleet.archived(1200)
         await fleet.enqueue(1200, 1600)
         fleet.over()
         await fleet.archived(1600)
         for worker in fleet.workers:
             await worker.printed("listen_lost", timeout=40)
-        line.flow()
+        proxy.flow()
         await fleet.until(LISTENERS, old["pids"], WORKERS)
         await fleet.enqueue(1600, SESSIONS)
         await fleet.archived(SESSIONS)
