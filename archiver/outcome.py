@@ -1,10 +1,13 @@
-"""How an attempt at a session can end, and which exceptions mean which end. Permanence is decided here, once."""
+"""How an attempt at a session can end, and which exceptions mean which end. Permanence is decided here, once.
+
+The `name` of an outcome is public: the history, the log (`session_NAME`) and the counts of a worker carry it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from archiver.errors import (
     ApiDefect,
@@ -36,11 +39,14 @@ PROXY_WAIT = timedelta(minutes=1)
 class Archived:
     """Every recording that the platform listed is stored and confirmed."""
 
+    name: ClassVar[str] = "archived"
+
 
 @dataclass(frozen=True)
 class NotReady:
     """The call or its media are in progress. Goes back with a delay; costs no attempt."""
 
+    name: ClassVar[str] = "not_ready"
     status: str
 
 
@@ -50,6 +56,7 @@ class Unavailable:
     it is not asked for again.
     """
 
+    name: ClassVar[str] = "unavailable"
     reason: str
     detail: Facts = field(default_factory=dict)
     final: bool = False
@@ -59,6 +66,7 @@ class Unavailable:
 class Retry:
     """Went wrong, may work later. Counts as a failure; the last one ends the session."""
 
+    name: ClassVar[str] = "retry"
     reason: str
     detail: Facts = field(default_factory=dict)
 
@@ -67,6 +75,7 @@ class Retry:
 class Failed:
     """Will not work by itself. `archiver retry` brings it back."""
 
+    name: ClassVar[str] = "failed"
     reason: str
     detail: Facts = field(default_factory=dict)
 
@@ -75,6 +84,7 @@ class Failed:
 class HandedBack:
     """Not the session's doing (shutdown, rate limit, rejected credentials): no counter moves."""
 
+    name: ClassVar[str] = "handed_back"
     reason: str
     after: timedelta = timedelta(0)
     detail: Facts = field(default_factory=dict)

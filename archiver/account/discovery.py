@@ -168,7 +168,7 @@ class _Patient:
                 if time.monotonic() - refused > REFUSED:
                     raise
                 wait = await self._quota.block(error.retry_after)
-                log.warning("rate_limited", source=self.source.name, wait_seconds=round(wait.total_seconds(), 1))
+                log.warning("rate_limit_reached", source=self.source.name, wait_seconds=round(wait.total_seconds(), 1))
                 if error.retry_after is not None and error.retry_after > LONGEST_BELIEVED:
                     # It may be the listing's alone: the recordings go on as soon as a probe says so, and this one waits.
                     await self._wait(min(error.retry_after, MAX_WAIT), error.reason)
@@ -188,7 +188,7 @@ class _Patient:
                 return page
 
     async def _wait(self, wait: timedelta, because: str) -> None:
-        log.warning("listing_waits", source=self.source.name, because=because, wait_seconds=round(wait.total_seconds(), 1))
+        log.warning("listing_delayed", source=self.source.name, because=because, wait_seconds=round(wait.total_seconds(), 1))
         await asyncio.sleep(wait.total_seconds())
 
 
@@ -269,13 +269,13 @@ class Discovery:
                 found.developer_calls += listing.developer_calls
                 found.problems += listing.problems
                 for problem in listing.problems:
-                    log.warning("listing_problem", bot=bot, source=listings.source, **problem)
+                    log.warning("listing_problem_found", bot=bot, source=listings.source, **problem)
                 reached = listing.span.start if newest_first else listing.span.end
                 await self._enqueue(reading, found, listing, reached, priority)
                 left = Span(left.start, reached) if newest_first else Span(reached, left.end)
                 on_stretch(found, left)
         found.source = listings.source
-        log.info("discovered", bot=bot, source=found.source, calls=found.calls, new=found.added)
+        log.info("calls_discovered", bot=bot, source=found.source, calls=found.calls, new=found.added)
         return found
 
     @retry_transient(DatabaseUnreachable)

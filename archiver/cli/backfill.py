@@ -124,16 +124,16 @@ async def _watch(database: Database, bots: Sequence[BotSettings], progress: Prog
         try:
             document = await status_document(database, bots)
         except DatabaseError as error:
-            log.warning("progress_unknown", error=error.message)
+            log.warning("progress_read_failed", error=error.message)
         else:
             for warning in document["warnings"]:
                 if warning["bot"] not in warned:
-                    log.warning("recordings_too_late", **warning)
+                    log.warning("retention_deadline_at_risk", **warning)
                     warned.add(warning["bot"])
             sessions = document["sessions"]
             left = sessions["pending"] + sessions["claimed"]
             progress.update(bar, completed=sum(sessions.values()) - left, total=sum(sessions.values()), told=f"{left:,} left")
             if progress.disable and began - told_at >= TELL_SECONDS:
-                log.info("backfill_progress", **sessions, time_left_seconds=document["time_left_seconds"])
+                log.info("backfill_progressed", **sessions, time_left_seconds=document["time_left_seconds"])
                 told_at = began
         await asyncio.sleep(pause_after(time.monotonic() - began, LOOK))

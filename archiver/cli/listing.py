@@ -150,7 +150,7 @@ class ReadingTerms:
         discovery = Discovery(self.queue, discoveries, keep=self.settings.discovery.keep, actor=f"{self.purpose} by {actor()}")
 
         def wait() -> None:
-            log.warning("waiting", bot=bot, for_="another process that reads the same bot's listings")
+            log.warning("discovery_awaited", bot=bot, for_="another process that reads the same bot's listings")
 
         async with self.database.alone(f"{self.purpose} {bot}", on_wait=wait):
             newest_first = self.order_of(listings.bot)

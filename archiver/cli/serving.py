@@ -67,7 +67,7 @@ def _quotas(settings: Settings, database: Database, budgets: Mapping[str, Budget
 
 def _tell_of_retry(bot: str) -> Callable[[Exception, float], None]:
     def tell(error: Exception, wait: float) -> None:
-        log.info("api_retry", bot=bot, error=str(error), wait_seconds=round(wait, 2))
+        log.info("api_call_retried", bot=bot, error=str(error), wait_seconds=round(wait, 2))
 
     return tell
 
@@ -82,12 +82,12 @@ async def composed_worker(settings: Settings, database: Database, queue: Queue, 
         raise ConfigError("no bot is configured: nothing can be archived", hint="add a [[bots]] block to the configuration")
     buffers, network = Buffers(settings.transfer.max_buffer), Network.of(settings.network)
     if network.proxy is not None:
-        log.info("proxy_used", proxy=network.proxy.url, named_by=network.proxy.named_by, hint=UNCHECKED)
+        log.info("proxy_configured", proxy=network.proxy.url, named_by=network.proxy.named_by, hint=UNCHECKED)
     async with open_store(settings.storage, buffers, network) as store, bot_access(settings, database) as bots:
         await store.check()
         if settings.storage.url.startswith("file:"):  # of a bucket `doctor` alone asks that: it takes rights of its own
             for seen, hint in await store.advice():
-                log.warning("store_advice", message=seen, hint=hint)
+                log.warning("store_advice_given", message=seen, hint=hint)
         for bot in bots.values():
             # A key that cannot sign is found here, not by every session in turn.
             bot.client.signer.token()

@@ -77,14 +77,14 @@ async def worked(
 def tell_of_drain(ended: Drained) -> None:
     """Log what a drain had to leave."""
     for left in ended.left_pending:
-        log.warning("left_pending", **left)
+        log.warning("sessions_left_pending", **left)
     if ended.store_unavailable:
-        log.error("drain_given_up", reason="store_unavailable")
+        log.error("drain_abandoned", reason="store_unavailable")
     if ended.store_unavailable and ended.timed_out:
-        log.warning("left_pending", sessions=ended.timed_out, because="store")
+        log.warning("sessions_left_pending", sessions=ended.timed_out, because="store")
     elif ended.next_due_in is not None:
         log.warning(
-            "left_pending",
+            "sessions_left_pending",
             sessions=ended.timed_out,
             because="due_later",
             next_due_in_seconds=round(ended.next_due_in.total_seconds()),

@@ -345,7 +345,7 @@ class KoreClient:
                 self.signer.single_use = True
             elif ahead and not told:
                 # One machine whose clock is wrong must not hold the bot for all the others.
-                log.warning("clock_differs", bot=self.bot.name, seconds=round(ahead), hint="set this machine's clock (NTP)")
+                log.warning("clock_skew_found", bot=self.bot.name, seconds=round(ahead), hint="set this machine's clock (NTP)")
         return reply
 
     def _rejected(self, scope: str, reply: _Reply, date: datetime | None) -> CredentialsRejected:
@@ -381,7 +381,7 @@ class KoreClient:
         ahead = _ahead(theirs)
         if abs(ahead) <= MAX_CLOCK_OFFSET + CLOCK_TOLERANCE:  # an hour, as of a wrong zone, is never one to the second
             return min(max(ahead, -MAX_CLOCK_OFFSET), MAX_CLOCK_OFFSET)
-        log.warning("clock_not_followed", bot=self.bot.name, seconds=round(ahead), hint=_TOO_FAR_OFF)
+        log.warning("clock_skew_ignored", bot=self.bot.name, seconds=round(ahead), hint=_TOO_FAR_OFF)
         return self.signer.clock_offset
 
     async def _exchange_once(

@@ -144,7 +144,7 @@ async def served(host: str, port: int, read: Callable[[], Iterable[Metric]]) -> 
                 number = getattr(error, "errno", None) or 0
                 why = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or "not a host's name"
                 raise OSError(number, why) from None
-            log.info("metrics_served", host=host, port=chosen, path="/metrics")
+            log.info("metrics_server_started", host=host, port=chosen, path="/metrics")
             yield
     finally:
         await runner.cleanup()

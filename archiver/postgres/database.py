@@ -207,7 +207,7 @@ async def held_by_a_stranger(connection: AnyConnection, key: int, what: str) -> 
     """Whether somebody has this advisory lock who is none of ours; whoever may log in can take it. The log names them."""
     stranger = await connection.fetchrow(_HOLDER, key)
     if stranger is not None:
-        log.warning("lock_of_a_stranger", lock=what, **stranger, hint="look at what it is, and end its connection")
+        log.warning("foreign_lock_found", lock=what, **stranger, hint="look at what it is, and end its connection")
     return stranger is not None
 
 

@@ -72,5 +72,5 @@ class Lease:
                 self.renewed(asked_at)
                 pause = third
             except (DatabaseError, TimeoutError) as error:
-                log.warning("lease_not_renewed", remaining_seconds=round(self.remaining, 1), error=str(error))
+                log.warning("lease_renewal_failed", remaining_seconds=round(self.remaining, 1), error=str(error))
                 pause = min(1.0, third / 3)

@@ -432,7 +432,7 @@ class Worker:
                 case RateLimited():
                     wait = await bot.quota.block(error.retry_after)
                     told = {"retry_after_seconds": round(error.retry_after.total_seconds())} if error.retry_after else {}
-                    log.warning("rate_limited", wait_seconds=round(wait.total_seconds(), 1), **told)
+                    log.warning("rate_limit_reached", wait_seconds=round(wait.total_seconds(), 1), **told)
                 case CredentialsRejected() | ApiDefect(reason="api_http_404"):
                     return await self._refused(session, error, outcome)
                 case MediaHostRefused(public=True):
@@ -533,7 +533,7 @@ class Worker:
             with suppress(DatabaseError):  # the next answer tells it again
                 await self._bots[session.bot].quota.answered()
         asked_again = session.recheck and state is State.UNAVAILABLE
-        name = "rechecked" if asked_again else state.value if state.value != "pending" else type(outcome).__name__.lower()
+        name = "rechecked" if asked_again else outcome.name if state is State.PENDING else state.value
         facts = {"files": len(attempt.stored), "bytes": sum(f.bytes for f in attempt.stored), "calls": attempt.calls}
         reason = getattr(outcome, "reason", None)
         self.tally.ended[name] = self.tally.ended.get(name, 0) + 1
@@ -544,7 +544,7 @@ class Worker:
             await self._release(attempt, outcome)
         tell = log.warning if state.value == "failed" else log.info
         tell(
-            "session_rechecked" if asked_again else f"session_{state.value}",
+            f"session_{name}",
             **session.naming(),
             **facts,
             **({"reason": reason} if reason else {}),
@@ -568,7 +568,7 @@ class Worker:
 
     def _lost(self, session: Session) -> None:
         self.tally.lost += 1
-        log.warning("lease_lost", session=session.session_id, bot=session.bot, epoch=session.epoch, lost=self.tally.lost)
+        log.warning("session_lease_lost", session=session.session_id, bot=session.bot, epoch=session.epoch, lost=self.tally.lost)
 
     # --- the lease
 
@@ -583,14 +583,14 @@ class Worker:
         assert self._lease is not None
         while True:
             await self._lease.keep(self._queue.renew)
-            log.error("worker_lost_its_lease", worker=self._lease.worker_id, running=len(self._running))
+            log.error("worker_lease_lost", worker=self._lease.worker_id, running=len(self._running))
             for task in list(self._running):
                 task.cancel()
             while self._lease.lost:
                 try:
                     await within(5, self._enlist())
                 except (DatabaseError, TimeoutError) as error:
-                    log.warning("worker_not_started", error=str(error))
+                    log.warning("worker_registration_failed", error=str(error))
                     await asyncio.sleep(1)
             self._wake.set()
 
@@ -609,7 +609,7 @@ class Worker:
                         await connection.execute("SELECT 1", timeout=10)
             except Exception as error:  # noqa: BLE001  # whatever breaks a listener, polling remains
                 if not told:
-                    log.warning("listen_lost", error=str(error) or type(error).__name__)
+                    log.warning("listener_disconnected", error=str(error) or type(error).__name__)
                 told = True
             await asyncio.sleep(2)
 
@@ -619,7 +619,7 @@ class Worker:
             held = await self._queue.refused_credentials(list(self._bots))
             await asyncio.gather(*(self._try_those_of(*refused) for refused in held))
         except Exception as error:  # noqa: BLE001  # whatever goes wrong here, a session tries again within five minutes
-            log.warning("credentials_not_tried", error=str(error) or type(error).__name__)
+            log.warning("credential_probe_failed", error=str(error) or type(error).__name__)
         finally:
             self._wake.set()
 
@@ -639,7 +639,7 @@ class Worker:
             case RateLimited():
                 await access.quota.block(verdict.error.retry_after)
             case _:
-                log.warning("credentials_not_tried", bot=bot, **facts_of(verdict.error))
+                log.warning("credential_probe_failed", bot=bot, **facts_of(verdict.error))
 
     async def _open_budgets(self) -> None:
         """Try budgets that the platform has blocked for longer than one should believe: each by one worker at a time."""
@@ -653,10 +653,10 @@ class Worker:
                 askable = await self._askable(due)
                 opened = await asyncio.gather(*(self._probes.budget(askable[key]) for key in askable))
                 for key in itertools.compress(askable, opened):
-                    log.info("budget_opened", budget=key)
+                    log.info("budget_unblocked", budget=key)
                     self._wake.set()
             except Exception as error:  # noqa: BLE001  # whatever breaks a probe, the block ends by itself
-                log.warning("budgets_not_tried", error=str(error) or type(error).__name__)
+                log.warning("budget_probing_failed", error=str(error) or type(error).__name__)
             await asyncio.sleep(max(wait, 0.1))
 
     async def _askable(self, keys: Collection[str]) -> dict[str, list[tuple[str, str]]]:
@@ -698,7 +698,7 @@ class Worker:
                 left_for = left["left_for"] + timedelta(seconds=time.monotonic() - asked)
                 found = await self._archive.store.discard(key, part=part, left_for=left_for)
             except StoreUnavailable as error:
-                log.warning("sweep_failed", **facts_of(error))
+                log.warning("leftover_removal_failed", **facts_of(error))
                 return
             except StoreError as error:
                 found = False
@@ -707,14 +707,14 @@ class Worker:
                     log.warning("upload_left_behind", session=left["session_id"], bot=left["bot"], **facts_of(error))
             await self._queue.leftover_gone(left["queue_id"], left["epoch"])
             if found:
-                log.info("leftover_swept", session=left["session_id"], bot=left["bot"], from_worker=left["worker_id"])
+                log.info("leftover_removed", session=left["session_id"], bot=left["bot"], from_worker=left["worker_id"])
 
     async def _prune(self) -> None:
         keep = self._settings.database.keep_history
         if keep is None or time.monotonic() < self._prune_at:
             return
         if sessions := await self._queue.prune(keep):
-            log.info("history_removed", sessions=sessions)
+            log.info("history_pruned", sessions=sessions)
         else:
             self._prune_at = time.monotonic() + PRUNE_PAUSE
 
@@ -722,7 +722,9 @@ class Worker:
         for name, count in (await self._queue.unknown_bots(list(self._bots))).items():
             if name not in self._warned:
                 self._warned.add(name)
-                log.warning("unknown_bot", bot=name, sessions=count, hint="add a [[bots]] block of this name, or cancel them")
+                log.warning(
+                    "unknown_bot_found", bot=name, sessions=count, hint="add a [[bots]] block of this name, or cancel them"
+                )
 
     async def _leave(self, work: asyncio.Task[Drained], helpers: list[asyncio.Task[None]]) -> None:
         """Claim nothing more, finish what runs within the grace, hand back the rest, sign off. Bounded, whatever hangs."""
@@ -758,7 +760,7 @@ class Worker:
     async def _hand_back(self, work: asyncio.Task[Drained], finished: asyncio.Task[None]) -> None:
         await asyncio.wait([work])
         if self._running:
-            log.info("handing_back", sessions=len(self._running))
+            log.info("handback_started", sessions=len(self._running))
         for task in list(self._running):
             task.cancel()
         await asyncio.wait([finished])
@@ -767,7 +769,7 @@ class Worker:
             await self._queue.stop_worker(self._lease.worker_id)
         except DatabaseError as error:
             # The lease runs out by itself.
-            log.warning("sign_off_failed", error=str(error))
+            log.warning("worker_deregistration_failed", error=str(error))
 
 
 def _denied(error: CredentialsRejected, harmless_call: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ async def read_and_tell(transfers: Transfers) -> None:
         for transfer, at in due.items():
             if now >= at:
                 due[transfer] = now + TELL_SECONDS
-                log.info("transfer_progress", session=transfer.session_id, bot=transfer.bot, file=transfer.file_name,
+                log.info("transfer_progressed", session=transfer.session_id, bot=transfer.bot, file=transfer.file_name,
                          bytes=transfer.received, total=transfer.total, bytes_per_second=round(transfer.rate(now)),
                          seconds=round(transfer.seconds(now)))  # fmt: skip
 
@@ -65,7 +65,7 @@ async def write_down(transfers: Transfers, queue: Queue, lease: Callable[[], Lea
             await queue.note_progress(held.worker_id, progress_of(large, transfers.bytes, now))
             written = bool(large)
         except DatabaseError as error:
-            log.debug("progress_not_written", **facts_of(error))  # others say that the database is away
+            log.debug("progress_write_failed", **facts_of(error))  # others say that the database is away
 
 
 def progress_of(large: Sequence[Transfer], received: int, now: float) -> dict[str, Any]:

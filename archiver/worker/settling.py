@@ -109,7 +109,7 @@ class Settling:
                 try:
                     states = await self._queue.settle([(ended.attempt, ended.outcome) for ended in batch])
                 except Exception as error:  # noqa: BLE001  # a session that nobody settles would stay ours for as long as we live
-                    log.warning("settle_delayed", sessions=len(batch), error=redact(f"{type(error).__name__}: {error}"))
+                    log.warning("settling_delayed", sessions=len(batch), error=redact(f"{type(error).__name__}: {error}"))
                     if len(batch) > 1:
                         # One of them cannot be written, or somebody has its row locked: that is not the others' doing.
                         for ended in batch:
@@ -128,7 +128,7 @@ class Settling:
         try:
             await self._written(ended, state)
         except Exception as error:  # the others of the batch are written too, and must be told so
-            log.exception("telling_failed", error=repr(error))
+            log.exception("outcome_report_failed", error=repr(error))
         finally:
             # Only now: while a hold is being released the drain must not think that everything is done.
             del self._open[ended]

@@ -101,7 +101,7 @@ async def test_a_long_wait_for_the_budget_is_told(harness: WorkerHarness, monkey
         )
     with structlog.testing.capture_logs() as logs:
         await harness.discovery.run(listings, SPAN, purpose="discover")
-    [told] = [line for line in logs if line["event"] == "listing_waits"]
+    [told] = [line for line in logs if line["event"] == "listing_delayed"]
     assert told["because"] == "rate_limited"
     assert 3500 < told["wait_seconds"] <= 3600
     assert slept == [pytest.approx(told["wait_seconds"], abs=1)]

@@ -700,7 +700,7 @@ async def test_tokens_do_not_follow_a_clock_that_is_years_away(simulator: Simula
         assert claims["exp"] > datetime.now(UTC).timestamp()
     assert len(raw.heads) == 2
     assert "an hour at most" in caught.value.hint
-    [told] = [entry for entry in logs if entry["event"] == "clock_not_followed"]
+    [told] = [entry for entry in logs if entry["event"] == "clock_skew_ignored"]
     assert (told["log_level"], told["bot"]) == ("warning", "bot")
     assert "NTP" in told["hint"]
 

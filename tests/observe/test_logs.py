@@ -67,11 +67,11 @@ async def test_every_happening_of_a_session_names_it(harness: WorkerHarness, log
     assert by_session == {
         ids[0]: [("session_archived", None, 1)],
         ids[1]: [
-            ("session_pending", "api_answer_invalid", 1),
-            ("session_pending", "api_answer_invalid", 2),
+            ("session_retry", "api_answer_invalid", 1),
+            ("session_retry", "api_answer_invalid", 2),
             ("session_failed", "api_answer_invalid", 3),
         ],
-        ids[2]: [("session_pending", None, 1), ("session_archived", None, 1)],
+        ids[2]: [("session_not_ready", None, 1), ("session_archived", None, 1)],
     }
     assert session_id(0) == ids[0]
 

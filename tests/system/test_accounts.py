@@ -151,7 +151,7 @@ async def test_what_a_stopped_night_has_not_accounted_for_the_next_one_does(arch
     assert (await archiver("nightly", "--to", days[1].isoformat())).code == 0
     simulator.script_all([{"session_id": simulator.calls()[1].session_id, "answers": [{"fault": "hang"}]}])
     night = await archiver.start("nightly", "--to", days[4].isoformat())
-    await night.logged("discovered")
+    await night.logged("calls_discovered")
     night.send(signal.SIGTERM)
     night.send(signal.SIGTERM)
     assert (await night.ended()).code == 143
@@ -430,7 +430,7 @@ async def test_a_backfill_until_now_that_was_killed_goes_on_and_takes_what_has_c
     simulator.set_history(made(calls=30))
     simulator.script_all([{"session_id": simulator.calls()[7].session_id, "answers": [{"fault": "hang"}]}])
     backfill = await archiver.start("backfill", "--from", DAY, order)
-    await backfill.logged("discovered")
+    await backfill.logged("calls_discovered")
     os.kill(backfill.process.pid, signal.SIGKILL)
     await backfill.ended()
     simulator.script_all([{"session_id": simulator.calls()[7].session_id}])

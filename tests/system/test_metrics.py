@@ -34,7 +34,7 @@ class Scraper:
 
     async def finds(self, worker: Running) -> None:
         """The port that the worker has chosen."""
-        line = await worker.logged("metrics_served")
+        line = await worker.logged("metrics_server_started")
         self.url = f"http://{line['host']}:{line['port']}{line['path']}"
 
     async def __call__(self, **headers: str) -> Samples:

@@ -162,7 +162,7 @@ async def test_a_worker_killed_in_the_middle_of_an_upload_leaves_nothing_that_st
 
     second = await archiver.start("worker")
     await second.logged("session_archived")
-    await second.logged("leftover_swept")
+    await second.logged("leftover_removed")
     second.send(signal.SIGTERM)
     await second.ended()
 

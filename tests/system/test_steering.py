@@ -365,7 +365,7 @@ async def test_a_worker_removes_old_history_and_show_says_so(
     archiver.configure(data)
 
     worker = await archiver.start("worker")
-    assert (await worker.logged("history_removed"))["sessions"] == 1
+    assert (await worker.logged("history_pruned"))["sessions"] == 1
     worker.send(signal.SIGTERM)
     await worker.ended()
 

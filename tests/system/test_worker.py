@@ -41,7 +41,7 @@ async def test_a_worker_says_at_its_start_which_links_it_does_not_follow(archive
     result = await archiver("worker", "--drain")
 
     assert result.code == 0
-    (told,) = (json.loads(line) for line in result.stderr.splitlines() if '"event": "store_advice"' in line)
+    (told,) = (json.loads(line) for line in result.stderr.splitlines() if '"event": "store_advice_given"' in line)
     assert told["message"].startswith(f"{store}/bot=bot is a symbolic link, which is not followed")
     assert f"mount --bind {elsewhere} {store}/bot=bot" in told["hint"]
 
@@ -99,7 +99,7 @@ async def test_sessions_of_an_unknown_bot_are_left_warned_of_by_name_and_not_wai
     result = await running.ended()
 
     assert result.code == 3
-    warnings = [line for line in running.events if line["event"] == "unknown_bot"]
+    warnings = [line for line in running.events if line["event"] == "unknown_bot_found"]
     assert [(line["bot"], line["sessions"]) for line in warnings] == [("stranger", 2)]
     assert await counts(sql) == {"archived": 1, "pending": 2}
 

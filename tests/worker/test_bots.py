@@ -133,7 +133,7 @@ async def test_a_rate_limit_blocks_the_bot_for_everyone_and_costs_no_attempt(har
     await harness.enqueue(limited)
     async with harness.shift() as first, harness.shift() as second:
         began = time.monotonic()
-        told = await logged.until("rate_limited")
+        told = await logged.until("rate_limit_reached")
         assert 1.5 < told["wait_seconds"] <= 2.1
         calls = harness.simulator.report()["api"]["calls"]
         await harness.scripted(10)
@@ -264,4 +264,4 @@ async def test_a_listener_that_is_cut_comes_back(harness: WorkerHarness, logged:
         await harness.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived'", timeout=5)
         await harness.eventually(listening, row["pid"], timeout=25)
         await shift.stopped()
-    assert len(logged.named("listen_lost")) == 1
+    assert len(logged.named("listener_disconnected")) == 1

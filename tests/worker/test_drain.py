@@ -159,14 +159,14 @@ async def test_an_unknown_bot_is_warned_of_once(harness: WorkerHarness, logged: 
     monkeypatch.setattr(worker_module, "UPKEEP_SECONDS", 0.05)
     await harness.rows("INSERT INTO archive_queue (bot, session_id) VALUES ('nobody', 's-1')")
     async with harness.shift() as shift:
-        await logged.until("unknown_bot")
+        await logged.until("unknown_bot_found")
         # The upkeep goes round at least once more: it rescues before it looks for unknown bots.
         await harness.rows("INSERT INTO archive_workers (host, pid, version, expires_at) VALUES ('h', 1, 'v', now())")
         await harness.eventually("SELECT 1 WHERE NOT EXISTS (SELECT FROM archive_workers WHERE host = 'h')")
         await harness.rows("INSERT INTO archive_workers (host, pid, version, expires_at) VALUES ('h', 1, 'v', now())")
         await harness.eventually("SELECT 1 WHERE NOT EXISTS (SELECT FROM archive_workers WHERE host = 'h')")
         await shift.stopped()
-    (entry,) = logged.named("unknown_bot")
+    (entry,) = logged.named("unknown_bot_found")
     assert (entry["bot"], entry["sessions"], entry["log_level"]) == ("nobody", 1, "warning")
 
 

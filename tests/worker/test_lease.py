@@ -30,7 +30,7 @@ async def test_a_lease_is_renewed_while_a_download_takes_longer_than_it(harness:
     assert (await harness.drained(harness.settings(worker={"lease_seconds": 3}))).complete
     row = (await harness.sessions())[one]
     assert (row["state"], row["crashes"]) == ("archived", 0)
-    assert logged.named("lease_lost", "worker_lost_its_lease", "session_rescued") == []
+    assert logged.named("session_lease_lost", "worker_lease_lost", "session_rescued") == []
 
 
 async def test_a_worker_that_lost_its_lease_drops_what_it_did_and_goes_on_as_a_new_one(
@@ -42,7 +42,7 @@ async def test_a_worker_that_lost_its_lease_drops_what_it_did_and_goes_on_as_a_n
         (old,) = await harness.rows("SELECT id FROM archive_workers")
         await harness.parts_are(3)
         await harness.rows("UPDATE archive_workers SET expires_at = clock_timestamp()")
-        await logged.until("worker_lost_its_lease")
+        await logged.until("worker_lease_lost")
         ended = await shift.ended()
     assert ended.complete
     assert shift.worker.tally.lost == 3
@@ -51,7 +51,7 @@ async def test_a_worker_that_lost_its_lease_drops_what_it_did_and_goes_on_as_a_n
     assert {(row["state"], row["crashes"], row["failures"]) for row in sessions.values()} == {("archived", 1, 0)}
     workers = [entry["worker"] for entry in logged.named("worker_started")]
     assert workers[0] == old["id"] < workers[1]
-    assert {entry["session"] for entry in logged.named("lease_lost")} == set(ids)
+    assert {entry["session"] for entry in logged.named("session_lease_lost")} == set(ids)
     assert await harness.events(ids[0]) == ["enqueued", "claimed", "rescued", "claimed", "asked", "stored", "archived"]
     await harness.assert_accounted_for()
 
@@ -65,7 +65,7 @@ async def test_a_worker_cut_off_from_its_database_stops_before_others_take_over(
     async with harness.shift(settings) as first:
         await harness.downloading(3)
         proxy.hang()
-        await logged.until("worker_lost_its_lease")
+        await logged.until("worker_lease_lost")
         # Before its lease has run out in the database it has dropped everything: by the clocks of both, read in this order.
         (row,) = await harness.rows(
             "SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 AS left FROM archive_workers"
@@ -101,7 +101,7 @@ async def test_a_session_that_was_cancelled_meanwhile_stays_cancelled(harness: W
     assert (row["state"], row["reason"]) == ("cancelled", "by hand")
     assert await harness.rows("SELECT * FROM archived_recordings") == []
     assert shift.worker.tally.lost == 1
-    (told,) = logged.named("lease_lost")
+    (told,) = logged.named("session_lease_lost")
     assert (told["session"], told["bot"]) == (one, "bot")
 
 
@@ -114,7 +114,7 @@ async def test_a_session_that_is_cancelled_while_it_downloads_is_let_go(
         await harness.downloading(2)  # every slot is taken: that must not keep it from looking
         queue = Queue(harness.database, harness.settings().retry)
         await queue.cancel(ids=None, bot=None, kind=None, reason="by hand", actor="test")
-        await logged.until("lease_lost")
+        await logged.until("session_lease_lost")
         await shift.stopped()
     assert shift.worker.tally.lost == 2
     assert harness.parts() == []
@@ -165,7 +165,7 @@ async def test_what_a_killed_worker_left_is_taken_over_and_swept(harness: Worker
     mine.unlink()
     assert {row["crashes"] for row in (await harness.sessions()).values()} == {1}
     assert {entry["session"] for entry in logged.named("session_rescued")} == set(ids)
-    assert {entry["session"] for entry in logged.named("leftover_swept")} == set(ids)
+    assert {entry["session"] for entry in logged.named("leftover_removed")} == set(ids)
     await harness.assert_accounted_for()
 
 
@@ -194,4 +194,4 @@ async def test_a_leftover_of_a_row_that_can_have_no_key_is_forgotten(harness: Wo
         await harness.eventually("SELECT 1 FROM archive_sessions WHERE state = 'failed'")
         await shift.stopped()
     assert part_name(row["id"], 99, 1) == f".session-{row['id']}.worker-99.epoch-1.part"
-    assert logged.named("leftover_swept") == logged.named("upload_left_behind") == []
+    assert logged.named("leftover_removed") == logged.named("upload_left_behind") == []

@@ -60,7 +60,7 @@ async def test_a_large_recording_is_logged_again_and_again(
     monkeypatch.setattr(progress, "TELL_SECONDS", 0.3)
     (one,) = await harness.scripted(1, audio={"bytes": 30_000}, faults=[SLOW])
     assert (await harness.drained()).complete
-    lines = told.named("transfer_progress")
+    lines = told.named("transfer_progressed")
     assert 2 <= len(lines) <= 6
     assert all((line["session"], line["bot"], line["file"], line["total"]) == (one, "bot", "a.wav", 30_000) for line in lines)
     assert [line["bytes"] for line in lines] == sorted({line["bytes"] for line in lines})
@@ -88,7 +88,7 @@ async def test_a_database_that_is_away_keeps_no_transfer_waiting(harness: Worker
     await harness.scripted(1, audio={"bytes": 60_000}, faults=[SLOW])
     async with harness.shift(harness.settings(worker={"lease_seconds": 2}), drain=True) as shift:
         assert (await shift.ended()).complete
-    assert len(told.named("progress_not_written")) > 1
+    assert len(told.named("progress_write_failed")) > 1
     assert shift.worker.tally.lost == 0
 
 

@@ -253,7 +253,7 @@ async def test_a_retry_after_of_a_day_makes_only_its_session_wait(
     harness.simulator.script({"session_id": limited, "answers": [A_DAY]})
     async with harness.shift() as first, harness.shift() as second:
         await harness.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived' HAVING count(*) = 11")
-        await logged.until("budget_opened")
+        await logged.until("budget_unblocked")
         await asyncio.gather(first.stopped(), second.stopped())
     row = (await harness.sessions())[limited]
     assert (row["state"], row["reason"], row["failures"], row["calls"]) == ("pending", "rate_limited", 0, 1)
@@ -270,7 +270,7 @@ async def test_a_retry_after_of_a_day_for_everybody_is_probed_in_growing_pauses(
         harness.simulator.script({"session_id": session_id(number), "answers": [A_DAY | {"times": 1}, {"status": "success"}]})
     harness.simulator.script({"session_id": PROBE_SESSION, "answers": [A_DAY | {"times": 3}, {"status": "media_unavailable"}]})
     async with harness.shift() as shift:
-        await logged.until("rate_limited")
+        await logged.until("rate_limit_reached")
         # What comes now waits as well, and goes on as soon as a probe passes.
         harness.simulator.script({"session_id": session_id(9)})
         await harness.enqueue(session_id(9))
@@ -314,13 +314,13 @@ async def test_a_bot_that_cannot_be_asked_does_not_keep_the_account_from_being_p
     harness.simulator.script({"session_id": session_id(2)})
     await harness.enqueue(limited, bot="0")
     async with harness.shift(settings) as shift:
-        await logged.until("rate_limited")
+        await logged.until("rate_limit_reached")
         await harness.enqueue(session_id(2), bot="0")
-        await logged.until("budget_opened")
+        await logged.until("budget_unblocked")
         assert harmless_calls(harness) == 1, "by the bot that may ask; a refusal of another one opens nothing"
         await harness.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived'")
         await shift.stopped()
-    assert logged.named("budget_opened")[0]["budget"] == settings.bots[0].account_budget_key
+    assert logged.named("budget_unblocked")[0]["budget"] == settings.bots[0].account_budget_key
 
 
 async def test_a_refusal_of_one_bot_stops_all_of_its_account(harness: WorkerHarness, logged: Logged) -> None:
@@ -331,7 +331,7 @@ async def test_a_refusal_of_one_bot_stops_all_of_its_account(harness: WorkerHarn
     harness.simulator.script({"session_id": limited, "answers": answers})
     await harness.enqueue(limited, bot="0")
     async with harness.shift(settings) as first, harness.shift(settings) as second:
-        await logged.until("rate_limited")
+        await logged.until("rate_limit_reached")
         began = time.monotonic()
         await harness.enqueue(*(session_id(number) for number in range(10, 20)), bot="1")
         await harness.simulator.wait_for(lambda report: report["api"]["calls"] > 1)
@@ -353,7 +353,7 @@ async def test_a_session_that_meets_the_rate_limit_again_and_again_stops_nobody_
     assert await harness.states() == {"archived": 6, "pending": 1}
     row = (await harness.sessions())[limited]
     assert (row["reason"], row["failures"], row["calls"]) == ("rate_limited", 0, 2)
-    assert (len(logged.named("rate_limited")), len(logged.named("session_rate_limited"))) == (1, 1)
+    assert (len(logged.named("rate_limit_reached")), len(logged.named("session_rate_limited"))) == (1, 1)
     assert harmless_calls(harness) == 1
 
 

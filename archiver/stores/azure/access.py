@@ -158,7 +158,7 @@ class Identity:
                     "storage.azure.account_key_file or sas_token_file",
                     error=type(error).__name__,
                 ) from None
-            log.warning("credentials_not_renewed", error=type(error).__name__, told=told)
+            log.warning("credential_renewal_failed", error=type(error).__name__, told=told)
             return
         former, self._token, self._until = self._token, found.token, float(found.expires_on)
         if former != self._token:

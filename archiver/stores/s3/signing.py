@@ -188,7 +188,7 @@ class Signer:
         except StoreUnavailable as error:
             if self._current is None or self._lasts_less_than(LAST_SECONDS):
                 raise
-            log.warning("credentials_not_renewed", **error.facts)
+            log.warning("credential_renewal_failed", **error.facts)
             self._renewed_at = time.monotonic()
             return
         self._source, former, self._current = source, self._current, found

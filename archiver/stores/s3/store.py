@@ -174,7 +174,7 @@ class S3Store(BucketStore[Multipart, Tried]):
         except Refused as refused:
             # The ledger has the hash; the tag is a convenience for those who look at the bucket alone.
             if not self._said_untagged:
-                log.info("object_not_tagged", store_key=key, error=refused.code)
+                log.info("object_tagging_failed", store_key=key, error=refused.code)
                 self._said_untagged = True
 
     async def vouched(self, head: Mapping[str, str], length: int, sha256: bytes, parts: Multipart | None) -> bytes:

@@ -132,7 +132,7 @@ async def test_a_night_goes_out_by_the_proxy_and_nothing_goes_around_it(
         assert (night.document["calls"], night.document["archived"]) == (20, 20)
         assert len(bucket.objects()) >= 20
         assert set(upstream.asked) == {f"{name}:443" for name in (API, MEDIA, BUCKET_HOST)}
-        assert '"proxy_used"' in night.stderr
+        assert '"proxy_configured"' in night.stderr
         assert "addresses of media hosts cannot be checked" in night.stderr
         assert PASSWORD not in night.stdout + night.stderr
 

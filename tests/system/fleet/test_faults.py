@@ -76,7 +76,7 @@ async def test_a_worker_comes_back_whose_sessions_others_have_taken_over(fleet: 
         fleet.over()
         proxy.flow()
         dead.send(signal.SIGCONT)
-        await dead.printed("worker_lost_its_lease")
+        await dead.printed("worker_lease_lost")
         await fleet.archived(SESSIONS)
         await fleet.until("SELECT 1 WHERE NOT EXISTS (SELECT FROM archive_leftovers)")
         await fleet.dismissed()
@@ -144,7 +144,7 @@ async def _assert_loss_is_told(fleet: Fleet, worker: Running) -> None:
            WHERE e.event = 'rescued' AND e.data ->> 'from' = ANY ($1::text[]) ORDER BY 1, 2""",
         names,
     )
-    told = [line for line in worker.events if line["event"] == "lease_lost"]
+    told = [line for line in worker.events if line["event"] == "session_lease_lost"]
     assert told
     assert sorted((line["session"], line["epoch"]) for line in told) == [tuple(row) for row in rescued]
     assert [line["lost"] for line in worker.events if line["event"] == "worker_stopped"] == [len(told)]
@@ -261,7 +261,7 @@ async def test_the_listening_connections_are_half_open(fleet: Fleet) -> None:
         fleet.over()
         await fleet.archived(1600)
         for worker in fleet.workers:
-            await worker.printed("listen_lost", timeout=40)
+            await worker.printed("listener_disconnected", timeout=40)
         proxy.flow()
         await fleet.until(LISTENERS, old["pids"], WORKERS)
         await fleet.enqueue(1600, SESSIONS)

@@ -48,7 +48,7 @@ async def test_a_backfill_that_is_killed_while_it_lists_and_while_it_archives_mi
         assert reached, "it was to be killed before it had read all listings"
 
         backfill = await program.start("backfill", *SPAN)
-        await backfill.logged("discovered", timeout=30)
+        await backfill.logged("calls_discovered", timeout=30)
         asked = simulator.report()["api"]["calls"]
         await simulator.wait_for(lambda report: report["api"]["calls"] >= asked + 20, timeout=30)
         await backfill.kill()
