@@ -27,7 +27,7 @@ from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.sessions import Queue
 from archiver.runtime.days import moment_of, resolved
-from archiver.worker.loop import Drained
+from archiver.worker.claiming import Drained
 
 log = logger(__name__)
 

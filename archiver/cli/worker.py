@@ -14,7 +14,7 @@ from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
 from archiver.queue.sessions import Queue
-from archiver.worker.loop import Drained
+from archiver.worker.claiming import Drained
 
 log = logger(__name__)
 

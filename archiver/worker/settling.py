@@ -44,7 +44,7 @@ class Settling:
     dies, is still claimed: others do it again, and compare it with what is stored.
     """
 
-    def __init__(self, queue: Queue, *, written: Callable[[Ended, State | None], Awaitable[None]]) -> None:
+    def __init__(self, queue: Queue, *, written: Callable[[Attempt, Outcome, State | None], Awaitable[None]]) -> None:
         """`written` is told of each the state that its session is in now; None: the session was no longer this claim's."""
         self._queue = queue
         self._written = written
@@ -126,7 +126,7 @@ class Settling:
 
     async def _tell(self, ended: Ended, state: State | None) -> None:
         try:
-            await self._written(ended, state)
+            await self._written(ended.attempt, ended.outcome, state)
         except Exception as error:  # the others of the batch are written too, and must be told so
             log.exception("outcome_report_failed", error=repr(error))
         finally:

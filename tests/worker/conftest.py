@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -23,8 +24,8 @@ from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
 from archiver.queue.sessions import NewSession, Queue
 from archiver.simulator.platform import Simulator
-from archiver.worker import loop as worker_module
-from archiver.worker.loop import Drained, Worker
+from archiver.worker.claiming import Drained
+from archiver.worker.loop import Worker
 from tests.conftest import settings_data
 from tests.queue.conftest import QueueHarness
 
@@ -218,7 +219,10 @@ async def logged(monkeypatch: pytest.MonkeyPatch) -> Logged:
     """What the worker has logged, whatever this process has done with its logs before."""
     seen = Logged()
     processors: list[structlog.typing.Processor] = [add_subject, seen]
-    monkeypatch.setattr(worker_module, "log", structlog.wrap_logger(None, processors, structlog.make_filtering_bound_logger(0)))
+    log = structlog.wrap_logger(None, processors, structlog.make_filtering_bound_logger(0))
+    for name, module in list(sys.modules.items()):
+        if name.startswith("archiver.worker.") and hasattr(module, "log"):
+            monkeypatch.setattr(module, "log", log)
     return seen
 
 

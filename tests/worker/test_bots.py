@@ -13,6 +13,7 @@ from archiver.errors import StoreUnavailable
 from archiver.queue import quota as quota_module
 from archiver.queue.sessions import Queue
 from archiver.stores.local.store import LocalStore
+from archiver.worker import claiming, store_gate
 from archiver.worker import loop as worker_module
 from tests.worker.conftest import Logged, WorkerHarness, session_id
 
@@ -148,7 +149,7 @@ async def test_a_rate_limit_blocks_the_bot_for_everyone_and_costs_no_attempt(har
 async def test_a_store_that_fails_in_the_middle_of_the_night_costs_nobody_an_attempt(
     harness: WorkerHarness, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "STORE_PATIENCE", 3)
+    monkeypatch.setattr(store_gate, "PATIENCE", 3)
     await harness.scripted(30, faults=[{"kind": "slow", "bytes_per_second": 4000}])
     aside = harness.root.with_name("aside")
     async with harness.shift(harness.settings(worker={"concurrency": 4}), drain=True) as shift:
@@ -233,7 +234,7 @@ async def test_one_recording_that_the_store_never_takes_fails_in_the_end_and_the
 async def test_rows_inserted_by_plain_sql_wake_a_worker_before_it_would_look(
     harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(claiming, "POLL_SECONDS", 3600.0)
     one = session_id(1)
     harness.simulator.script({"session_id": one})
     async with harness.shift() as shift:

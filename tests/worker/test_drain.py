@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from archiver.simulator.scenario import demo_scenario
-from archiver.worker import loop as worker_module
+from archiver.worker import upkeep
 from tests.worker.conftest import Logged, WorkerHarness, cut_connections, session_id
 
 
@@ -156,7 +156,7 @@ async def test_rows_of_an_unknown_bot_are_left_pending(harness: WorkerHarness) -
 
 
 async def test_an_unknown_bot_is_warned_of_once(harness: WorkerHarness, logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "UPKEEP_SECONDS", 0.05)
+    monkeypatch.setattr(upkeep, "UPKEEP_SECONDS", 0.05)
     await harness.rows("INSERT INTO archive_queue (bot, session_id) VALUES ('nobody', 's-1')")
     async with harness.shift() as shift:
         await logged.until("unknown_bot_found")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from archiver.queue.sessions import Queue
-from archiver.worker import loop as worker_module
+from archiver.worker import claiming
 from tests.disks import disk, remount
 from tests.worker.conftest import Logged, WorkerHarness
 
@@ -54,7 +54,7 @@ async def test_a_signal_in_the_middle_of_uploads(harness: WorkerHarness, number:
 async def test_a_cancelled_session_in_the_middle_of_its_upload(
     harness: WorkerHarness, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "UPKEEP_SECONDS", 0.1)
+    monkeypatch.setattr(claiming, "COMPARE_SECONDS", 0.1)
     await harness.scripted(2, **STALLED)
     async with harness.shift() as shift:
         await harness.parts_are(2)

@@ -15,7 +15,7 @@ import pytest
 from archiver.errors import LeaseLost
 from archiver.queue.sessions import Queue
 from archiver.session import part_name
-from archiver.worker import loop as worker_module
+from archiver.worker import claiming
 from archiver.worker.lease import Lease, steady_seconds
 from tests.worker.conftest import Logged, TcpProxy, WorkerHarness
 
@@ -70,8 +70,7 @@ async def test_a_worker_cut_off_from_its_database_stops_before_others_take_over(
         (row,) = await harness.rows(
             "SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 AS left FROM archive_workers"
         )
-        assert first.worker._lease is not None
-        assert row["left"] > first.worker._lease._until - steady_seconds()
+        assert row["left"] > first.worker._registration.lease._until - steady_seconds()
         await harness.parts_are(0)
         assert harness.files() == {}
         assert (await harness.drained(harness.settings(worker={"lease_seconds": 1.5}))).complete
@@ -108,7 +107,7 @@ async def test_a_session_that_was_cancelled_meanwhile_stays_cancelled(harness: W
 async def test_a_session_that_is_cancelled_while_it_downloads_is_let_go(
     harness: WorkerHarness, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "UPKEEP_SECONDS", 0.1)
+    monkeypatch.setattr(claiming, "COMPARE_SECONDS", 0.1)
     await harness.scripted(2, faults=[ONE_STALL])
     async with harness.shift(harness.settings(worker={"concurrency": 2})) as shift:
         await harness.downloading(2)  # every slot is taken: that must not keep it from looking

@@ -9,6 +9,7 @@ import pytest
 
 from archiver.errors import DatabaseError
 from archiver.worker import loop as worker_module
+from archiver.worker.upkeep import Upkeep
 from tests.worker.conftest import Logged, TcpProxy, WorkerHarness, session_id
 
 STALL = {"kind": "stall", "at": 1000, "times": None}
@@ -73,7 +74,7 @@ async def test_sessions_that_wait_for_a_slot_are_handed_back_too(harness: Worker
     """More may have been claimed than there are slots (a probe besides): none is forgotten."""
     await harness.scripted(3, faults=[STALL])
     async with harness.shift(harness.settings(worker={"drain_grace_seconds": 0})) as shift:
-        shift.worker._slots = asyncio.Semaphore(1)
+        shift.worker._attempts._slots = asyncio.Semaphore(1)
         await harness.downloading(1)
         await harness.eventually("SELECT 1 FROM archive_sessions WHERE state = 'claimed' HAVING count(*) = 3")
         await shift.stopped(timeout=5)
@@ -85,7 +86,7 @@ async def test_a_helper_that_dies_takes_the_worker_down_in_order(harness: Worker
         await harness.downloading(3)
         raise ZeroDivisionError
 
-    monkeypatch.setattr(worker_module.Worker, "_sweep", die)
+    monkeypatch.setattr(Upkeep, "_remove_leftovers", die)
     await harness.scripted(3, faults=[STALL])
     async with harness.shift(harness.settings(worker={"drain_grace_seconds": 0.1})) as shift:
         with pytest.raises(ZeroDivisionError):

@@ -17,7 +17,7 @@ from archiver.queue import quota as quota_module
 from archiver.queue import sessions as sessions_module
 from archiver.queue.sessions import Queue
 from archiver.simulator.limits import GENERAL_MESSAGE
-from archiver.worker import loop as worker_module
+from archiver.worker import holds, judging
 from tests.conftest import settings_data
 from tests.worker.conftest import Logged, WorkerHarness, session_id
 
@@ -68,7 +68,7 @@ async def test_many_that_are_refused_at_once_make_one_harmless_call(harness: Wor
 async def test_while_nobody_can_say_a_refused_session_waits_and_then_it_counts(
     harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch, unclear: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(worker_module, "ALONE_SECONDS", 3600.0)
+    monkeypatch.setattr(judging, "ALONE_SECONDS", 3600.0)
     await harness.scripted(3)
     denied = session_id(1)
     harness.simulator.script({"session_id": denied, "answers": [DENIED]})
@@ -143,7 +143,7 @@ async def test_a_session_whose_404_is_that_of_a_missing_bot_keeps_no_bot_held(
     harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A platform may look for the session before the bot. Nearest to its deletion, that one comes first whenever it is due."""
-    for module in (sessions_module, worker_module):
+    for module in (sessions_module, judging):
         monkeypatch.setattr(module, "PROBE_EVERY", timedelta(milliseconds=200))
     harness.simulator.alter({"unknown_bot_status": 404})
     await harness.scripted(6)
@@ -242,7 +242,7 @@ def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of tenths of a second in place of ten."""
     monkeypatch.setattr(quota_module, "LONG", timedelta(seconds=0.2))
     monkeypatch.setattr(quota_module, "FIRST_PAUSE", timedelta(seconds=0.2))
-    monkeypatch.setattr(worker_module, "BUDGET_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(holds, "BUDGET_LOOK_SECONDS", 0.1)
 
 
 async def test_a_retry_after_of_a_day_makes_only_its_session_wait(

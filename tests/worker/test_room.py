@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from archiver.worker import loop as worker
-from archiver.worker import progress
+from archiver.worker import claiming, progress
 from tests.worker.conftest import Logged, WorkerHarness, session_id
 
 SLOW: dict[str, Any] = {"kind": "slow", "bytes_per_second": 3000, "times": None}
@@ -17,7 +16,7 @@ SLOW: dict[str, Any] = {"kind": "slow", "bytes_per_second": 3000, "times": None}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "READ_SECONDS", 0.05)
-    monkeypatch.setattr(worker, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(claiming, "POLL_SECONDS", 0.1)
 
 
 def script(harness: WorkerHarness, number: int, size: int, *faults: dict[str, Any], **more: Any) -> str:

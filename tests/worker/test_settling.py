@@ -43,9 +43,9 @@ class Desk:
         self.settling = Settling(self.queue, written=self._written)
         self.lease = Lease(1, timedelta(minutes=5), steady_seconds())
 
-    async def _written(self, ended: Ended, state: State | None) -> None:
-        self.told[ended.attempt.session.session_id] = state
-        self.outcomes[ended.attempt.session.session_id] = ended.outcome
+    async def _written(self, attempt: Attempt, outcome: Outcome, state: State | None) -> None:
+        self.told[attempt.session.session_id] = state
+        self.outcomes[attempt.session.session_id] = outcome
 
     def add(self, *attempts: Attempt) -> None:
         for attempt in attempts:
@@ -160,8 +160,8 @@ async def test_it_stops_trying_when_the_lease_is_lost(
 async def test_a_listener_that_fails_keeps_nothing_from_the_others(queue_harness: QueueHarness, desk: Desk) -> None:
     told: list[str] = []
 
-    async def failing(ended: Ended, state: State | None) -> None:
-        told.append(ended.attempt.session.session_id)
+    async def failing(attempt: Attempt, outcome: Outcome, state: State | None) -> None:
+        told.append(attempt.session.session_id)
         raise RuntimeError("a defect")
 
     desk.settling._written = failing

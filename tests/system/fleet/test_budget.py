@@ -19,7 +19,7 @@ from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
 from archiver.queue.sessions import Queue
 from archiver.simulator.platform import Simulator, SimulatorSettings
-from archiver.worker.loop import Drained
+from archiver.worker.claiming import Drained
 from tests.conftest import settings_data
 from tests.system.conftest import Program
 

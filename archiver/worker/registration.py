@@ -1,0 +1,70 @@
+"""The worker's row among those of the fleet: written at the start, renewed, and written anew when the lease was lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from datetime import timedelta
+from typing import Any
+
+from archiver.errors import DatabaseError
+from archiver.observe.logs import logger
+from archiver.queue.sessions import Queue
+from archiver.runtime.cancellation import within
+from archiver.worker.lease import Lease, steady_seconds
+
+log = logger(__name__)
+
+
+class Registration:
+    """Registers the worker as one that serves `bots`, and holds its lease. A new registration is a new worker to the database."""
+
+    def __init__(
+        self, queue: Queue, bots: Collection[str], *, host: str, pid: int, version: str, length: timedelta, concurrency: int
+    ) -> None:
+        self._queue = queue
+        self._bots = list(bots)
+        self._identity: dict[str, Any] = {"host": host, "pid": pid, "version": version}
+        self._length = length
+        self._concurrency = concurrency
+        self._lease: Lease | None = None
+
+    @property
+    def lease(self) -> Lease:
+        """The newest lease, lost or not. Registered workers alone have one."""
+        assert self._lease is not None, "not registered yet"
+        return self._lease
+
+    @property
+    def remaining(self) -> float:
+        """Seconds that the worker may still act, unless it renews its lease before. 0 before it is registered."""
+        return 0.0 if self._lease is None else self._lease.remaining
+
+    async def register(self) -> None:
+        """Raises DatabaseError."""
+        asked_at = steady_seconds()
+        worker_id = await self._queue.start_worker(**self._identity, lease=self._length, bots=self._bots)
+        self._lease = Lease(worker_id, self._length, asked_at)
+        log.info("worker_started", worker=worker_id, concurrency=self._concurrency, bots=self._bots)
+
+    async def keep(self, *, on_lost: Callable[[], None], on_registered: Callable[[], None]) -> None:
+        """Renew the lease. Never returns: when it is lost, `on_lost` has to stop everything that was begun under it, and the
+        worker is registered anew.
+        """
+        while True:
+            await self.lease.keep(self._queue.renew)
+            on_lost()
+            while self.lease.lost:
+                try:
+                    await within(5, self.register())
+                except (DatabaseError, TimeoutError) as error:
+                    log.warning("worker_registration_failed", error=str(error))
+                    await asyncio.sleep(1)
+            on_registered()
+
+    async def deregister(self) -> None:
+        """Sign off. Where that fails the lease runs out by itself."""
+        try:
+            await self._queue.stop_worker(self.lease.worker_id)
+        except DatabaseError as error:
+            log.warning("worker_deregistration_failed", error=str(error))
