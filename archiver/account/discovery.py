@@ -23,6 +23,7 @@ from archiver.observe.logs import logger
 from archiver.outcome import MAX_WAIT
 from archiver.queue.discoveries import Discoveries, Reading
 from archiver.queue.quota import LONGEST_BELIEVED, Quota
+from archiver.queue.reports import Reports
 from archiver.queue.sessions import Known, NewSession, Queue
 from archiver.runtime.retry import retry_transient
 
@@ -55,8 +56,8 @@ class Turns:
     together take one call of SHARE. (Those of this process. Of others nobody knows.)
     """
 
-    def __init__(self, queue: Queue, bots: Collection[str]) -> None:
-        self._queue = queue
+    def __init__(self, reports: Reports, bots: Collection[str]) -> None:
+        self._reports = reports
         self._bots = bots
         self._one_at_a_time = asyncio.Lock()
         self._last = float("-inf")
@@ -64,7 +65,7 @@ class Turns:
     async def wait(self, quota: Quota) -> None:
         """Return when one call may be drawn from `quota`."""
         async with self._one_at_a_time:
-            if await self._queue.busy(*self._bots):
+            if await self._reports.has_due_work(*self._bots):
                 wait = self._last + SHARE * quota.seconds_for(1) - time.monotonic()
                 await asyncio.sleep(max(wait, 0.0))
             self._last = time.monotonic()

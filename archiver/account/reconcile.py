@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
-import asyncpg
-
 from archiver.config import BotSettings
 from archiver.errors import StoreError, StoreUnavailable
 from archiver.kore.listings.calls import Call, Span
 from archiver.kore.listings.reader import Listing
 from archiver.postgres.database import Database
+from archiver.queue.reports import CallFile, CallStory, Reports, UnlistedSession
 from archiver.runtime.days import day_of
 from archiver.session import State
 from archiver.stores import Store
@@ -107,21 +106,21 @@ async def reconcile(
     """Account for every call that `stretches` lists. Memory grows with what is not simply archived, not with the calls. Raises
     KoreError, DatabaseError, StoreUnavailable; what was counted before stands in `account`.
     """
-    books = _Books(bot, account)
+    books, reports = _Books(bot, account), Reports(database)
     async for listing in stretches:
         account.problems += [{"bot": bot.name, **problem} for problem in listing.problems]
         account.developer_calls += listing.developer_calls
         calls = list(listing.calls.values())
-        ids, kinds = [call.session_id for call in calls], [call.kind for call in calls]
-        rows = {row["n"]: row for row in await database.rows("account", bot.name, ids, kinds)}
-        looked_at = await _sizes(store, [stored for row in rows.values() for stored in row["stored"]])
+        keys = [(call.session_id, call.kind) for call in calls]
+        rows = await reports.find_calls(bot.name, keys)
+        looked_at = await _sizes(store, [stored for row in rows.values() for stored in row.stored])
         for number, call in enumerate(calls, 1):
             books.enter(call, rows.get(number), looked_at, listing.span)
-        for row in await database.rows("unlisted", bot.name, listing.span.start, listing.span.end, ids, kinds):
-            books.unlisted(row)
+        for session in await reports.find_unlisted(bot.name, listing.span.start, listing.span.end, keys):
+            books.unlisted(session)
 
 
-async def _sizes(store: Store, files: Sequence[Mapping[str, Any]]) -> dict[str, int | StoreError | None]:
+async def _sizes(store: Store, files: Sequence[CallFile]) -> dict[str, int | StoreError | None]:
     """The size of each file in the store; None for one that is not there."""
     slots = asyncio.Semaphore(LOOKS)
 
@@ -148,7 +147,7 @@ class _Books:
         self._account = account
         self._missing: set[tuple[str, str]] = set()
 
-    def enter(self, call: Call, row: asyncpg.Record | None, sizes: Mapping[str, int | StoreError | None], stretch: Span) -> None:
+    def enter(self, call: Call, row: CallStory | None, sizes: Mapping[str, int | StoreError | None], stretch: Span) -> None:
         """One call that is listed, its row in the queue, and the sizes of its files in the store. A call that is listed again
         where it was passed on counts where it began.
         """
@@ -159,12 +158,12 @@ class _Books:
             self._count(call.started_at, "calls", "missing")
             self._item(call.session_id, call.kind, "missing", "never_enqueued", call.started_at, {"hint": "archiver discover"})
             return
-        if row["started_at"] is not None and row["started_at"] < min(stretch.start, call.started_at):
+        if row.started_at is not None and row.started_at < min(stretch.start, call.started_at):
             return
-        state = "pending" if row["state"] == State.CLAIMED else row["state"]
+        state = "pending" if row.state == State.CLAIMED else row.state
         self._count(call.started_at, "calls", state)
         if state != State.ARCHIVED:
-            reason = row["reason"] or ("in_work" if row["state"] == State.CLAIMED else "waiting")
+            reason = row.reason or ("in_work" if row.state == State.CLAIMED else "waiting")
             self._item(call.session_id, call.kind, state, reason, call.started_at, _story(row))
             return
         wrong = list(_mismatches(call, row, self._bot.length_tolerance, sizes))
@@ -179,10 +178,10 @@ class _Books:
                 call.session_id, call.kind, state, reason, call.started_at, {key: each for key, each in facts.items() if each}
             )
 
-    def unlisted(self, row: asyncpg.Record) -> None:
+    def unlisted(self, row: UnlistedSession) -> None:
         """An archived session that the platform does not list."""
-        self._count(row["started_at"], "unlisted")
-        self._item(row["session_id"], row["kind"], row["state"], "unlisted", row["started_at"], {})
+        self._count(row.started_at, "unlisted")
+        self._item(row.session_id, row.kind, row.state, "unlisted", row.started_at, {})
 
     def _count(self, moment: datetime, *names: str) -> None:
         day = self._account.days.setdefault((self._bot.name, day_of(moment, self._bot.zone)), Counter())
@@ -194,36 +193,35 @@ class _Books:
         self._account.items.append(Item(self._bot.name, session, kind, state, reason, at, facts))
 
 
-def _story(row: asyncpg.Record) -> dict[str, Any]:
+def _story(row: CallStory) -> dict[str, Any]:
     """What there is to say of a session that is not archived: first and last ask, number of asks, until when, by whom."""
-    detail = row["detail"]
+    detail = row.detail
     told = {
-        "first_asked_at": row["first_asked_at"],
-        "last_asked_at": row["last_asked_at"],
-        "asks": row["calls"],
-        "run_at": row["run_at"] if row["state"] == State.PENDING else None,
-        "finished_at": row["finished_at"],
+        "first_asked_at": row.first_asked_at,
+        "last_asked_at": row.last_asked_at,
+        "asks": row.calls,
+        "run_at": row.run_at if row.state == State.PENDING else None,
+        "finished_at": row.finished_at,
         "cancelled_by": detail.get("cancelled_by"),
         "because": detail.get("reason") or detail.get("message"),
     }
     return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in told.items() if value is not None}
 
 
-def _length(call: Call, row: asyncpg.Record) -> float | None:
+def _length(call: Call, row: CallStory) -> float | None:
     """Seconds from the first beginning of a call to its last end; None where nobody knows."""
     if call.ended_at is None:
         return None
-    began = min(call.started_at, row["started_at"] or call.started_at)
-    ended = max(call.ended_at, row["ended_at"] or call.ended_at)
+    began = min(call.started_at, row.started_at or call.started_at)
+    ended = max(call.ended_at, row.ended_at or call.ended_at)
     return float((ended - began).total_seconds())
 
 
 def _mismatches(
-    call: Call, row: asyncpg.Record, tolerance: timedelta, sizes: Mapping[str, int | StoreError | None]
+    call: Call, row: CallStory, tolerance: timedelta, sizes: Mapping[str, int | StoreError | None]
 ) -> Iterator[dict[str, Any]]:
     """In what an archived session differs from its call, from the platform's last answer, from the store."""
-    stored: Sequence[Mapping[str, Any]] = row["stored"]
-    for file in stored:
+    for file in row.stored:
         found = sizes[file["store_key"]]
         about = {"store_key": file["store_key"], "bytes": file["bytes"]}
         if found is None:
@@ -232,11 +230,11 @@ def _mismatches(
             yield {"mismatch": "file_unreadable", **about, "message": found.message}
         elif found != file["bytes"]:
             yield {"mismatch": "file_size", **about, "found": found}
-    recordings = [file for file in stored if file["ordinal"] > 0]  # 0 is what the answer said besides its files
-    listed = row["files"]
+    recordings = [file for file in row.stored if file["ordinal"] > 0]  # 0 is what the answer said besides its files
+    listed = row.files
     if len(recordings) < (1 if listed is None else listed):
         yield {"mismatch": "fewer_files", "listed": listed, "stored": len(recordings)}
-    if row["unanswered"] is not None:
+    if row.unanswered is not None:
         return  # nobody spoke, however long that is
     length, bound = _length(call, row), tolerance.total_seconds()
     for file in recordings:

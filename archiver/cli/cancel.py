@@ -19,7 +19,7 @@ from archiver.cli.compose import (
 )
 from archiver.cli.output import json_option, print_json, printable
 from archiver.config import Settings
-from archiver.queue.sessions import WAITING, Choice
+from archiver.queue.operators import WAITING, Choice, Operators
 from archiver.session import State
 
 
@@ -74,5 +74,5 @@ def command(
 
 
 async def _cancel(settings: Settings, choice: Choice, reason: str, dry_run: bool) -> list[str]:
-    async with opened(settings) as (_, queue):
-        return await queue.cancel(**choice, reason=reason, actor=actor(), dry_run=dry_run)
+    async with opened(settings) as (database, _):
+        return await Operators(database).cancel(**choice, reason=reason, actor=actor(), dry_run=dry_run)

@@ -37,6 +37,7 @@ from archiver.kore.listings.calls import Span
 from archiver.observe import logs
 from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
+from archiver.queue.reports import Reports
 from archiver.queue.sessions import NewSession
 from archiver.runtime.buffers import Buffers
 from archiver.session import State
@@ -204,8 +205,9 @@ async def _demo(folder: Path, sessions: int, audio: Path | None, seed: int, leve
         async with open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store:
             verified = [found async for found in verify(database, store, bot=None)]
         document = await status_document(database, settings.bots)
-        ends = {row["session_id"]: (row["state"], row["reason"]) for row in await database.rows("ends")}
-        flagged = {row["session_id"]: ", ".join(row["flags"]) for row in await database.rows("flagged")}
+        reports = Reports(database)
+        ends = {each.session_id: (each.state, each.reason) for each in await reports.list_outcomes()}
+        flagged = {file.session_id: ", ".join(file.flags) for file in await reports.list_flagged_files()}
     return _close(folder, document, verified, ends, told, _findings(flagged, closing), report, worked)
 
 
@@ -257,8 +259,8 @@ async def _show_progress(live: Live | None, database: Database, tally: Tally, to
         return
     started = time.monotonic()
     while True:
-        rows = await database.rows("status")
-        counts = {state.value: 0 for state in State} | {row["state"]: row["sessions"] for row in rows}
+        rows = await Reports(database).count_sessions()
+        counts = {state.value: 0 for state in State} | {row.state: row.sessions for row in rows}
         ended = total - counts["pending"] - counts["claimed"]
         seconds = max(time.monotonic() - started, 0.001)
         left = f"{(total - ended) * seconds / ended:.0f} s left" if ended else ""

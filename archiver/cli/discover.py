@@ -30,7 +30,7 @@ from archiver.config import BotSettings, Settings, account_budgets
 from archiver.kore.listings.calls import Span
 from archiver.postgres.database import Database
 from archiver.queue.discoveries import Discoveries
-from archiver.queue.sessions import Queue
+from archiver.queue.reports import Reports
 from archiver.runtime.days import day_of
 
 
@@ -125,7 +125,7 @@ async def _estimate(
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
 
         async def count(bot: BotSettings) -> dict[str, Any]:
-            return await _count(listings[bot.name], spans[bot.name], database, queue)
+            return await _count(listings[bot.name], spans[bot.name], database)
 
         found, failed = await each_bot(bots, count)
     budgets = account_budgets(settings.bots)
@@ -137,8 +137,8 @@ async def _estimate(
     return {"bots": found, "failed": failed}
 
 
-async def _count(listings: Listings, span: Span, database: Database, queue: Queue) -> dict[str, Any]:
-    bot = listings.bot
+async def _count(listings: Listings, span: Span, database: Database) -> dict[str, Any]:
+    bot, reports = listings.bot, Reports(database)
     days: Counter[date] = Counter()
     known = calls = developer_calls = 0
     others: Counter[str] = Counter()
@@ -147,13 +147,13 @@ async def _count(listings: Listings, span: Span, database: Database, queue: Queu
     async for listing in listings.stretches(span):
         keys = list(listing.calls)
         calls += len(keys)
-        known += await queue.known(bot.name, keys)
+        known += await reports.count_enqueued(bot.name, keys)
         days.update(day_of(call.started_at, bot.zone) for call in listing.calls.values())
         others.update(listing.others)
         developer_calls += listing.developer_calls
         problems += listing.problems
         whole = whole and listing.whole
-    asks, size_of_one = await queue.means(bot.name)
+    cost = await reports.mean_cost(bot.name)
     new = calls - known
     return {
         "bot": bot.name,
@@ -165,8 +165,8 @@ async def _count(listings: Listings, span: Span, database: Database, queue: Queu
         "known": known,
         "new": new,
         "days": {day.isoformat(): count for day, count in sorted(days.items())},
-        "asks": new * (asks or 1.0),
-        "bytes": None if size_of_one is None else round(new * size_of_one),
+        "asks": new * (cost.calls or 1.0),
+        "bytes": None if cost.bytes is None else round(new * cost.bytes),
         "other_channels": dict(others),
         "developer_calls": developer_calls,
         "problems": problems,

@@ -9,6 +9,7 @@ import click
 from archiver.cli.compose import opened, run_async, settings_of
 from archiver.config import Settings
 from archiver.errors import ArchiverError
+from archiver.queue.reports import Reports
 
 
 @click.command(short_help="Tell a working worker of this host from a hung one.")
@@ -26,13 +27,13 @@ def command(ctx: click.Context) -> None:
 
 async def _check(settings: Settings) -> str:
     async with opened(settings, pool_size=1) as (database, _):
-        rows = await database.rows("healthcheck", socket.gethostname())
-    if not rows:
+        workers = await Reports(database).list_workers_of_host(socket.gethostname())
+    if not workers:
         raise ArchiverError(f"no worker of host {socket.gethostname()} is registered", hint="start `archiver worker` here")
-    hung = [row for row in rows if not row["alive"]]
-    if len(hung) == len(rows):
+    hung = [worker for worker in workers if not worker.alive]
+    if len(hung) == len(workers):
         raise ArchiverError(
-            f"worker {hung[0]['id']} has been silent for {hung[0]['silent'].total_seconds():.0f} s",
+            f"worker {hung[0].id} has been silent for {hung[0].silent.total_seconds():.0f} s",
             hint="it hangs, or it cannot reach the database: restart it",
         )
-    return f"{len(rows) - len(hung)} worker(s) of this host hold their lease"
+    return f"{len(workers) - len(hung)} worker(s) of this host hold their lease"

@@ -25,6 +25,7 @@ from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
 from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.queue.discoveries import Discoveries
+from archiver.queue.reports import Reports
 from archiver.queue.sessions import Queue
 from archiver.runtime.days import moment_of, resolved
 from archiver.worker.claiming import Drained
@@ -92,7 +93,7 @@ async def opened_listings(settings: Settings, database: Database, queue: Queue) 
     async with bot_access(settings, database) as bots:
         discoveries = Discoveries(database)
         budgets = account_budgets(settings.bots)
-        turns = {budget: Turns(queue, budget.bots) for budget in budgets.values()}
+        turns = {budget: Turns(Reports(database), budget.bots) for budget in budgets.values()}
         yield {
             name: Listings(access.client, discoveries, turns[budgets[name]], access.sessions_quota, access.quota)
             for name, access in bots.items()

@@ -6,6 +6,7 @@ import click
 
 from archiver.cli.compose import TEXT, actor, bot_option, opened, run_async, settings_of
 from archiver.config import Settings
+from archiver.queue.operators import Operators
 
 
 @click.command(short_help="Claim nothing more of a bot, or of all.")
@@ -22,7 +23,7 @@ def command(ctx: click.Context, bot: str | None) -> None:
 
 
 async def _pause(settings: Settings, bot: str | None) -> list[str]:
-    async with opened(settings) as (_, queue):
+    async with opened(settings) as (database, queue):
         # A bot configured since the last `migrate`, and not served yet, must not slip through.
         await queue.record_bots([known.name for known in settings.bots], complete=False)
-        return await queue.pause([bot] if bot else None, actor=actor())
+        return await Operators(database).pause([bot] if bot else None, actor=actor())

@@ -6,6 +6,7 @@ import click
 
 from archiver.cli.compose import TEXT, actor, bot_option, opened, run_async, settings_of
 from archiver.config import Settings
+from archiver.queue.operators import Operators
 
 
 @click.command(short_help="Go on with paused or held bots.")
@@ -25,5 +26,5 @@ def command(ctx: click.Context, bot: str | None) -> None:
 
 
 async def _resume(settings: Settings, bot: str | None) -> dict[str, int]:
-    async with opened(settings) as (_, queue):
-        return await queue.resume([bot] if bot else None, actor=actor())
+    async with opened(settings) as (database, _):
+        return await Operators(database).resume([bot] if bot else None, actor=actor())

@@ -9,7 +9,7 @@ import click
 from archiver.cli.compose import TEXT, actor, check_bot_was_meant, check_times, opened, run_async, settings_of, time_options
 from archiver.cli.output import json_option, print_json, printable
 from archiver.config import Settings
-from archiver.queue.sessions import Choice
+from archiver.queue.operators import Choice, Operators
 from archiver.session import State
 
 BY_DEFAULT = (State.FAILED, State.CANCELLED)
@@ -66,5 +66,5 @@ def command(
 
 
 async def _retry(settings: Settings, choice: Choice, dry_run: bool) -> list[str]:
-    async with opened(settings) as (_, queue):
-        return await queue.retry(**choice, actor=actor(), dry_run=dry_run)
+    async with opened(settings) as (database, _):
+        return await Operators(database).retry(**choice, actor=actor(), dry_run=dry_run)

@@ -12,6 +12,7 @@ from archiver.cli.output import console, json_option, moment, print_json, printa
 from archiver.config import Settings
 from archiver.errors import ArchiverError, UsageError
 from archiver.observe.redact import redact_value
+from archiver.queue.reports import Reports
 
 
 @click.command(short_help="Show one session: its state, its recordings, its whole history.")
@@ -35,18 +36,18 @@ def command(ctx: click.Context, session_id: str, bot: str | None, kind: str | No
 
 async def _show(settings: Settings, session_id: str, bot: str | None, kind: str | None) -> dict[str, Any]:
     async with opened(settings) as (database, _):
-        rows = await database.rows("show", session_id, bot, kind)
-    check_bot_was_meant(settings, bot, len(rows))
-    if not rows:
+        stories = await Reports(database).find_session(session_id, bot, kind)
+    check_bot_was_meant(settings, bot, len(stories))
+    if not stories:
         raise ArchiverError(
             f"no session {session_id!r} was ever enqueued", hint="check the ID and --bot; `archiver enqueue` adds it"
         )
-    if len(rows) > 1:
-        found = ", ".join(f"{row['session']['bot']}/{row['session']['kind']}" for row in rows)
-        raise UsageError(f"{len(rows)} sessions have the ID {session_id}: {found}", hint="choose with --bot and --kind")
-    row = rows[0]
+    if len(stories) > 1:
+        found = ", ".join(f"{story.session['bot']}/{story.session['kind']}" for story in stories)
+        raise UsageError(f"{len(stories)} sessions have the ID {session_id}: {found}", hint="choose with --bot and --kind")
+    story = stories[0]
     document = {
-        **row["session"], "recordings": row["recordings"], "events": row["events"], "history_removed": row["history_removed"]
+        **story.session, "recordings": story.recordings, "events": story.events, "history_removed": story.history_removed
     }  # fmt: skip
     # Here already: a producer's metadata may be nested deeper than can be printed.
     shown: dict[str, Any] = redact_value(document)

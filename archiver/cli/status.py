@@ -21,6 +21,7 @@ from archiver.config import BotSettings, Settings
 from archiver.postgres.database import Database
 from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.queue.pace import COUNTED, Pace, Paces, waiting_of
+from archiver.queue.reports import Reports
 from archiver.session import State
 
 STATES = [state.value for state in State]
@@ -105,50 +106,49 @@ def pause_after(took: float, every: timedelta) -> float:
 async def status_document(database: Database, bots: Sequence[BotSettings]) -> dict[str, Any]:
     """What `status --json` prints: all six states, always, for the whole and for each bot."""
     paces = await Paces.read(database, bots)
-    counts = await database.rows("status")
-    totals = await database.row("totals")
-    fleet = await database.row("fleet")
-    reasons = await database.rows("reasons")
-    assert totals is not None
-    assert fleet is not None
+    reports = Reports(database)
+    counts = await reports.count_sessions()
+    totals = await reports.ledger_totals()
+    fleet = await reports.fleet()
+    reasons = await reports.count_reasons()
     deadlines = {each.bot: each for each in await read_deadlines(database, bots)}
     workers = await workers_of(database, in_full=False)
     forecast = paces.forecast(
         waiting_of(counts),
-        paused={pause["bot"] for pause in fleet["pauses"]},
-        held={(hold["bot"], hold["kind"]) for hold in fleet["holds"]},
+        paused={pause["bot"] for pause in fleet.pauses},
+        held={(hold["bot"], hold["kind"]) for hold in fleet.holds},
         working=any(worker["alive"] for worker in workers),
     )
     by_bot = {name: _nothing() for name in forecast.bots}
     whole = _nothing()
-    for row in counts:
-        for counted in (by_bot.setdefault(row["bot"], _nothing()), whole):
-            counted["sessions"][row["state"]] += row["sessions"]
-            counted["api_calls"] += row["calls"]
-            counted["rechecks"]["waiting"] += row["rechecks"]
-            if row["next_recheck"] is not None:
-                next_at = row["next_recheck"].isoformat()
+    for count in counts:
+        for counted in (by_bot.setdefault(count.bot, _nothing()), whole):
+            counted["sessions"][count.state] += count.sessions
+            counted["api_calls"] += count.calls
+            counted["rechecks"]["waiting"] += count.rechecks
+            if count.next_recheck is not None:
+                next_at = count.next_recheck.isoformat()
                 counted["rechecks"]["next_at"] = min(counted["rechecks"]["next_at"] or next_at, next_at)
     for name, counted in by_bot.items():
         counted["rates"] = paces.bots.get(name, Pace()).as_document()
         counted["time_left_seconds"] = forecast.bots.get(name, 0)
         counted["source_retention"] = deadlines[name].as_document() if name in deadlines else None
     return {
-        "at": fleet["at"].isoformat(),
+        "at": fleet.at.isoformat(),
         **whole,
         "rates": paces.whole.as_document(),
         "time_left_seconds": forecast.whole,
         "time_left_without": forecast.left_out,
         "bots": by_bot,
-        "recordings": totals["files"],
-        "bytes": totals["bytes"],
+        "recordings": totals.files,
+        "bytes": totals.bytes,
         "warnings": [{"bot": each.bot, "message": each.warning, "hint": HINT} for each in deadlines.values() if each.warning],
-        "reasons": [dict(row) for row in reasons],
-        "holds": fleet["holds"],
-        "paused": [pause["bot"] for pause in fleet["pauses"]],
-        "pauses": fleet["pauses"],
-        "bot_events": fleet["bot_events"],
-        "blocked": fleet["blocked"],
+        "reasons": reasons,
+        "holds": fleet.holds,
+        "paused": [pause["bot"] for pause in fleet.pauses],
+        "pauses": fleet.pauses,
+        "bot_events": fleet.bot_events,
+        "blocked": fleet.blocked,
         "transfers": _on_their_way(workers),
         "workers": workers,
     }

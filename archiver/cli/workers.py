@@ -11,6 +11,7 @@ from archiver.cli.compose import opened, run_async, settings_of
 from archiver.cli.output import console, json_option, moment, print_json, safe, table
 from archiver.config import Settings
 from archiver.postgres.database import Database
+from archiver.queue.reports import Reports, WorkerReport
 
 
 @click.command(short_help="Show who is at work, since when, and on what.")
@@ -36,15 +37,15 @@ async def _workers(settings: Settings) -> list[dict[str, Any]]:
 
 async def workers_of(database: Database, *, in_full: bool) -> list[dict[str, Any]]:
     """Every worker, and what it has on its way; `in_full` with all the sessions it has, else with the one it has had longest."""
-    rows = [dict(row) for row in await database.rows("workers", in_full)]
-    return [{**row["worker"], "progress": _progress(row), "transfers": _transfers(row["progress"])} for row in rows]
+    reports = await Reports(database).list_workers(all_sessions=in_full)
+    return [{**each.worker, "progress": _progress(each), "transfers": _transfers(each.progress)} for each in reports]
 
 
-def _progress(row: Mapping[str, Any]) -> dict[str, Any]:
+def _progress(report: WorkerReport) -> dict[str, Any]:
     """All of a worker's large transfers together, when it last wrote of them; `transfers` has no more than a hundred of them."""
-    said = row["progress"]
+    said = report.progress
     return {
-        "at": row["progress_at"] and row["progress_at"].isoformat(),
+        "at": report.progress_at and report.progress_at.isoformat(),
         "running": said.get("running", 0),
         "bytes": said.get("bytes", 0),
         "total": said.get("total", 0),

@@ -10,9 +10,8 @@ from typing import Literal
 
 from archiver.errors import StoreError
 from archiver.postgres.database import Database
+from archiver.queue.reports import Reports
 from archiver.stores import Store
-
-PAGE = 1000
 
 Verdict = Literal["equal", "missing", "changed", "not_a_regular_file", "unreadable"]
 
@@ -34,14 +33,8 @@ class Verified:
 
 async def verify(database: Database, store: Store, *, bot: str | None) -> AsyncIterator[Verified]:
     """Verify every recorded file of `bot` (None: of all), in the ledger's order, with constant memory."""
-    after = (0, "")
-    while True:
-        page = await database.rows("recordings", bot, *after, PAGE)
-        for row in page:
-            yield await _verify_one(store, row["bot"], row["session_id"], row["store_key"], row["bytes"], row["sha256"])
-        if len(page) < PAGE:
-            return
-        after = (page[-1]["queue_id"], page[-1]["store_key"])
+    async for file in Reports(database).recordings(bot=bot):
+        yield await _verify_one(store, file.bot, file.session_id, file.store_key, file.bytes, file.sha256)
 
 
 async def _verify_one(store: Store, bot: str, session_id: str, key: str, size: int, sha256: str) -> Verified:

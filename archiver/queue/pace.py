@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-import asyncpg
-
 from archiver.config import BotSettings, Budget, account_budgets
 from archiver.postgres.database import Database
+from archiver.queue.reports import SessionCount
 
 MINUTE = timedelta(minutes=1)
 
@@ -145,6 +144,6 @@ class Paces:
         return max(bounds)
 
 
-def waiting_of(counts: Iterable[asyncpg.Record]) -> list[Waiting]:
-    """The pending ones of the rows that the statement `status` returns."""
-    return [Waiting(row["bot"], row["kind"], row["sessions"]) for row in counts if row["state"] == "pending"]
+def waiting_of(counts: Iterable[SessionCount]) -> list[Waiting]:
+    """The pending sessions among them."""
+    return [Waiting(count.bot, count.kind, count.sessions) for count in counts if count.state == "pending" and count.kind]

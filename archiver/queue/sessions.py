@@ -7,10 +7,10 @@ sent as delays: the database's clock alone decides when.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypedDict, Unpack, assert_never
+from typing import Any, assert_never
 
 import asyncpg
 
@@ -24,14 +24,8 @@ from archiver.session import Attempt, KnownFile, Session, State, source_name
 PROBE_EVERY = timedelta(minutes=5)
 """How often one session may try a held bot again."""
 
-BATCH = 5000
-"""How many rows one statement of an operator's command changes: a million would take longer than a statement may."""
-
 PRUNE_BATCH = 500
 """Sessions whose old history one statement removes: some thousand rows."""
-
-WAITING = (State.PENDING, State.CLAIMED)
-"""What `cancel` takes out; the other states are what `retry` brings back."""
 
 RECHECK_EVERY = 8
 """Of so many claims of a bot about one is a recheck, while other work of it is due."""
@@ -70,22 +64,6 @@ class Known:
     ended_at: datetime | None
     user_id: str | None
     facts: Mapping[str, Any]
-
-
-class Choice(TypedDict, total=False):
-    """Which sessions an operator means. What is left out, None or empty chooses any.
-
-    `errors`: why they ended, or were last put back. `since` and `until` (exclusive): when they ended, or were enqueued if they
-    have not.
-    """
-
-    ids: Sequence[str] | None
-    bot: str | None
-    kind: str | None
-    states: Sequence[State]
-    errors: Sequence[str]
-    since: datetime | None
-    until: datetime | None
 
 
 @dataclass(frozen=True)
@@ -142,7 +120,7 @@ class Queue:
         self._retry = retry
         self._asks_in_progress = _asks_in_progress(retry)
 
-    # --- producers and operators
+    # --- producers
 
     async def enqueue(self, sessions: Sequence[NewSession], *, actor: str) -> tuple[int, int]:
         """Insert what is new; a waiting session with a lower priority is raised. Returns (new, raised)."""
@@ -179,64 +157,6 @@ class Queue:
         assert row is not None
         learnt: int = row["learnt"]
         return learnt
-
-    async def known(self, bot: str, keys: Sequence[tuple[str, str]]) -> int:
-        """How many of these sessions (ID and kind) are in the queue, in whatever state."""
-        ids, kinds = [session_id for session_id, _ in keys], [kind for _, kind in keys]
-        return len(await self._database.rows("known", bot, ids, kinds))
-
-    async def means(self, bot: str) -> tuple[float | None, float | None]:
-        """Calls to the platform and bytes of an archived session of a bot, by the mean of the last; None where there is none."""
-        row = await self._database.row("means", bot)
-        assert row is not None
-        return row["calls"], row["bytes"]
-
-    async def busy(self, *bots: str) -> bool:
-        """Whether sessions of these bots are due that somebody could do now."""
-        row = await self._database.row("busy", list(bots))
-        assert row is not None
-        return bool(row["busy"])
-
-    async def cancel(self, *, reason: str, actor: str, dry_run: bool = False, **choice: Unpack[Choice]) -> list[str]:
-        """Take waiting and claimed sessions out; returns the IDs of those that were (a dry run: would be). One that was brought
-        back from archived is archived again.
-        """
-        states = [state for state in choice.get("states") or WAITING if state in WAITING]
-        changed: list[str] = []
-        async for rows in self._chosen(states, choice):
-            done = rows
-            if not dry_run:
-                done = await self._database.rows("cancel", [row["id"] for row in rows], states, reason, actor)
-            changed += [row["session_id"] for row in done]
-        return changed
-
-    async def retry(self, *, actor: str, dry_run: bool = False, **choice: Unpack[Choice]) -> list[str]:
-        """Bring ended sessions back with fresh counters; returns the IDs of those that were (a dry run: would be). One that was
-        archived ends archived again, unless the platform lists a file that cannot be had.
-        """
-        states = [state for state in choice.get("states") or State if state not in WAITING]
-        changed: list[str] = []
-        async for rows in self._chosen(states, choice):
-            done = rows
-            if not dry_run:
-                done = await self._database.rows("retry", [row["id"] for row in rows], [row["epoch"] for row in rows], actor)
-            changed += [row["session_id"] for row in done]
-        return changed
-
-    async def _chosen(self, states: Sequence[State], choice: Choice) -> AsyncIterator[list[asyncpg.Record]]:
-        after = 0
-        terms = [choice.get("ids"), choice.get("bot"), choice.get("kind"), states, list(choice.get("errors", ())) or None]
-        while rows := await self._database.rows("chosen", *terms, choice.get("since"), choice.get("until"), after, BATCH):
-            yield rows
-            after = rows[-1]["id"]
-
-    async def pause(self, bots: Sequence[str] | None, *, actor: str) -> list[str]:
-        """Nothing of these bots (None: of all) is claimed any more. Returns the bots' names."""
-        return [row["name"] for row in await self._database.rows("pause", bots, actor)]
-
-    async def resume(self, bots: Sequence[str] | None, *, actor: str) -> dict[str, int]:
-        """End pauses and holds. Returns how many holds ended, by bot."""
-        return {row["name"]: row["holds"] for row in await self._database.rows("resume", bots, actor)}
 
     async def prune(self, keep: timedelta) -> int:
         """Remove the history of sessions that ended longer than `keep` ago, at most PRUNE_BATCH of them, the oldest first; their

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from archiver.evidence import verify as verify_module
 from archiver.evidence.verify import Verified, verify
+from archiver.queue import reports
 from archiver.queue.sessions import NewSession, Queue
 from archiver.stores.local.disk import BLOCK
 from tests.archive.conftest import FOLDER, SESSION, SessionHarness
@@ -94,7 +94,7 @@ async def test_each_way_of_being_wrong_is_found_and_named(harness: SessionHarnes
 async def test_every_page_of_a_long_ledger_is_read(
     harness: SessionHarness, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify_module, "PAGE", 3)
+    monkeypatch.setattr(reports, "PAGE", 3)
     names = [f"{number}.wav" for number in range(9)]
     await record(harness, queue, names)
     assert sorted(await findings(harness, queue)) == names

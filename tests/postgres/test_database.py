@@ -84,7 +84,7 @@ async def test_the_pool_outlives_the_loss_of_every_connection(harness: QueueHarn
 async def test_a_statement_cut_off_in_the_middle_is_told_and_undone(harness: QueueHarness) -> None:
     await harness.add("s-1")
     async with harness.locked("SELECT FROM archive_queue FOR UPDATE"):
-        cancelling = asyncio.create_task(harness.queue.cancel(ids=None, bot=None, kind=None, reason="r", actor="me"))
+        cancelling = asyncio.create_task(harness.operators.cancel(ids=None, bot=None, kind=None, reason="r", actor="me"))
         await harness.fetch("SELECT pg_terminate_backend($1)", await harness.blocked())
         with pytest.raises(DatabaseUnreachable):
             await cancelling
@@ -93,7 +93,7 @@ async def test_a_statement_cut_off_in_the_middle_is_told_and_undone(harness: Que
 
 async def test_a_value_that_the_database_cannot_hold_is_refused_as_such(harness: QueueHarness) -> None:
     with pytest.raises(DatabaseError):
-        await harness.database.rows("show", "nul\0", None, None)
+        await harness.reports.find_session("nul\0", None, None)
     await harness.queue.clock()
 
 

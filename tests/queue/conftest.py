@@ -17,7 +17,9 @@ from archiver.config import BotSettings
 from archiver.errors import LeaseLost
 from archiver.outcome import Outcome
 from archiver.postgres.database import Database
+from archiver.queue.operators import Operators
 from archiver.queue.quota import Quota
+from archiver.queue.reports import Reports
 from archiver.queue.sessions import Queue
 from archiver.session import Attempt, Session, State, StoredFile
 
@@ -30,6 +32,8 @@ class QueueHarness:
     def __init__(self, database: Database, queue: Queue) -> None:
         self.database = database
         self.queue = queue
+        self.operators = Operators(database)
+        self.reports = Reports(database)
 
     async def fetch(self, query: str, *args: Any) -> list[dict[str, Any]]:
         async with self.database.connection() as connection:
@@ -56,8 +60,8 @@ class QueueHarness:
         return Counter(row["state"] for row in await self.fetch("SELECT state FROM archive_sessions"))
 
     async def history(self, session_id: str) -> list[str]:
-        (row,) = await self.database.rows("show", session_id, None, None)
-        return [event["event"] for event in row["events"]]
+        (story,) = await self.reports.find_session(session_id, None, None)
+        return [event["event"] for event in story.events]
 
     async def worker(self, *bots: str, lease: timedelta = MINUTE) -> int:
         return await self.queue.start_worker(host="here", pid=1, version="0", lease=lease, bots=bots or ["bot"])

@@ -196,16 +196,16 @@ async def test_a_paused_bot_is_left_alone_until_it_is_resumed(harness: QueueHarn
     await harness.add("s-1")
     await harness.add("s-2", bot="other")
     worker = await harness.worker("bot", "other")
-    assert await harness.queue.pause(["bot"], actor="me") == ["bot"]
+    assert await harness.operators.pause(["bot"], actor="me") == ["bot"]
     assert ids(await harness.claim(worker, 10, "bot", "other")) == ["s-2"]
-    await harness.queue.resume(["bot"], actor="me")
+    await harness.operators.resume(["bot"], actor="me")
     assert ids(await harness.claim(worker, 10, "bot", "other")) == ["s-1"]
 
 
 async def test_a_pause_between_looking_and_claiming_still_counts(harness: QueueHarness) -> None:
     await harness.add("s-1")
     worker = await harness.worker()
-    await harness.queue.pause(None, actor="me")
+    await harness.operators.pause(None, actor="me")
     quota = harness.quota()
     rows = await harness.database.rows("claim", worker, "bot", "recording", 5, quota.key, [], [], PROBE_EVERY, None)
     assert rows == []

@@ -10,6 +10,7 @@ import pytest
 
 from archiver.postgres.database import Database
 from archiver.queue.discoveries import Discoveries
+from archiver.queue.reports import SessionCost
 from archiver.queue.sessions import Known, NewSession, Queue
 from tests.queue.conftest import QueueHarness
 
@@ -80,33 +81,33 @@ async def test_two_that_learn_of_the_same_calls_do_not_lock_each_other_out(harne
 
 async def test_a_long_id_is_known_by_its_short_form(harness: QueueHarness) -> None:
     await harness.queue.enqueue([NewSession("bot", "x" * 300)], actor="me")
-    assert await harness.queue.known("bot", [("x" * 300, "recording"), ("x" * 301, "recording")]) == 1
+    assert await harness.reports.count_enqueued("bot", [("x" * 300, "recording"), ("x" * 301, "recording")]) == 1
     assert await harness.queue.learn("bot", [known("x" * 300, facts={"caller": "+1"})]) == 1
 
 
-async def test_means_are_of_what_is_archived(harness: QueueHarness) -> None:
-    assert await harness.queue.means("bot") == (None, None)
+async def test_the_mean_cost_is_of_what_is_archived(harness: QueueHarness) -> None:
+    assert await harness.reports.mean_cost("bot") == SessionCost(None, None)
 
 
-async def test_busy_is_a_bot_with_sessions_that_are_due_and_that_somebody_could_do(harness: QueueHarness) -> None:
+async def test_a_bot_has_due_work_where_sessions_are_due_that_somebody_could_do(harness: QueueHarness) -> None:
     await harness.queue.enqueue([NewSession("bot", "s-1", priority="low")], actor="me")
-    assert not await harness.queue.busy("bot"), "nobody is there"
+    assert not await harness.reports.has_due_work("bot"), "nobody is there"
     worker = await harness.worker("bot", "other")
-    assert await harness.queue.busy("bot")
-    assert not await harness.queue.busy("other")
-    await harness.queue.pause(["bot"], actor="me")
-    assert not await harness.queue.busy("bot")
-    await harness.queue.resume(None, actor="me")
+    assert await harness.reports.has_due_work("bot")
+    assert not await harness.reports.has_due_work("other")
+    await harness.operators.pause(["bot"], actor="me")
+    assert not await harness.reports.has_due_work("bot")
+    await harness.operators.resume(None, actor="me")
     await harness.queue.hold("bot", "recording", "credentials_rejected", {})
-    assert not await harness.queue.busy("bot")
-    await harness.queue.resume(None, actor="me")
-    assert await harness.queue.busy("bot")
+    assert not await harness.reports.has_due_work("bot")
+    await harness.operators.resume(None, actor="me")
+    assert await harness.reports.has_due_work("bot")
     await harness.fetch("UPDATE archive_queue SET run_at = now() + interval '1 hour'")
-    assert not await harness.queue.busy("bot")
+    assert not await harness.reports.has_due_work("bot")
     await harness.make_due()
-    assert await harness.queue.busy("other", "bot"), "one of several"
+    assert await harness.reports.has_due_work("other", "bot"), "one of several"
     await harness.expire(worker)
-    assert not await harness.queue.busy("bot")
+    assert not await harness.reports.has_due_work("bot")
 
 
 async def test_a_session_that_is_listed_more_than_once_lasts_from_its_first_beginning_to_its_last_end(

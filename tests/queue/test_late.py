@@ -52,8 +52,8 @@ async def due_in(harness: QueueHarness, one: str = "s-1") -> timedelta | None:
 
 
 async def last_event(harness: QueueHarness, one: str = "s-1") -> tuple[str, dict[str, Any]]:
-    (shown,) = await harness.database.rows("show", one, None, None)
-    return shown["events"][-1]["event"], shown["events"][-1]["data"]
+    (shown,) = await harness.reports.find_session(one, None, None)
+    return shown.events[-1]["event"], shown.events[-1]["data"]
 
 
 async def test_it_is_asked_again_on_the_schedule_and_no_more_after_its_end(harness: QueueHarness) -> None:
@@ -86,7 +86,7 @@ async def test_what_there_can_be_no_recording_of_any_more_is_not_asked_for_again
     assert await harness.settle(Attempt(session, calls=1), final) == State.UNAVAILABLE
     row = await harness.row("s-1")
     assert (row["reason"], row["detail"], row["recheck_at"]) == ("probably_purged", {"message": "too old"}, None)
-    assert await harness.queue.retry(ids=["s-1"], actor="me") == ["s-1"], "a person may"
+    assert await harness.operators.retry(ids=["s-1"], actor="me") == ["s-1"], "a person may"
 
 
 @pytest.mark.parametrize(
@@ -290,15 +290,15 @@ async def test_a_paused_bot_and_a_held_kind_are_left_alone(harness: QueueHarness
     await harness.make_rechecks_due()
     quota = harness.quota()
     terms = [worker, "bot", "recording", 5, quota.key, [], [], None]
-    await harness.queue.pause(["bot"], actor="me")
+    await harness.operators.pause(["bot"], actor="me")
     assert await harness.claim(worker) == []
     assert await harness.database.rows("claim_rechecks", *terms) == [], "nor between looking and claiming"
-    await harness.queue.resume(["bot"], actor="me")
+    await harness.operators.resume(["bot"], actor="me")
     await harness.queue.hold("bot", "recording", "credentials_rejected", {})
     await harness.fetch("UPDATE archive_holds SET probe_at = now()")
     assert await harness.claim(worker) == []
     assert await harness.database.rows("claim_rechecks", *terms) == []
-    await harness.queue.resume(["bot"], actor="me")
+    await harness.operators.resume(["bot"], actor="me")
     assert ids(await harness.claim(worker)) == ["s-1"]
 
 
@@ -356,12 +356,12 @@ async def test_no_drain_waits_for_one_unless_it_is_to_make_those_that_are_due(ha
         return [(backlog.rechecks, backlog.claimed) for backlog in backlogs]
 
     assert await waits() == [(0, 0), (1, 0)]
-    await harness.queue.pause(["bot"], actor="me")
+    await harness.operators.pause(["bot"], actor="me")
     assert await waits() == [(0, 0), (0, 0)]
-    await harness.queue.resume(None, actor="me")
+    await harness.operators.resume(None, actor="me")
     await harness.queue.hold("bot", "recording", "credentials_rejected", {})
     assert await waits() == [(0, 0), (0, 0)]
-    await harness.queue.resume(None, actor="me")
+    await harness.operators.resume(None, actor="me")
     assert (await harness.queue.backlog(["other"], start, night=True)).rechecks == 0
     (session,) = await harness.claim(worker)
     assert await waits() == [(0, 0), (0, 1)], "one that another has in hand is waited for"
@@ -426,18 +426,18 @@ async def test_a_claim_whose_answer_was_lost_is_due_again(harness: QueueHarness)
 async def test_a_worker_that_leaves_while_it_makes_one_stays_until_its_lease_runs_out(harness: QueueHarness) -> None:
     session = await recheck(harness, await unavailable(harness))
     await harness.queue.stop_worker(session.worker_id)
-    (told,) = await harness.database.rows("workers", True)
-    assert (told["worker"]["id"], told["worker"]["claimed"]) == (session.worker_id, 1)
+    (told,) = await harness.reports.list_workers(all_sessions=True)
+    assert (told.worker["id"], told.worker["claimed"]) == (session.worker_id, 1)
 
 
 async def test_neither_cancel_nor_retry_reaches_one_that_is_being_asked_again(harness: QueueHarness) -> None:
     session = await recheck(harness, await unavailable(harness))
     before = await harness.row("s-1")
-    assert await harness.queue.cancel(ids=["s-1"], reason="why", actor="me") == []
-    assert await harness.queue.retry(ids=["s-1"], states=[State.UNAVAILABLE], actor="me") == []
+    assert await harness.operators.cancel(ids=["s-1"], reason="why", actor="me") == []
+    assert await harness.operators.retry(ids=["s-1"], states=[State.UNAVAILABLE], actor="me") == []
     assert await harness.row("s-1") == before
     await harness.settle(Attempt(session, calls=1), NONE)
-    assert await harness.queue.retry(ids=["s-1"], states=[State.UNAVAILABLE], actor="me") == ["s-1"]
+    assert await harness.operators.retry(ids=["s-1"], states=[State.UNAVAILABLE], actor="me") == ["s-1"]
     row = await harness.row("s-1")
     assert (row["state"], row["recheck_at"], row["rechecks"]) == ("pending", None, 0)
 
@@ -447,9 +447,9 @@ async def test_readers_see_it_unavailable_with_the_time_of_the_next(harness: Que
     (row,) = await harness.fetch("SELECT state, recheck_at, rechecks, last_asked_at FROM archive_sessions")
     assert (row["state"], row["rechecks"]) == ("unavailable", 0)
     assert row["recheck_at"] is not None is not row["last_asked_at"]
-    (counted,) = await harness.database.rows("status")
-    assert (counted["state"], counted["sessions"], counted["rechecks"]) == ("unavailable", 1, 1)
-    assert counted["next_recheck"] == row["recheck_at"]
+    (counted,) = await harness.reports.count_sessions()
+    assert (counted.state, counted.sessions, counted.rechecks) == ("unavailable", 1, 1)
+    assert counted.next_recheck == row["recheck_at"]
 
 
 # --- sessions that were archived, and are asked for again
@@ -459,7 +459,7 @@ async def archived_before(harness: QueueHarness) -> Session:
     """Archived with one file, brought back by a person, and claimed."""
     session = await harness.claim_one()
     await harness.settle(Attempt(session, [stored_file(1, "old")], calls=1, listed=1), Archived())
-    assert await harness.queue.retry(ids=["s-1"], states=[State.ARCHIVED], actor="me") == ["s-1"]
+    assert await harness.operators.retry(ids=["s-1"], states=[State.ARCHIVED], actor="me") == ["s-1"]
     (session,) = await harness.claim(session.worker_id)
     return session
 
@@ -499,7 +499,7 @@ async def test_a_new_file_that_cannot_be_had_is_no_longer_archived(harness: Queu
     assert await harness.settle(Attempt(session, calls=1), NONE) == State.FAILED
     row = await harness.row("s-1")
     assert (row["reason"], row["detail"]["reason"]) == ("partial", "media_unavailable")
-    await harness.queue.retry(ids=["s-1"], states=[State.FAILED], actor="me")
+    await harness.operators.retry(ids=["s-1"], states=[State.FAILED], actor="me")
     (session,) = await harness.claim(session.worker_id)
     assert await harness.settle(Attempt(session, calls=1), NONE) == State.FAILED
 
@@ -511,7 +511,7 @@ async def test_too_many_files_are_news(harness: QueueHarness) -> None:
 
 async def test_taken_out_again_it_is_archived_as_before(harness: QueueHarness) -> None:
     session = await archived_before(harness)
-    assert await harness.queue.cancel(ids=["s-1"], reason="a wrong list", actor="me") == ["s-1"]
+    assert await harness.operators.cancel(ids=["s-1"], reason="a wrong list", actor="me") == ["s-1"]
     row = await harness.row("s-1")
     assert (row["state"], row["reason"], row["worker_id"]) == ("archived", "kept", None)
     assert row["detail"] == {"cancelled_by": "me", "reason": "a wrong list"}
@@ -522,7 +522,7 @@ async def test_taken_out_again_it_is_archived_as_before(harness: QueueHarness) -
 async def test_a_waiting_one_can_be_taken_out_too(harness: QueueHarness) -> None:
     session = await archived_before(harness)
     await harness.settle(Attempt(session), HandedBack("worker_stopped"))
-    await harness.queue.cancel(ids=["s-1"], reason="a wrong list", actor="me")
+    await harness.operators.cancel(ids=["s-1"], reason="a wrong list", actor="me")
     assert (await harness.row("s-1"))["state"] == "archived"
 
 
@@ -534,6 +534,6 @@ async def test_one_that_took_workers_down_has_failed_and_may_be_archived_as_befo
     await harness.expire(session.worker_id)
     await harness.queue.rescue(actor="other")
     assert (await harness.row("s-1"))["reason"] == "partial"
-    await harness.queue.retry(ids=["s-1"], states=[State.FAILED], actor="me")
+    await harness.operators.retry(ids=["s-1"], states=[State.FAILED], actor="me")
     (session,) = await harness.claim(await harness.worker())
     assert await harness.settle(Attempt(session, calls=1), NONE) == State.ARCHIVED

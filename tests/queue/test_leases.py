@@ -139,7 +139,7 @@ async def test_a_claim_that_came_in_while_its_worker_was_taken_off_the_list_is_n
 async def test_the_temporary_file_of_a_cancelled_session_is_swept_once_its_worker_is_gone(harness: QueueHarness) -> None:
     session = await harness.claim_one()
     await harness.add("waiting")
-    await harness.queue.cancel(ids=None, bot=None, kind=None, reason="why", actor="me")
+    await harness.operators.cancel(ids=None, bot=None, kind=None, reason="why", actor="me")
     assert await harness.queue.leftovers() == [], "the worker lives: it removes its own"
     await harness.expire(session.worker_id)
     assert [left["epoch"] for left in await harness.queue.leftovers()] == [session.epoch]
@@ -148,8 +148,6 @@ async def test_the_temporary_file_of_a_cancelled_session_is_swept_once_its_worke
 async def test_a_health_check_sees_the_workers_of_its_host(harness: QueueHarness) -> None:
     alive, dead = await harness.worker(), await harness.worker()
     await harness.expire(dead)
-    assert {row["id"]: row["alive"] for row in await harness.database.rows("healthcheck", "here")} == {
-        alive: True,
-        dead: False,
-    }
-    assert await harness.database.rows("healthcheck", "elsewhere") == []
+    here = await harness.reports.list_workers_of_host("here")
+    assert {worker.id: worker.alive for worker in here} == {alive: True, dead: False}
+    assert await harness.reports.list_workers_of_host("elsewhere") == []

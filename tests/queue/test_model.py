@@ -558,14 +558,14 @@ class Machine(RuleBasedStateMachine):
     @rule(bot=bots, everything=st.booleans(), pauses=st.booleans())
     def pause_or_resume(self, bot: str, everything: bool, pauses: bool) -> None:
         if pauses:
-            assert self.run(self.queue.pause([bot], actor="me")) == [bot]
+            assert self.run(self.harness.operators.pause([bot], actor="me")) == [bot]
             self.paused.add(bot)
         else:
             self._resume(None if everything else bot)
 
     def _resume(self, bot: str | None) -> None:
         holds = {one: sum(held == one for held, _ in self.held) for one in LIMITS if bot in (None, one)}
-        assert self.run(self.queue.resume(bot and [bot], actor="me")) == holds
+        assert self.run(self.harness.operators.resume(bot and [bot], actor="me")) == holds
         self.paused -= {bot} if bot else set(LIMITS)
         self.held = {held: open_ for held, open_ in self.held.items() if held[0] not in holds}
 
@@ -610,7 +610,7 @@ class Machine(RuleBasedStateMachine):
                 row.to(State.ARCHIVED, "cancelled", "kept", takes_away=True)
             else:
                 row.to(State.CANCELLED, "cancelled", "a wrong list", takes_away=True)
-        cancelled = self.run(self.queue.cancel(ids=ids, bot=bot, kind=None, reason="a wrong list", actor="me"))
+        cancelled = self.run(self.harness.operators.cancel(ids=ids, bot=bot, kind=None, reason="a wrong list", actor="me"))
         assert cancelled == [row.session_id for row in chosen]
 
     @rule(
@@ -627,7 +627,7 @@ class Machine(RuleBasedStateMachine):
         chosen = [row for row in chosen if row.reason != "invalid_session_id" and row.owner is None]
         for row in chosen:
             row.retry()
-        retried = self.run(self.queue.retry(ids=ids, bot=bot, kind=None, states=states, actor="me"))
+        retried = self.run(self.harness.operators.retry(ids=ids, bot=bot, kind=None, states=states, actor="me"))
         assert retried == [row.session_id for row in chosen]
         self.claim(1, 9, tuple(LIMITS), timedelta(0), 1)
         self.settle(

@@ -10,7 +10,8 @@ import asyncpg
 import pytest
 
 from archiver.outcome import Archived, Failed, HandedBack, Outcome, Retry, Unavailable
-from archiver.queue import sessions
+from archiver.queue import operators, reports
+from archiver.queue.reports import LedgerTotals
 from archiver.queue.sessions import NewSession
 from archiver.session import Attempt, State
 from tests.queue.conftest import QueueHarness, ids, stored_file
@@ -26,11 +27,13 @@ async def enqueue(harness: QueueHarness, *names: str, **terms: Any) -> tuple[int
 
 async def retry(harness: QueueHarness, **terms: Any) -> list[str]:
     chosen: dict[str, Any] = {"ids": None, "bot": None, "kind": None, "states": ENDED, **terms}
-    return await harness.queue.retry(**chosen, actor="me@here")
+    return await harness.operators.retry(**chosen, actor="me@here")
 
 
 async def cancel(harness: QueueHarness, **terms: Any) -> list[str]:
-    return await harness.queue.cancel(**{"ids": None, "bot": None, "kind": None, **terms}, reason="a wrong list", actor="me@here")
+    return await harness.operators.cancel(
+        **{"ids": None, "bot": None, "kind": None, **terms}, reason="a wrong list", actor="me@here"
+    )
 
 
 # --- enqueue
@@ -127,8 +130,8 @@ async def test_cancel_takes_out_what_waits_and_what_is_claimed_and_says_who_and_
         row = await harness.row(name)
         assert (row["state"], row["reason"], row["detail"]) == ("cancelled", "a wrong list", {"cancelled_by": "me@here"})
         assert row["finished_at"] is not None
-        (shown,) = await harness.database.rows("show", name, None, None)
-        last = shown["events"][-1]
+        (shown,) = await harness.reports.find_session(name, None, None)
+        last = shown.events[-1]
         assert (last["event"], last["actor"], last["data"]) == ("cancelled", "me@here", {"reason": "a wrong list"})
     assert (await harness.row("claimed"))["epoch"] == session.epoch + 1
     assert (await harness.row("other"))["state"] == "pending"
@@ -151,7 +154,7 @@ async def test_cancel_can_be_narrowed_to_a_bot_and_a_kind(harness: QueueHarness)
 
 
 async def test_a_large_cancel_and_retry_go_in_batches(harness: QueueHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "BATCH", 7)
+    monkeypatch.setattr(operators, "BATCH", 7)
     names = [f"s-{n}" for n in range(30)]
     await harness.add(*names)
     assert await cancel(harness) == names
@@ -203,8 +206,8 @@ async def test_retry_brings_back_with_fresh_counters_and_keeps_what_is_stored(ha
     assert row["calls"] == 4
     (again,) = await harness.claim(session.worker_id)
     assert [known.store_key for known in again.known] == ["kept"]
-    (shown,) = await harness.database.rows("show", "s-1", None, None)
-    (event,) = [event for event in shown["events"] if event["event"] == "retried"]
+    (shown,) = await harness.reports.find_session("s-1", None, None)
+    (event,) = [event for event in shown.events if event["event"] == "retried"]
     assert (event["actor"], event["data"]) == ("me@here", {"was": "failed", "reason": "partial"})
 
 
@@ -243,7 +246,7 @@ async def test_a_session_that_is_claimed_after_it_was_chosen_is_cancelled_all_th
 
 
 async def test_a_dry_run_changes_nothing_and_names_what_would_be(harness: QueueHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "BATCH", 7)
+    monkeypatch.setattr(operators, "BATCH", 7)
     names = [f"s-{n}" for n in range(20)]
     await harness.add(*names)
     assert await cancel(harness, dry_run=True) == names
@@ -283,7 +286,7 @@ async def test_retry_and_resume_wake_the_workers(harness: QueueHarness) -> None:
     await harness.add("s-1")
     await harness.queue.record_bots(["bot"], complete=True)
     await cancel(harness)
-    for act in (lambda: retry(harness), lambda: harness.queue.resume(None, actor="me")):
+    for act in (lambda: retry(harness), lambda: harness.operators.resume(None, actor="me")):
         wake = asyncio.Event()
         async with harness.database.listening(wake):
             await act()
@@ -295,14 +298,14 @@ async def test_retry_and_resume_wake_the_workers(harness: QueueHarness) -> None:
 
 async def test_pause_and_resume_name_their_bots_and_release_holds(harness: QueueHarness) -> None:
     await harness.queue.record_bots(["a", "b"], complete=True)
-    assert sorted(await harness.queue.pause(None, actor="me")) == ["a", "b"]
-    assert await harness.queue.pause(["unknown"], actor="me") == []
-    await harness.queue.pause(["a"], actor="someone else")
+    assert sorted(await harness.operators.pause(None, actor="me")) == ["a", "b"]
+    assert await harness.operators.pause(["unknown"], actor="me") == []
+    await harness.operators.pause(["a"], actor="someone else")
     assert await harness.value("SELECT paused_by FROM archive_bots WHERE name = 'a'") == "me"
     await harness.queue.hold("a", "recording", "credentials_rejected", {})
     await harness.queue.hold("a", "voicemail", "credentials_rejected", {})
-    assert await harness.queue.resume(["a"], actor="me") == {"a": 2}
-    assert await harness.queue.resume(None, actor="me") == {"a": 0, "b": 0}
+    assert await harness.operators.resume(["a"], actor="me") == {"a": 2}
+    assert await harness.operators.resume(None, actor="me") == {"a": 0, "b": 0}
     assert await harness.value("SELECT count(*) FROM archive_holds") == 0
 
 
@@ -315,7 +318,7 @@ async def test_what_a_drain_waits_for_and_what_it_has_to_leave(harness: QueueHar
         await harness.add(f"{bot}-1", f"{bot}-2", bot=bot)
     await harness.add("voice", bot="held", kind="voicemail")
     worker = await harness.worker("here", "paused", "held")
-    await harness.queue.pause(["paused"], actor="me")
+    await harness.operators.pause(["paused"], actor="me")
     await harness.queue.hold("held", "recording", "credentials_rejected", {})
     backlog = await harness.queue.backlog(["here", "paused", "held"], since)
     assert (backlog.workable, backlog.claimed, backlog.failed, backlog.due_in) == (3, 0, 0, timedelta(0))
@@ -357,14 +360,13 @@ async def test_very_many_unknown_bots_are_not_all_told(harness: QueueHarness) ->
     assert len(await harness.queue.unknown_bots([])) == 50
 
 
-async def test_status_counts_every_session_in_exactly_one_state(harness: QueueHarness) -> None:
+async def test_status_counts_every_session_in_exactly_one_state(harness: QueueHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     await harness.add("s-1", "s-2", "s-3", "in valid")
     first, *_ = await harness.claim(await harness.worker(), 1)
     await harness.settle(Attempt(first, [stored_file()], calls=2), Archived())
-    rows = await harness.database.rows("status")
-    assert {row["state"]: row["sessions"] for row in rows} == {"archived": 1, "failed": 1, "pending": 2}
-    assert sum(row["calls"] for row in rows) == 2
-    assert dict((await harness.database.rows("totals"))[0]) == {"files": 1, "bytes": 44}
-    (page,) = await harness.database.rows("recordings", None, 0, "", 10)
-    assert page["session_id"] == first.session_id == ids([first])[0]
-    assert await harness.database.rows("recordings", None, page["queue_id"], page["store_key"], 10) == []
+    counts = await harness.reports.count_sessions()
+    assert {count.state: count.sessions for count in counts} == {"archived": 1, "failed": 1, "pending": 2}
+    assert sum(count.calls for count in counts) == 2
+    assert await harness.reports.ledger_totals() == LedgerTotals(files=1, bytes=44)
+    monkeypatch.setattr(reports, "PAGE", 1)
+    assert [file.session_id async for file in harness.reports.recordings(bot=None)] == [first.session_id] == ids([first])

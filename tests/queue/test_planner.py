@@ -110,9 +110,9 @@ async def test_what_was_due_by_an_older_figure_is_put_off_without_a_call(harness
 async def test_what_a_person_brings_back_is_not_put_off(harness: QueueHarness) -> None:
     worker = await harness.worker()
     await ended(harness, 3 * MINUTES)
-    await harness.queue.cancel(ids=["s-1"], bot=None, kind=None, reason="why", actor="me")
+    await harness.operators.cancel(ids=["s-1"], bot=None, kind=None, reason="why", actor="me")
     await harness.fetch("UPDATE archive_bots SET first_ask = interval '1 hour'")
-    assert await harness.queue.retry(ids=["s-1"], bot=None, kind=None, states=[State.CANCELLED], actor="me") == ["s-1"]
+    assert await harness.operators.retry(ids=["s-1"], bot=None, kind=None, states=[State.CANCELLED], actor="me") == ["s-1"]
     assert ids(await harness.claim(worker)) == ["s-1"]
 
 

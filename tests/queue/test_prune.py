@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from archiver.outcome import Archived
 from archiver.postgres.database import statement
 from archiver.queue import sessions
+from archiver.queue.reports import SessionStory
 from archiver.session import Attempt
 from tests.queue.conftest import QueueHarness, nodes_of, stored_file
 
@@ -35,9 +35,9 @@ async def pruned(harness: QueueHarness, keep: timedelta = YEAR) -> int:
     return total
 
 
-async def shown(harness: QueueHarness, session_id: str) -> dict[str, Any]:
-    (row,) = await harness.database.rows("show", session_id, None, None)
-    return dict(row)
+async def shown(harness: QueueHarness, session_id: str) -> SessionStory:
+    (story,) = await harness.reports.find_session(session_id, None, None)
+    return story
 
 
 async def test_only_the_history_of_what_ended_long_ago_goes_and_the_rest_of_it_stays(harness: QueueHarness) -> None:
@@ -51,19 +51,19 @@ async def test_only_the_history_of_what_ended_long_ago_goes_and_the_rest_of_it_s
     assert await harness.history("young") == ["enqueued", "claimed", "archived"]
     assert await harness.history("waiting") == ["enqueued"]
     assert await harness.row("old") == before
-    assert len((await shown(harness, "old"))["recordings"]) == 1
-    assert [(await shown(harness, name))["history_removed"] for name in ("old", "young", "waiting")] == [True, False, False]
+    assert len((await shown(harness, "old")).recordings) == 1
+    assert [(await shown(harness, name)).history_removed for name in ("old", "young", "waiting")] == [True, False, False]
 
 
 async def test_a_session_brought_back_starts_a_new_history_that_goes_in_its_turn(harness: QueueHarness) -> None:
     await ended(harness, "s-1", 400)
     await harness.add("s-2")
     assert await pruned(harness) == 1
-    await harness.queue.retry(ids=["s-1"], actor="me")
+    await harness.operators.retry(ids=["s-1"], actor="me")
     assert await harness.history("s-1") == ["retried"]
-    assert (await shown(harness, "s-1"))["history_removed"]
+    assert (await shown(harness, "s-1")).history_removed
     assert await pruned(harness) == 0
-    await harness.queue.cancel(ids=["s-1"], reason="x", actor="me")
+    await harness.operators.cancel(ids=["s-1"], reason="x", actor="me")
     await harness.fetch("UPDATE archive_queue SET finished_at = now() - interval '2 days' WHERE session_id = 's-1'")
     assert await pruned(harness, timedelta(days=1)) == 1
     assert await harness.history("s-1") == []
@@ -77,7 +77,7 @@ async def test_many_that_ended_in_the_same_moment_go_batch_by_batch(
         "INSERT INTO archive_queue (bot, session_id) SELECT 'bot', 'not valid ' || n FROM generate_series(1, 30) n"
     )
     await harness.add(*(f"s-{n}" for n in range(10)))
-    await harness.queue.cancel(reason="x", actor="me")
+    await harness.operators.cancel(reason="x", actor="me")
     await harness.fetch("UPDATE archive_queue SET finished_at = date_trunc('day', now()) - interval '500 days'")
     assert await harness.queue.prune(YEAR) == 7
     assert await pruned(harness) == 33
@@ -94,7 +94,7 @@ async def test_one_worker_removes_at_a_time_and_the_others_have_nothing_to_do(ha
 async def test_a_history_is_whole_where_nothing_was_ever_removed(harness: QueueHarness) -> None:
     await ended(harness, "old", 400)
     await harness.fetch("DELETE FROM archive_events")  # not as configured: by whatever hand
-    assert not (await shown(harness, "old"))["history_removed"]
+    assert not (await shown(harness, "old")).history_removed
 
 
 @pytest.mark.parametrize("analyzed", [True, False])

@@ -70,7 +70,7 @@ async def test_delays_are_from_the_databases_clock(harness: QueueHarness) -> Non
             least = most if name == "not_ready" else 0  # a retry has full jitter
             assert before + timedelta(milliseconds=least) <= run_at <= after + timedelta(milliseconds=most)
             await harness.make_due()
-        await harness.queue.cancel(ids=[name], bot=None, kind=None, reason="done", actor="me")
+        await harness.operators.cancel(ids=[name], bot=None, kind=None, reason="done", actor="me")
 
 
 async def test_the_last_attempt_ends_failed_with_the_reason_of_the_last(harness: QueueHarness) -> None:
@@ -161,7 +161,7 @@ async def test_a_settle_that_fails_writes_nothing(harness: QueueHarness) -> None
 
 
 async def _cancel(harness: QueueHarness, session: Session) -> None:
-    assert await harness.queue.cancel(ids=["s-1"], bot=None, kind=None, reason="why", actor="me") == ["s-1"]
+    assert await harness.operators.cancel(ids=["s-1"], bot=None, kind=None, reason="why", actor="me") == ["s-1"]
 
 
 async def _rescue(harness: QueueHarness, session: Session) -> None:
@@ -213,7 +213,7 @@ async def test_two_settles_of_one_claim_at_once_write_once(harness: QueueHarness
 async def test_a_batch_is_written_as_each_would_be_by_itself(harness: QueueHarness) -> None:
     await harness.add(*(f"s-{n}" for n in range(6)))
     sessions = await harness.claim(await harness.worker())
-    await harness.queue.cancel(ids=["s-2"], bot=None, kind=None, reason="why", actor="me")
+    await harness.operators.cancel(ids=["s-2"], bot=None, kind=None, reason="why", actor="me")
     attempts = [Attempt(session, calls=1) for session in sessions]
     for number, attempt in enumerate(attempts):
         attempt.note("asked", number=number)
@@ -243,7 +243,7 @@ async def test_nothing_to_settle_is_nothing(harness: QueueHarness) -> None:
 async def test_two_claims_of_one_session_in_one_batch_are_told_apart(harness: QueueHarness) -> None:
     """A worker may hold the stale claim and the new one: cancelled and brought back while the first attempt still ran."""
     stale = await harness.claim_one()
-    await harness.queue.cancel(ids=["s-1"], bot=None, kind=None, reason="why", actor="me")
+    await harness.operators.cancel(ids=["s-1"], bot=None, kind=None, reason="why", actor="me")
     await harness.fetch("UPDATE archive_queue SET state = 'pending', finished_at = NULL, epoch = epoch + 1")
     (fresh,) = await harness.claim(stale.worker_id)
     batch = [(Attempt(stale, [stored_file(1, "stale")]), Archived()), (Attempt(fresh, [stored_file(1, "fresh")]), Archived())]
@@ -259,14 +259,14 @@ async def test_hostile_json_is_kept_as_far_as_the_database_can(harness: QueueHar
     attempt = Attempt(session, calls=1)
     attempt.note("asked", nul="a\0b", half="\ud800", nan=float("nan"), inf=[float("-inf")], deep=deep, **{"k\0\udfff": "v"})
     await harness.settle(attempt, Failed("platform_failed", {"text": "\0\ud83d", "emoji": "\U0001f600"}))
-    (row,) = await harness.database.rows("show", "s-1", None, None)
-    asked = row["events"][2]
+    (story,) = await harness.reports.find_session("s-1", None, None)
+    asked = story.events[2]
     assert asked["event"] == "asked"
     assert {name: asked["data"][name] for name in ("nul", "half", "nan", "inf", "k\ufffd?")} == {
         "nul": "a\ufffdb", "half": "?", "nan": "nan", "inf": ["-inf"], "k\ufffd?": "v",
     }  # fmt: skip
     assert "nested too deep" in json.dumps(asked["data"]["deep"])
-    assert row["session"]["detail"] == {"text": "\ufffd?", "emoji": "\U0001f600"}
+    assert story.session["detail"] == {"text": "\ufffd?", "emoji": "\U0001f600"}
 
 
 async def test_the_history_is_in_time_order_over_several_workers(harness: QueueHarness) -> None:
@@ -277,13 +277,13 @@ async def test_the_history_is_in_time_order_over_several_workers(harness: QueueH
         attempt.note("asked", number=number)
         attempt.note("file_failed", number=number)
         await harness.settle(attempt, HandedBack("worker_stopped") if number < 2 else Archived())
-    (row,) = await harness.database.rows("show", "s-1", None, None)
-    names = [event["event"] for event in row["events"]]
+    (story,) = await harness.reports.find_session("s-1", None, None)
+    names = [event["event"] for event in story.events]
     turn = ["claimed", "asked", "file_failed"]
     assert names == ["enqueued", *turn, "handed_back", *turn, "handed_back", *turn, "archived"]
-    times = [event["at"] for event in row["events"]]
+    times = [event["at"] for event in story.events]
     assert times == sorted(times)
-    assert [event["actor"] for event in row["events"] if event["event"] == "asked"] == [f"worker {n}" for n in (1, 2, 3)]
+    assert [event["actor"] for event in story.events if event["event"] == "asked"] == [f"worker {n}" for n in (1, 2, 3)]
 
 
 async def test_sessions_of_one_id_in_two_bots_do_not_touch_each_other(harness: QueueHarness) -> None:

@@ -20,6 +20,7 @@ import pytest
 from archiver.postgres.database import Database, statement, statement_names
 from archiver.postgres.embedded.server import embedded_postgres
 from archiver.postgres.migrate import migrate, migrations
+from archiver.queue.operators import Operators
 from archiver.queue.sessions import NewSession, Queue
 from archiver.session import MAX_METADATA, MAX_USER_ID, State
 from tests.conftest import RETRY
@@ -395,7 +396,7 @@ async def test_nobody_keeps_rows_out_by_filling_the_queue_of_notifications(tmp_p
         settings.write("max_notify_queue_pages = 64\n")
     async with embedded_postgres(tmp_path / "pg") as url, Database(url) as database:
         await migrate(database)
-        queue = Queue(database, RETRY)
+        queue, operators = Queue(database, RETRY), Operators(database)
         async with login(url) as (_, stranger), login(url, "INSERT ON archive_queue") as (_, producer):
             for step in ("LISTEN anything", "BEGIN", "SELECT 1"):
                 await stranger.execute(step)
@@ -405,9 +406,9 @@ async def test_nobody_keeps_rows_out_by_filling_the_queue_of_notifications(tmp_p
             await producer.execute(INSERT, "s-2")
             await producer.execute("INSERT INTO archive_queue (bot, session_id, run_at) VALUES ('bot', 's-3', '9000-01-01')")
             assert await queue.enqueue([NewSession("bot", "s-3"), NewSession("bot", "s-4")], actor="me") == (1, 0)
-            assert await queue.cancel(ids=["s-1"], reason="no", actor="me") == ["s-1"]
-            assert await queue.retry(ids=["s-1"], states=[State.CANCELLED], actor="me") == ["s-1"]
-            await queue.resume(None, actor="me")
+            assert await operators.cancel(ids=["s-1"], reason="no", actor="me") == ["s-1"]
+            assert await operators.retry(ids=["s-1"], states=[State.CANCELLED], actor="me") == ["s-1"]
+            await operators.resume(None, actor="me")
 
 
 async def test_nobody_is_waited_for_who_is_none_of_ours(harness: QueueHarness) -> None:
@@ -469,7 +470,7 @@ async def test_a_value_of_megabytes_ends_its_row_and_no_batch(
     assert (row["user_id"], row["metadata"]) == (None if "user_id" in dropped else "u-1", {})
     worker = await harness.worker()
     assert sorted(ids(await harness.claim(worker))) == ["s-1", "s-3"]
-    assert await harness.queue.retry(ids=["s-2"], states=[State.FAILED], actor="me") == ["s-2"]
+    assert await harness.operators.retry(ids=["s-2"], states=[State.FAILED], actor="me") == ["s-2"]
     assert ids(await harness.claim(worker)) == ["s-2"]
 
 
@@ -498,8 +499,8 @@ async def test_whatever_a_producer_says_of_a_session_can_be_shown(harness: Queue
             f"""INSERT INTO archive_queue (bot, session_id, metadata)
                 VALUES ('bot', 's-1', ('{{"a": ' || {value} || ', "b": "]\\"["}}')::jsonb)"""
         )
-    (row,) = await harness.database.rows("show", "s-1", None, None)
-    told = row["session"]["metadata"]
+    (row,) = await harness.reports.find_session("s-1", None, None)
+    told = row.session["metadata"]
     assert told["b"] == ']"['
     assert shown in json.dumps(told["a"], allow_nan=False)
 

@@ -152,7 +152,7 @@ async def test_a_kind_that_does_not_exist_ends_failed(harness: QueueHarness, kin
     await harness.add("s-1", kind=kind)
     row = await harness.row("s-1")
     assert (row["state"], row["reason"]) == ("failed", "kind_not_supported")
-    assert await harness.queue.retry(ids=None, bot=None, kind=None, states=[State.FAILED], actor="me") == []
+    assert await harness.operators.retry(ids=None, bot=None, kind=None, states=[State.FAILED], actor="me") == []
 
 
 @pytest.mark.parametrize("column", ["run_at", "started_at"])

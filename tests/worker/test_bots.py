@@ -11,7 +11,7 @@ import pytest
 
 from archiver.errors import StoreUnavailable
 from archiver.queue import quota as quota_module
-from archiver.queue.sessions import Queue
+from archiver.queue.operators import Operators
 from archiver.stores.local.store import LocalStore
 from archiver.worker import claiming, store_gate
 from archiver.worker import loop as worker_module
@@ -60,7 +60,7 @@ async def test_resume_releases_a_held_bot_while_a_worker_runs(harness: WorkerHar
         await harness.eventually("SELECT 1 FROM archive_holds")
         await harness.eventually("SELECT 1 WHERE NOT EXISTS (SELECT FROM archive_sessions WHERE state = 'claimed')")
         harness.simulator.reject_credentials = False
-        await Queue(harness.database, harness.settings().retry).resume(["bot"], actor="me")
+        await Operators(harness.database).resume(["bot"], actor="me")
         await harness.eventually("SELECT 1 FROM archive_sessions WHERE state = 'archived' HAVING count(*) = 5")
         await shift.stopped()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver.queue.sessions import Queue
+from archiver.queue.operators import Operators
 from archiver.worker import claiming
 from tests.disks import disk, remount
 from tests.worker.conftest import Logged, WorkerHarness
@@ -58,9 +58,7 @@ async def test_a_cancelled_session_in_the_middle_of_its_upload(
     await harness.scripted(2, **STALLED)
     async with harness.shift() as shift:
         await harness.parts_are(2)
-        await Queue(harness.database, harness.settings().retry).cancel(
-            ids=None, bot=None, kind=None, reason="by hand", actor="test"
-        )
+        await Operators(harness.database).cancel(ids=None, bot=None, kind=None, reason="by hand", actor="test")
         await harness.parts_are(0)
         await shift.stopped()
     await nothing_stays(harness, cancelled=2)

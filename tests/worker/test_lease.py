@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from archiver.errors import LeaseLost
-from archiver.queue.sessions import Queue
+from archiver.queue.operators import Operators
 from archiver.session import part_name
 from archiver.worker import claiming
 from archiver.worker.lease import Lease, steady_seconds
@@ -111,8 +111,7 @@ async def test_a_session_that_is_cancelled_while_it_downloads_is_let_go(
     await harness.scripted(2, faults=[ONE_STALL])
     async with harness.shift(harness.settings(worker={"concurrency": 2})) as shift:
         await harness.downloading(2)  # every slot is taken: that must not keep it from looking
-        queue = Queue(harness.database, harness.settings().retry)
-        await queue.cancel(ids=None, bot=None, kind=None, reason="by hand", actor="test")
+        await Operators(harness.database).cancel(ids=None, bot=None, kind=None, reason="by hand", actor="test")
         await logged.until("session_lease_lost")
         await shift.stopped()
     assert shift.worker.tally.lost == 2

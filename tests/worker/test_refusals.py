@@ -15,6 +15,7 @@ from archiver.config import Settings
 from archiver.kore import client as client_module
 from archiver.queue import quota as quota_module
 from archiver.queue import sessions as sessions_module
+from archiver.queue.operators import Operators
 from archiver.queue.sessions import Queue
 from archiver.simulator.limits import GENERAL_MESSAGE
 from archiver.worker import holds, judging
@@ -304,7 +305,7 @@ async def test_a_bot_that_cannot_be_asked_does_not_keep_the_account_from_being_p
     queue = Queue(harness.database, settings.retry)
     await queue.record_bots(["0", "1", "2"], complete=False)
     if unfit == "paused":
-        await queue.pause(["1", "2"], actor="me")
+        await Operators(harness.database).pause(["1", "2"], actor="me")
     if unfit == "held":
         for bot in ("1", "2"):
             for kind in ("recording", "voicemail"):
@@ -403,11 +404,10 @@ async def test_one_session_that_is_tried_again_and_again_counts_once(harness: Wo
     for one in ids:
         harness.simulator.script({"session_id": one, "recordings": [ELSEWHERE]})
     await harness.enqueue(*ids)
-    queue = Queue(harness.database, harness.settings().retry)
     async with harness.shift() as shift:
         for _ in range(3):
             await harness.eventually("SELECT 1 FROM archive_sessions WHERE state = 'failed' HAVING count(*) = 6")
-            await queue.retry(actor="me")
+            await Operators(harness.database).retry(actor="me")
         await harness.eventually("SELECT 1 FROM archive_sessions WHERE state = 'failed' HAVING count(*) = 6")
         await shift.stopped()
     assert await held(harness) == []

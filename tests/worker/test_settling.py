@@ -103,7 +103,7 @@ async def test_what_nobody_can_join_need_not_wait(
 
 async def test_a_lost_session_is_lost_alone(queue_harness: QueueHarness, desk: Desk) -> None:
     sessions = await claimed(queue_harness, 5)
-    await queue_harness.queue.cancel(ids=["s-2"], bot=None, kind=None, reason="why", actor="me")
+    await queue_harness.operators.cancel(ids=["s-2"], bot=None, kind=None, reason="why", actor="me")
     desk.add(*map(Attempt, sessions))
     await desk.settling.finished()
     assert {one for one, state in desk.told.items() if state is None} == {"s-2"}

@@ -1,0 +1,83 @@
+"""What people do to the queue: bring sessions back, take them out, pause bots and resume them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import TypedDict, Unpack
+
+import asyncpg
+
+from archiver.postgres.database import Database
+from archiver.session import State
+
+BATCH = 5000
+"""How many rows one statement of an operator's command changes: a million would take longer than a statement may."""
+
+WAITING = (State.PENDING, State.CLAIMED)
+"""The states that `cancel` takes sessions out of; `retry` brings them back from all others."""
+
+
+class Choice(TypedDict, total=False):
+    """Which sessions an operator means. What is left out, None or empty chooses any.
+
+    `errors`: why they ended, or were last put back. `since` and `until` (exclusive): when they ended, or were enqueued if they
+    have not.
+    """
+
+    ids: Sequence[str] | None
+    bot: str | None
+    kind: str | None
+    states: Sequence[State]
+    errors: Sequence[str]
+    since: datetime | None
+    until: datetime | None
+
+
+class Operators:
+    """The commands of people, each with an entry in the history that names who gave it (`actor`)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def cancel(self, *, reason: str, actor: str, dry_run: bool = False, **choice: Unpack[Choice]) -> list[str]:
+        """Take waiting and claimed sessions out; returns the IDs of those that were (a dry run: would be). One that was brought
+        back from archived is archived again.
+        """
+        states = [state for state in choice.get("states") or WAITING if state in WAITING]
+        changed: list[str] = []
+        async for rows in self._find_sessions(states, choice):
+            done = rows
+            if not dry_run:
+                done = await self._database.rows("cancel", [row["id"] for row in rows], states, reason, actor)
+            changed += [row["session_id"] for row in done]
+        return changed
+
+    async def retry(self, *, actor: str, dry_run: bool = False, **choice: Unpack[Choice]) -> list[str]:
+        """Bring ended sessions back with fresh counters; returns the IDs of those that were (a dry run: would be). One that was
+        archived ends archived again, unless the platform lists a file that cannot be had.
+        """
+        states = [state for state in choice.get("states") or State if state not in WAITING]
+        changed: list[str] = []
+        async for rows in self._find_sessions(states, choice):
+            done = rows
+            if not dry_run:
+                done = await self._database.rows("retry", [row["id"] for row in rows], [row["epoch"] for row in rows], actor)
+            changed += [row["session_id"] for row in done]
+        return changed
+
+    async def _find_sessions(self, states: Sequence[State], choice: Choice) -> AsyncIterator[list[asyncpg.Record]]:
+        """Pages of at most BATCH chosen rows in the order of their IDs."""
+        after = 0
+        terms = [choice.get("ids"), choice.get("bot"), choice.get("kind"), states, list(choice.get("errors", ())) or None]
+        while rows := await self._database.rows("chosen", *terms, choice.get("since"), choice.get("until"), after, BATCH):
+            yield rows
+            after = rows[-1]["id"]
+
+    async def pause(self, bots: Sequence[str] | None, *, actor: str) -> list[str]:
+        """Let nothing of these bots (None: of all) be claimed any more. Returns the bots' names."""
+        return [row["name"] for row in await self._database.rows("pause", bots, actor)]
+
+    async def resume(self, bots: Sequence[str] | None, *, actor: str) -> dict[str, int]:
+        """End the pauses and holds of these bots (None: of all). Returns how many holds ended, by bot."""
+        return {row["name"]: row["holds"] for row in await self._database.rows("resume", bots, actor)}

@@ -1,0 +1,319 @@
+"""What can be read of the queue and the ledger without changing them, as typed rows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypedDict
+
+from archiver.postgres.database import Database
+
+PAGE = 1000
+"""Recorded files that one statement reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCount:
+    """Sessions of one bot in one state; pending ones also by kind. `calls`: to the platform, for all of them together."""
+
+    bot: str
+    state: str
+    kind: str | None
+    sessions: int
+    calls: int
+    rechecks: int
+    next_recheck: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerTotals:
+    """Files and bytes in the archive."""
+
+    files: int
+    bytes: int
+
+
+class ReasonCount(TypedDict):
+    """Sessions in one state for one reason; an empty text where there is none."""
+
+    state: str
+    reason: str
+    sessions: int
+
+
+class Hold(TypedDict):
+    """A kind of a bot that no worker claims. Times are ISO 8601."""
+
+    bot: str
+    kind: str
+    reason: str
+    detail: dict[str, Any]
+    since: str
+    probe_at: str
+
+
+class Pause(TypedDict):
+    """A bot that somebody has paused."""
+
+    bot: str
+    since: str
+    by: str
+
+
+class BotEvent(TypedDict):
+    """What a person did to a bot."""
+
+    bot: str
+    event: str
+    actor: str
+    at: str
+    data: dict[str, Any]
+
+
+class BlockedBudget(TypedDict):
+    """A budget that the platform has refused for its rate limit."""
+
+    budget: str
+    until: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What holds the bots up at the time `at`, and the last 20 things that people did to them, the oldest first."""
+
+    at: datetime
+    holds: list[Hold]
+    pauses: list[Pause]
+    bot_events: list[BotEvent]
+    blocked: list[BlockedBudget]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStory:
+    """One session as JSON: its row in `archive_sessions`, its rows in `archived_recordings`, its history in order of time.
+    `history_removed`: older entries were pruned.
+    """
+
+    session: dict[str, Any]
+    recordings: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    history_removed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOutcome:
+    """The state of one session."""
+
+    session_id: str
+    state: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FlaggedFile:
+    """A recorded file that an auditor should look at, and why."""
+
+    session_id: str
+    flags: list[str]
+
+
+class HeldSession(TypedDict):
+    """A session that a worker has claimed."""
+
+    bot: str
+    session_id: str
+    kind: str
+    since: str
+
+
+class WorkerDocument(TypedDict):
+    """A worker as JSON. One that is not registered any more, but holds sessions still, has its ID alone."""
+
+    id: int
+    host: str | None
+    pid: int | None
+    version: str | None
+    started_at: str | None
+    renewed_at: str | None
+    lease_until: str | None
+    alive: bool
+    claimed: int
+    sessions: list[HeldSession]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """A worker, and the progress of its large transfers when it last wrote it: JSON, empty for a dead one."""
+
+    worker: WorkerDocument
+    progress: dict[str, Any]
+    progress_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalWorker:
+    """A worker of one host. `silent`: since it last renewed its lease; `alive`: the lease holds."""
+
+    id: int
+    pid: int
+    alive: bool
+    silent: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFile:
+    """A file in the ledger."""
+
+    queue_id: int
+    store_key: str
+    bot: str
+    session_id: str
+    bytes: int
+    sha256: str
+
+
+class CallFile(TypedDict):
+    """A recorded file of a call. `ordinal` is 0 for what the answer said besides its files; `seconds` None if unknown."""
+
+    store_key: str
+    bytes: int
+    seconds: float | None
+    ordinal: int
+    media_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallStory:
+    """What became of a call that is in the queue. `started_at` and `ended_at` come from listings alone; `calls`: how often the
+    platform was asked; `files`: how many it listed; `unanswered`: why nobody spoke.
+    """
+
+    n: int
+    session_id: str
+    kind: str
+    state: str
+    reason: str | None
+    detail: dict[str, Any]
+    run_at: datetime
+    first_asked_at: datetime | None
+    last_asked_at: datetime | None
+    finished_at: datetime | None
+    calls: int
+    files: int | None
+    unanswered: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    stored: list[CallFile]
+
+
+@dataclass(frozen=True, slots=True)
+class UnlistedSession:
+    """An archived session that a listing of its time leaves out."""
+
+    session_id: str
+    kind: str
+    state: str
+    started_at: datetime
+    finished_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCost:
+    """What an archived session takes on average: calls to the platform, bytes in the store. None where none is archived."""
+
+    calls: float | None
+    bytes: float | None
+
+
+class Reports:
+    """Every read-only query that commands and audits make."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def count_sessions(self) -> list[SessionCount]:
+        """Sessions by bot and state, and pending ones by kind, too."""
+        return [SessionCount(**row) for row in await self._database.rows("status")]
+
+    async def ledger_totals(self) -> LedgerTotals:
+        """Files and bytes in the archive."""
+        row = await self._database.row("totals")
+        assert row is not None
+        return LedgerTotals(**row)
+
+    async def count_reasons(self) -> list[ReasonCount]:
+        """Why sessions ended without a recording, and why others wait; within a state the most frequent first."""
+        rows = await self._database.rows("reasons")
+        return [ReasonCount(state=row["state"], reason=row["reason"], sessions=row["sessions"]) for row in rows]
+
+    async def fleet(self) -> Fleet:
+        """Holds, pauses, what people last did to bots, and blocked budgets."""
+        row = await self._database.row("fleet")
+        assert row is not None
+        return Fleet(**row)
+
+    async def find_session(self, session_id: str, bot: str | None, kind: str | None) -> list[SessionStory]:
+        """The sessions of this ID, whole, in order of bot and kind; None stands for any."""
+        return [SessionStory(**row) for row in await self._database.rows("show", session_id, bot, kind)]
+
+    async def list_outcomes(self) -> list[SessionOutcome]:
+        """Every session, in the order in which they were enqueued. Grows with the queue: for small ones, such as the demo's."""
+        return [SessionOutcome(**row) for row in await self._database.rows("ends")]
+
+    async def list_flagged_files(self) -> list[FlaggedFile]:
+        """Recorded files that have flags, in order of their sessions."""
+        return [FlaggedFile(**row) for row in await self._database.rows("flagged")]
+
+    async def list_workers(self, *, all_sessions: bool) -> list[WorkerReport]:
+        """Every worker with the sessions that it holds, the longest held first; without `all_sessions` only the first one."""
+        return [WorkerReport(**row) for row in await self._database.rows("workers", all_sessions)]
+
+    async def list_workers_of_host(self, host: str) -> list[LocalWorker]:
+        """The workers that are registered from this host."""
+        return [LocalWorker(**row) for row in await self._database.rows("healthcheck", host)]
+
+    async def recordings(self, *, bot: str | None) -> AsyncIterator[RecordedFile]:
+        """Every file in the ledger of `bot` (None: of all), in the order of its keys, read page by page: constant memory."""
+        after = (0, "")
+        while True:
+            page = [RecordedFile(**row) for row in await self._database.rows("recordings", bot, *after, PAGE)]
+            for file in page:
+                yield file
+            if len(page) < PAGE:
+                return
+            after = (page[-1].queue_id, page[-1].store_key)
+
+    async def find_calls(self, bot: str, keys: Sequence[tuple[str, str]]) -> dict[int, CallStory]:
+        """What became of these calls (session ID and kind) of a bot, by their position in `keys`, from 1; those alone that are
+        in the queue.
+        """
+        ids, kinds = _columns(keys)
+        return {row["n"]: CallStory(**row) for row in await self._database.rows("account", bot, ids, kinds)}
+
+    async def find_unlisted(
+        self, bot: str, start: datetime, end: datetime, listed: Sequence[tuple[str, str]]
+    ) -> list[UnlistedSession]:
+        """Archived sessions of a bot whose call began in [start, end), and that are not among those `listed` (ID and kind)."""
+        return [UnlistedSession(**row) for row in await self._database.rows("unlisted", bot, start, end, *_columns(listed))]
+
+    async def count_enqueued(self, bot: str, keys: Sequence[tuple[str, str]]) -> int:
+        """How many of these sessions (ID and kind) of a bot are in the queue, in whatever state."""
+        return len(await self._database.rows("known", bot, *_columns(keys)))
+
+    async def mean_cost(self, bot: str) -> SessionCost:
+        """The mean over the sessions of a bot that were archived last."""
+        row = await self._database.row("means", bot)
+        assert row is not None
+        return SessionCost(**row)
+
+    async def has_due_work(self, *bots: str) -> bool:
+        """Whether a session of these bots is due, and a worker is alive that could claim it."""
+        row = await self._database.row("busy", list(bots))
+        assert row is not None
+        return bool(row["busy"])
+
+
+def _columns(keys: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """Session IDs and kinds as arrays of one length."""
+    return [session_id for session_id, _ in keys], [kind for _, kind in keys]
