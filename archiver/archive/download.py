@@ -17,7 +17,7 @@ from typing import Protocol, Self
 
 import aiohttp
 
-from archiver.archive.audio import first_bytes
+from archiver.archive.audio import Inspection, first_bytes, inspect
 from archiver.archive.excerpt import Excerpt
 from archiver.archive.media import MediaClient, Rest, promised_by
 from archiver.errors import MediaNotResumable, MediaUnreachable, MediaUrlExpired, TransferError
@@ -51,7 +51,7 @@ class Source(Protocol):
 
 
 class Body(ABC):
-    """A recording on its way, whichever it is. `pieces` are its bytes, and the rest is known of what has come of them."""
+    """A file on its way, whichever it is: entered, then read by `pieces`; the rest is known of what has come of them."""
 
     def __init__(self, progress: Transfer, transfers: Transfers) -> None:
         self._progress = progress
@@ -64,6 +64,16 @@ class Body(ABC):
         self.excerpt = Excerpt()
         self.received = 0
         self.breaks = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        return None
+
+    def inspect(self, name: str) -> Inspection:
+        """What the whole file is, named so. Raises RecordingRejected for what is no recording."""
+        return inspect(name=name, excerpt=self.excerpt, content_type=self.content_type, whole=self.whole)
 
     @abstractmethod
     def pieces(self) -> AsyncIterator[bytes]:
@@ -103,7 +113,11 @@ class Document(Body):
         super().__init__(progress, transfers)
         self._content = content
         self.expected = progress.total = len(content)
-        self.content_type = content_type
+        self._media_type = content_type
+
+    def inspect(self, name: str) -> Inspection:
+        """It is no recording, but what it was said to be."""
+        return Inspection(self._media_type)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """All of it."""

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from archiver.archive.audio import Inspection, inspect
-from archiver.archive.download import Body, Document, Download, InlineBody, Source
-from archiver.archive.media import MediaClient
+from archiver.archive.audio import Inspection
+from archiver.archive.download import Body
 from archiver.errors import (
     CredentialsRejected,
     KeyConflict,
@@ -19,11 +18,8 @@ from archiver.errors import (
     RecordingTooLarge,
     TransferError,
 )
-from archiver.kore.inline import Inline
-from archiver.observe.transfers import Transfer, Transfers
-from archiver.runtime.bandwidth import Bandwidth
 from archiver.runtime.retry import retry_transient
-from archiver.stores import Saved, Store, Upload
+from archiver.stores import Saved, Store
 
 
 @dataclass(frozen=True)
@@ -52,88 +48,35 @@ class Target:
 
 
 @retry_transient(MediaNotResumable)
-async def transfer(
-    source: Source,
-    to: Target,
-    media: MediaClient,
-    store: Store,
-    guard: Callable[[], None],
-    progress: Transfer,
-    transfers: Transfers,
-) -> Transferred:
-    """Fetch a recording from `source` into `to.key` of the store. Memory is constant whatever the length.
+async def transfer(open_body: Callable[[], Body], to: Target, store: Store, guard: Callable[[], None]) -> Transferred:
+    """Take a body into `to.key` of the store. Memory is constant whatever its length.
 
-    A short break of the media host is waited out here: to come again through the queue would cost a call to the platform.
+    A short break of a media host is waited out here: to come again through the queue would cost a call to the platform.
     `guard` is called before any final key appears, and raises LeaseLost. A body that is not the recording, or not all of it,
-    raises TransferError; it may be the only copy, so the last one is kept. Raises StoreError, and what `source` does, besides.
+    raises TransferError; it may be the only copy, so the last one is kept. Raises StoreError, and what the body does, besides.
     """
-    # Memory first: while it is waited for, no connection is open that could run out of patience, and no URL has been used.
-    async with (
-        store.upload(to.key, part=to.part, movable=to.keep_rejected) as upload,
-        Download(media, source, progress, transfers) as body,
-    ):
-        return await _save(body, upload, to, guard, _as_recording)
-
-
-async def transfer_inline(
-    inline: Inline,
-    to: Target,
-    bandwidth: Bandwidth | None,
-    store: Store,
-    guard: Callable[[], None],
-    progress: Transfer,
-    transfers: Transfers,
-) -> Transferred:
-    """The same for a recording that lies in the platform's answer: all that `transfer` promises, but that a break cannot be
-    waited out here; then the whole answer has to be asked for again. Raises what `Inline` does besides.
-    """
-    # Here memory is waited for while the answer is open: that there is a recording in it has only just turned out.
-    async with store.upload(to.key, part=to.part, movable=to.keep_rejected) as upload:
-        return await _save(InlineBody(inline, bandwidth, progress, transfers), upload, to, guard, _as_recording)
-
-
-async def store_document(
-    content: bytes,
-    media_type: str,
-    to: Target,
-    store: Store,
-    guard: Callable[[], None],
-    progress: Transfer,
-    transfers: Transfers,
-) -> Transferred:
-    """Keep what the platform said beside its recordings, as a file. Raises StoreError."""
-    async with store.upload(to.key, part=to.part, movable=to.keep_rejected) as upload:
-        body = Document(content, media_type, progress, transfers)
-        return await _save(body, upload, to, guard, lambda body, to: Inspection(media_type))
-
-
-async def _save(
-    body: Body, upload: Upload, to: Target, guard: Callable[[], None], judge: Callable[[Body, Target], Inspection]
-) -> Transferred:
-    """From the first byte to the confirmed object, or to the quarantine."""
-    _check_size(body, to)
-    if body.expected is not None:
-        upload.expect(body.expected)
-    try:
-        async for piece in body.pieces():
-            _check_size(body, to)
-            await upload.write(piece)
-        _check_length(body)
-        inspection = judge(body, to)
-        return Transferred(await upload.save(guard=guard), inspection, body.breaks)
-    except (TransferError, KoreError, KeyConflict) as error:
-        # A rate limit and rejected credentials cost no attempt: the session comes again. What is too large is so there as well.
-        last = to.keep_rejected and not isinstance(error, RateLimited | CredentialsRejected | RecordingTooLarge)
-        if body.received and (last or isinstance(error, KeyConflict)):
-            # An earlier try of this same attempt may have left another body of this length there: then that one stays.
-            with suppress(KeyConflict):
-                saved = await upload.save(f"{to.quarantine}{body.received}-{to.name}", guard=guard)
-                error.facts["quarantined"] = saved.key
-        raise
-
-
-def _as_recording(body: Body, to: Target) -> Inspection:
-    return inspect(name=to.name, excerpt=body.excerpt, content_type=body.content_type, whole=body.whole)
+    # Memory first: while it is waited for, no connection is open that could run out of patience, and no URL has been used. For
+    # what lies in the platform's answer it is waited for while the answer is open: that it has one has only just turned out.
+    async with store.upload(to.key, part=to.part, movable=to.keep_rejected) as upload, open_body() as body:
+        _check_size(body, to)
+        if body.expected is not None:
+            upload.expect(body.expected)
+        try:
+            async for piece in body.pieces():
+                _check_size(body, to)
+                await upload.write(piece)
+            _check_length(body)
+            inspection = body.inspect(to.name)
+            return Transferred(await upload.save(guard=guard), inspection, body.breaks)
+        except (TransferError, KoreError, KeyConflict) as error:
+            # A rate limit and rejected credentials cost no attempt: the session comes again. What is too large is so there, too.
+            last = to.keep_rejected and not isinstance(error, RateLimited | CredentialsRejected | RecordingTooLarge)
+            if body.received and (last or isinstance(error, KeyConflict)):
+                # An earlier try of this same attempt may have left another body of this length there: then that one stays.
+                with suppress(KeyConflict):
+                    saved = await upload.save(f"{to.quarantine}{body.received}-{to.name}", guard=guard)
+                    error.facts["quarantined"] = saved.key
+            raise
 
 
 def _check_size(body: Body, to: Target) -> None:

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from archiver import __version__
+from archiver.archive.context import Archive, BotAccess
 from archiver.archive.media import MediaClient, MediaHosts
-from archiver.archive.route import Archive, BotAccess
 from archiver.cli.compose import restore_signals
 from archiver.config import Budget, Settings, account_budgets, sessions_budgets
 from archiver.errors import ConfigError, MetricsUnavailable
-from archiver.kore.client import KoreClient, api_session
+from archiver.kore.client import KoreClient
+from archiver.kore.exchange import api_session
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.postgres.database import Database

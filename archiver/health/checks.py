@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from archiver.archive.route import BotAccess
+from archiver.archive.context import BotAccess
 from archiver.config import Settings, environment_names, secret_files
 from archiver.errors import ApiDefect, ArchiverError, CredentialsRejected, KoreError, RateLimited
-from archiver.kore.client import MAX_CLOCK_OFFSET, Asked
+from archiver.kore.clock import MAX_OFFSET
+from archiver.kore.exchange import Asked
 from archiver.kore.listings.calls import Span, sources_of, still_in_use
 from archiver.postgres.database import Database
 from archiver.postgres.migrate import check_version
@@ -267,7 +268,7 @@ def _refusals(refused: Iterable[tuple[str, ArchiverError]]) -> list[str]:
 def _skew(check: str, seconds: float) -> Finding:
     text = f"{abs(seconds):.0f} s {'behind' if seconds > 0 else 'ahead of'} the platform's"
     mend = "set this machine's clock (NTP): tokens and signed URLs are judged by the platform's"
-    if abs(seconds) > MAX_CLOCK_OFFSET:
+    if abs(seconds) > MAX_OFFSET:
         mend += ", and tokens follow that by an hour at most. If this clock is right, check what answers at bots.host"
     if abs(seconds) > SKEW_FAILURE:
         return Finding(check, "failure", f"this clock is {text}", mend)

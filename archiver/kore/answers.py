@@ -1,4 +1,4 @@
-"""What the platform's answers say in words: its error documents, and what of an answer is kept as evidence.
+"""What the platform's answers mean: an `Answer` or a KoreError; its error documents; what of an answer is kept as evidence.
 
 Guarantees: nothing that was asked for and is repeated in an answer counts as the platform's own word; what is shown is redacted,
 harmless and bounded; transcriptions are left out.
@@ -8,9 +8,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
+from archiver.errors import ApiDefect
+from archiver.kore.inline import Inline
 from archiver.observe.redact import harmless, redact
+from archiver.session import source_name
+
+MAX_ANSWER = 4 * 1024 * 1024
+"""Bytes of an answer that are read: a thousand files need a tenth of it."""
 
 KEPT_ANSWER = 4000
 """Characters of an answer that are kept as evidence."""
@@ -33,6 +42,146 @@ _ENCRYPTED = re.compile(r"\bjwe\b|encrypted|encryption", re.IGNORECASE)
 
 _LEFT_OUT = "[left out]"
 _TRANSCRIPTIONS = re.compile(rb'"transcriptions"\s*:(?!\s*"\[left out\]")')
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One entry of an answer. `url` is signed: it is a secret, requested byte for byte, and never shown. `name` holds none."""
+
+    ordinal: int
+    name: str
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the platform said of a session. `raw` is the body, redacted and shortened. `listed` counts the files that it named;
+    those that lay in the answer itself are not among `files`. `transcriptions`, of a voicemail, is as the answer has it.
+    """
+
+    status: str
+    files: tuple[RemoteFile, ...]
+    raw: str
+    http_status: int
+    listed: int = 0
+    transcriptions: Any = field(default=None, repr=False)
+
+
+async def _none() -> AsyncIterator[Inline]:
+    nothing: tuple[Inline, ...] = ()
+    for recording in nothing:
+        yield recording
+
+
+@dataclass
+class Reply:
+    """An answer as it comes. Recordings that lie in it are taken first, one after another; what is left unread of one is read
+    past. The body is there behind the last of them: `inlined` stands in it in their place; None: there can be none.
+    """
+
+    http_status: int = 0
+    body: bytes = b""
+    inlined: list[str] | None = None
+    recordings: AsyncIterator[Inline] = field(default_factory=_none)
+    date: datetime | None = None
+    """The API host's clock, by its Date header."""
+    retry_after: timedelta | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.http_status < 300
+
+
+# In the vendor's table, and in its sample.
+_VOICEMAIL_KEYS = ("voicemail_recording", "voicemail recording")
+
+_OUR_FAULT = (
+    "it calls the request itself invalid, so asking again is in vain: check bots.api and bots.bot_id, and whether the session "
+    "lacks the user ID that it was to be enqueued with; then `archiver retry`"
+)
+
+
+def understand(kind: str, reply: Reply, max_files: int) -> Answer:
+    """What a good answer says of a session. Raises ApiDefect."""
+    http_status, kept = reply.http_status, as_evidence(reply.body)
+    facts = _facts(reply)
+    data = _object(reply)
+    # Version 1 knows no statuses. Should it have one all the same, it means what it means elsewhere.
+    status = data.get("status", None if reply.inlined is None else "success")
+    if not isinstance(status, str):
+        raise ApiDefect("the answer has no status", **facts)
+    if status != "success":
+        return Answer(redact(status)[:200], (), kept, http_status)
+    entries = _entries(kind, data)
+    if not isinstance(entries, list):
+        raise ApiDefect("a success without its list of recordings", **facts)
+    if not entries:
+        raise ApiDefect("a success with an empty list of recordings", reason="api_empty_success", **facts)
+    if len(entries) > max_files:
+        raise too_many(len(entries), max_files, **facts)
+    if reply.inlined is not None:
+        if entries != reply.inlined:
+            raise ApiDefect("not all of the recordings are data URLs", **facts)
+        return Answer(status, (), kept, http_status, listed=len(entries))
+    files = tuple(_remote_file(ordinal, entry, facts) for ordinal, entry in enumerate(entries, 1))
+    transcriptions = data.get("transcriptions") if kind == "voicemail" else None
+    return Answer(status, files, kept, http_status, listed=len(files), transcriptions=transcriptions or None)
+
+
+def too_many(files: int, most: int, **facts: Any) -> ApiDefect:
+    """The error of an answer with more files than a session may have."""
+    return ApiDefect(
+        f"{files} files in one session, more than worker.max_files_per_session = {most}",
+        reason="too_many_files",
+        hint="raise worker.max_files_per_session if that is right, then `archiver retry`",
+        files=files,
+        **facts,
+    )
+
+
+def _facts(reply: Reply) -> dict[str, Any]:
+    said = {} if reply.ok else {"said": first_message(reply.body)}
+    return {"http_status": reply.http_status, **said, "answer": as_evidence(reply.body)}
+
+
+def _object(reply: Reply) -> dict[str, Any]:
+    """The JSON object that a good answer is. Raises ApiDefect."""
+    data = parsed(reply)
+    if not isinstance(data, dict):
+        raise ApiDefect(f"the answer is a JSON {type(data).__name__}, not an object", **_facts(reply))
+    return data
+
+
+def parsed(reply: Reply) -> Any:
+    """The JSON that a good answer is. Raises ApiDefect."""
+    http_status, facts = reply.http_status, _facts(reply)
+    if not reply.ok:
+        hint = _OUR_FAULT if http_status == 412 else ""
+        message = f"the platform answered HTTP {http_status}{with_colon(facts['said'])}"
+        raise ApiDefect(message, reason=f"api_http_{http_status}", hint=hint, **facts)
+    if len(reply.body) > MAX_ANSWER:
+        raise ApiDefect(f"an answer of more than {MAX_ANSWER} bytes", **facts)
+    try:
+        return json.loads(reply.body)
+    except (ValueError, RecursionError):
+        raise ApiDefect("the answer is not JSON", **facts) from None
+
+
+def _remote_file(ordinal: int, entry: Any, facts: dict[str, Any]) -> RemoteFile:
+    name = entry.get("fileName") if isinstance(entry, dict) else None
+    url = entry.get("fileUrl") if isinstance(entry, dict) else None
+    if not isinstance(name, str | None) or not isinstance(url, str) or not url:
+        raise ApiDefect(f"entry {ordinal} of the recordings has no file name and URL", **facts)
+    return RemoteFile(ordinal, source_name(name or ""), url)
+
+
+def _entries(kind: str, data: dict[str, Any]) -> Any:
+    """What an answer lists, by whichever of its documented names."""
+    if kind != "voicemail":
+        return data.get("recording")
+    lists = [data[key] for key in _VOICEMAIL_KEYS if key in data]
+    return next((entries for entries in lists if entries), lists[0] if lists else None)
 
 
 def is_rate_limit(body: bytes) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import binascii
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 
 from archiver.errors import ApiDefect
@@ -236,22 +236,17 @@ class Inline:
         raise StopAsyncIteration
 
 
-Keep = Callable[[Inline], Awaitable[None]]
-"""Told of each recording; what it leaves unread is read past."""
-
-
-async def read_inline(pieces: AsyncIterator[bytes], scanner: Scanner, keep: Keep, *, longest: int) -> bytes:
-    """Read an answer, handing its recordings to `keep` one after another. Returns its skeleton; no more is read once that is
-    longer than `longest`. Raises what `pieces`, `scanner` and `keep` do.
+async def inline_recordings(pieces: AsyncIterator[bytes], scanner: Scanner, *, longest: int) -> AsyncGenerator[Inline, None]:
+    """The recordings of an answer, one after another; what is left unread of one is read past. No more is read once the skeleton
+    is longer than `longest`. Raises what `pieces` and `scanner` do.
     """
     async with aclosing(_events(pieces, scanner, longest)) as events:
         async for event in events:
             if isinstance(event, Opened):
                 recording = Inline(event, events)
-                await keep(recording)
+                yield recording
                 async for _ in recording:
                     pass
-    return bytes(scanner.skeleton)
 
 
 async def _events(pieces: AsyncIterator[bytes], scanner: Scanner, longest: int) -> AsyncGenerator[Event, None]:

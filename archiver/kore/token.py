@@ -56,6 +56,10 @@ class TokenSigner:
             self.renew()
         return self._token
 
+    def discard(self) -> None:
+        """The platform may have seen the token in a call that broke: sign afresh for the next one."""
+        self._good_until = 0.0
+
     def reread_key(self) -> None:
         """The token was refused: the secret's file may hold a new one by now. If it can't be read, the old one stays."""
         with suppress(ConfigError):

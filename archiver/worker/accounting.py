@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from archiver.archive.route import BotAccess
+from archiver.archive.context import BotAccess
 from archiver.errors import DatabaseError
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally

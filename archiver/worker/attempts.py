@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
-from archiver.archive.route import Archive, BotAccess, archive_session
+from archiver.archive.context import Archive, BotAccess
+from archiver.archive.route import archive_session
 from archiver.errors import LeaseLost
 from archiver.observe.logs import logger, speak_of
 from archiver.observe.transfers import Transfer, Transfers

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from archiver.archive.route import BotAccess
+from archiver.archive.context import BotAccess
 from archiver.config import RetrySettings
 from archiver.errors import DatabaseError
 from archiver.observe.logs import logger

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 
-from archiver.archive.route import BotAccess
+from archiver.archive.context import BotAccess
 from archiver.errors import BudgetSpent, CredentialsRejected, DatabaseError, MediaHostRefused, RateLimited
 from archiver.observe.logs import logger
 from archiver.outcome import Archived, Outcome, facts_of

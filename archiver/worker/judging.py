@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from archiver.archive.route import BotAccess
+from archiver.archive.context import BotAccess
 from archiver.errors import (
     ApiDefect,
     BudgetSpent,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from archiver.archive.route import Archive, BotAccess
+from archiver.archive.context import Archive, BotAccess
 from archiver.config import Settings
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from archiver.archive.route import BotAccess
+from archiver.archive.context import BotAccess
 from archiver.errors import ArchiverError, BudgetSpent, DatabaseError, KoreError, RateLimited
-from archiver.kore.client import Asked
+from archiver.kore.exchange import Asked, first_paid
 from archiver.observe.logs import logger
 
 log = logger(__name__)
@@ -82,9 +82,10 @@ class Probes:
         if not await access.quota.take_probe():
             return False
         asked: list[Asked] = []
+        draw = first_paid(lambda: access.quota.draw(timedelta(0)))
         refused: RateLimited | None = None
         try:
-            await access.client.probe(kind=kind, draw=lambda: access.quota.draw(timedelta(0)), on_answer=asked.append, drawn=True)
+            await access.client.probe(kind=kind, draw=draw, on_answer=asked.append)
         except BudgetSpent:
             pass  # a second call, for which there is no turn; the answer to the first one counts
         except RateLimited as error:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection
 from datetime import timedelta
 
-from archiver.archive.route import Archive
+from archiver.archive.context import Archive
 from archiver.errors import DatabaseError, StoreError, StoreUnavailable
 from archiver.observe.logs import logger
 from archiver.outcome import facts_of

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 import asyncpg
 
 from archiver import __version__
+from archiver.archive.context import Archive, BotAccess
 from archiver.archive.media import MediaClient, MediaHosts
-from archiver.archive.route import Archive, BotAccess
 from archiver.config import BotSettings, Settings
-from archiver.kore.client import Answer, Asked, KoreClient
-from archiver.kore.inline import Keep
+from archiver.kore.answers import Reply
+from archiver.kore.client import Asking, KoreClient, P, T
+from archiver.kore.exchange import Note, Pay
 from archiver.observe.logs import configure
 from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
@@ -31,7 +33,7 @@ from benchmarks.queue.tool import SESSION_ID, ProducerContext, Release, Settled,
 
 BOT = "bench"
 
-_ANSWER = Answer("media_unavailable", (), "", 200)
+_ANSWER = json.dumps({"status": "media_unavailable"}).encode()
 
 
 class NoPlatform(KoreClient):
@@ -41,20 +43,17 @@ class NoPlatform(KoreClient):
         self.bot = bot
         self.asked = 0
 
-    async def recordings(
-        self,
-        session_id: str,
-        *,
-        kind: str = "recording",
-        user_id: str | None = None,
-        draw: Callable[[], Awaitable[None]],
-        on_answer: Callable[[Asked], None],
-        drawn: bool = True,
-        keep: Keep | None = None,
-    ) -> Answer:
+    def retrying(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        """Nothing breaks."""
+        return function
+
+    @asynccontextmanager
+    async def ask(
+        self, session_id: str, *, kind: str = "recording", user_id: str | None = None, draw: Pay, on_answer: Note
+    ) -> AsyncIterator[Asking]:
         """One answer for all."""
         self.asked += 1
-        return _ANSWER
+        yield Asking(kind, Reply(200, _ANSWER), 1)
 
 
 class Archiver(Tool):

@@ -19,6 +19,7 @@ from typing import Any
 import asyncpg
 from pydantic import ValidationError
 
+from archiver.archive.download import Download
 from archiver.archive.media import MediaClient, MediaHosts
 from archiver.archive.transfer import Target, transfer
 from archiver.config import BotSettings, RetrySettings, StorageSettings, TransferSettings
@@ -144,7 +145,8 @@ async def _transfer_all(told: dict[str, Any]) -> float:
             to = Target(f"{folder}/{name}", name, f".{name}.part", f"quarantine/{folder}/", False, 2**40, "the benchmark")
             async with slots:
                 with transfers.running_one(BOT, session, name) as progress:
-                    await transfer(_Known(url), to, media, store, lambda: None, progress, transfers)
+                    source = _Known(url)
+                    await transfer(lambda: Download(media, source, progress, transfers), to, store, lambda: None)
 
         began = time.perf_counter()
         try:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from archiver.archive.route import Archive, BotAccess, archive_session
+from archiver.archive.context import Archive, BotAccess
+from archiver.archive.route import archive_session
 from archiver.cli.serving import bot_access
 from archiver.config import Settings
 from archiver.observe.transfers import Transfers

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from archiver.archive.download import Download
 from archiver.archive.transfer import Target, Transferred, transfer
 from archiver.errors import TransferError
 from archiver.observe.transfers import Transfer, Transfers
@@ -30,7 +31,9 @@ async def fetched(raw: RawServer, folder: Path) -> Transferred:
     to = Target("a.wav", "a.wav", ".a.part", "quarantine/", keep_rejected=False, limit=1 << 20, limited_by="x")
     try:
         async with media() as client:
-            return await transfer(Urls(f"{raw.url}/a"), to, client, store, lambda: None, Transfer("b", "s", "f"), Transfers())
+            progress, transfers = Transfer("b", "s", "f"), Transfers()
+            urls = Urls(f"{raw.url}/a")
+            return await transfer(lambda: Download(client, urls, progress, transfers), to, store, lambda: None)
     finally:
         store.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from archiver.config import BotSettings, TransferSettings
-from archiver.kore.client import Answer, Asked, KoreClient, api_session
+from archiver.kore.answers import Answer
+from archiver.kore.client import KoreClient
+from archiver.kore.exchange import Asked, Pay, api_session, first_paid
+from archiver.kore.inline import Inline
 from archiver.simulator.platform import Simulator
 
 SESSION = "65e7133a3242653c58d70001"
@@ -46,9 +49,27 @@ class KoreHarness:
     asked: list[Asked] = field(default_factory=list)
     retries: list[Exception] = field(default_factory=list)
 
-    async def ask(self, session_id: str = SESSION, **more: Any) -> Answer:
-        more.setdefault("drawn", False)
-        return await self.client.recordings(session_id, draw=self._draw, on_answer=self.asked.append, **more)
+    async def ask(
+        self,
+        session_id: str = SESSION,
+        *,
+        drawn: bool = False,
+        draw: Pay | None = None,
+        take: Callable[[Inline], Awaitable[None]] | None = None,
+        **more: Any,
+    ) -> Answer:
+        """As the archive does it; `take` is given the recordings in the answer."""
+        pay = draw or self._draw
+        pay = first_paid(pay) if drawn else pay
+
+        async def once() -> Answer:
+            async with self.client.ask(session_id, draw=pay, on_answer=self.asked.append, **more) as asking:
+                if take is not None:
+                    async for recording in asking.inline():
+                        await take(recording)
+                return await asking.answer()
+
+        return await self.client.retrying(once)()
 
     async def _draw(self) -> None:
         self.draws += 1

@@ -17,12 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archiver.archive.route import BotAccess
+from archiver.archive.context import BotAccess
 from archiver.config import CALL_FACTS
 from archiver.config.settings import DiscoverySettings
 from archiver.errors import ApiDefect, CredentialsRejected, NoListing, RateLimited
 from archiver.health.checks import check_listing
-from archiver.kore.client import KoreClient, api_session
+from archiver.kore.client import KoreClient
+from archiver.kore.exchange import api_session
 from archiver.kore.listings import reader as reader_module
 from archiver.kore.listings.calls import (
     PAGE,

@@ -17,8 +17,10 @@ import pytest
 import structlog
 
 from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, KoreError, RateLimited
-from archiver.kore.answers import KEPT_ANSWER
-from archiver.kore.client import MAX_ANSWER, UNKNOWN_BOT, Asked, RemoteFile, _date
+from archiver.kore.answers import KEPT_ANSWER, MAX_ANSWER, RemoteFile
+from archiver.kore.client import UNKNOWN_BOT
+from archiver.kore.clock import parse_date
+from archiver.kore.exchange import Asked
 from archiver.kore.inline import Inline
 from archiver.kore.token import LIFETIME
 from archiver.observe.redact import MASK
@@ -186,7 +188,7 @@ async def test_an_answer_that_was_encoded_unasked_is_not_unpacked(simulator: Sim
     """Silence compresses by a thousand: 0.8 MB of an answer would be 600 MB in the store."""
     kept: list[Inline] = []
 
-    async def keep(recording: Inline) -> None:
+    async def take(recording: Inline) -> None:
         kept.append(recording)
 
     answer = (
@@ -195,7 +197,7 @@ async def test_an_answer_that_was_encoded_unasked_is_not_unpacked(simulator: Sim
     reply = http_answer(gzip.compress(answer), Content_Encoding=encoding)
     async with raw_server(lambda head: reply) as raw, asking(bot_of(simulator, host=raw.url, api=api)) as kore:
         with pytest.raises(ApiDefect) as caught:
-            await kore.ask(keep=keep)
+            await kore.ask(take=take)
     assert caught.value.reason == "api_encoded"
     assert caught.value.facts["encodings"] == [encoding]
     assert not kept
@@ -341,7 +343,7 @@ async def test_retry_after_is_held_against_the_servers_own_clock(
     "text", ["", "x", "Mon, 01 Jan 99999 00:00:00 GMT", "Mon, 01 Jan 2024 99:00:00 GMT", "1 Jan 2024 00:00:00 +99999999999", "\0"]
 )
 def test_a_date_that_is_none_is_no_date(text: str) -> None:
-    assert _date(text) is None
+    assert parse_date(text) is None
 
 
 # --- credentials
@@ -506,7 +508,7 @@ async def test_a_budget_that_is_spent_ends_the_repetition(simulator: Simulator, 
         raise spent
 
     with pytest.raises(RateLimited) as caught:
-        await kore.client.recordings(SESSION, draw=draw, on_answer=kore.asked.append)
+        await kore.ask(draw=draw, drawn=True)
     assert caught.value is spent
     assert calls(simulator) == 1
 
@@ -608,7 +610,7 @@ async def test_an_answer_that_drips_is_given_up_like_one_that_never_comes(
 ) -> None:
     monkeypatch.setattr(transient, "SECONDS", 0.0)
 
-    async def keep(recording: Inline) -> None:
+    async def take(recording: Inline) -> None:
         async for _ in recording:
             pass
 
@@ -617,7 +619,7 @@ async def test_an_answer_that_drips_is_given_up_like_one_that_never_comes(
         asking(bot_of(simulator, host=url, api=api), stall_timeout="100ms") as kore,
     ):
         with pytest.raises(ApiUnreachable):
-            await asyncio.wait_for(kore.ask(keep=keep), 10)
+            await asyncio.wait_for(kore.ask(take=take), 10)
 
 
 async def test_a_recording_in_an_answer_takes_the_time_that_it_needs(simulator: Simulator) -> None:
@@ -626,7 +628,7 @@ async def test_a_recording_in_an_answer_takes_the_time_that_it_needs(simulator: 
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (len(INLINE) + times * 1600 + len(last))
     came = bytearray()
 
-    async def keep(recording: Inline) -> None:
+    async def take(recording: Inline) -> None:
         async for piece in recording:
             came.extend(piece)
 
@@ -635,7 +637,7 @@ async def test_a_recording_in_an_answer_takes_the_time_that_it_needs(simulator: 
         dripping(head + INLINE, base64.b64encode(audio), times=times, last=last) as url,
         asking(bot_of(simulator, host=url, api="v1"), stall_timeout="100ms", min_rate="1KiB") as kore,
     ):
-        assert (await kore.ask(keep=keep)).listed == 1
+        assert (await kore.ask(take=take)).listed == 1
     assert bytes(came) == audio * times
     assert asyncio.get_running_loop().time() - began > 5 * 0.1
 

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from archiver.errors import ApiDefect
-from archiver.kore.inline import Closed, Inline, Opened, Scanner, read_inline
+from archiver.kore.inline import Closed, Opened, Scanner, inline_recordings
 
 LIMIT = 1000
 
@@ -236,17 +236,15 @@ async def test_what_is_left_unread_is_read_past() -> None:
     answer = json.dumps({"recording": [f"data:audio/wav;base64,{base64.b64encode(body).decode()}" for body in bodies]}).encode()
     taken: dict[int, bytes] = {}
 
-    async def keep(recording: Inline) -> None:
+    scanner = Scanner(LIMIT)
+    async for recording in inline_recordings(pieces(*cut(answer, [100])), scanner, longest=LIMIT):
         match recording.ordinal:
             case 2:
                 taken[2] = await anext(aiter(recording))
             case 3:
                 taken[3] = b"".join([piece async for piece in recording])
                 taken[3] += b"".join([piece async for piece in recording])
-
-    scanner = Scanner(LIMIT)
-    skeleton = await read_inline(pieces(*cut(answer, [100])), scanner, keep, longest=LIMIT)
-    assert json.loads(skeleton) == {"recording": scanner.placeholders}
+    assert json.loads(scanner.skeleton) == {"recording": scanner.placeholders}
     assert len(scanner.placeholders) == 4
     assert bodies[1].startswith(taken[2])
     assert taken[3] == bodies[2]
@@ -261,20 +259,17 @@ async def test_no_more_is_read_than_an_answer_may_have_beside_its_recordings() -
             read += 10
             yield b'{"a": "bcd'
 
-    async def keep(recording: Inline) -> None:
-        raise AssertionError
-
-    assert len(await read_inline(endless(), Scanner(LIMIT), keep, longest=995)) == read == 1000
+    scanner = Scanner(LIMIT)
+    assert [recording async for recording in inline_recordings(endless(), scanner, longest=995)] == []
+    assert len(scanner.skeleton) == read == 1000
 
 
 async def test_a_recording_is_whole_however_much_else_came_before_it() -> None:
     """The limit of the rest is no end of a recording."""
     answer = b'{"a": "' + b"x" * 500 + b'", "recording": ["' + URL
 
-    taken: list[bytes] = []
-
-    async def keep(recording: Inline) -> None:
-        taken.append(b"".join([piece async for piece in recording]))
-
-    await read_inline(pieces(answer, b"UklG", b'Rg=="]}', b"never read"), Scanner(LIMIT), keep, longest=100)
+    came = pieces(answer, b"UklG", b'Rg=="]}', b"never read")
+    taken = [
+        b"".join([piece async for piece in recording]) async for recording in inline_recordings(came, Scanner(LIMIT), longest=100)
+    ]
     assert taken == [b"RIFF"]

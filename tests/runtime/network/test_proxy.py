@@ -19,7 +19,9 @@ from archiver.archive.download import Download
 from archiver.archive.media import MediaClient, MediaHosts
 from archiver.config import BotSettings, NetworkSettings, S3Settings, StorageSettings
 from archiver.errors import ApiUnreachable, ArchiverError, MediaHostRefused, MediaUnreachable, StoreUnavailable
-from archiver.kore.client import Answer, KoreClient, api_session
+from archiver.kore.answers import Answer
+from archiver.kore.client import KoreClient
+from archiver.kore.exchange import api_session
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.outcome import HandedBack, Retry, classify
 from archiver.runtime.buffers import Buffers
@@ -51,7 +53,12 @@ async def ask(network: Network, host: str = f"https://{API}") -> Answer:
 
     async with api_session(network) as http:
         client = KoreClient(bot, http, max_files=9, on_retry=lambda error, wait: None)
-        return await client.recordings("s-1", draw=draw, on_answer=lambda asked: None)
+
+        async def once() -> Answer:
+            async with client.ask("s-1", draw=draw, on_answer=lambda asked: None) as asking:
+                return await asking.answer()
+
+        return await client.retrying(once)()
 
 
 async def fetch(network: Network, url: str, *patterns: str) -> bytes:

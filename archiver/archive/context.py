@@ -1,0 +1,59 @@
+"""What sessions are archived with: the bot that serves them, and the archive that they go to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from archiver.archive.media import MediaClient
+from archiver.archive.transfer import Target
+from archiver.config import BotSettings, RetrySettings, TransferSettings
+from archiver.config.path_template import QUARANTINE, PathTemplate
+from archiver.kore.client import KoreClient
+from archiver.observe.transfers import Transfers
+from archiver.queue.quota import Quota
+from archiver.session import Session
+from archiver.stores import Store
+
+
+@dataclass(frozen=True)
+class BotAccess:
+    """All that is needed to serve one bot. `quota`: for recordings, voicemail and call details; bots of an account share it."""
+
+    settings: BotSettings
+    client: KoreClient
+    media: MediaClient
+    quota: Quota
+    sessions_quota: Quota
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Where recordings go and under which terms. `transfers` is told of all that arrives."""
+
+    store: Store
+    path: PathTemplate
+    retry: RetrySettings
+    terms: TransferSettings = field(default_factory=TransferSettings)
+    transfers: Transfers = field(default_factory=Transfers)
+
+    def target(self, session: Session, file_name: str, taken: int) -> Target:
+        """Where one file of a session goes, whose others take so many bytes. A rejected body is kept when nothing else comes."""
+        key = self.path.render(
+            bot=session.bot,
+            date=session.archive_date,
+            session_id=session.session_id,
+            kind=session.kind,
+            file_name=file_name,
+        )
+        folder = "/".join((QUARANTINE, *key.split("/")[:-1]))
+        last = session.failures + 1 >= self.retry.max_attempts
+        left, longest = max(self.terms.max_session - taken, 0), self.terms.max_recording
+        return Target(
+            key,
+            file_name,
+            session.part_name,
+            f"{folder}/{session.epoch}-",
+            keep_rejected=last,
+            limit=min(left, longest),
+            limited_by="transfer.max_session" if left < longest else "transfer.max_recording",
+        )

@@ -1,0 +1,317 @@
+"""HTTP exchanges with the platform's API: one call each, signed, paid for, bounded, and noted.
+
+Guarantees: the `auth` header goes to the API host alone and no redirect is followed; an answer is read up to MAX_ANSWER bytes,
+and only as it is, never unpacked; a 429 is never slept on here. Connect, stall and the whole have timeouts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from archiver.config import BotSettings, TransferSettings
+from archiver.errors import ApiDefect, ApiUnreachable, ArchiverError, CredentialsRejected, RateLimited
+from archiver.kore import answers, clock
+from archiver.kore.inline import Inline, Scanner, inline_recordings
+from archiver.kore.token import TokenSigner
+from archiver.observe.logs import logger
+from archiver.observe.redact import redact
+from archiver.runtime.network import DIRECT, Network, encodings_of, hint_of, reason_of, unreadable
+from archiver.runtime.pace import Pace
+
+log = logger(__name__)
+
+MAX_ANSWER = answers.MAX_ANSWER
+
+CONNECT_SECONDS = 10.0
+STALL_SECONDS = 30.0
+"""An answer that brings nothing for so long is given up."""
+
+CALL_STALLS = 5
+"""A whole call may take so many times `transfer.stall_timeout`, but for the recordings inside its answer: a long one takes its
+time, and is held to `transfer.min_rate`, as one from a media host is.
+"""
+
+THEN_RESUME = "then `archiver resume` (and restart the workers if their configuration changed)"
+"""What follows whatever mends refused credentials."""
+
+Pay = Callable[[], Awaitable[None]]
+"""Awaited before each call: draws it from the budget."""
+
+
+def first_paid(pay: Pay) -> Pay:
+    """`pay`, but for the first call, which was paid for already."""
+    paid = True
+
+    async def rest() -> None:
+        nonlocal paid
+        if not paid:
+            await pay()
+        paid = False
+
+    return rest
+
+
+@dataclass(frozen=True)
+class Asked:
+    """For the history: one HTTP exchange, whatever came of it."""
+
+    http_status: int | None
+    status: str | None
+    raw: str
+    date: datetime | None = None
+    """The API host's clock, by its Date header."""
+
+
+Note = Callable[[Asked], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call, as it goes out but for its token. So many recordings at most may lie `inline` in its answer; 0: it has none."""
+
+    url: URL
+    scope: str
+    method: str = "GET"
+    json: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    inline: int = 0
+
+
+class Exchange:
+    """Exchanges of one bot. Needs a session of its own, whose headers and cookies nobody else shares."""
+
+    def __init__(self, bot: BotSettings, http: aiohttp.ClientSession, terms: TransferSettings, signer: TokenSigner) -> None:
+        self._bot = bot
+        self._http = http
+        self._terms = terms
+        self._signer = signer
+
+    @asynccontextmanager
+    async def authenticated(self, request: Request, pay: Pay, note: Note) -> AsyncIterator[answers.Reply]:
+        """The answer to a request, signed afresh and asked once more where its token is refused. Raises CredentialsRejected where
+        that one is refused, too; ApiUnreachable, ApiDefect, RateLimited.
+        """
+        asked: list[Asked] = []
+
+        def note_both(exchange: Asked) -> None:
+            asked.append(exchange)
+            note(exchange)
+
+        signer = self._signer
+        signed_by = signer.clock_offset
+        async with self._exchange(request, signer.token, pay, note_both) as reply:
+            if reply.http_status not in (401, 403):
+                yield reply
+                return
+        signer.reread_key()
+        ahead = self._offset_by(asked[-1].date)
+        wrong = abs(ahead - signed_by) > clock.TOLERANCE
+        known = abs(ahead - signer.clock_offset) <= clock.TOLERANCE
+        signer.clock_offset = ahead
+        async with self._exchange(request, signer.renew, pay, note_both) as reply:
+            if reply.http_status in (401, 403):
+                raise self._rejected(request.scope, reply.body, reply.http_status, asked[-1].date)
+            if not wrong:
+                signer.single_use = True
+            elif ahead and not known:
+                # One machine whose clock is wrong must not hold the bot for all the others.
+                log.warning("clock_skew_found", bot=self._bot.name, seconds=round(ahead), hint="set this machine's clock (NTP)")
+            yield reply
+
+    def _rejected(self, scope: str, body: bytes, http_status: int, date: datetime | None) -> CredentialsRejected:
+        """A refusal whose hint names its cause, as far as the platform's message tells it."""
+        name, message = self._bot.name, answers.first_message(body)
+        key = "private_key_file" if self._bot.algorithm.startswith("RS") else "client_secret"
+        token = f"bots.{name}.client_id, {key} and algorithm"
+        scopes = f"give the app the scope '{scope}', and publish the app after choosing its scopes: they count from then on"
+        encrypted = answers.demands_encryption(body)
+        if encrypted:
+            hint = "the app enforces JWE (encrypted tokens), which is not supported yet: switch that off in the app's settings"
+        elif answers.SCOPE_REFUSED.fullmatch(message):
+            hint = scopes
+        elif answers.APP_REFUSED.fullmatch(message):
+            hint = f"check bots.{name}.bot_id: it must be of the app that bots.{name}.client_id belongs to"
+        elif answers.TOKEN_REFUSED.fullmatch(message):
+            hint = f"the token does not verify: check {token}"
+        else:
+            hint = f"check {token} and bot_id; {scopes}"
+        clock_hint, facts = clock.skew_hint(date)
+        return CredentialsRejected(
+            f"the platform refuses the credentials of {name} (HTTP {http_status}{answers.with_colon(message)})",
+            hint="; else ".join(filter(None, (clock_hint, f"{hint}; {THEN_RESUME}"))),
+            http_status=http_status,
+            said=message,
+            answer=answers.as_evidence(body),
+            **({"enforces": "JWE"} if encrypted else {}),
+            **facts,
+        )
+
+    def _offset_by(self, theirs: datetime | None) -> float:
+        """What tokens are to be signed by, after one was refused. A clock that is too far off is not followed."""
+        ahead = clock.ahead_of_ours(theirs)
+        if clock.is_credible(ahead):
+            return min(max(ahead, -clock.MAX_OFFSET), clock.MAX_OFFSET)
+        log.warning("clock_skew_ignored", bot=self._bot.name, seconds=round(ahead), hint=clock.TOO_FAR_OFF)
+        return self._signer.clock_offset
+
+    @asynccontextmanager
+    async def _exchange(self, request: Request, token: Callable[[], str], pay: Pay, note: Note) -> AsyncIterator[answers.Reply]:
+        """One call. What is raised while recordings are taken from its answer ends the call, and is noted."""
+        auth = token()
+        await pay()
+        started = time.perf_counter()
+        reply = answers.Reply()
+        scanner = Scanner(self._terms.max_inline)
+        concluded = False
+
+        def conclude() -> None:
+            nonlocal concluded
+            concluded = True
+            self._conclude(request, reply, started, note)
+
+        whole = CALL_STALLS * self._terms.stall_timeout.total_seconds()
+        patience = asyncio.timeout(whole)
+        try:
+            async with (
+                patience,
+                self._http.request(
+                    request.method,
+                    request.url,
+                    json=request.json,
+                    headers={**request.headers, "auth": auth, "Content-Type": "application/json", "Accept": "application/json"},
+                    allow_redirects=False,
+                ) as response,
+            ):
+                reply.http_status = response.status
+                reply.date = clock.parse_date(response.headers.get("Date"))
+                reply.retry_after = clock.retry_after(response.headers.get("Retry-After"), reply.date)
+                pieces = self._pieces(response, pace := Pace(self._terms.stall_timeout.total_seconds(), 0))
+                if reply.ok:
+                    _check_encoding(response)
+                if reply.ok and request.inline:
+                    async with aclosing(self._inline(pieces, scanner, pace, patience, request.inline)) as recordings:
+                        reply.recordings = _then(recordings, scanner, reply, conclude)
+                        yield reply
+                    return
+                held = bytearray()
+                async for piece in pieces:
+                    held += piece
+                    if len(held) > MAX_ANSWER:
+                        break
+                reply.body = bytes(held[: MAX_ANSWER + 1])
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if concluded:
+                raise
+            broken = self._broken(TimeoutError(f"none that was whole within {whole:g} s") if patience.expired() else error)
+            self._signer.discard()
+            note(Asked(None, None, broken.message))
+            raise broken from None
+        except ArchiverError as error:
+            if not concluded:
+                # Recordings came with the answer, and it ended there: the call was made all the same.
+                if request.inline and isinstance(error, ApiDefect):
+                    evidence = answers.as_evidence(bytes(scanner.skeleton))
+                    error.facts |= {"http_status": reply.http_status, "answer": evidence}
+                broke = isinstance(error, ApiUnreachable)
+                if broke:
+                    self._signer.discard()
+                note(Asked(None if broke else reply.http_status, None, error.message))
+            raise
+        conclude()
+        yield reply
+
+    def _conclude(self, request: Request, reply: answers.Reply, started: float, note: Note) -> None:
+        """The answer is whole: note it. Raises RateLimited, and ApiUnreachable for a 5xx."""
+        status, evidence = reply.http_status, answers.as_evidence(reply.body)
+        asked = Asked(status, answers.status_of(reply.body), evidence, reply.date)
+        note(asked)
+        log.debug(
+            "api_answered",
+            url=str(request.url),
+            http_status=status,
+            status=asked.status,
+            answer=asked.raw if request.json is None else "(a listing: it may hold personal data)",
+            milliseconds=round((time.perf_counter() - started) * 1000),
+        )
+        if status == 429 or answers.is_rate_limit(reply.body):
+            raise RateLimited(f"rate limit of {self._bot.name} reached", retry_after=reply.retry_after, answer=evidence)
+        if status >= 500:
+            reason = f"api_http_{status}"
+            raise ApiUnreachable(f"{self._bot.host} answered {status}", reason=reason, http_status=status, answer=evidence)
+
+    async def _inline(
+        self, pieces: AsyncIterator[bytes], scanner: Scanner, pace: Pace, patience: asyncio.Timeout, most: int
+    ) -> AsyncGenerator[Inline, None]:
+        """The recordings in an answer. `patience` stands still while one of them is taken, which is held to a rate instead."""
+        loop = asyncio.get_running_loop()
+        async with aclosing(inline_recordings(pieces, scanner, longest=MAX_ANSWER)) as recordings:
+            async for recording in recordings:
+                if recording.ordinal > most:
+                    raise answers.too_many(recording.ordinal, most)
+                left = (patience.when() or 0) - loop.time()
+                patience.reschedule(None)
+                pace.min_rate = self._terms.min_rate or 0
+                yield recording
+                async for _ in recording:
+                    pass
+                pace.min_rate = 0
+                patience.reschedule(loop.time() + left)
+
+    async def _pieces(self, response: aiohttp.ClientResponse, pace: Pace) -> AsyncIterator[bytes]:
+        try:
+            while piece := await pace.read(response.content):
+                yield piece
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            # Here already: whoever takes a recording from the answer is to know what it is that broke.
+            raise self._broken(error) from None
+
+    def _broken(self, error: Exception) -> ApiUnreachable:
+        text, kind = redact(str(error) or type(error).__name__), type(error).__name__
+        if unreadable(error):
+            message = f"no answer from {self._bot.host} that can be read as HTTP: {text}"
+            return ApiUnreachable(message, reason="api_answer_unreadable", error=kind)
+        return ApiUnreachable(
+            f"no answer from {self._bot.host}: {text}", reason=reason_of(error), hint=hint_of(error), error=kind
+        )
+
+
+async def _then(
+    recordings: AsyncIterator[Inline], scanner: Scanner, reply: answers.Reply, conclude: Callable[[], None]
+) -> AsyncIterator[Inline]:
+    """The recordings; behind the last one the rest of the answer is its body."""
+    async for recording in recordings:
+        yield recording
+    reply.body, reply.inlined = bytes(scanner.skeleton), scanner.placeholders
+    conclude()
+
+
+def _check_encoding(response: aiohttp.ClientResponse) -> None:
+    """What is packed may be a thousand times as long unpacked, and nobody asked for it. Raises ApiDefect."""
+    if encodings := encodings_of(response.headers):
+        raise ApiDefect(
+            "the platform encoded its answer, unasked",
+            reason="api_encoded",
+            hint="a proxy in between? It has to leave answers as they are",
+            http_status=response.status,
+            encodings=encodings,
+        )
+
+
+def api_session(network: Network = DIRECT, *, stall: float = STALL_SECONDS) -> aiohttp.ClientSession:
+    """A session for the API: no cookies, no proxies but that of `network`, TLS verified, nothing unpacked."""
+    http = network.session(
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=stall),
+        headers={"Accept-Encoding": "identity"},
+    )
+    # aiohttp repeats a GET by itself when the connection breaks: that would be a call that no budget knows of.
+    http._retry_connection = False
+    return http
