@@ -1,4 +1,4 @@
-"""The connection to Postgres: a bounded pool, named statements, foreign errors translated at the edge."""
+"""The connection to Postgres: a bounded pool, statements with named parameters, foreign errors translated at the edge."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import json
 import math
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache, partial
-from importlib import resources
+from functools import partial
 from typing import Any, Self, TypeAlias
 
 import asyncpg
@@ -20,6 +19,7 @@ from archiver.errors import ConfigError, DatabaseError, DatabaseUnreachable, Not
 from archiver.observe.logs import logger
 from archiver.observe.redact import MAX_DEPTH, TOO_DEEP
 from archiver.postgres.embedded.server import embedded_postgres, serving_port
+from archiver.postgres.statements import Statement
 from archiver.postgres.tls import Endpoint, endpoint_of, tls_refused
 
 log = logger(__name__)
@@ -68,18 +68,6 @@ _UNREACHABLE = (
 
 
 AnyConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-
-
-@cache
-def statement(name: str) -> str:
-    """The text of queue/sql/NAME.sql."""
-    return resources.files("archiver.queue").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
-
-
-def statement_names() -> list[str]:
-    """Every statement there is, for the test that prepares them all."""
-    folder = resources.files("archiver.queue").joinpath("sql")
-    return sorted(entry.name.removesuffix(".sql") for entry in folder.iterdir() if entry.name.endswith(".sql"))
 
 
 @contextmanager
@@ -316,24 +304,35 @@ class Database:
         finally:
             connection.terminate()
 
-    async def rows(self, name: str, *args: Any) -> list[asyncpg.Record]:
-        """Run a named statement, return its rows."""
+    async def rows(self, statement: Statement, **parameters: Any) -> list[asyncpg.Record]:
+        """Run a statement, return its rows. Raises TypeError where a parameter is missing or unknown."""
+        arguments = statement.arguments(parameters)
         for tries_left in reversed(range(DEADLOCK_TRIES)):
             async with self.connection() as connection:
                 try:
                     if self._cache_size:
-                        return await connection.fetch(statement(name), *args)
+                        return await connection.fetch(statement.text, *arguments)
                     # pgbouncer: outside a transaction, preparing and executing might reach two different servers.
                     async with connection.transaction():
-                        return await connection.fetch(statement(name), *args)
+                        return await connection.fetch(statement.text, *arguments)
                 except asyncpg.DeadlockDetectedError:
                     if not tries_left:
                         raise
         raise AssertionError("the last try returns or raises")
 
-    async def row(self, name: str, *args: Any) -> asyncpg.Record | None:
-        """Run a named statement, return its first row, if any."""
-        rows = await self.rows(name, *args)
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Callable[..., Awaitable[list[asyncpg.Record]]]]:
+        """What runs statements in one transaction, as `rows` does by itself: `await run(statement, name=value)`."""
+        async with self.connection() as connection, connection.transaction():
+
+            def run(statement: Statement, **parameters: Any) -> Awaitable[list[asyncpg.Record]]:
+                return connection.fetch(statement.text, *statement.arguments(parameters))
+
+            yield run
+
+    async def row(self, statement: Statement, **parameters: Any) -> asyncpg.Record | None:
+        """Run a statement, return its first row, if any."""
+        rows = await self.rows(statement, **parameters)
         return rows[0] if rows else None
 
     @asynccontextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 from archiver.config import BotSettings, account_budgets
 from archiver.postgres.database import Database
+from archiver.queue.sql import sql
 
 MAX_READ = 1_000_000
 """Waiting sessions of a bot that are looked at: a second's work. Where there are more, a figure is the least that it can be."""
@@ -68,7 +69,14 @@ async def read_deadlines(database: Database, bots: Sequence[BotSettings]) -> lis
             continue
         budget = budgets[bot.name]
         call = max((limit.window / limit.calls for limit in budget.limits), default=timedelta(0))
-        row = await database.row("deadlines", bot.name, bot.source_retention, call, MAX_READ, list(budget.bots))
+        row = await database.row(
+            sql("report/deadlines"),
+            bot=bot.name,
+            retention=bot.source_retention,
+            time_per_call=call,
+            max_rows=MAX_READ,
+            budget_bots=list(budget.bots),
+        )
         assert row is not None
         found.append(Deadlines(bot.name, bot.source_retention, row["past"], row["lost"], row["lost_from"], row["at_least"]))
     return found

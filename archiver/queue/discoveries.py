@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from archiver.postgres.database import Database
+from archiver.queue.sql import sql
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class Discoveries:
 
     async def begin(self, bot: str, purpose: str, start: datetime, end: datetime, *, newest_first: bool, afresh: bool) -> Reading:
         """Begin a reading, or go on with the last one of just this stretch that never ended, unless `afresh`."""
-        row = await self._database.row("discovery_begin", bot, purpose, start, end, newest_first, afresh)
+        row = await self._database.row(
+            sql("discover/begin"), bot=bot, purpose=purpose, start=start, end=end, newest_first=newest_first, afresh=afresh
+        )
         assert row is not None
         return Reading(**dict(row))
 
@@ -47,24 +50,34 @@ class Discoveries:
         source: str | None,
     ) -> None:
         """All up to `reached` is in the queue: so many calls in all, and these problems, told by `source`. May be said twice."""
-        await self._database.row("discovery_advance", reading.id, reached, calls, added, list(problems), source)
+        await self._database.row(
+            sql("discover/advance"),
+            reading=reading.id,
+            reached=reached,
+            calls=calls,
+            added=added,
+            problems=list(problems),
+            source=source,
+        )
 
     async def sources(self, bot: str) -> set[str]:
         """By what this bot's calls have been listed so far."""
-        return {row["source"] for row in await self._database.rows("discovery_sources", bot)}
+        return {row["source"] for row in await self._database.rows(sql("discover/sources"), bot=bot)}
 
     async def finish(self, readings: Sequence[int]) -> None:
         """These have been read to their end, and what they were made for is done: nothing is to be gone on with."""
-        await self._database.rows("discovery_finish", list(readings))
+        await self._database.rows(sql("discover/finish"), readings=list(readings))
 
     async def broken_off(self, bot: str, purpose: str, start: datetime, *, newest_first: bool) -> datetime | None:
         """Where the last reading from `start` on ends, if that is one to be gone on with."""
-        row = await self._database.row("discovery_open", bot, purpose, start, newest_first)
+        row = await self._database.row(
+            sql("discover/interrupted"), bot=bot, purpose=purpose, start=start, newest_first=newest_first
+        )
         return None if row is None else row["to_at"]
 
     async def watermark(self, bot: str, purpose: str) -> datetime | None:
         """Up to when this bot's calls have been read for this purpose."""
-        row = await self._database.row("discovery_watermark", bot, purpose)
+        row = await self._database.row(sql("discover/watermark"), bot=bot, purpose=purpose)
         assert row is not None
         until: datetime | None = row["until"]
         return until

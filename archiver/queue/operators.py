@@ -9,6 +9,7 @@ from typing import TypedDict, Unpack
 import asyncpg
 
 from archiver.postgres.database import Database
+from archiver.queue.sql import sql
 from archiver.session import State
 
 BATCH = 5000
@@ -49,7 +50,8 @@ class Operators:
         async for rows in self._find_sessions(states, choice):
             done = rows
             if not dry_run:
-                done = await self._database.rows("cancel", [row["id"] for row in rows], states, reason, actor)
+                ids = [row["id"] for row in rows]
+                done = await self._database.rows(sql("operate/cancel"), ids=ids, states=states, reason=reason, actor=actor)
             changed += [row["session_id"] for row in done]
         return changed
 
@@ -62,22 +64,33 @@ class Operators:
         async for rows in self._find_sessions(states, choice):
             done = rows
             if not dry_run:
-                done = await self._database.rows("retry", [row["id"] for row in rows], [row["epoch"] for row in rows], actor)
+                ids, epochs = [row["id"] for row in rows], [row["epoch"] for row in rows]
+                done = await self._database.rows(sql("operate/retry"), ids=ids, epochs=epochs, actor=actor)
             changed += [row["session_id"] for row in done]
         return changed
 
     async def _find_sessions(self, states: Sequence[State], choice: Choice) -> AsyncIterator[list[asyncpg.Record]]:
         """Pages of at most BATCH chosen rows in the order of their IDs."""
         after = 0
-        terms = [choice.get("ids"), choice.get("bot"), choice.get("kind"), states, list(choice.get("errors", ())) or None]
-        while rows := await self._database.rows("chosen", *terms, choice.get("since"), choice.get("until"), after, BATCH):
+        while rows := await self._database.rows(
+            sql("operate/find_sessions"),
+            session_ids=choice.get("ids"),
+            bot=choice.get("bot"),
+            kind=choice.get("kind"),
+            states=states,
+            reasons=list(choice.get("errors", ())) or None,
+            since=choice.get("since"),
+            until=choice.get("until"),
+            after=after,
+            page=BATCH,
+        ):
             yield rows
             after = rows[-1]["id"]
 
     async def pause(self, bots: Sequence[str] | None, *, actor: str) -> list[str]:
         """Let nothing of these bots (None: of all) be claimed any more. Returns the bots' names."""
-        return [row["name"] for row in await self._database.rows("pause", bots, actor)]
+        return [row["name"] for row in await self._database.rows(sql("operate/pause"), bots=bots, actor=actor)]
 
     async def resume(self, bots: Sequence[str] | None, *, actor: str) -> dict[str, int]:
         """End the pauses and holds of these bots (None: of all). Returns how many holds ended, by bot."""
-        return {row["name"]: row["holds"] for row in await self._database.rows("resume", bots, actor)}
+        return {row["name"]: row["holds"] for row in await self._database.rows(sql("operate/resume"), bots=bots, actor=actor)}

@@ -11,6 +11,7 @@ from typing import Any
 from archiver.config import BotSettings, Budget, account_budgets
 from archiver.postgres.database import Database
 from archiver.queue.reports import SessionCount
+from archiver.queue.sql import sql
 
 MINUTE = timedelta(minutes=1)
 
@@ -86,7 +87,7 @@ class Paces:
     async def read(cls, database: Database, bots: Sequence[BotSettings]) -> Paces:
         """As of now."""
         made = cls(bots)
-        for row in await database.rows("rates"):
+        for row in await database.rows(sql("report/rates")):
             for pace in (made.whole, made.bots.setdefault(row["bot"], Pace())):
                 pace.add(row["state"], row["minute"], row["ten_minutes"], row["seconds"])
         budgets = made._budgets
@@ -96,7 +97,8 @@ class Paces:
             if budget.counted
             for length in (MINUTE, *(limit.window for limit in budget.limits))
         }
-        for row in await database.rows("calls", [key for key, _ in windows], [length for _, length in windows]):
+        budgets_of_windows, lengths = [key for key, _ in windows], [length for _, length in windows]
+        for row in await database.rows(sql("report/drawn_calls"), budgets=budgets_of_windows, windows=lengths):
             made._calls[row["key"], row["length"]] = row["calls"]
         counted = {key: calls for (key, length), calls in made._calls.items() if length == MINUTE}
         for name, budget in budgets.items():

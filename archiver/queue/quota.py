@@ -9,7 +9,8 @@ from datetime import timedelta
 
 from archiver.config import RateLimit
 from archiver.errors import BudgetSpent
-from archiver.postgres.database import Database, statement
+from archiver.postgres.database import Database
+from archiver.queue.sql import sql
 
 MINUTE = timedelta(minutes=1)
 
@@ -69,7 +70,7 @@ class Quota:
         long = False
         try:
             while True:
-                row = await self._database.row("draw", self.key, self.windows, self.limits)
+                row = await self._database.row(sql("budget/draw"), budget=self.key, windows=self.windows, limits=self.limits)
                 assert row is not None
                 if row["granted"]:
                     return
@@ -92,8 +93,16 @@ class Quota:
         """
         if retry_after is not None and retry_after <= timedelta(0):
             retry_after = None
-        terms = [LONGEST_BELIEVED, FIRST_PAUSE, LONGEST_PAUSE, TURN]
-        row = await self._database.row("block", self.key, retry_after, self._backoff_base, *terms)
+        row = await self._database.row(
+            sql("budget/block"),
+            budget=self.key,
+            retry_after=retry_after,
+            backoff_base=self._backoff_base,
+            longest_believed=LONGEST_BELIEVED,
+            first_pause=FIRST_PAUSE,
+            longest_pause=LONGEST_PAUSE,
+            turn=TURN,
+        )
         assert row is not None
         wait: timedelta = max(row["wait"], timedelta(0))
         self._blocked_until = time.monotonic() + wait.total_seconds()
@@ -103,21 +112,30 @@ class Quota:
         """Whether it is for this worker to try a budget that is blocked for long. One call of it is drawn then, past the block;
         the next turn, whoever takes it, comes after twice the pause.
         """
-        async with self._database.connection() as connection, connection.transaction():
-            if await connection.fetchrow(statement("probe_turn"), self.key, TURN) is None:
+        async with self._database.transaction() as run:
+            if not await run(sql("budget/take_probe"), budget=self.key, turn=TURN):
                 return False
-            drawn = await connection.fetchrow(statement("draw"), self.key, self.windows, self.limits)
-            assert drawn is not None
+            (drawn,) = await run(sql("budget/draw"), budget=self.key, windows=self.windows, limits=self.limits)
             granted = bool(drawn["granted"])
-            await connection.execute(statement("probe_next"), self.key, granted, drawn["wait"], TURN, FIRST_PAUSE, LONGEST_PAUSE)
+            await run(
+                sql("budget/schedule_probe"),
+                budget=self.key,
+                granted=granted,
+                wait=drawn["wait"],
+                turn=TURN,
+                first_pause=FIRST_PAUSE,
+                longest_pause=LONGEST_PAUSE,
+            )
         return granted
 
     async def probed(self, wait: timedelta = timedelta(0)) -> None:
         """A probe was let through, or told to wait: the block lasts no longer than that."""
-        await self._database.rows("probed", self.key, wait, LONGEST_BELIEVED, TURN)
+        await self._database.rows(
+            sql("budget/end_probe"), budget=self.key, wait=wait, longest_believed=LONGEST_BELIEVED, turn=TURN
+        )
 
     async def answered(self) -> None:
         """The platform answered, and not while it was refusing others: the next refusal doubles from the start."""
         if self._blocked_until is not None and time.monotonic() >= self._blocked_until:
-            await self._database.row("unblock", self.key)
+            await self._database.row(sql("budget/reset_strikes"), budget=self.key)
             self._blocked_until = None

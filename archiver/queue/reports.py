@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
 from archiver.postgres.database import Database
+from archiver.queue.sql import sql
 
 PAGE = 1000
 """Recorded files that one statement reads."""
@@ -234,84 +235,92 @@ class Reports:
 
     async def count_sessions(self) -> list[SessionCount]:
         """Sessions by bot and state, and pending ones by kind, too."""
-        return [SessionCount(**row) for row in await self._database.rows("status")]
+        return [SessionCount(**row) for row in await self._database.rows(sql("report/session_counts"))]
 
     async def ledger_totals(self) -> LedgerTotals:
         """Files and bytes in the archive."""
-        row = await self._database.row("totals")
+        row = await self._database.row(sql("report/ledger_totals"))
         assert row is not None
         return LedgerTotals(**row)
 
     async def count_reasons(self) -> list[ReasonCount]:
         """Why sessions ended without a recording, and why others wait; within a state the most frequent first."""
-        rows = await self._database.rows("reasons")
+        rows = await self._database.rows(sql("report/reason_counts"))
         return [ReasonCount(state=row["state"], reason=row["reason"], sessions=row["sessions"]) for row in rows]
 
     async def fleet(self) -> Fleet:
         """Holds, pauses, what people last did to bots, and blocked budgets."""
-        row = await self._database.row("fleet")
+        row = await self._database.row(sql("report/fleet"))
         assert row is not None
         return Fleet(**row)
 
     async def find_session(self, session_id: str, bot: str | None, kind: str | None) -> list[SessionStory]:
         """The sessions of this ID, whole, in order of bot and kind; None stands for any."""
-        return [SessionStory(**row) for row in await self._database.rows("show", session_id, bot, kind)]
+        rows = await self._database.rows(sql("report/session"), session_id=session_id, bot=bot, kind=kind)
+        return [SessionStory(**row) for row in rows]
 
     async def list_outcomes(self) -> list[SessionOutcome]:
         """Every session, in the order in which they were enqueued. Grows with the queue: for small ones, such as the demo's."""
-        return [SessionOutcome(**row) for row in await self._database.rows("ends")]
+        return [SessionOutcome(**row) for row in await self._database.rows(sql("report/outcomes"))]
 
     async def list_flagged_files(self) -> list[FlaggedFile]:
         """Recorded files that have flags, in order of their sessions."""
-        return [FlaggedFile(**row) for row in await self._database.rows("flagged")]
+        return [FlaggedFile(**row) for row in await self._database.rows(sql("report/flagged_files"))]
 
     async def list_workers(self, *, all_sessions: bool) -> list[WorkerReport]:
         """Every worker with the sessions that it holds, the longest held first; without `all_sessions` only the first one."""
-        return [WorkerReport(**row) for row in await self._database.rows("workers", all_sessions)]
+        rows = await self._database.rows(sql("report/workers"), all_sessions=all_sessions)
+        return [WorkerReport(**row) for row in rows]
 
     async def list_workers_of_host(self, host: str) -> list[LocalWorker]:
         """The workers that are registered from this host."""
-        return [LocalWorker(**row) for row in await self._database.rows("healthcheck", host)]
+        return [LocalWorker(**row) for row in await self._database.rows(sql("report/workers_of_host"), host=host)]
 
     async def recordings(self, *, bot: str | None) -> AsyncIterator[RecordedFile]:
         """Every file in the ledger of `bot` (None: of all), in the order of its keys, read page by page: constant memory."""
-        after = (0, "")
+        after_id, after_key = 0, ""
         while True:
-            page = [RecordedFile(**row) for row in await self._database.rows("recordings", bot, *after, PAGE)]
-            for file in page:
-                yield file
-            if len(page) < PAGE:
+            rows = await self._database.rows(sql("report/recordings"), bot=bot, after_id=after_id, after_key=after_key, page=PAGE)
+            for row in rows:
+                yield RecordedFile(**row)
+            if len(rows) < PAGE:
                 return
-            after = (page[-1].queue_id, page[-1].store_key)
+            after_id, after_key = rows[-1]["queue_id"], rows[-1]["store_key"]
 
     async def find_calls(self, bot: str, keys: Sequence[tuple[str, str]]) -> dict[int, CallStory]:
         """What became of these calls (session ID and kind) of a bot, by their position in `keys`, from 1; those alone that are
         in the queue.
         """
         ids, kinds = _columns(keys)
-        return {row["n"]: CallStory(**row) for row in await self._database.rows("account", bot, ids, kinds)}
+        rows = await self._database.rows(sql("report/call_stories"), bot=bot, session_ids=ids, kinds=kinds)
+        return {row["n"]: CallStory(**row) for row in rows}
 
     async def find_unlisted(
         self, bot: str, start: datetime, end: datetime, listed: Sequence[tuple[str, str]]
     ) -> list[UnlistedSession]:
         """Archived sessions of a bot whose call began in [start, end), and that are not among those `listed` (ID and kind)."""
-        return [UnlistedSession(**row) for row in await self._database.rows("unlisted", bot, start, end, *_columns(listed))]
+        ids, kinds = _columns(listed)
+        rows = await self._database.rows(
+            sql("report/unlisted_sessions"), bot=bot, start=start, end=end, session_ids=ids, kinds=kinds
+        )
+        return [UnlistedSession(**row) for row in rows]
 
     async def count_enqueued(self, bot: str, keys: Sequence[tuple[str, str]]) -> int:
         """How many of these sessions (ID and kind) of a bot are in the queue, in whatever state."""
-        return len(await self._database.rows("known", bot, *_columns(keys)))
+        ids, kinds = _columns(keys)
+        return len(await self._database.rows(sql("report/enqueued_sessions"), bot=bot, session_ids=ids, kinds=kinds))
 
     async def mean_cost(self, bot: str) -> SessionCost:
         """The mean over the sessions of a bot that were archived last."""
-        row = await self._database.row("means", bot)
+        row = await self._database.row(sql("report/session_cost"), bot=bot)
         assert row is not None
         return SessionCost(**row)
 
     async def has_due_work(self, *bots: str) -> bool:
         """Whether a session of these bots is due, and a worker is alive that could claim it."""
-        row = await self._database.row("busy", list(bots))
+        row = await self._database.row(sql("report/due_work"), bots=list(bots))
         assert row is not None
-        return bool(row["busy"])
+        return bool(row["has_due_work"])
 
 
 def _columns(keys: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:

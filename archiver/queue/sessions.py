@@ -7,18 +7,21 @@ sent as delays: the database's clock alone decides when.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, assert_never
+from typing import Any
 
 import asyncpg
 
 from archiver.config import RetrySettings
 from archiver.errors import DatabaseError
-from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
+from archiver.outcome import Outcome
 from archiver.postgres.database import Database
+from archiver.queue.outcome_rows import OutcomeRows
 from archiver.queue.quota import TURN, Quota
+from archiver.queue.sql import sql
 from archiver.session import Attempt, KnownFile, Session, State, source_name
 
 PROBE_EVERY = timedelta(minutes=5)
@@ -32,9 +35,6 @@ RECHECK_EVERY = 8
 
 NO_RETENTIONS: Mapping[str, timedelta | None] = {}
 """Nobody knows for how long the platform keeps recordings."""
-
-MOST_ASKS = 10_000
-"""So often a recheck that is answered "in progress" is put off at most, however short the delays."""
 
 MAX_CRASHES = 5
 """A session that was held by so many dying workers is given up: it would only take the next one down."""
@@ -98,43 +98,29 @@ class Backlog:
     """Due, and waited for."""
 
 
-def _asks_in_progress(retry: RetrySettings) -> int:
-    """How many asks that are answered "in progress" fill the time after which that is given up."""
-    asks, waited = 1, timedelta(0)
-    while waited < retry.not_ready_give_up and asks < MOST_ASKS:
-        waited += retry.not_ready_delays[min(asks, len(retry.not_ready_delays)) - 1]
-        asks += 1
-    return asks
-
-
-def _nothing_new(attempt: Attempt, outcome: Outcome) -> bool:
-    """No file is known of that isn't stored: a session that was archived before may be archived again."""
-    return not attempt.missing and not (isinstance(outcome, Failed) and outcome.reason == "too_many_files")
-
-
 class Queue:
     """The sessions of one database."""
 
     def __init__(self, database: Database, retry: RetrySettings) -> None:
         self._database = database
         self._retry = retry
-        self._asks_in_progress = _asks_in_progress(retry)
+        self._outcome_rows = OutcomeRows(retry)
 
     # --- producers
 
     async def enqueue(self, sessions: Sequence[NewSession], *, actor: str) -> tuple[int, int]:
         """Insert what is new; a waiting session with a lower priority is raised. Returns (new, raised)."""
         row = await self._database.row(
-            "enqueue",
-            [session.bot for session in sessions],
-            [session.session_id for session in sessions],
-            [session.kind for session in sessions],
-            [session.priority for session in sessions],
-            [session.user_id for session in sessions],
-            [session.started_at for session in sessions],
-            [session.ended_at for session in sessions],
-            [dict(session.metadata or {}) for session in sessions],
-            actor,
+            sql("enqueue/sessions"),
+            bots=[session.bot for session in sessions],
+            session_ids=[session.session_id for session in sessions],
+            kinds=[session.kind for session in sessions],
+            priorities=[session.priority for session in sessions],
+            user_ids=[session.user_id for session in sessions],
+            started_at=[session.started_at for session in sessions],
+            ended_at=[session.ended_at for session in sessions],
+            metadata=[dict(session.metadata or {}) for session in sessions],
+            actor=actor,
         )
         assert row is not None
         return row["added"], row["raised"]
@@ -144,25 +130,25 @@ class Queue:
         knows it would say of a campaign's dial that nobody answered; else what was said of that before stays.
         """
         row = await self._database.row(
-            "learn",
-            bot,
-            [call.session_id for call in calls],
-            [call.kind for call in calls],
-            [call.started_at for call in calls],
-            [call.ended_at for call in calls],
-            [call.user_id for call in calls],
-            [dict(call.facts) for call in calls],
-            tells_dials,
+            sql("discover/call_facts"),
+            bot=bot,
+            session_ids=[call.session_id for call in calls],
+            kinds=[call.kind for call in calls],
+            started_at=[call.started_at for call in calls],
+            ended_at=[call.ended_at for call in calls],
+            user_ids=[call.user_id for call in calls],
+            facts=[dict(call.facts) for call in calls],
+            lists_unanswered=tells_dials,
         )
         assert row is not None
-        learnt: int = row["learnt"]
-        return learnt
+        changed: int = row["changed"]
+        return changed
 
     async def prune(self, keep: timedelta) -> int:
         """Remove the history of sessions that ended longer than `keep` ago, at most PRUNE_BATCH of them, the oldest first; their
         rows and recordings stay. Returns of how many it is removed now: none means that none is due.
         """
-        row = await self._database.row("prune", keep, PRUNE_BATCH)
+        row = await self._database.row(sql("upkeep/prune_history"), keep=keep, max_sessions=PRUNE_BATCH)
         assert row is not None
         sessions: int = row["sessions"]
         return sessions
@@ -187,7 +173,7 @@ class Queue:
 
         When it raises, or an answer is lost on the way, rows may be claimed that nobody was told of: see `disown`.
         """
-        due = await self._database.rows("due", list(bots))
+        due = await self._database.rows(sql("claim/due_kinds"), bots=list(bots))
         now = timedelta(0)
         work = [row for row in due if row["due_in"] is not None and row["due_in"] <= now]
         busy = {row["name"] for row in work}
@@ -197,7 +183,7 @@ class Queue:
         rechecks = [row for row in rechecks if row["recheck_in"] <= now]
         sessions: list[Session] = []
         spent: set[str] = set()  # budgets of which this claim has had all that there is
-        for ready, turns_of in ((work, self._turns), (rechecks, lambda _, share: [("claim_rechecks", share)])):
+        for ready, turns_of in ((work, self._turns), (rechecks, lambda _, share: [("claim/rechecks", share)])):
             for position, row in enumerate(ready):
                 share = -(-(slots - len(sessions)) // (len(ready) - position))
                 if share <= 0:
@@ -207,10 +193,21 @@ class Queue:
                     quota = bots[row["name"]]
                     if quota.key in spent:
                         continue
-                    terms = [worker_id, row["name"], row["kind"], count, quota.key, quota.windows, quota.limits]
-                    last = [PROBE_EVERY, retentions.get(row["name"])] if statement == "claim" else [due_by]
+                    terms: dict[str, datetime | timedelta | None] = {"due_by": due_by}
+                    if statement == "claim/sessions":
+                        terms = {"probe_every": PROBE_EVERY, "retention": retentions.get(row["name"])}
                     try:
-                        rows = await self._database.rows(statement, *terms, *last)
+                        rows = await self._database.rows(
+                            sql(statement),
+                            worker_id=worker_id,
+                            bot=row["name"],
+                            kind=row["kind"],
+                            slots=count,
+                            budget=quota.key,
+                            windows=quota.windows,
+                            limits=quota.limits,
+                            **terms,
+                        )
                     except DatabaseError:
                         if not sessions:
                             raise
@@ -229,8 +226,8 @@ class Queue:
         """Which statement claims how many, in order: at a place at random, so that no budget is too short for it, one recheck."""
         before = random.randrange(RECHECK_EVERY)  # noqa: S311  # a lot, no secret
         if row["recheck_in"] is None or row["recheck_in"] > timedelta(0) or before >= share:
-            return [("claim", share)]
-        turns = [("claim", before), ("claim_rechecks", 1), ("claim", share - before - 1)]
+            return [("claim/sessions", share)]
+        turns = [("claim/sessions", before), ("claim/rechecks", 1), ("claim/sessions", share - before - 1)]
         return [(statement, count) for statement, count in turns if count]
 
     @staticmethod
@@ -257,7 +254,7 @@ class Queue:
                 # Rows of earlier versions have names as they came.
                 known=tuple(KnownFile(**known | {"source_name": source_name(known["source_name"])}) for known in row["stored"]),
                 probe=row["probe"],
-                recheck=statement == "claim_rechecks",
+                recheck=statement == "claim/rechecks",
             )
             for row in rows
             if row["id"] is not None
@@ -270,13 +267,14 @@ class Queue:
         """Put back what this worker has claimed and does not work on, such as after a claim whose answer was lost. Not to be
         called while a claim of this worker is under way.
         """
-        await self._database.rows("disown", worker_id, list(working_on))
+        await self._database.rows(sql("claim/release_orphans"), worker_id=worker_id, working_on=list(working_on))
 
     async def taken_away(self, sessions: Sequence[Session]) -> set[int]:
         """The IDs of those claims that are no longer theirs who hold them: cancelled, or rescued."""
         if not sessions:
             return set()
-        rows = await self._database.rows("taken_away", [s.id for s in sessions], [s.epoch for s in sessions])
+        ids, epochs = [session.id for session in sessions], [session.epoch for session in sessions]
+        rows = await self._database.rows(sql("claim/lost"), ids=ids, epochs=epochs)
         return {row["id"] for row in rows}
 
     async def settle(self, ended: Sequence[tuple[Attempt, Outcome]]) -> list[State | None]:
@@ -287,127 +285,106 @@ class Queue:
         """
         if not ended:
             return []
-        sessions = [attempt.session for attempt, _ in ended]
-        names, reasons, details, delays = zip(*(self._terms(attempt.session, outcome) for attempt, outcome in ended), strict=True)
-        rows = await self._database.rows(
-            "settle",
-            [session.id for session in sessions],
-            [session.epoch for session in sessions],
-            names,
-            reasons,
-            details,
-            delays,
-            [attempt.calls for attempt, _ in ended],
-            [bool(attempt.stored) for attempt, _ in ended],
-            [attempt.listed for attempt, _ in ended],
-            [_nothing_new(attempt, outcome) for attempt, outcome in ended],
-            [{"n": n, **file.as_row()} for n, (attempt, _) in enumerate(ended, 1) for file in attempt.stored],
-            [{"n": n, **event} for n, (attempt, _) in enumerate(ended, 1) for event in attempt.events],
-            self._retry.max_attempts,
-            self._retry.not_ready_give_up,
-            self._asks_in_progress,
-            self._retry.recheck_unavailable,
-            [isinstance(outcome, Unavailable) and outcome.final for _, outcome in ended],
-        )
+        rows = await self._database.rows(sql("settle/outcomes"), **self._outcome_rows.parameters(ended))
+        await self._learn_first_ask([(row["bot"], row["lesson"]) for row in rows if row["lesson"] is not None])
         return [row["state"] and State(row["state"]) for row in rows]
 
-    def _terms(self, session: Session, outcome: Outcome) -> tuple[str, str | None, dict[str, Any], timedelta]:
-        none = timedelta(0)
-        match outcome:
-            case Archived():
-                return "archived", None, {}, none
-            case NotReady(status):
-                delays = self._retry.not_ready_delays
-                return "not_ready", status, {}, delays[min(session.checks, len(delays) - 1)]
-            case Unavailable(reason, detail):
-                return "unavailable", reason, detail, none
-            case Retry(reason, detail):
-                seconds = self._retry.backoff_base.total_seconds() * 2.0 ** min(session.failures, 100)
-                ceiling = min(seconds, self._retry.backoff_max.total_seconds())
-                return "retry", reason, detail, timedelta(seconds=ceiling * random.random())  # noqa: S311  # jitter, no secret
-            case Failed(reason, detail):
-                return "failed", reason, detail, none
-            case HandedBack(reason, after, detail):
-                return "handed_back", reason, detail, after
-            case _:
-                assert_never(outcome)
+    async def _learn_first_ask(self, lessons: Sequence[tuple[str, str]]) -> None:
+        """Adjust how long after their ends calls are first asked for, by what a batch taught."""
+        if not lessons:
+            return
+        bots = sorted({bot for bot, _ in lessons})
+        counts = Counter(lessons)
+        await self._database.rows(
+            sql("settle/first_ask"),
+            bots=bots,
+            too_early=[counts[bot, "too_early"] > 0 for bot in bots],
+            in_time=[counts[bot, "in_time"] for bot in bots],
+        )
 
     # --- the fleet
 
     async def start_worker(self, *, host: str, pid: int, version: str, lease: timedelta, bots: Sequence[str]) -> int:
         """Record the configured bots and a new worker; returns its ID."""
         await self.record_bots(bots, complete=False)
-        row = await self._database.row("worker_start", host, pid, version, lease)
+        row = await self._database.row(sql("worker/start"), host=host, pid=pid, version=version, lease=lease)
         assert row is not None
         worker_id: int = row["id"]
         return worker_id
 
     async def record_bots(self, names: Sequence[str], *, complete: bool) -> None:
         """Let the database know the configured bots; `complete` forgets those not named."""
-        await self._database.rows("bots_seen", list(names), complete)
+        await self._database.rows(sql("worker/record_bots"), bots=list(names), complete=complete)
 
     async def renew(self, worker_id: int, lease: timedelta) -> bool:
         """Prolong a worker's lease. False: it has run out, its sessions may be with others."""
-        return await self._database.row("worker_renew", worker_id, lease) is not None
+        return await self._database.row(sql("worker/renew"), worker_id=worker_id, lease=lease) is not None
 
     async def note_progress(self, worker_id: int, progress: Mapping[str, Any]) -> bool:
         """What a worker has on its way. False: its lease has run out, and nothing was written."""
-        return await self._database.row("worker_progress", worker_id, dict(progress)) is not None
+        return await self._database.row(sql("worker/progress"), worker_id=worker_id, progress=dict(progress)) is not None
 
     async def stop_worker(self, worker_id: int) -> None:
         """Take a worker off the list; if it still held something, its lease runs out instead."""
-        await self._database.rows("worker_stop", worker_id)
+        await self._database.rows(sql("worker/stop"), worker_id=worker_id)
 
     async def rescue(self, *, actor: str) -> list[Rescued]:
         """Put back what dead workers held."""
-        rows = await self._database.rows("rescue", MAX_CRASHES, self._retry.backoff_base, actor)
+        rows = await self._database.rows(
+            sql("upkeep/rescue"), max_crashes=MAX_CRASHES, backoff_base=self._retry.backoff_base, actor=actor
+        )
         return [Rescued(r["bot"], r["session_id"], r["state"], r["crashes"], r["lost_worker"]) for r in rows]
 
     async def leftovers(self) -> list[Mapping[str, Any]]:
         """Temporary files that dead workers may have left: queue_id, worker_id, epoch, and what their folder is made of."""
-        return [dict(row) for row in await self._database.rows("leftovers")]
+        return [dict(row) for row in await self._database.rows(sql("upkeep/leftovers"))]
 
     async def leftover_gone(self, queue_id: int, epoch: int) -> None:
         """A leftover is known to be gone."""
-        await self._database.rows("leftover_gone", queue_id, epoch)
+        await self._database.rows(sql("upkeep/delete_leftover"), queue_id=queue_id, epoch=epoch)
 
     async def hold(self, bot: str, kind: str, reason: str, detail: Mapping[str, Any]) -> bool:
         """Hold a kind of a bot for every worker. True if it was not held before."""
-        row = await self._database.row("hold", bot, kind, reason, dict(detail), PROBE_EVERY)
+        row = await self._database.row(
+            sql("hold/set"), bot=bot, kind=kind, reason=reason, detail=dict(detail), probe_after=PROBE_EVERY
+        )
         return row is not None and bool(row["fresh"])
 
     async def refused_credentials(self, bots: Sequence[str]) -> list[tuple[str, str, str | None]]:
         """Bot and kind of each that is held for its credentials, and the fingerprint of these, if it is known."""
-        rows = await self._database.rows("refused", list(bots))
+        rows = await self._database.rows(sql("hold/rejected_credentials"), bots=list(bots))
         return [(row["bot"], row["kind"], row["credentials"]) for row in rows]
 
     async def probes_of_budgets(self, keys: Sequence[str]) -> dict[str, timedelta]:
         """In how long each budget that is blocked for long is to be probed; see Quota.take_probe."""
-        return {row["key"]: row["due_in"] for row in await self._database.rows("probes", list(keys), TURN)}
+        rows = await self._database.rows(sql("budget/due_probes"), budgets=list(keys), turn=TURN)
+        return {row["key"]: row["due_in"] for row in rows}
 
     async def askable(self, bots: Sequence[str]) -> list[tuple[str, str]]:
         """Those of these bots that are not paused, each with a kind that is not held: recordings, if it can be."""
-        return [(row["bot"], row["kind"]) for row in await self._database.rows("askable", list(bots))]
+        rows = await self._database.rows(sql("hold/open_kinds"), bots=list(bots))
+        return [(row["bot"], row["kind"]) for row in rows]
 
     async def release(self, bot: str, kind: str, reasons: Sequence[str]) -> bool:
         """These reasons to hold are disproven. True if the kind was held for one of them."""
-        return await self._database.row("release", bot, kind, list(reasons)) is not None
+        return await self._database.row(sql("hold/release"), bot=bot, kind=kind, reasons=list(reasons)) is not None
 
     async def backlog(self, bots: Sequence[str], since: datetime, *, night: bool = False) -> Backlog:
         """What a drain that began at `since` still waits for, and what it has to leave. That of a `night` waits for rechecks that
         were due then, and for nothing of low priority.
         """
-        row = await self._database.row("drain", list(bots), since, night)
+        row = await self._database.row(sql("report/backlog"), bots=list(bots), since=since, night=night)
         assert row is not None
         return Backlog(**row)
 
     async def unknown_bots(self, bots: Sequence[str]) -> dict[str, int]:
         """Waiting sessions of bots that no configuration knows, counted by name."""
-        return {row["bot"]: row["sessions"] for row in await self._database.rows("unknown_bots", list(bots))}
+        rows = await self._database.rows(sql("report/unknown_bots"), bots=list(bots))
+        return {row["bot"]: row["sessions"] for row in rows}
 
     async def clock(self) -> datetime:
         """The database's time."""
-        row = await self._database.row("clock")
+        row = await self._database.row(sql("report/clock"))
         assert row is not None
         now: datetime = row["now"]
         return now

@@ -11,6 +11,9 @@ import pytest
 from archiver.config import DatabaseSettings
 from archiver.errors import ArchiverError, ConfigError, DatabaseError, DatabaseUnreachable
 from archiver.postgres.database import WAKE_SECONDS, Database, open_database
+from archiver.queue.sessions import NewSession, Queue
+from archiver.queue.sql import sql
+from tests.conftest import RETRY
 from tests.queue.conftest import QueueHarness
 
 
@@ -115,12 +118,12 @@ async def test_a_listener_that_is_cut_off_is_noticed_by_its_check(harness: Queue
 async def test_behind_a_pooler_nothing_stays_prepared_and_listening_goes_elsewhere(database_url: str) -> None:
     settings = DatabaseSettings.model_validate({"url": database_url, "listen_url": database_url})
     async with open_database(settings) as database:
-        await database.rows("clock")
+        await database.rows(sql("report/clock"))
         async with database.connection() as connection:
             assert await connection.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") == 0
         wake = asyncio.Event()
         async with database.listening(wake):
-            await database.rows("enqueue", ["bot"], ["s-1"], ["recording"], ["normal"], [None], [None], [None], [{}], "me")
+            await Queue(database, RETRY).enqueue([NewSession("bot", "s-1")], actor="me")
             await asyncio.wait_for(wake.wait(), 20)
 
 
@@ -133,7 +136,7 @@ async def test_a_listen_url_that_is_none_names_its_own_key(database_url: str) ->
 
 async def test_a_value_that_cannot_be_sent_is_not_put_down_to_the_connection(database: Database) -> None:
     with pytest.raises(DatabaseError, match="out of int64 range") as caught:
-        await database.rows("leftover_gone", 2**70, 1)
+        await database.rows(sql("upkeep/delete_leftover"), queue_id=2**70, epoch=1)
     assert not isinstance(caught.value, DatabaseUnreachable)
 
 

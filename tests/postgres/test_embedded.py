@@ -27,6 +27,7 @@ from archiver.postgres.database import open_database
 from archiver.postgres.embedded import keeper as keeper_script
 from archiver.postgres.embedded import server as embedded
 from archiver.postgres.embedded.server import embedded_postgres
+from archiver.queue.sql import sql
 
 pytestmark = pytest.mark.once
 
@@ -321,14 +322,14 @@ async def test_as_root_whoever_takes_the_port_of_a_server_that_died_hears_nothin
                 await asyncio.sleep(0)
 
     async with open_database(DatabaseSettings.model_validate({"url": f"embedded:{path}"})) as database, asyncio.timeout(40):
-        await database.rows("clock")
+        await database.rows(sql("report/clock"))
         port = embedded.serving_port(path)
         await kill(postmaster(path))
         async with await take(port):
             while True:
                 try:
                     async with database.listening(asyncio.Event()):
-                        await database.rows("clock")
+                        await database.rows(sql("report/clock"))
                     break
                 except DatabaseUnreachable:
                     await asyncio.sleep(0.01)

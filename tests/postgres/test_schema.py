@@ -12,8 +12,9 @@ import asyncpg
 import pytest
 
 from archiver.errors import DatabaseError, DatabaseTooNew, NotMigrated
-from archiver.postgres.database import Database, statement, statement_names
+from archiver.postgres.database import Database
 from archiver.postgres.migrate import check_version, migrate, migrations
+from archiver.queue.sql import sql
 from archiver.session import OF_A_RECHECK, OF_ONE_ARCHIVED_BEFORE, TRANSITIONS, State
 from tests.queue.conftest import QueueHarness
 
@@ -23,10 +24,12 @@ IN_PLACE = "-- phase: expand\n-- transaction: none\n-- min_program: 0.1\n"
 
 
 async def test_every_statement_prepares_and_every_one_is_in_the_list(database: Database) -> None:
-    assert {"claim", "settle", "enqueue", "rescue"} <= set(statement_names())
-    for name in statement_names():
+    statements = list(sql)
+    assert {"claim/sessions", "settle/outcomes", "enqueue/sessions", "upkeep/rescue"} <= {one.name for one in statements}
+    for statement in statements:
         async with database.connection() as connection:
-            await connection.prepare(statement(name))
+            prepared = await connection.prepare(statement.text)
+            assert len(prepared.get_parameters()) == len(statement.parameters)
 
 
 async def test_the_states_of_the_program_are_those_of_the_database(harness: QueueHarness) -> None:
@@ -113,7 +116,7 @@ async def test_a_database_that_was_never_migrated_is_told_from_one_that_was(empt
             await check_version(database)
         assert "archiver migrate" in caught.value.hint
         with pytest.raises(NotMigrated):
-            await database.rows("status")
+            await database.rows(sql("report/session_counts"))
 
 
 async def test_a_database_with_fewer_migrations_is_told(harness: QueueHarness) -> None:

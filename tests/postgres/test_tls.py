@@ -26,6 +26,7 @@ from archiver.config import DatabaseSettings
 from archiver.errors import ArchiverError, ConfigError, DatabaseUnreachable
 from archiver.postgres.database import Database, open_database
 from archiver.postgres.tls import endpoint_of
+from archiver.queue.sql import sql
 
 ELSEWHERE = "127.1"
 
@@ -175,7 +176,7 @@ async def refusal(url: str, kind: type[ArchiverError]) -> str:
 
 async def protection(url: str) -> str:
     async with Database(url, pool_size=1) as database:
-        await database.rows("clock")
+        await database.rows(sql("report/clock"))
         return await database.protection()
 
 
@@ -279,9 +280,9 @@ async def test_files_are_read_anew_for_each_connection(database_url: str, author
             # Here, not at the server: that would race with what the client sends next.
             connection.terminate()
         with pytest.raises(DatabaseUnreachable, match=f"sslrootcert = '{file}': No such file or directory"):
-            await database.rows("clock")
+            await database.rows(sql("report/clock"))
         file.write_bytes(authority.file.read_bytes())
-        await database.rows("clock")
+        await database.rows(sql("report/clock"))
 
 
 async def test_a_certificate_that_was_taken_back_is_refused(database_url: str, authority: Authority) -> None:

@@ -12,6 +12,7 @@ import pytest
 from archiver.errors import DatabaseUnreachable, LeaseLost
 from archiver.outcome import Archived, HandedBack, Retry
 from archiver.queue.sessions import PROBE_EVERY
+from archiver.queue.sql import sql
 from archiver.session import Attempt, Session
 from tests.queue.conftest import QueueHarness, ids
 
@@ -207,7 +208,18 @@ async def test_a_pause_between_looking_and_claiming_still_counts(harness: QueueH
     worker = await harness.worker()
     await harness.operators.pause(None, actor="me")
     quota = harness.quota()
-    rows = await harness.database.rows("claim", worker, "bot", "recording", 5, quota.key, [], [], PROBE_EVERY, None)
+    rows = await harness.database.rows(
+        sql("claim/sessions"),
+        worker_id=worker,
+        bot="bot",
+        kind="recording",
+        slots=5,
+        budget=quota.key,
+        windows=[],
+        limits=[],
+        probe_every=PROBE_EVERY,
+        retention=None,
+    )
     assert rows == []
 
 
@@ -390,7 +402,18 @@ async def test_what_a_claim_took_whose_answer_was_lost_is_put_back(harness: Queu
         with pytest.raises(DatabaseUnreachable):
             await claiming
     # The same statement, carried out, and nobody heard of it.
-    lost = await harness.database.rows("claim", worker, "bot", "recording", 10, "key", [], [], PROBE_EVERY, None)
+    lost = await harness.database.rows(
+        sql("claim/sessions"),
+        worker_id=worker,
+        bot="bot",
+        kind="recording",
+        slots=10,
+        budget="key",
+        windows=[],
+        limits=[],
+        probe_every=PROBE_EVERY,
+        retention=None,
+    )
     await harness.queue.disown(worker, [mine.id])
     (again,) = (await harness.queue.claim(worker, quota, 10)).sessions
     assert (again.id, again.epoch) == (lost[0]["id"], lost[0]["epoch"] + 2)

@@ -8,14 +8,14 @@ EXPLAIN doesn't look into triggers and functions, so the transaction's own stati
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from archiver.postgres.database import Database, statement
+from archiver.postgres.database import Database
 from archiver.queue.sessions import MAX_CRASHES, PROBE_EVERY
+from archiver.queue.sql import sql
 from tests.queue.conftest import stored_file
 
 pytestmark = pytest.mark.once
@@ -24,24 +24,25 @@ ROWS = int(os.environ.get("ARCHIVER_EXPLAIN_ROWS", "1000000"))
 """So many archived ones, and as many asleep."""
 
 MOST = {
-    "claim": 2_000,
-    "claim_by_age": 2_000,
-    "claim_rechecks": 2_000,
-    "due": 340,
-    "unknown_bots": 60,
-    "draw": 170,
-    "rescue": 15_000,
-    "rescue_nothing": 1_300,
-    "disown": 19_000,
-    "taken_away": 2_400,
-    "enqueue": 95_000,
-    "settle": 18_000,
-    "learn": 45_000,
-    "known": 7_000,
-    "account": 10_000,
-    "unlisted": 30,
-    "busy": 30,
-    "deadlines": 1_000,
+    "claim/sessions": 2_000,
+    "claim/sessions by age": 2_000,
+    "claim/rechecks": 2_000,
+    "claim/due_kinds": 340,
+    "report/unknown_bots": 60,
+    "budget/draw": 170,
+    "upkeep/rescue": 15_000,
+    "upkeep/rescue nothing": 1_300,
+    "claim/release_orphans": 19_000,
+    "claim/lost": 2_400,
+    "enqueue/sessions": 95_000,
+    "settle/outcomes": 18_000,
+    "settle/first_ask": 60,
+    "discover/call_facts": 45_000,
+    "report/enqueued_sessions": 7_000,
+    "report/call_stories": 10_000,
+    "report/unlisted_sessions": 30,
+    "report/due_work": 30,
+    "report/deadlines": 1_000,
 }
 """Shared buffers that a statement may touch: three times what it does, whatever the tables hold. A claim of 16; a thousand to
 enqueue, of which half are raised; 500 that are listed; 200 of all others. What a draw reads are the thousand calls of its window.
@@ -101,54 +102,58 @@ class Worker:
 
     async def prepare(self) -> None:
         for name in MOST:
-            await self.connection.execute(f"PREPARE {name} AS {statement(name.removesuffix('_nothing').removesuffix('_by_age'))}")
+            await self.connection.execute(f'PREPARE "{name}" AS {sql(name.split()[0]).text}')
         rows = await self.connection.fetch("SELECT name, parameter_types::text[] AS types FROM pg_prepared_statements")
         self._types = {row["name"]: row["types"] for row in rows}
 
     async def arguments(self, few: int) -> dict[str, str]:
-        """What a worker says in each statement, as SQL."""
+        """What a worker sends with each statement, as SQL."""
         claimed = await self.connection.fetch("SELECT id, epoch FROM archive_queue WHERE state = 'claimed' LIMIT $1", few)
         asleep = "SELECT bot, session_id, kind FROM archive_queue WHERE state = 'pending' AND session_id LIKE 's-%' LIMIT $1"
-        known = await self.connection.fetch(asleep, few * 5 // 2)
+        known = [tuple(row) for row in await self.connection.fetch(asleep, few * 5 // 2)]
         ids, epochs = [row["id"] for row in claimed], [row["epoch"] for row in claimed]
-        limits = ("key", [timedelta(minutes=1), HOUR], [60_000, 1_800_000])
-        said = {
-            "claim": (self._worker_id, "bot-1", "recording", 16, *limits, PROBE_EVERY, None),
-            "claim_by_age": (self._worker_id, "bot-1", "recording", 16, *limits, PROBE_EVERY, 90 * DAY),
-            "claim_rechecks": (self._worker_id, "bot-1", "recording", 16, *limits, None),
-            "due": (["bot-0", "bot-1", "bot-2"],),
-            "deadlines": ("bot-1", 90 * DAY, timedelta(seconds=1), 1000, ["bot-0", "bot-1"]),
-            "unknown_bots": (["bot-0", "bot-1", "bot-2"],),
-            "draw": limits,
-            "rescue": (MAX_CRASHES, timedelta(seconds=2), "me"),
-            "rescue_nothing": (MAX_CRASHES, timedelta(seconds=2), "me"),
-            "disown": (self._worker_id, []),
-            "taken_away": (ids, epochs),
-            "enqueue": _enqueued(
-                [tuple(row) for row in known] + [("bot-0", f"new-{n}", "recording") for n in range(few * 5 // 2)]
-            ),
-            "settle": _settled(ids, epochs),
-            **_listed([row["session_id"] for row in known]),
+        budget = {"budget": "key", "windows": [timedelta(minutes=1), HOUR], "limits": [60_000, 1_800_000]}
+        slots = {"worker_id": self._worker_id, "bot": "bot-1", "kind": "recording", "slots": 16, **budget}
+        bots = ["bot-0", "bot-1", "bot-2"]
+        rescue = {"max_crashes": MAX_CRASHES, "backoff_base": timedelta(seconds=2), "actor": "me"}
+        deadlines = {"bot": "bot-1", "retention": 90 * DAY, "time_per_call": timedelta(seconds=1), "max_rows": 1000}
+        values: dict[str, dict[str, Any]] = {
+            "claim/sessions": {**slots, "probe_every": PROBE_EVERY, "retention": None},
+            "claim/sessions by age": {**slots, "probe_every": PROBE_EVERY, "retention": 90 * DAY},
+            "claim/rechecks": {**slots, "due_by": None},
+            "claim/due_kinds": {"bots": bots},
+            "report/deadlines": {**deadlines, "budget_bots": ["bot-0", "bot-1"]},
+            "report/unknown_bots": {"bots": bots},
+            "budget/draw": budget,
+            "upkeep/rescue": rescue,
+            "upkeep/rescue nothing": rescue,
+            "claim/release_orphans": {"worker_id": self._worker_id, "working_on": []},
+            "claim/lost": {"ids": ids, "epochs": epochs},
+            "enqueue/sessions": _enqueued([*known, *(("bot-0", f"new-{n}", "recording") for n in range(few * 5 // 2))]),
+            "settle/outcomes": _settled(ids, epochs),
+            "settle/first_ask": {"bots": bots, "too_early": [True, False, False], "in_time": [0, 1, 200]},
+            **_listed([session_id for _, session_id, _ in known]),
         }
-        return {name: await self._literals(name, values) for name, values in said.items()}
+        return {name: await self._literals(name, given) for name, given in values.items()}
 
-    async def _literals(self, name: str, values: Sequence[Any]) -> str:
+    async def _literals(self, name: str, given: dict[str, Any]) -> str:
+        values = sql(name.split(maxsplit=1)[0]).arguments(given)
         texts = [
             await self.connection.fetchval(f"SELECT quote_nullable($1::{type_}::text)", value)
             for type_, value in zip(self._types[name], values, strict=True)
         ]
-        return ", ".join(texts)
+        return f"({', '.join(texts)})" if texts else ""
 
     async def measure(self, name: str, arguments: str) -> tuple[int, list[str]]:
         """How many buffers it touched, and which large tables were read as a whole. Nothing of what it writes stays."""
         transaction = self.connection.transaction()
         await transaction.start()
         try:
-            if name == "rescue":
+            if name == "upkeep/rescue":
                 await self.connection.execute("UPDATE archive_workers SET expires_at = now() - interval '1 minute'")
             scans = "SELECT relname, seq_scan FROM pg_stat_xact_user_tables WHERE relname = ANY ($1)"
             before = dict(await self.connection.fetch(scans, LARGE))
-            (found,) = await self.connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {name} ({arguments})")
+            (found,) = await self.connection.fetchval(f'EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE "{name}" {arguments}')
             after = dict(await self.connection.fetch(scans, LARGE))
         finally:
             await transaction.rollback()
@@ -164,42 +169,55 @@ class Worker:
             for name, most in MOST.items():
                 await self.measure(name, arguments[name])  # what a connection reads once, of the catalogues
                 buffers, read = await self.measure(name, arguments[name])
-                print(f"{when:24} {mode:18} {name:14} {buffers:8} of {most:8} {' '.join(read)}")
+                print(f"{when:24} {mode:18} {name:26} {buffers:8} of {most:8} {' '.join(read)}")
                 if buffers > most or read:
                     found.append(f"{when}, {mode}: {name} touches {buffers} buffers, {most} at most; reads all of {read}")
         return found
 
 
-def _enqueued(rows: list[tuple[str, str, str]]) -> tuple[Any, ...]:
+def _enqueued(rows: list[tuple[str, str, str]]) -> dict[str, Any]:
     bots, ids, kinds = map(list, zip(*rows, strict=True))
-    none = [None] * len(rows)
-    return bots, ids, kinds, ["high"] * len(rows), none, none, none, [{}] * len(rows), "me"
+    none, facts = [None] * len(rows), {"priorities": ["high"] * len(rows), "metadata": [{}] * len(rows), "actor": "me"}
+    return {"bots": bots, "session_ids": ids, "kinds": kinds, "user_ids": none, "started_at": none, "ended_at": none, **facts}
 
 
-def _listed(ids: list[str]) -> dict[str, tuple[Any, ...]]:
+def _listed(ids: list[str]) -> dict[str, dict[str, Any]]:
     """A stretch of a listing, by what is asked of it."""
-    kinds, now = ["recording"] * len(ids), datetime.now(UTC)
-    facts = [now] * len(ids), [now] * len(ids), [None] * len(ids), [{"queue": "x"}] * len(ids)
+    now = datetime.now(UTC)
+    keys = {"session_ids": ids, "kinds": ["recording"] * len(ids)}
+    times = {"started_at": [now] * len(ids), "ended_at": [now] * len(ids)}
+    facts = {"user_ids": [None] * len(ids), "facts": [{"queue": "x"}] * len(ids), "lists_unanswered": True}
     return {
-        "learn": ("bot-0", ids, kinds, *facts, True),
-        "known": ("bot-0", ids, kinds),
-        "account": ("bot-0", ids, kinds),
-        "unlisted": ("bot-0", now - HOUR, now, ids, kinds),
-        "busy": (["bot-0", "bot-1"],),
+        "discover/call_facts": {"bot": "bot-0", **keys, **times, **facts},
+        "report/enqueued_sessions": {"bot": "bot-0", **keys},
+        "report/call_stories": {"bot": "bot-0", **keys},
+        "report/unlisted_sessions": {"bot": "bot-0", "start": now - HOUR, "end": now, **keys},
+        "report/due_work": {"bots": ["bot-0", "bot-1"]},
     }
 
 
-def _settled(ids: list[int], epochs: list[int]) -> tuple[Any, ...]:
-    places = range(1, len(ids) + 1)
-    outcomes = [("not_ready", "retry", "unavailable", "failed", "archived")[n % 5] for n in places]
-    files = [{"n": n, **stored_file().as_row()} for n in places if n % 5 == 4]
+def _settled(ids: list[int], epochs: list[int]) -> dict[str, Any]:
+    places, many = range(1, len(ids) + 1), len(ids)
     now = datetime.now(UTC).isoformat()
-    events = [{"n": n, "event": "asked", "at": now, "data": {}} for n in places]
-    reasons, details = ["why"] * len(ids), [{"answer": 1}] * len(ids)
-    stores = [n % 5 == 4 for n in places]
-    ones = [1] * len(ids)
-    said = (ids, epochs, outcomes, reasons, details, [HOUR] * len(ids), ones, stores, ones, [True] * len(ids), files, events)
-    return *said, 3, DAY, 50, [DAY, 3 * DAY], [False] * len(ids)
+    return {
+        "ids": ids,
+        "epochs": epochs,
+        "outcomes": [("not_ready", "retry", "unavailable", "failed", "archived")[n % 5] for n in places],
+        "reasons": ["why"] * many,
+        "details": [{"answer": 1}] * many,
+        "delays": [HOUR] * many,
+        "calls": [1] * many,
+        "stores": [n % 5 == 4 for n in places],
+        "listed": [1] * many,
+        "keeps": [True] * many,
+        "final": [False] * many,
+        "files": [{"n": n, **stored_file().as_row()} for n in places if n % 5 == 4],
+        "events": [{"n": n, "event": "asked", "at": now, "data": {}} for n in places],
+        "max_attempts": 3,
+        "not_ready_give_up": DAY,
+        "max_recheck_asks": 50,
+        "recheck_unavailable": [DAY, 3 * DAY],
+    }
 
 
 @pytest.mark.timeout(900)

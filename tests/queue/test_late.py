@@ -13,6 +13,7 @@ import pytest
 from archiver.config import RetrySettings
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
 from archiver.queue.sessions import MAX_CRASHES, Known, Queue
+from archiver.queue.sql import sql
 from archiver.session import Attempt, Session, State
 from tests.queue.conftest import QueueHarness, ids, stored_file
 
@@ -289,15 +290,15 @@ async def test_a_paused_bot_and_a_held_kind_are_left_alone(harness: QueueHarness
     worker = await unavailable(harness)
     await harness.make_rechecks_due()
     quota = harness.quota()
-    terms = [worker, "bot", "recording", 5, quota.key, [], [], None]
+    terms = {"worker_id": worker, "bot": "bot", "kind": "recording", "slots": 5, "budget": quota.key, "windows": [], "limits": []}
     await harness.operators.pause(["bot"], actor="me")
     assert await harness.claim(worker) == []
-    assert await harness.database.rows("claim_rechecks", *terms) == [], "nor between looking and claiming"
+    assert await harness.database.rows(sql("claim/rechecks"), **terms, due_by=None) == [], "nor between looking and claiming"
     await harness.operators.resume(["bot"], actor="me")
     await harness.queue.hold("bot", "recording", "credentials_rejected", {})
     await harness.fetch("UPDATE archive_holds SET probe_at = now()")
     assert await harness.claim(worker) == []
-    assert await harness.database.rows("claim_rechecks", *terms) == []
+    assert await harness.database.rows(sql("claim/rechecks"), **terms, due_by=None) == []
     await harness.operators.resume(["bot"], actor="me")
     assert ids(await harness.claim(worker)) == ["s-1"]
 

@@ -27,6 +27,7 @@ from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Re
 from archiver.postgres.database import Database
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import MAX_CRASHES, NewSession, Queue
+from archiver.queue.sql import sql
 from archiver.session import OF_A_RECHECK, OF_ONE_ARCHIVED_BEFORE, TRANSITIONS, Attempt, KnownFile, Session, State
 from tests.queue.conftest import QueueHarness, stored_file
 
@@ -693,7 +694,9 @@ class Machine(RuleBasedStateMachine):
         quota = self.quotas[bot]
         for _ in range(times):
             before = self._now()
-            (row,) = self.run(self.harness.database.rows("draw", quota.key, quota.windows, quota.limits))
+            (row,) = self.run(
+                self.harness.database.rows(sql("budget/draw"), budget=quota.key, windows=quota.windows, limits=quota.limits)
+            )
             self._granted(bot, row["granted"], before, self._now())
             if not row["granted"]:
                 self._pass(row["wait"])

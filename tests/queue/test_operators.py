@@ -13,6 +13,7 @@ from archiver.outcome import Archived, Failed, HandedBack, Outcome, Retry, Unava
 from archiver.queue import operators, reports
 from archiver.queue.reports import LedgerTotals
 from archiver.queue.sessions import NewSession
+from archiver.queue.sql import sql
 from archiver.session import Attempt, State
 from tests.queue.conftest import QueueHarness, ids, stored_file
 
@@ -227,22 +228,30 @@ async def test_retry_is_found_by_the_reason_also_behind_partial(harness: QueueHa
     assert await retry(harness, states=[State.UNAVAILABLE]) == ["s-3"]
 
 
+async def find(harness: QueueHarness, *states: str) -> list[Any]:
+    """The first step of a command, by itself."""
+    terms: dict[str, Any] = dict.fromkeys(("session_ids", "bot", "kind", "reasons", "since", "until"))
+    return await harness.database.rows(sql("operate/find_sessions"), **terms, states=states, after=0, page=10)
+
+
 async def test_a_session_that_moved_since_it_was_chosen_is_not_brought_back(harness: QueueHarness) -> None:
     await harness.add("s-1", "s-2")
     await cancel(harness)
-    chosen = await harness.database.rows("chosen", None, None, None, ["cancelled"], None, None, None, 0, 10)
+    found = await find(harness, "cancelled")
     await retry(harness, ids=["s-1"])
     await cancel(harness, ids=["s-1"])
-    rows = await harness.database.rows("retry", [row["id"] for row in chosen], [row["epoch"] for row in chosen], "me")
+    ids_, epochs = [row["id"] for row in found], [row["epoch"] for row in found]
+    rows = await harness.database.rows(sql("operate/retry"), ids=ids_, epochs=epochs, actor="me")
     assert [row["session_id"] for row in rows] == ["s-2"]
 
 
 async def test_a_session_that_is_claimed_after_it_was_chosen_is_cancelled_all_the_same(harness: QueueHarness) -> None:
     await harness.add("s-1")
-    (row,) = await harness.database.rows("chosen", None, None, None, ["pending", "claimed"], None, None, None, 0, 10)
+    (row,) = await find(harness, "pending", "claimed")
     await harness.claim(await harness.worker())
     for states, cancelled in ((["pending"], 0), (["pending", "claimed"], 1)):
-        assert len(await harness.database.rows("cancel", [row["id"]], states, "why", "me")) == cancelled
+        terms = {"ids": [row["id"]], "states": states, "reason": "why", "actor": "me"}
+        assert len(await harness.database.rows(sql("operate/cancel"), **terms)) == cancelled
 
 
 async def test_a_dry_run_changes_nothing_and_names_what_would_be(harness: QueueHarness, monkeypatch: pytest.MonkeyPatch) -> None:

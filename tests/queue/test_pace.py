@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from archiver.config import BotSettings, account_budgets
-from archiver.postgres.database import statement
 from archiver.queue.pace import MINUTE, Pace, Paces, Waiting
 from archiver.queue.quota import Quota
+from archiver.queue.sql import sql
 from tests.queue.conftest import QueueHarness, nodes_of
 
 
@@ -175,8 +175,9 @@ async def test_rates_and_failures_cost_the_same_however_much_has_ended(harness: 
         if analyzed:
             await connection.execute("ANALYZE archive_queue")
         since = await harness.queue.clock() - timedelta(minutes=10)
-        for name, args in {"rates": [], "drain": [["bot"], since, True]}.items():
-            explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement(name)}"
+        for name, terms in {"report/rates": {}, "report/backlog": {"bots": ["bot"], "since": since, "night": True}}.items():
+            explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql(name).text}"
+            args = sql(name).arguments(terms)
             await connection.fetchval(explain, *args)
             (found,) = await connection.fetchval(explain, *args)
             nodes = [node for node in nodes_of(found["Plan"]) if node["Actual Loops"]]

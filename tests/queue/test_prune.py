@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from archiver.outcome import Archived
-from archiver.postgres.database import statement
 from archiver.queue import sessions
 from archiver.queue.reports import SessionStory
+from archiver.queue.sql import sql
 from archiver.session import Attempt
 from tests.queue.conftest import QueueHarness, nodes_of, stored_file
 
@@ -115,10 +115,11 @@ async def test_looking_for_what_is_due_costs_the_same_however_much_has_ended(
         if analyzed:
             await connection.execute("ANALYZE archive_queue; ANALYZE archive_events")
         await connection.execute(f"SET plan_cache_mode = {plan}")
-        explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement('prune')}"
+        prune = sql("upkeep/prune_history")
+        explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {prune.text}"
 
         async def touched(keep: timedelta, batch: int) -> int:
-            (found,) = await connection.fetchval(explain, keep, batch)
+            (found,) = await connection.fetchval(explain, *prune.arguments({"keep": keep, "max_sessions": batch}))
             nodes = [node for node in nodes_of(found["Plan"]) if node["Actual Loops"]]
             large = ("archive_queue", "archive_events")
             assert not [n for n in nodes if n["Node Type"] == "Seq Scan" and n["Relation Name"] in large], found
@@ -129,7 +130,7 @@ async def test_looking_for_what_is_due_costs_the_same_however_much_has_ended(
         keep = timedelta(minutes=20000)
         batch = await touched(keep, 10)
         assert batch < 300 or not analyzed, "a batch costs what it removes; without statistics what is due may be sorted"
-        while await connection.fetchval(statement("prune"), keep, 5000):
+        while await connection.fetchval(prune.text, *prune.arguments({"keep": keep, "max_sessions": 5000})):
             pass
         # The dead entries of a removed history are none of the index that is asked.
         assert await touched(keep, 500) < 100, "nothing is due any more"

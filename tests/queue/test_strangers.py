@@ -17,11 +17,12 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from archiver.postgres.database import Database, statement, statement_names
+from archiver.postgres.database import Database
 from archiver.postgres.embedded.server import embedded_postgres
 from archiver.postgres.migrate import migrate, migrations
 from archiver.queue.operators import Operators
 from archiver.queue.sessions import NewSession, Queue
+from archiver.queue.sql import sql
 from archiver.session import MAX_METADATA, MAX_USER_ID, State
 from tests.conftest import RETRY
 from tests.queue.conftest import QueueHarness, ids
@@ -259,7 +260,7 @@ async def test_the_upgrade_begins_behind_numbers_that_were_taken_and_clamps(empt
 
 async def test_every_conflict_names_its_target(harness: QueueHarness) -> None:
     """One without would drop a row for whatever other constraint that it breaks."""
-    texts = {name: statement(name) for name in statement_names()}
+    texts = {statement.name: statement.text for statement in sql}
     for row in await harness.fetch("SELECT proname, prosrc FROM pg_proc WHERE pronamespace = current_schema()::regnamespace"):
         texts[row["proname"]] = row["prosrc"]
     assert [name for name, text in texts.items() if re.search(r"ON\s+CONFLICT\s+DO", text)] == []

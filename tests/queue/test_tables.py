@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from archiver.outcome import Archived
+from archiver.queue.pace import Paces
 from archiver.session import Attempt, State
 from tests.queue.conftest import QueueHarness, ids, stored_file
 
@@ -172,8 +173,11 @@ async def test_a_strange_time_breaks_no_statement(harness: QueueHarness, column:
         await harness.settle(Attempt(session), Archived())
     assert (await harness.queue.backlog(["bot"], start)).workable == sleeping
     assert await harness.claim(worker) == []
-    for name, *args in (("status",), ("reasons",), ("totals",), ("fleet",), ("ends",), ("rates",), ("workers", True)):
-        assert await harness.database.rows(name, *args) is not None
+    reports = harness.reports
+    for report in (reports.count_sessions, reports.count_reasons, reports.ledger_totals, reports.fleet, reports.list_outcomes):
+        assert await report() is not None
+    assert await reports.list_workers(all_sessions=True)
+    assert (await Paces.read(harness.database, [])).whole.calls is not None
     assert await harness.history("s-1") == (["enqueued"] if sleeping else ["enqueued", "claimed", "archived"])
 
 

@@ -1,3 +1,0 @@
--- Workers of a host and whether their leases hold. $1 host
-SELECT id, pid, expires_at > clock_timestamp() AS alive, (clock_timestamp() - renewed_at) AS silent
-FROM archive_workers WHERE host = $1 ORDER BY id

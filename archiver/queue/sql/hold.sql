@@ -1,6 +1,0 @@
--- Hold a kind of a bot for the whole fleet; of one that is held for the same reason, keep the facts of the last refusal. `fresh`: it
--- was not held before. $1 bot, $2 kind, $3 reason, $4 detail, $5 probe after
-INSERT INTO archive_holds AS h (bot, kind, reason, detail, probe_at)
-VALUES ($1, $2, $3, $4::jsonb, now() + $5::interval)
-ON CONFLICT (bot, kind) DO UPDATE SET detail = excluded.detail WHERE h.reason = excluded.reason
-RETURNING xmax = 0 AS fresh     -- an update of a row leaves its mark there

@@ -1,0 +1,24 @@
+-- Take sessions out of the queue that are still in one of :states; a claimed one is taken from its worker by raising the epoch.
+-- One that was brought back from archived is archived again: what is stored of it is all that was known of.
+WITH found AS MATERIALIZED (
+    SELECT id, worker_id, epoch FROM archive_queue
+    WHERE id = ANY (:ids::bigint[]) AND state = ANY (:states::text[]) AND state IN ('pending', 'claimed')
+    ORDER BY id FOR UPDATE
+), cancelled AS (
+    UPDATE archive_queue q
+    SET state = CASE WHEN q.archived_before THEN 'archived' ELSE 'cancelled' END,
+        reason = CASE WHEN q.archived_before THEN 'kept' ELSE :reason END,
+        detail = jsonb_build_object('cancelled_by', :actor::text)
+                 || CASE WHEN q.archived_before THEN jsonb_build_object('reason', :reason::text) ELSE '{}' END,
+        finished_at = clock_timestamp(), archived_before = false, worker_id = NULL, epoch = q.epoch + 1
+    FROM found c WHERE q.id = c.id
+    RETURNING q.id, q.epoch, q.session_id, q.state
+), leftovers AS (
+    INSERT INTO archive_leftovers (queue_id, worker_id, epoch)
+    SELECT id, worker_id, epoch FROM found WHERE worker_id IS NOT NULL ON CONFLICT (queue_id, epoch) DO NOTHING
+), noted AS (
+    INSERT INTO archive_events (queue_id, event, epoch, actor, data)
+    SELECT id, 'cancelled', epoch, :actor,
+           jsonb_strip_nulls(jsonb_build_object('reason', :reason::text, 'state', nullif(state, 'cancelled'))) FROM cancelled
+)
+SELECT session_id FROM cancelled ORDER BY id

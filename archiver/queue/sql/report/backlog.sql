@@ -1,0 +1,27 @@
+-- What stands between a drain of these bots and its end; failures count from :since, when it began. Rechecks don't stand in its
+-- way, but for the drain of a :night: then those that were due when it began, and nothing of low priority.
+WITH waiting AS (
+    SELECT q.bot, q.kind, count(*) AS sessions, min(q.run_at) AS next
+    FROM archive_queue q WHERE q.state = 'pending' AND (q.priority <> 'low' OR NOT :night::boolean) GROUP BY q.bot, q.kind
+), sorted AS (
+    SELECT w.*, CASE
+               WHEN w.bot <> ALL (:bots::text[]) THEN 'unknown_bot'
+               WHEN EXISTS (SELECT FROM archive_bots b WHERE b.name = w.bot AND b.paused_at IS NOT NULL) THEN 'paused'
+               WHEN EXISTS (SELECT FROM archive_holds h WHERE h.bot = w.bot AND h.kind = w.kind) THEN 'held'
+           END AS left_because
+    FROM waiting w
+)
+SELECT (SELECT coalesce(sum(sessions), 0) FROM sorted WHERE left_because IS NULL)::bigint AS workable,
+       (SELECT greatest(min(next), now()) - now() FROM sorted WHERE left_because IS NULL HAVING count(*) > 0) AS due_in,
+       (SELECT count(*) FROM archive_queue
+        WHERE worker_id IS NOT NULL
+          AND CASE WHEN :night THEN state <> 'claimed' OR priority <> 'low' ELSE state = 'claimed' END) AS claimed,
+       CASE WHEN :night THEN (
+           SELECT count(*) FROM archive_queue q JOIN archive_bots b ON b.name = q.bot
+           WHERE q.recheck_at <= :since AND q.worker_id IS NULL AND q.bot = ANY (:bots) AND b.paused_at IS NULL
+             AND NOT EXISTS (SELECT FROM archive_holds h WHERE h.bot = q.bot AND h.kind = q.kind))
+       ELSE 0 END AS rechecks,
+       (SELECT count(*) FROM archive_queue
+        WHERE state = 'failed' AND finished_at >= :since AND (priority <> 'low' OR NOT :night)) AS failed,
+       (SELECT coalesce(jsonb_agg(jsonb_build_object('bot', bot, 'kind', kind, 'sessions', sessions, 'because', left_because)
+                                  ORDER BY bot, kind), '[]') FROM sorted WHERE left_because IS NOT NULL) AS left_pending
