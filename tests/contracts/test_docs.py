@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import yaml
 from prometheus_client import Metric, generate_latest
 from prometheus_client.registry import Collector
 
+import archiver
 from archiver.account.reconcile import COUNTS
 from archiver.cli.app import COMMANDS, cli
 from archiver.config import CALL_FACTS
@@ -29,6 +32,13 @@ README = (ROOT / "README.md").read_text()
 DISCOVERY = (ROOT / "docs" / "discovery.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 UPGRADING = (ROOT / "UPGRADING.md").read_text()
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "benchmarks/*/README.md", ".github/*.md")
+    for path in ROOT.glob(pattern)
+)  # fmt: skip
 SOURCES = ("auto", "sessions", "call_details", "interaction_details")
 TABLES = (ROOT / "docs" / "tables.md").read_text()
 
@@ -65,21 +75,116 @@ def test_every_state_is_explained(state: State) -> None:
 
 def test_what_an_upgrade_tells_people_to_run_exists() -> None:
     """A line to write that is refused costs whoever follows it the night."""
-    told = set(re.findall(r"--error (\w+)", UPGRADING))
-    assert told
+    named = set(re.findall(r"--error (\w+)", UPGRADING))
+    assert named
     patterns = [re.compile(re.escape(reason).replace(r"\.\.\.", r"\w+")) for reason in _reasons()]
-    assert not {each for each in told if not any(reason.fullmatch(each) for reason in patterns)}
-    for name, options in re.findall(r"`archiver ([a-z]+)((?: [^`]*)?)`", UPGRADING):
-        command = cli.get_command(click.Context(cli), name)
-        assert command is not None, name
-        known = {option for parameter in command.params for option in parameter.opts}
-        assert set(re.findall(r"--[a-z-]+", options)) <= known, f"{name}{options}"
+    assert not {name for name in named if not any(pattern.fullmatch(name) for pattern in patterns)}
 
 
-@pytest.mark.parametrize("document", [README, UPGRADING, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))])
-def test_links_between_documents_lead_somewhere(document: str) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document):
-        assert (ROOT / target).exists() or (ROOT / "docs" / target).exists(), target
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _prose(text: str) -> str:
+    """Without fenced code, which may hold whatever looks like a link."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def _code(text: str) -> Iterator[str]:
+    """Every line of code: of blocks, fenced or indented, with those that go on joined, and what stands between backticks."""
+    text = text.replace("\\\n", " ")
+    for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        yield from block.splitlines()
+    for line in _prose(text).splitlines():
+        if line.startswith("    "):
+            yield line.strip()
+    for span in re.findall(r"`([^`]+)`", _prose(text)):
+        yield " ".join(span.split())
+
+
+def _anchors(path: Path) -> set[str]:
+    """The fragments by which GitHub reaches the headings of a document."""
+    headings = re.findall(r"^#+ (.+)$", _prose(path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", _prose(document.read_text())):
+        target, _, fragment = link.partition("#")
+        path = (document.parent / target).resolve() if target else document
+        assert path.exists(), link
+        assert not fragment or fragment in _anchors(path), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_every_path_that_is_named_exists(document: Path) -> None:
+    rooms = r"(?:archiver|benchmarks|docs|locks|migrations|tests)/[\w./-]*"
+    for path in re.findall(rf"`({rooms})`", document.read_text()):
+        if not re.search(r"NAME|NNNN|VERB", path):
+            assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_prose_is_wrapped(document: Path) -> None:
+    for number, line in enumerate(_prose(document.read_text()).splitlines(), 1):
+        table_or_code = re.match(r"\s*\||    ", line)
+        assert table_or_code or len(line) <= 100, f"{_name(document)}:{number}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_every_command_that_is_named_exists(document: Path) -> None:
+    """With its options: a line to copy that is refused costs whoever follows it the night."""
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for line in _code(document.read_text()):
+        made = re.match(r"(?:\$ |CI=true )?make ([a-z][\w-]*)", line)
+        assert made is None or made[1] in targets, line
+        found = re.match(r"(?:\$ |\S*/)?archiver (?:--config \S+ )?([a-z]+)(?: (.*))?$", line)
+        if found is None:
+            continue
+        command = cli.get_command(click.Context(cli), found[1])
+        assert command is not None, line
+        options = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
+        words = shlex.split(re.split(r" +[#|>]| 2>", found[2] or "")[0].replace("'", ""))
+        assert {word.partition("=")[0] for word in words if word.startswith("--")} - {"--help"} <= options, line
+
+
+def test_the_rooms_are_those_that_may_import_each_other_so() -> None:
+    section = ARCHITECTURE.partition("\n## Rooms")[2].partition("\n## ")[0]
+    rows: dict[int, set[str]] = {}
+    for row, room, path in re.findall(r"^\| (\d+) \| \[(\w+)\]\((archiver/[\w./]+)\) \|", section, re.MULTILINE):
+        assert Path(path).stem == room
+        rows.setdefault(int(row), set()).add(room)
+    layers = next(contract["layers"] for contract in PROJECT["tool"]["importlinter"]["contracts"] if contract["type"] == "layers")
+    assert [rooms for _, rooms in sorted(rows.items())] == [set(re.split(r" [|:] ", layer)) for layer in layers]
+    there = {path.stem for path in (ROOT / "archiver").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert set().union(*rows.values()) == there - {"__init__", "__main__"}
+
+
+def test_each_file_of_the_walk_exists_and_comes_once() -> None:
+    section = ARCHITECTURE.partition("\n## The walk of one session")[2].partition("\n## ")[0]
+    steps = re.findall(r"^(\d+)\. \[(\S+)\]\((\S+)\): ", section, re.MULTILINE)
+    assert [int(number) for number, _, _ in steps] == list(range(1, len(steps) + 1))
+    assert len(steps) > 20
+    for _, shown, path in steps:
+        assert shown == path
+        assert (ROOT / path).is_file(), path
+    assert len({path for _, path, _ in steps}) == len(steps)
+
+
+def test_log_events_that_are_named_exist() -> None:
+    """Alerts are written against them."""
+    code = "".join(path.read_text() for path in (ROOT / "archiver").rglob("*.py"))
+    logs = OPERATIONS.partition("\n## Logs")[2]
+    named = set(re.findall(r"`([a-z]+_[a-z_]+)`", logs))
+    renames = UPGRADING.partition("**Log events are named")[2].partition("\n- ")[0]
+    renamed = re.findall(r"^ *\| `([a-z_]+)` \| (`.*`.*) \|$", renames, re.MULTILINE)
+    assert len(named) > 20
+    assert len(renamed) > 20
+    assert len({old for old, _ in renamed}) == len(renamed)
+    named |= {name for _, new in renamed for name in re.findall(r"`([a-z_]+)`", new.partition(" (")[0])}
+    of_outcomes = {f"session_{state}" for state in [*State, "handed_back", "not_ready", "retry", "rechecked"]}
+    assert not {name for name in named - of_outcomes if f'"{name}"' not in code}
 
 
 def test_the_policy_for_a_bucket_is_one_and_lets_no_recording_be_deleted() -> None:
@@ -107,8 +212,17 @@ class _Served(Collector):
         return metrics(["bot"], Tally(), Now(1, 1, 1.0))
 
 
-def test_the_changelog_has_an_unreleased_section() -> None:
-    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
+def test_the_changelog_has_an_unreleased_section_and_one_of_this_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert "## [Unreleased]" in changelog
+    sections = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - (unreleased|\d{4}-\d\d-\d\d)$", changelog, re.MULTILINE)
+    assert sections[0][0] == PROJECT["project"]["version"] == archiver.__version__
+    assert f"VERSION={archiver.__version__}" in (ROOT / "docs" / "container.md").read_text()
+
+
+def test_the_source_distribution_has_every_document() -> None:
+    included = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    assert {path.relative_to(ROOT).parts[0] for path in DOCUMENTS} <= set(included)
 
 
 def test_lock_files_carry_hashes_and_no_addresses() -> None:
