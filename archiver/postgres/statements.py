@@ -11,7 +11,7 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 _TOKEN = re.compile(
-    r"""--[^\n]* | /\*.*?\*/ | '(?:[^']|'')*' | "(?:[^"]|"")*" | :: | :(?P<name>[a-z]\w*)""", re.VERBOSE | re.DOTALL
+    r"""--[^\n]* | /\*(?:.*?\*/|.*) | '(?:[^']|'')*' | "(?:[^"]|"")*" | :: | :(?P<name>[a-z]\w*)""", re.VERBOSE | re.DOTALL
 )
 """Where a colon means something else (comments, strings, quoted identifiers, casts), or else `:name`. A slice needs its spaces:
 `[1 : n]`.
