@@ -13,6 +13,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+SETTLE_SECONDS = 5.0
+"""How long a request that decides over the object is still awaited after a cancellation, to know how it ended."""
+
 
 async def to_its_end(work: Awaitable[T], on_cancel: Callable[[], None] = lambda: None) -> T:
     """Await `work` to its end. A cancellation meanwhile is told to `on_cancel`, and raised after the end."""
@@ -71,3 +74,14 @@ def in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
     waiting = asyncio.wrap_future(found)
     waiting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # seen, even if nobody waits any more
     return waiting
+
+
+async def settled(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` to its end, a cancellation notwithstanding, but then no longer than SETTLE_SECONDS."""
+    task = asyncio.create_task(work)
+    loop = asyncio.get_running_loop()
+
+    def hurry() -> None:
+        loop.call_later(SETTLE_SECONDS, task.cancel)
+
+    return await to_its_end(task, on_cancel=hurry)

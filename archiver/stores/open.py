@@ -30,12 +30,12 @@ async def open_store(settings: StorageSettings, buffers: Buffers, network: Netwo
     """The store that `storage.url` names, for as long as it is needed; a bucket is reached by `network`. Raises ConfigError."""
     if settings.url.startswith("s3:"):
         with _needing("s3", "botocore", settings):
-            from archiver.stores.s3.store import open_s3
+            from archiver.stores.s3.driver import open_s3
         async with open_s3(settings, buffers, network) as store:
             yield store
         return
     if settings.url.startswith("az:"):
-        from archiver.stores.azure.store import open_azure
+        from archiver.stores.azure.driver import open_azure
 
         with _needing("azure", "azure", settings):
             from archiver.stores.azure.access import access_of

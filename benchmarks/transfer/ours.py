@@ -125,11 +125,11 @@ async def _check(store: Store, *, untried: bool) -> None:
         await store.check()
         return
     # Imported here: a process that has no bucket does not pay for them.
-    from archiver.stores.s3.store import S3Store
-    from archiver.stores.s3.trial import Tried
+    from archiver.stores.bucket.driver import Tried
+    from archiver.stores.bucket.store import BucketStore
 
-    assert isinstance(store, S3Store)
-    store._tried = Tried(verifies=True)
+    assert isinstance(store, BucketStore)
+    store.driver.trial.skip(Tried())
 
 
 async def _transfer_all(told: dict[str, Any]) -> float:

@@ -15,9 +15,10 @@ from archiver.config import StorageSettings
 from archiver.runtime.buffers import Buffers
 from archiver.stores import Store
 from archiver.stores.azure.access import access_of
-from archiver.stores.azure.store import AzureStore, open_azure
+from archiver.stores.azure.driver import open_azure
+from archiver.stores.bucket.store import BucketStore
 from archiver.stores.local.store import LocalStore
-from archiver.stores.s3.store import S3Store, open_s3
+from archiver.stores.s3.driver import open_s3
 from tests.azure_servers import CONTAINER, AzureServer, Folder
 from tests.s3_servers import BUCKET, Prefix, S3Server
 from tests.stores.memory import MemoryStore
@@ -101,8 +102,8 @@ class S3Harness(Prefix):
 
     peak = BUFFER + 8 * MEGABYTE
 
-    def __init__(self, store: S3Store, server: S3Server, bucket: str) -> None:
-        super().__init__(server, store.prefix, bucket)
+    def __init__(self, store: BucketStore, server: S3Server, bucket: str) -> None:
+        super().__init__(server, store.objects.prefix, bucket)
         self.s3 = store
         self.store: Store = store
 
@@ -122,8 +123,8 @@ class AzureHarness(Folder):
 
     peak = BUFFER + 8 * MEGABYTE
 
-    def __init__(self, store: AzureStore, server: AzureServer) -> None:
-        super().__init__(server, store.prefix)
+    def __init__(self, store: BucketStore, server: AzureServer) -> None:
+        super().__init__(server, store.objects.prefix)
         self.azure = store
         self.store: Store = store
 

@@ -18,7 +18,8 @@ import structlog
 from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
 from archiver.stores import Saved
 from archiver.stores.azure.trial import put
-from archiver.stores.bucket import store as bucket
+from archiver.stores.azure.wire import AzureWire
+from archiver.stores.bucket import objects as bucket
 from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.wire import Body, base64_of
 from tests.azure_servers import ACCOUNT, ACCOUNT_KEY, AzureServer
@@ -87,7 +88,7 @@ async def proxy(azurite: AzureServer) -> AsyncIterator[Proxy]:
 async def shaky(azurite: AzureServer, proxy: Proxy) -> AsyncIterator[AzureHarness]:
     """A store at the end of that line, over which the server has been tried."""
     async with opened(azurite, endpoint=f"{proxy.url}/{ACCOUNT}") as harness:
-        await harness.azure.tried()
+        await harness.azure.driver.trial.result()
         proxy.requests.clear()
         yield harness
 
@@ -137,11 +138,13 @@ async def test_what_is_longer_than_a_block_goes_in_blocks_of_one_size(
 
 async def test_the_server_refuses_damaged_bytes(harness: AzureHarness) -> None:
     damaged = replace(Body.of(SMALL), md5=bytes(16))
+    wire = harness.azure.objects.wire
+    assert isinstance(wire, AzureWire)
     with pytest.raises(Refused) as caught:
-        await put(harness.azure.wire, harness.prefix + KEY, damaged, patient=False)
+        await put(wire, harness.prefix + KEY, damaged, patient=False)
     assert caught.value.code == "Md5Mismatch"
     with pytest.raises(Refused) as caught:
-        await harness.azure.parts(harness.prefix + KEY).send(1, damaged)
+        await harness.azure.driver.parts(harness.prefix + KEY).send(1, damaged)
     assert caught.value.code == "Md5Mismatch"
     assert harness.objects() == set()
 
@@ -213,7 +216,7 @@ async def test_blocks_that_another_commit_has_taken_away_are_no_mystery(harness:
 async def test_a_name_that_ends_with_a_dot_is_refused(harness: AzureHarness) -> None:
     """On its way to Azure the dot gets lost."""
     for prefix, key in (("", "a./b.wav"), ("", "a/b."), ("calls./", "a.wav")):
-        harness.azure.prefix = prefix
+        harness.azure.objects.prefix = prefix
         with pytest.raises(StoreError, match="ends with a dot"):
             await keep(harness, SMALL, key)
     assert harness.objects() == set()
@@ -276,7 +279,7 @@ async def test_a_copy_that_is_damaged_on_its_way_is_not_kept(shaky: AzureHarness
 @pytest.mark.parametrize("movable", [False, True])
 async def test_a_hundred_megabytes_take_what_is_reserved_and_little_more(azurite: AzureServer, movable: bool) -> None:
     async with azure_harness(azurite, buffer=16 * MEGABYTE, parts_in_flight=8) as harness:
-        await harness.azure.tried()
+        await harness.azure.driver.trial.result()
         tracemalloc.start()
         try:
             async with harness.store.upload(KEY, part=PART, movable=movable) as upload:
@@ -318,7 +321,7 @@ async def test_a_cancellation_at_any_moment_of_an_upload_in_blocks_leaves_the_wh
     async def long() -> None:
         await keep(harness, LONG_BODY, movable=movable)
 
-    await harness.azure.tried()
+    await harness.azure.driver.trial.result()
     seen: set[str] = set()
     moment, missed = 0, 0
     while True:
@@ -536,7 +539,9 @@ async def test_no_secret_is_in_an_error_a_log_or_a_representation(azurite: Azure
     for keys in ({"account_key": wrong}, {"account_key": "", "sas_token": sas.replace("sig=", "sig=Mistaken")}):
         secret = [wrong, ACCOUNT_KEY, signature]
         async with opened(azurite, **keys) as harness:
-            told = [repr(harness.store), repr(harness.azure.wire), repr(harness.azure.wire.access)]
+            wire = harness.azure.objects.wire
+            assert isinstance(wire, AzureWire)
+            told = [repr(harness.store), repr(wire), repr(wire.access)]
             for attempt in (
                 keep(harness, LONG_BODY),
                 keep(harness),

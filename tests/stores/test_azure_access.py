@@ -19,7 +19,7 @@ from archiver.errors import ConfigError, StoreUnavailable
 from archiver.observe.redact import MASK, redact
 from archiver.runtime.buffers import Buffers
 from archiver.stores.azure.access import Identity, SasToken, SharedKey, access_of
-from archiver.stores.azure.store import AzureStore
+from archiver.stores.bucket.store import BucketStore
 from archiver.stores.open import open_store
 from tests.azure_servers import ACCOUNT, ACCOUNT_KEY
 
@@ -170,7 +170,7 @@ async def test_without_a_key_the_identity_of_the_machine_is_used(cloud: Cloud, c
     caplog.set_level(0)
     settings = StorageSettings.model_validate({"url": "az://audio/x", "azure": {"endpoint": f"{cloud.url}/calls"}})
     async with open_store(settings, Buffers(2**26)) as store:
-        assert isinstance(store, AzureStore)
+        assert isinstance(store, BucketStore)
         assert [await store.size("a.wav"), await store.size("b.wav")] == [7, 7]
         assert cloud.seen == ["Bearer token-of-the-cloud-1"] * 2
         cloud.accepts = False

@@ -351,7 +351,7 @@ async def test_a_thread_that_cannot_be_had_fails_one_save_and_no_later_one(
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as no_threads:
-        no_threads.setattr(store.threads, "submit", refuse)
+        no_threads.setattr(store._threads.pool, "submit", refuse)
         with pytest.raises(StoreUnavailable, match="can't start new thread"):
             await keep(store)
     await asyncio.wait_for(asyncio.gather(*(keep(store, key=f"s{n}/a.wav") for n in range(5))), 10)

@@ -17,6 +17,7 @@ from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
 from archiver.stores import ANY_FILE, Saved
 from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.wire import Body, base64_of
+from archiver.stores.s3.wire import S3Wire
 from tests.s3_servers import LOCKED_BUCKET, SECRET_KEY, S3Server
 from tests.stores.cancelled import CancelledAt, ended
 from tests.stores.conftest import MEGABYTE, S3Harness, s3_harness
@@ -75,7 +76,7 @@ async def proxy(server: S3Server) -> AsyncIterator[Proxy]:
 async def shaky(server: S3Server, proxy: Proxy) -> AsyncIterator[S3Harness]:
     """A store at the end of that line, over which the server has been tried."""
     async with s3_harness(server, endpoint=proxy.url) as harness:
-        await harness.s3.tried()
+        await harness.s3.driver.trial.result()
         proxy.requests.clear()
         yield harness
 
@@ -122,11 +123,11 @@ async def test_what_is_longer_than_a_part_goes_in_parts_of_one_size(
 async def test_the_server_refuses_a_wrong_checksum(harness: S3Harness) -> None:
     wrong = {"x-amz-checksum-sha256": base64_of(bytes(32))}
     with pytest.raises(Refused, match="did not match") as caught:
-        await harness.s3.wire.send("PUT", harness.prefix + KEY, headers=wrong, body=Body.of(SMALL), patient=False)
+        await harness.s3.objects.wire.send("PUT", harness.prefix + KEY, headers=wrong, body=Body.of(SMALL), patient=False)
     assert caught.value.code == "BadDigest"
     lie = Body([SMALL], len(SMALL), bytes(32))  # for which the signature stands as well
     with pytest.raises(Refused):
-        await harness.s3.wire.send("PUT", harness.prefix + KEY, headers=wrong, body=lie, patient=False)
+        await harness.s3.objects.wire.send("PUT", harness.prefix + KEY, headers=wrong, body=lie, patient=False)
     assert harness.objects() == set()
 
 
@@ -152,7 +153,7 @@ async def test_an_equal_object_counts_as_saved_however_it_was_stored(harness: S3
     assert await keep(harness, LONG_BODY) == Saved(KEY, len(LONG_BODY), sha256(LONG_BODY), existed=True)
     harness.remove(KEY)
     async with s3_harness(harness.server, part_size=6 * MEGABYTE) as other:
-        other.s3.prefix = other.prefix = harness.prefix
+        other.s3.objects.prefix = other.prefix = harness.prefix
         await keep(other, LONG_BODY)
     assert (await keep(harness, LONG_BODY)).existed
     harness.remove(KEY)
@@ -241,7 +242,7 @@ async def test_a_guard_prevents_a_moved_object_as_well(harness: S3Harness) -> No
 
 async def test_a_hundred_megabytes_take_what_is_reserved_and_little_more(server: S3Server) -> None:
     async with s3_harness(server, buffer=16 * MEGABYTE, parts_in_flight=8) as harness:
-        await harness.s3.tried()
+        await harness.s3.driver.trial.result()
         tracemalloc.start()
         try:
             async with harness.store.upload(KEY, part=PART) as upload:
@@ -297,7 +298,7 @@ async def test_parts_are_in_flight_together_while_there_is_memory(shaky: S3Harne
 
 async def test_with_memory_for_one_part_they_go_one_after_another(server: S3Server, proxy: Proxy) -> None:
     async with s3_harness(server, endpoint=proxy.url, buffer=5 * MEGABYTE) as harness:
-        await harness.s3.tried()
+        await harness.s3.driver.trial.result()
         first = proxy.add(Fault("Part 1", times=2, hold=asyncio.Event()))
         writing = asyncio.create_task(keep(harness, LONG_BODY))
         await asyncio.wait_for(first.reached.wait(), 10)
@@ -319,7 +320,7 @@ async def _long(harness: S3Harness) -> None:
 async def test_a_cancellation_at_any_moment_of_an_upload_in_parts_leaves_the_whole_object_or_nothing(
     harness: S3Harness, times: int
 ) -> None:
-    await harness.s3.tried()
+    await harness.s3.driver.trial.result()
     seen: set[str] = set()
     moment, missed = 0, 0
     while True:
@@ -513,7 +514,7 @@ async def test_a_server_that_hangs_is_given_up(shaky: S3Harness, proxy: Proxy, m
 )
 async def test_a_refusal_says_what_to_do(seaweedfs: S3Server, status: int, code: str, kind: type[StoreError], hint: str) -> None:
     async with Proxy(seaweedfs.url) as proxy, s3_harness(seaweedfs, endpoint=proxy.url) as harness:
-        await harness.s3.tried()
+        await harness.s3.driver.trial.result()
         proxy.requests.clear()
         proxy.add(Fault("Put", times=9, answer=error(status, code)))
         with pytest.raises(StoreError) as caught:
@@ -564,7 +565,9 @@ async def test_no_secret_is_in_an_error_a_log_or_a_representation(seaweedfs: S3S
         with pytest.raises(StoreUnavailable, match="SignatureDoesNotMatch") as caught:
             await keep(harness, LONG_BODY)
         told = [repr(caught.value), str(caught.value), repr(caught.value.facts), caught.value.hint]
-        told += [repr(harness.store), repr(harness.s3.wire), repr(harness.s3.wire.signer)]
+        wire = harness.s3.objects.wire
+        assert isinstance(wire, S3Wire)
+        told += [repr(harness.store), repr(wire), repr(wire.signer)]
         told += [record.getMessage() for record in caplog.records]
         assert not [text for text in told if secret in text or SECRET_KEY in text]
     assert harness.objects() == set()
@@ -575,7 +578,7 @@ async def test_a_server_that_refuses_before_it_has_read_the_body_is_heard(seawee
     async with s3_harness(seaweedfs, secret_access_key="Wrong-secret/of+another=kind") as harness:
         body = Body.of(bytes(length))
         with pytest.raises(Refused) as caught:
-            await harness.s3.wire.send("PUT", harness.prefix + KEY, body=body, patient=False)
+            await harness.s3.objects.wire.send("PUT", harness.prefix + KEY, body=body, patient=False)
         assert caught.value.code == "SignatureDoesNotMatch"
 
 

@@ -23,8 +23,8 @@ from archiver.errors import ConfigError, StoreUnavailable
 from archiver.observe.redact import MASK, redact
 from archiver.runtime.buffers import Buffers
 from archiver.stores.open import open_store
+from archiver.stores.s3.driver import open_s3, s3_store
 from archiver.stores.s3.signing import Signer, Site
-from archiver.stores.s3.store import S3Store, open_s3
 from archiver.stores.s3.wire import S3Wire
 from tests.s3_servers import BUCKET, DOMAIN, S3Server
 from tests.stores.conftest import new_prefix
@@ -118,7 +118,7 @@ async def test_a_bucket_in_the_host_name_is_what_a_real_server_takes_the_signatu
     async with everywhere() as http:
         line = S3Wire(http, Signer(settings), Site(settings.endpoint, "us-east-1"), BUCKET, path_style=False)
         assert line.url("k").startswith(f"http://{BUCKET}.{DOMAIN}:{port}/")
-        store = S3Store(line, new_prefix() + "/", settings, Buffers(2**26))
+        store = s3_store(line, new_prefix() + "/", settings, Buffers(2**26))
         async with store.upload("a b/ü.wav", part=".x.part") as upload:
             await upload.write(bytes(6 * 2**20))
             await upload.save()

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from archiver.config import is_loopback
 from archiver.stores import Advice
 from archiver.stores.azure.access import SasToken
-from archiver.stores.azure.trial import Tried
 from archiver.stores.azure.wire import AzureWire
+from archiver.stores.bucket.driver import Tried
 from archiver.stores.bucket.refusals import Refused
 
 _SOON = timedelta(days=14)

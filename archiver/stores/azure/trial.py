@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from archiver.errors import StoreUnavailable
 from archiver.stores.azure.blocks import Blocks
 from archiver.stores.azure.refusals import LOCKED, TAKEN
 from archiver.stores.azure.wire import AzureWire
+from archiver.stores.bucket.driver import Tried
 from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.wire import Body, base64_of
-
-
-@dataclass(frozen=True)
-class Tried:
-    """`deletes`: the trial could remove its objects."""
-
-    deletes: bool = True
 
 
 async def try_server(wire: AzureWire, prefix: str) -> Tried:
@@ -47,7 +41,7 @@ async def try_server(wire: AzureWire, prefix: str) -> Tried:
                     deletes = False  # whoever may not delete recordings is well protected: that is no fault
                 elif refused.code != "BlobNotFound":
                     raise
-    return Tried(deletes)
+    return Tried(deletes=deletes)
 
 
 async def put(wire: AzureWire, key: str, body: Body, *, patient: bool = True) -> None:

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from urllib.parse import quote
 
+from archiver.observe.logs import logger
 from archiver.stores.azure.access import Access
-from archiver.stores.azure.refusals import NOT_DONE, OF_CREDENTIALS, refusal
+from archiver.stores.azure.refusals import LOCKED, NOT_DONE, OF_CREDENTIALS, refusal
 from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.wire import Body, Wire
+
+log = logger(__name__)
 
 VERSION = "2023-11-03"
 """Of the service's REST API."""
@@ -43,3 +46,25 @@ class AzureWire(Wire):
 
     def undone(self, refused: Refused) -> bool:
         return super().undone(refused) or refused.code in NOT_DONE
+
+    def missing(self, refused: Refused) -> bool:
+        return refused.code == "BlobNotFound"
+
+    async def head(self, key: str) -> Mapping[str, str] | None:
+        try:
+            return (await self.send("HEAD", key)).headers
+        except Refused as refused:
+            if not self.missing(refused):
+                raise
+            return None
+
+    def refuses_key(self, key: str) -> str:
+        # On their way such dots get lost, and two keys would be one.
+        return "Azure takes no name that ends with a dot" if any(part.endswith(".") for part in key.split("/")) else ""
+
+    def keeps(self, key: str, refused: Refused) -> bool:
+        if refused.code != LOCKED:
+            return False
+        # To try again and again would not help: it stays until the policy lets it go, and is no recording.
+        log.warning("temporary_object_locked", store_key=key, error=refused.code)
+        return True

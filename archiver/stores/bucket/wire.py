@@ -148,6 +148,22 @@ class Wire(ABC):
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Refused:
         """What an answer that is no 2xx means, the credentials distrusted if it means them."""
 
+    @abstractmethod
+    def missing(self, refused: Refused) -> bool:
+        """Whether a refusal says that there is no such object, rather than no such bucket."""
+
+    @abstractmethod
+    async def head(self, key: str) -> Mapping[str, str] | None:
+        """The headers of an object, without its bytes; None if there is none. Raises Refused."""
+
+    def refuses_key(self, key: str) -> str:
+        """Why the server does not take this key; empty if it does."""
+        return ""
+
+    def keeps(self, key: str, refused: Refused) -> bool:
+        """Whether a refused deletion is none of our business: the object stays until a policy lets it go."""
+        return False
+
     def belied(self, answer: Answer) -> Refused | None:
         """What a 2xx means if its body says otherwise."""
         return None

@@ -50,6 +50,7 @@ class Folders:
         self._known: set[str] = set()
         self._seen = False
         self._mode = MODE
+        self._stuck: set[tuple[str, str]] = set()  # folders and temporary files in them
 
     @contextmanager
     def opened(self, folder: str) -> Iterator[int]:
@@ -121,6 +122,27 @@ class Folders:
                     if len(found) == MAX_ADVICE or looked_at == MAX_LOOKED_AT:
                         return found
         return found
+
+    def remove_part(self, folder: str, part: str, opened: int) -> None:
+        """Remove a temporary file of ours from a folder, of which `opened` is the descriptor. One that cannot be, because its
+        drive went away under it, is kept for `remove_stuck`.
+        """
+        try:
+            # Gone: another worker swept it, having seen this one's lease run out, or its folder was removed.
+            with suppress(FileNotFoundError):
+                os.unlink(part, dir_fd=opened)
+        except OSError:
+            self._stuck.add((folder, part))
+            raise
+        self._stuck.discard((folder, part))
+
+    def remove_stuck(self) -> None:
+        """Remove the temporary files that could not be removed, as far as that is possible by now: the folder of one may be gone
+        for good.
+        """
+        for folder, part in list(self._stuck):
+            with suppress(OSError), self.opened(folder) as opened:
+                self.remove_part(folder, part, opened)
 
     # --- step by step
 

@@ -5,31 +5,23 @@ The last step is `link`, not `rename`: a rename overwrites, a link does not.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
 
 from archiver.errors import StoreError, StoreUnavailable
 from archiver.runtime.buffers import Buffers
-from archiver.runtime.cancellation import to_its_end
 from archiver.stores import Advice, check_key, check_part
 from archiver.stores.local.disk import BLOCK, NotRegular, kind_of, names_in, open_regular, told, translated
 from archiver.stores.local.folders import Folders
+from archiver.stores.local.threads import Threads
 from archiver.stores.local.upload import Finisher, LocalUpload
-
-THREADS = 32
-"""What waits for a disk waits side by side: on two cores, Python's own pool would have six of them."""
-
-T = TypeVar("T")
 
 
 def _beginning_of(part: str) -> str:
@@ -38,7 +30,12 @@ def _beginning_of(part: str) -> str:
 
 
 def _irregular(key: str, kind: str) -> StoreError:
-    return StoreError(f"{key} is {kind}, not a regular file", hint="who writes there?", store_key=key, not_a_regular_file=True)
+    return StoreError(
+        f"{key} is {kind}, not a regular file",
+        hint="find out who else writes in the folder of storage.url, and move it away",
+        store_key=key,
+        not_a_regular_file=True,
+    )
 
 
 class LocalStore:
@@ -47,18 +44,13 @@ class LocalStore:
     def __init__(self, root: Path, buffers: Buffers) -> None:
         self.root = root
         self.folders = Folders(root)
-        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
-        self.finisher = Finisher(self)
+        self._threads = Threads()
+        self._finisher = Finisher(self.folders, self._threads)
         self._buffers = buffers
-        self._stuck: set[tuple[str, str]] = set()
 
     def close(self) -> None:
         """End the threads, once they are through: not awaited here, as a disk that hangs must not hang the loop."""
-        self.threads.shutdown(wait=False)
-
-    async def hop(self, work: Callable[..., T], *args: object) -> T:
-        """Do `work` in a thread, to its end."""
-        return await to_its_end(asyncio.get_running_loop().run_in_executor(self.threads, work, *args))
+        self._threads.close()
 
     @asynccontextmanager
     async def upload(self, key: str, *, part: str, movable: bool = False) -> AsyncIterator[LocalUpload]:
@@ -67,7 +59,7 @@ class LocalStore:
         # Whoever can foresee a name can take it first, and nothing would ever be kept there again.
         name = f"{_beginning_of(part)}{secrets.token_hex(8)}.part"
         async with self._buffers.reserve(BLOCK) as reservation:
-            upload = LocalUpload(self, key, name, reservation)
+            upload = LocalUpload(self.folders, self._threads, self._finisher, key, name, reservation)
             try:
                 yield upload
             except BaseException:
@@ -80,10 +72,10 @@ class LocalStore:
         check_key(key)
         with translated(key, "read"), ExitStack() as closed:
             try:
-                file = await self.hop(self._open, key, closed)
+                file = await self._threads.run(self._open, key, closed)
             except (FileNotFoundError, NotADirectoryError):
                 raise StoreError(f"{key} is missing", store_key=key, missing=True) from None
-            while block := await self.hop(os.read, file, BLOCK):
+            while block := await self._threads.run(os.read, file, BLOCK):
                 yield block
 
     def _open(self, key: str, closed: ExitStack) -> int:
@@ -100,7 +92,7 @@ class LocalStore:
         check_key(key)
         with translated(key, "read"):
             try:
-                found = await self.hop(self._stat, key)
+                found = await self._threads.run(self._stat, key)
             except (FileNotFoundError, NotADirectoryError):
                 return None
         if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
@@ -118,7 +110,7 @@ class LocalStore:
         check_part(key, part)
         with translated(key, "discarded"):
             try:
-                return await self.hop(self._discard, os.path.dirname(key), part)
+                return await self._threads.run(self._discard, os.path.dirname(key), part)
             except (FileNotFoundError, NotADirectoryError):
                 return False
 
@@ -138,7 +130,7 @@ class LocalStore:
     async def check(self) -> str:
         probe = f".check-{secrets.token_hex(8)}"
         payload = secrets.token_bytes(64)
-        await self._tidy()  # what fills a disk goes first
+        await self._threads.run(self.folders.remove_stuck)  # what fills a disk goes first
         try:
             try:
                 async with self.upload(probe, part=f"{probe}.part") as upload:
@@ -150,7 +142,7 @@ class LocalStore:
             found = b"".join([block async for block in self.read(probe)])
         finally:
             try:
-                await self.hop(os.unlink, f"{self.root}/{probe}")
+                await self._threads.run(os.unlink, f"{self.root}/{probe}")
             except OSError as error:
                 if error.errno not in (
                     errno.ENOENT,
@@ -160,38 +152,15 @@ class LocalStore:
                     raise told(error, probe, StoreUnavailable) from None
         if found != payload:
             raise StoreUnavailable(f"{self.root}: what was written is not what is read back")
-        await self._tidy()  # a drive may have come back in between, and a store that works is not checked again
+        await self._threads.run(
+            self.folders.remove_stuck
+        )  # a drive may have come back in between, and a store that works is not checked again
         return f"{self.root}, {await self.free() / 1e9:.1f} GB free"
-
-    async def _tidy(self) -> None:
-        """Remove the parts that could not be removed. Whether the store works, the probe alone decides: the folder of such a part
-        may be gone for good.
-        """
-        for folder, part in list(self._stuck):
-            with suppress(OSError):
-                await self.hop(self._remove_again, folder, part)
-
-    def _remove_again(self, folder: str, part: str) -> None:
-        with self.folders.opened(folder) as opened:
-            self.remove(folder, part, opened)
 
     async def free(self) -> int:
         with translated(str(self.root)):
-            return (await self.hop(shutil.disk_usage, self.root)).free
+            return (await self._threads.run(shutil.disk_usage, self.root)).free
 
     async def advice(self) -> list[Advice]:
         with translated(str(self.root), "looked at"):
-            return await self.hop(self.folders.advise)
-
-    def remove(self, folder: str, part: str, opened: int) -> None:
-        """Remove a temporary file of ours from a folder, of which `opened` is the descriptor; blocks. One that cannot be, because
-        its drive went away under it, is tried again by the next `check`.
-        """
-        try:
-            # Gone: another worker swept it, having seen this one's lease run out, or its folder was removed.
-            with suppress(FileNotFoundError):
-                os.unlink(part, dir_fd=opened)
-        except OSError:
-            self._stuck.add((folder, part))
-            raise
-        self._stuck.discard((folder, part))
+            return await self._threads.run(self.folders.advise)

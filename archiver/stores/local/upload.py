@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
 from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncFileIO
@@ -35,9 +34,8 @@ from archiver.stores.local.disk import (
     told,
     translated,
 )
-
-if TYPE_CHECKING:
-    from archiver.stores.local.store import LocalStore
+from archiver.stores.local.folders import Folders
+from archiver.stores.local.threads import Threads
 
 ALONE = 4 * 1024 * 1024
 """A file longer than this is made durable by itself, before its last steps are taken together with others'."""
@@ -49,8 +47,12 @@ BATCH = 64
 class LocalUpload:
     """See `archiver.stores.Upload`."""
 
-    def __init__(self, store: LocalStore, key: str, part: str, reservation: Reservation) -> None:
-        self.store = store
+    def __init__(
+        self, folders: Folders, threads: Threads, finisher: Finisher, key: str, part: str, reservation: Reservation
+    ) -> None:
+        self.folders = folders
+        self._threads = threads
+        self._finisher = finisher
         self.folder = os.path.dirname(key)
         self._part = part
         self._key = key
@@ -75,7 +77,7 @@ class LocalUpload:
             pieces = self._take()
             with translated(self._key):
                 if self._async_file is None:
-                    await self.store.hop(self._begin_with, pieces)
+                    await self._threads.run(self._begin_with, pieces)
                 else:
                     # To its end: a file must not be closed under a running write, its number may by then be another file's.
                     await to_its_end(self._async_file.writelines(pieces))
@@ -86,7 +88,7 @@ class LocalUpload:
 
     def _begin_with(self, pieces: Pieces) -> None:
         file = self.create()
-        self._async_file = wrap(file, executor=self.store.threads)
+        self._async_file = wrap(file, executor=self._threads.pool)
         file.writelines(pieces)
 
     def create(self) -> Part:
@@ -96,7 +98,7 @@ class LocalUpload:
                 raise StoreError(f"{self._key}: this upload is over", store_key=self._key)
             # What could not be begun cannot be saved: what was to be written first may be lost.
             self._over = True
-            _, file = self.store.folders.make_in(self.folder, partial(Part, self._part))
+            _, file = self.folders.make_in(self.folder, partial(Part, self._part))
             self._file = file
             self._over = False
         return self._file
@@ -108,15 +110,15 @@ class LocalUpload:
         with translated(key):
             if self._file is not None and self._file.length > ALONE:
                 # It may take the disk a while, and no other file is to wait for that.
-                await self.store.hop(ending.write_and_sync)
-            saved = await to_its_end(self.store.finisher.finish(ending))
-            return saved if saved is not None else await self.store.hop(ending.compare)
+                await self._threads.run(ending.write_and_sync)
+            saved = await to_its_end(self._finisher.finish(ending))
+            return saved if saved is not None else await self._threads.run(ending.compare)
 
     async def leave(self) -> None:
         """Remove the temporary file, if there is one (still)."""
         if self._file is not None:
             with translated(self._key):
-                await self.store.hop(self.drop)
+                await self._threads.run(self.drop)
 
     def drop(self) -> None:
         """The same; blocks."""
@@ -129,7 +131,7 @@ class LocalUpload:
         with suppress(OSError):
             file.close()
         try:
-            self.store.remove(self.folder, file.name, file.folder)
+            self.folders.remove_part(self.folder, file.name, file.folder)
         except BaseException:
             os.close(file.folder)
             raise
@@ -182,7 +184,7 @@ class Ending:
 
     def link(self) -> None:
         """Let the file appear under its key, unless something is there. Then nothing is `saved`, and `compare` is next."""
-        folders, file = self._upload.store.folders, self._upload.create()
+        folders, file = self._upload.folders, self._upload.create()
         folder, name = os.path.split(self._key)
 
         def link(target: int) -> None:
@@ -219,7 +221,7 @@ class Ending:
 
     def compare(self) -> Saved:
         """Hold the file against what has its key. Raises KeyConflict."""
-        folders = self._upload.store.folders
+        folders = self._upload.folders
         folder, name = os.path.split(self._key)
         with folders.opened(folder) as opened:
             saved = self._compare_with(name, opened)
@@ -265,8 +267,9 @@ class Finisher:
     only part them: each waits for the same journal, and for the interpreter's lock with every call.
     """
 
-    def __init__(self, store: LocalStore) -> None:
-        self._store = store
+    def __init__(self, folders: Folders, threads: Threads) -> None:
+        self._folders = folders
+        self._threads = threads
         self._waiting: list[Ending] = []
         self._running = False
 
@@ -280,7 +283,7 @@ class Finisher:
         while self._waiting and not self._running:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             try:
-                job = asyncio.get_running_loop().run_in_executor(self._store.threads, self._finish_all, batch)
+                job = asyncio.get_running_loop().run_in_executor(self._threads.pool, self._finish_all, batch)
             except RuntimeError as error:
                 # No thread to be had, or the store is closed. Whoever waits must be told: nobody else is going to.
                 self._tell(batch, error)
@@ -321,7 +324,7 @@ class Finisher:
                 ending.error = ending.error or synced[folder]
             ending.close()
             if ending.error is None:
-                self._store.folders.know(ending.folders)
+                self._folders.know(ending.folders)
 
     @staticmethod
     def _sync(ending: Ending, number: int) -> StoreUnavailable | None:

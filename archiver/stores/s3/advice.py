@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 from archiver.config import is_loopback
 from archiver.stores import Advice
+from archiver.stores.bucket.driver import Tried
 from archiver.stores.bucket.refusals import Refused, text_of
-from archiver.stores.s3.trial import Tried
 from archiver.stores.s3.wire import S3Wire
 
 _ADD_RULE = "add a lifecycle rule with AbortIncompleteMultipartUpload, of a few days, for the whole bucket or this prefix"

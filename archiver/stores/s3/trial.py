@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from archiver.errors import StoreUnavailable
+from archiver.stores.bucket.driver import Tried
 from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.wire import Body, base64_of
 from archiver.stores.s3.parts import Multipart
 from archiver.stores.s3.wire import S3Wire
-
-
-@dataclass(frozen=True)
-class Tried:
-    """`verifies`: the server refuses a body that has not the SHA-256 it was sent with, and repeats that of one that has.
-    `deletes`: the trial could remove its objects.
-    """
-
-    verifies: bool
-    deletes: bool = True
 
 
 async def try_server(wire: S3Wire, prefix: str, description: Mapping[str, str]) -> Tried:

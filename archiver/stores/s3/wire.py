@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
 
 from archiver.config import is_loopback
@@ -25,6 +26,8 @@ class S3Wire(Wire):
     site: Site
     bucket: str
     path_style: bool
+    bucket_seen: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once an answer has shown that the bucket is there."""
 
     def url(self, key: str = "", query: Mapping[str, str] | None = None) -> str:
         """An empty value in `query` is a name alone."""
@@ -50,6 +53,30 @@ class S3Wire(Wire):
 
     def undone(self, refused: Refused) -> bool:
         return super().undone(refused) or refused.code in NOT_DONE
+
+    def missing(self, refused: Refused) -> bool:
+        return refused.code == "NoSuchKey"
+
+    async def head(self, key: str) -> Mapping[str, str] | None:
+        try:
+            found = await self.send("HEAD", key, headers={"x-amz-checksum-mode": "ENABLED"})
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            if not self.bucket_seen.is_set():
+                await self._see_bucket(key)
+            return None
+        self.bucket_seen.set()
+        return found.headers
+
+    async def _see_bucket(self, key: str) -> None:
+        """A HEAD that finds nothing does not say whether it is the object that is missing or the bucket."""
+        try:
+            await self.send("GET", key, headers={"Range": "bytes=0-0"})
+        except Refused as refused:
+            if not self.missing(refused):
+                raise
+        self.bucket_seen.set()
 
 
 def _is_address(host: str) -> bool:

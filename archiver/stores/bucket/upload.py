@@ -9,24 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from archiver.errors import StoreError, StoreUnavailable
 from archiver.observe.logs import logger
 from archiver.runtime.buffers import Reservation
-from archiver.runtime.cancellation import to_its_end, within
+from archiver.runtime.cancellation import settled, within
 from archiver.stores import Saved
+from archiver.stores.bucket.driver import Driver, Parts
+from archiver.stores.bucket.objects import Objects
 from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.wire import Body, Piece
-
-if TYPE_CHECKING:
-    from archiver.stores.bucket.store import BucketStore, Parts, Trial
-
-P = TypeVar("P", bound="Parts")
-T = TypeVar("T", bound="Trial")
-R = TypeVar("R")
 
 log = logger(__name__)
 
@@ -42,20 +36,6 @@ SMALL = 64 * 1024
 
 LEAVE_SECONDS = 10.0
 """What taking back an upload may take; what it did not achieve is tried again by the next `check`."""
-
-SETTLE_SECONDS = 5.0
-"""How long a request that decides over the object is still awaited after a cancellation, to know how it ended."""
-
-
-async def settled(work: Coroutine[Any, Any, R]) -> R:
-    """Await `work` to its end, a cancellation notwithstanding, but then no longer than SETTLE_SECONDS."""
-    task = asyncio.create_task(work)
-    loop = asyncio.get_running_loop()
-
-    def hurry() -> None:
-        loop.call_later(SETTLE_SECONDS, task.cancel)
-
-    return await to_its_end(task, on_cancel=hurry)
 
 
 class _Block:
@@ -78,11 +58,27 @@ class _Block:
             self.pieces.append(bytearray(piece))
 
 
-class PartsUpload(Generic[P, T]):
-    """See `archiver.stores.Upload`. `movable`: it may be saved under another key, however long it is."""
+class PartsUpload:
+    """See `archiver.stores.Upload`. `movable`: it may be saved under another key, however long it is. `left_behind` is given what
+    could not be taken back, and whether that was to be a temporary object.
+    """
 
-    def __init__(self, store: BucketStore[P, T], key: str, part_key: str, memory: Reservation, *, movable: bool) -> None:
-        self._store = store
+    def __init__(
+        self,
+        driver: Driver,
+        objects: Objects,
+        key: str,
+        part_key: str,
+        memory: Reservation,
+        *,
+        parts_in_flight: int,
+        movable: bool,
+        left_behind: Callable[[Parts, bool], None],
+    ) -> None:
+        self._driver = driver
+        self._objects = objects
+        self._parts_in_flight = parts_in_flight
+        self._left_behind = left_behind
         self._key = key
         self._part_key = part_key
         self._movable = movable
@@ -92,8 +88,8 @@ class PartsUpload(Generic[P, T]):
         self._in_flight: dict[asyncio.Task[None], int] = {}
         self._number = 0
         self._sha256 = hashlib.sha256()
-        self._parts: P | None = None
-        self._copies: list[P] = []
+        self._parts: Parts | None = None
+        self._copies: list[Parts] = []
         self._broken = False
 
     # --- taking bytes
@@ -128,14 +124,14 @@ class PartsUpload(Generic[P, T]):
     async def _send_block(self, *, more: bool) -> None:
         """Send the block as the next part, and with `more` to come make room for another one."""
         done, self._broken = self._block, True  # until all of this went well
-        with self._store.translated(self._key):
+        with self._objects.translated(self._key):
             if self._parts is None:
                 await self._begin()
             assert self._parts is not None
             self._number += 1
             if self._number > MOST_PARTS:
                 raise StoreError(f"{self._key}: more than {MOST_PARTS} parts", store_key=self._key)
-            send = partial(self._store.send_part, self._parts, self._number, await self._hashed(done))
+            send = partial(self._parts.send, self._number, await self._hashed(done))
             self._in_flight[asyncio.create_task(self._part(send))] = done.capacity
             self._block = _Block(0)
             if more:
@@ -157,7 +153,7 @@ class PartsUpload(Generic[P, T]):
         while True:
             self._collect()
             held = sum(self._in_flight.values())
-            if len(self._in_flight) < self._store.parts_in_flight or not held:
+            if len(self._in_flight) < self._parts_in_flight or not held:
                 missing = wanted - (self._memory.size - held)
                 if missing <= 0 or self._memory.grow(missing):
                     return wanted
@@ -175,7 +171,7 @@ class PartsUpload(Generic[P, T]):
         """A block as a request's body, hashed in one hop to a thread: as the server is to prove it, and into the whole if that
         has other parts too.
         """
-        digests = {self._store.proof: hashlib.new(self._store.proof, usedforsecurity=False)}
+        digests = {self._driver.proof: hashlib.new(self._driver.proof, usedforsecurity=False)}
         whole = self._sha256
         if self._parts is None:
             whole = digests.setdefault("sha256", hashlib.sha256())
@@ -192,22 +188,21 @@ class PartsUpload(Generic[P, T]):
     async def _begin(self) -> None:
         # Parts cannot be given another key later, nor be read. Where that may be needed they go to the temporary one: when the
         # caller says so, and when the key is taken, by an equal object most likely, which ends in nothing, or else in quarantine.
-        store = self._store
-        await store.tried()
-        at = self._part_key if self._movable or await store.stored(self._key) else self._key
-        self._parts = store.parts(store.prefix + at)
-        await settled(store.begin(self._parts))
+        await self._driver.trial.result()
+        at = self._part_key if self._movable or await self._objects.stored(self._key) else self._key
+        self._parts = self._driver.parts(self._objects.prefix + at)
+        await settled(self._parts.begin())
 
     # --- saving
 
     async def save(self, key: str | None = None, *, guard: Callable[[], None] | None = None) -> Saved:
         key = key or self._key
-        self._store.check_key(key)
+        self._objects.check_key(key)
         self._whole()
-        with self._store.translated(key):
-            await self._store.tried()
+        with self._objects.translated(key):
+            await self._driver.trial.result()
             if self._parts is None:
-                return await settled(self._store.put(key, await self._hashed(self._block), guard))
+                return await settled(self._driver.put(key, await self._hashed(self._block), guard))
             if self._block.length:
                 await self._send_block(more=False)
             while self._in_flight:
@@ -218,24 +213,23 @@ class PartsUpload(Generic[P, T]):
             self._broken = False
             return await self._complete(self._parts, key, guard)
 
-    async def _complete(self, parts: P, key: str, guard: Callable[[], None] | None) -> Saved:
-        sha256 = self._sha256.digest()
-        store = self._store
-        if parts.key == store.prefix + key:
-            return await settled(store.complete(parts, key, sha256, guard))
-        if parts.key != store.prefix + self._part_key:
+    async def _complete(self, parts: Parts, key: str, guard: Callable[[], None] | None) -> Saved:
+        sha256, prefix = self._sha256.digest(), self._objects.prefix
+        if parts.key == prefix + key:
+            return await settled(parts.complete(key, sha256, guard))
+        if parts.key != prefix + self._part_key:
             raise StoreError(
                 f"{key}: what was sent in parts for {self._key} cannot be kept under another key",
                 hint="fetch it again",
                 store_key=key,
             )
         # It lies aside, or is about to.
-        if await store.stored(key):
-            return await store.compare(key, parts.length, sha256, parts)
+        if await self._objects.stored(key):
+            return await parts.compare(key, sha256)
         if not parts.completed:
-            await settled(store.complete(parts, self._part_key, sha256, None))
-        copy = await store.copy(parts, self._part_key, key, sha256, self._copies.append)
-        return await settled(store.complete(copy, key, sha256, guard))
+            await settled(parts.complete(self._part_key, sha256, None))
+        copy = await parts.copy(self._part_key, key, sha256, self._copies.append)
+        return await settled(copy.complete(key, sha256, guard))
 
     # --- leaving
 
@@ -250,9 +244,11 @@ class PartsUpload(Generic[P, T]):
                 task.cancelled() or task.exception()  # what stopped the upload was raised already
         self._in_flight.clear()
         for parts in [*self._copies, *([self._parts] if self._parts else [])]:
-            aside = parts.key == self._store.prefix + self._part_key
+            aside = parts.key == self._objects.prefix + self._part_key
             try:
-                await within(LEAVE_SECONDS, self._store.take_back(parts, aside=aside, interrupted=interrupted))
+                await within(LEAVE_SECONDS, parts.take_back(aside=aside, interrupted=interrupted))
             except (Refused, StoreError, TimeoutError) as error:
-                self._store.left_behind(parts, aside=aside)
-                log.warning("upload_left_behind", store_key=self._key, error=getattr(error, "code", "timeout"), told=str(error))
+                self._left_behind(parts, aside)
+                log.warning(
+                    "upload_left_behind", store_key=self._key, error=getattr(error, "code", "timeout"), message=str(error)
+                )
