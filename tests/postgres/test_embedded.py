@@ -24,8 +24,9 @@ import pytest
 from archiver.config import DatabaseSettings
 from archiver.errors import DatabaseUnreachable, EmbeddedUnavailable
 from archiver.postgres.database import open_database
-from archiver.postgres.embedded import keeper as keeper_script
 from archiver.postgres.embedded import server as embedded
+from archiver.postgres.embedded.folder import LOG_BYTES, Folder, port_belongs_to
+from archiver.postgres.embedded.privileges import switch_account
 from archiver.postgres.embedded.server import embedded_postgres
 from archiver.queue.sql import sql
 
@@ -166,7 +167,7 @@ async def test_first_start(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(asyncpg.InvalidPasswordError):
             await ask(dsn.replace("archiver:", "archiver:x"), "select 1")
         psql = await asyncio.create_subprocess_exec(
-            embedded._pginstall() / "bin" / "psql",
+            embedded._find_installation() / "bin" / "psql",
             *("service=archiver", "-Atc", "select current_database()"),
             stdout=subprocess.PIPE,
             env={"PGSERVICEFILE": str(path / "pg_service.conf")},
@@ -343,9 +344,9 @@ async def test_as_root_whoever_takes_the_port_of_a_server_that_died_hears_nothin
 def test_who_listens_on_a_port_is_known(address: str) -> None:
     with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as other:
         port = other.getsockname()[1]
-        assert keeper_script.listens(os.geteuid(), port)
-        assert not keeper_script.listens(os.geteuid() + 1, port)
-    assert keeper_script.listens(os.geteuid() + 1, port), "nobody does: it is the connection that is refused"
+        assert port_belongs_to(os.geteuid(), port)
+        assert not port_belongs_to(os.geteuid() + 1, port)
+    assert port_belongs_to(os.geteuid() + 1, port), "nobody does: it is the connection that is refused"
 
 
 async def test_killed_and_gone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,10 +396,10 @@ async def test_the_log_is_bounded(path: Path) -> None:
     async with embedded_postgres(path):
         pass
     with (path / "log").open("a") as log:
-        log.truncate(keeper_script.LOG_BYTES + 1)
+        log.truncate(LOG_BYTES + 1)
     async with embedded_postgres(path):
         pass
-    assert (path / "log.1").stat().st_size > keeper_script.LOG_BYTES
+    assert (path / "log.1").stat().st_size > LOG_BYTES
     assert (path / "log").stat().st_size < 10_000
 
 
@@ -454,7 +455,7 @@ async def test_as_an_ordinary_user(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     os.chown(home, owner.pw_uid, owner.pw_gid)
-    async with command(home / "pg", keeper_script._becoming(owner.pw_uid, owner.pw_gid, 2)) as other:
+    async with command(home / "pg", switch_account(owner.pw_uid, owner.pw_gid, 2)) as other:
         assert await ask(await other.dsn(), "select 1") == 1
         assert set(status(keeper(home / "pg"), "Uid").split()) == {str(owner.pw_uid)}
         await other.end(signal.SIGINT)
@@ -510,7 +511,7 @@ async def test_nothing_is_opened_through_a_link(path: Path, tmp_path: Path) -> N
         for plant in (path / name).symlink_to, (path / name).hardlink_to, lambda _, at=path / name: os.mkfifo(at):
             plant(mine)
             error = await refusal(path)
-            assert f"{path / name} is no plain file" in str(error)
+            assert f"{path / name} is not a plain file" in str(error)
             assert "remove it" in error.hint
             (path / name).unlink()
         kept.rename(path / name)
@@ -550,7 +551,7 @@ async def test_as_root_nothing_of_somebody_else_is_used(path: Path) -> None:
 def test_a_folder_that_others_may_write_to_is_closed_to_them(path: Path) -> None:
     path.mkdir()
     path.chmod(0o777)
-    with keeper_script.Folder(path):
+    with Folder(path):
         assert not path.stat().st_mode & 0o022
 
 
@@ -561,7 +562,7 @@ async def test_as_root_the_folder_that_a_group_uses_is_left_to_it(path: Path) ->
     path.mkdir()
     os.chown(path, 0, owner.pw_gid)
     path.chmod(0o2775)
-    become = keeper_script._becoming(owner.pw_uid, owner.pw_gid, 2)
+    become = switch_account(owner.pw_uid, owner.pw_gid, 2)
     for _ in range(2):
         async with command(path, become) as other:
             assert await ask(await other.dsn(), "select 1") == 1
@@ -602,7 +603,7 @@ async def test_a_folder_with_other_content_is_left_alone(path: Path) -> None:
     path.mkdir()
     (path / "letter").write_text("dear")
     before = path.stat()
-    assert "no database of ours" in str(await refusal(path))
+    assert "no archiver database" in str(await refusal(path))
     assert [entry.name for entry in path.iterdir()] == ["letter"]
     assert (path.stat().st_uid, path.stat().st_mode) == (before.st_uid, before.st_mode)
 

