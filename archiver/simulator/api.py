@@ -23,10 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, assert_never
 from aiohttp import web
 from yarl import URL
 
-from archiver.simulator.connections import http_date, reset_connection, until_the_client_goes
-from archiver.simulator.inline import inline_answer
-from archiver.simulator.limits import MESSAGES, SlidingWindows, retry_after_header
-from archiver.simulator.script import (
+from archiver.simulator.answers import (
     HangFault,
     HttpAnswer,
     RateLimitedFault,
@@ -35,14 +32,17 @@ from archiver.simulator.script import (
     StatusAnswer,
     UnauthorizedFault,
 )
+from archiver.simulator.connections import http_date, reset_connection, until_the_client_goes
+from archiver.simulator.inline import inline_answer
+from archiver.simulator.limits import MESSAGES, SlidingWindows, retry_after_header
 from archiver.simulator.tally import ApiTally
 from archiver.simulator.tokens import INVALID_CREDENTIALS, UNVERIFIED, TokenRefused, check_jti, check_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable
 
+    from archiver.simulator.answers import AnyAnswer
     from archiver.simulator.limits import Refusal
-    from archiver.simulator.script import AnyAnswer
     from archiver.simulator.sessions import Recording, Session
     from archiver.simulator.settings import ErrorShape, Scope, SimulatorSettings
 

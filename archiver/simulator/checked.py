@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+Times = Annotated[int, Field(ge=1)]
+Offset = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 HeaderText = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Goes into a header verbatim, so it holds no control characters."""

@@ -8,9 +8,10 @@ from bisect import bisect_left, bisect_right, insort_right
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from archiver.simulator.answers import StatusAnswer
 from archiver.simulator.calls import Call, HistoryScript, MadeScript
 from archiver.simulator.made import MadeCalls
-from archiver.simulator.script import Audio, RecordingScript, SessionScript, StatusAnswer
+from archiver.simulator.script import Audio, RecordingScript, SessionScript
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from archiver.simulator.audio import RawBody
 from archiver.simulator.connections import close_connection, reset_connection, until_the_client_goes
+from archiver.simulator.faults import Empty, Json, Page, Reset, Slow, Stall, Truncate
 from archiver.simulator.media import paced
-from archiver.simulator.script import Empty, Json, Page, Reset, Slow, Stall, Truncate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from archiver.simulator.audio import Body
-    from archiver.simulator.script import AnyFault
+    from archiver.simulator.faults import AnyFault
     from archiver.simulator.sessions import Recording
 
 

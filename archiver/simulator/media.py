@@ -16,7 +16,7 @@ from aiohttp import web
 
 from archiver.simulator.audio import RawBody
 from archiver.simulator.connections import close_connection, http_date, reset_connection, until_the_client_goes
-from archiver.simulator.script import (
+from archiver.simulator.faults import (
     BothLengths,
     Empty,
     Headers,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from archiver.simulator.audio import Body
-    from archiver.simulator.script import AnyFault
+    from archiver.simulator.faults import AnyFault
     from archiver.simulator.sessions import Recording
     from archiver.simulator.settings import SimulatorSettings
     from archiver.simulator.urls import UrlSigner

@@ -14,7 +14,7 @@ is `call_in_progress` for 40 seconds from when the script was given, then `media
 
 The session ID "*" stands for every session that has no script of its own, so that 100,000 of them cost one script.
 
-Every field is explained at its model below.
+Every field is explained at its model: below, in `answers` and in `faults`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from base64 import b64decode
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from archiver.simulator.answers import AnyAnswer, StatusAnswer
 from archiver.simulator.audio import Extra, RiffSizes
-from archiver.simulator.checked import AnyStatus, Checked, ErrorStatus, HeaderName, HeaderText, Seconds, parse
+from archiver.simulator.checked import Checked, HeaderText, Seconds, parse
+from archiver.simulator.faults import AnyFault
 
 
 def _is_base64(text: str) -> str:
@@ -35,261 +37,6 @@ def _is_base64(text: str) -> str:
 
 
 Base64Str = Annotated[str, AfterValidator(_is_base64)]
-Times = Annotated[int, Field(ge=1)]
-Offset = Annotated[int, Field(ge=0)]
-
-
-# Answers of the API ---------------------------------------------------------------------------------------
-
-
-class Answer(Checked):
-    """One step of the timeline: it lasts for `times` asks (by default 1), or until `for_seconds` have passed
-    since it was first asked; the last step lasts for ever, whatever it says."""
-
-    times: Times | None = None
-    for_seconds: Seconds | None = None
-    headers: dict[HeaderName, HeaderText] = Field(default_factory=dict)
-    """Besides or in place of the answer's own; a Content-Encoding is claimed, not applied."""
-
-    @model_validator(mode="after")
-    def _one_length(self) -> Self:
-        if self.times is not None and self.for_seconds is not None:
-            raise ValueError("times and for_seconds exclude each other")
-        return self
-
-
-class StatusAnswer(Answer):
-    """The platform's own answer, with HTTP 200. `success` comes with the recordings, any other status without."""
-
-    status: str
-
-
-class HttpAnswer(Answer):
-    """An HTTP status with a body as it is, such as a gateway's error page."""
-
-    http_status: AnyStatus
-    body: str = ""
-    content_type: HeaderText = "text/html"
-
-
-class RawAnswer(Answer):
-    """HTTP 200 with this body, verbatim."""
-
-    raw: str
-    content_type: HeaderText = "application/json"
-
-
-class ResetFault(Answer):
-    """The connection is reset (RST) before any answer."""
-
-    fault: Literal["reset"]
-
-
-class HangFault(Answer):
-    """Accepted and never answered, until the client goes or the simulator closes."""
-
-    fault: Literal["hang"]
-
-
-class RateLimitedFault(Answer):
-    """Refused as if over the rate limit, with the vendor's three messages in turn, whatever the HTTP status.
-
-    Sends Retry-After only where `retry_after` is given.
-    """
-
-    fault: Literal["rate_limited"]
-    http_status: AnyStatus = 429
-    retry_after: Seconds | None = None
-
-
-class UnauthorizedFault(Answer):
-    """Refused as if the token, the credentials or the scope were wrong, in the platform's words for it."""
-
-    fault: Literal["unauthorized"]
-    http_status: ErrorStatus = 401
-    wrong: Literal["token", "credentials", "scope"] = "token"
-
-
-def _answer_tag(value: Any) -> str | None:
-    fields = value.__dict__ if isinstance(value, BaseModel) else value
-    if not isinstance(fields, Mapping):
-        return None
-    if "fault" in fields:
-        return f"<{fields['fault']}>"
-    return next((f"<{key}>" for key in ("raw", "http_status", "status") if key in fields), None)
-
-
-AnyAnswer = Annotated[
-    Annotated[StatusAnswer, Tag("<status>")]
-    | Annotated[HttpAnswer, Tag("<http_status>")]
-    | Annotated[RawAnswer, Tag("<raw>")]
-    | Annotated[ResetFault, Tag("<reset>")]
-    | Annotated[HangFault, Tag("<hang>")]
-    | Annotated[RateLimitedFault, Tag("<rate_limited>")]
-    | Annotated[UnauthorizedFault, Tag("<unauthorized>")],
-    Discriminator(
-        _answer_tag,
-        custom_error_type="answer",
-        custom_error_message="an answer is an object with 'status', 'http_status', 'raw', or 'fault': "
-        "'reset', 'hang', 'rate_limited' or 'unauthorized'",
-    ),
-]
-
-
-# Faults of the media origin -------------------------------------------------------------------------------
-
-
-class Fault(Checked):
-    """What goes wrong with the first `times` requests for a recording; null: with all that come to it.
-
-    A recording's faults are used up in the order of the list, one a request whose URL is accepted.
-    """
-
-    times: Times | None = 1
-
-
-class Truncate(Fault):
-    """The whole length is promised; after `at` bytes the connection is closed."""
-
-    kind: Literal["truncate"]
-    at: Offset
-
-
-class Reset(Fault):
-    """The connection is reset (RST): after `at` bytes, or before any answer where `at` is left out."""
-
-    kind: Literal["reset"]
-    at: Offset | None = None
-
-
-class Slow(Fault):
-    """The right body at this speed."""
-
-    kind: Literal["slow"]
-    bytes_per_second: Annotated[int, Field(ge=1)]
-
-
-class Stall(Fault):
-    """After `at` bytes nothing more comes, until the client goes or the simulator closes."""
-
-    kind: Literal["stall"]
-    at: Offset = 0
-
-
-class Status(Fault):
-    """An HTTP status with this body."""
-
-    kind: Literal["status"]
-    http_status: ErrorStatus
-    body: str = ""
-    content_type: HeaderText = "text/html"
-
-
-class Page(Fault):
-    """An error page with HTTP 200."""
-
-    kind: Literal["page"]
-    body: str = "<html><body><h1>Service temporarily unavailable</h1></body></html>"
-    content_type: HeaderText = "text/html"
-
-
-class Json(Fault):
-    """A JSON error with HTTP 200."""
-
-    kind: Literal["json"]
-    body: str = '{"error": {"code": "InternalError", "msg": "try again"}}'
-    content_type: HeaderText = "application/json"
-
-
-class Empty(Fault):
-    """HTTP 200, the recording's content type, no body at all."""
-
-    kind: Literal["empty"]
-
-
-class NoLength(Fault):
-    """No Content-Length (chunked); ended cleanly after `at` bytes, or with the whole body where `at` is left out."""
-
-    kind: Literal["no_length"]
-    at: Offset | None = None
-
-
-class S3Error(Fault):
-    """An error page of S3's, whatever its HTTP status: 400 for a token that has expired meanwhile, or even 200."""
-
-    kind: Literal["s3_error"]
-    http_status: AnyStatus = 400
-    code: Annotated[str, Field(pattern=r"^[A-Za-z.]+$")] = "ExpiredToken"
-
-
-class Headers(Fault):
-    """The recording, with these headers besides or in place of its own; a Content-Encoding is claimed, not applied."""
-
-    kind: Literal["headers"]
-    headers: dict[HeaderName, HeaderText]
-
-
-class Partial(Fault):
-    """The whole recording as a 206, whose Content-Range says so, though no range was asked for."""
-
-    kind: Literal["partial"]
-
-
-class BothLengths(Fault):
-    """The whole recording in chunks, and a Content-Length besides: the right one, or `content_length`."""
-
-    kind: Literal["both_lengths"]
-    content_length: Offset | None = None
-
-
-class Expired(Fault):
-    """The first `times` URLs handed out are expired already. Used up by the API's answers, not by media requests."""
-
-    kind: Literal["expired"]
-
-
-class Redirect(Fault):
-    """A redirect: to an absolute URL, verbatim, or ("same") to another signed URL of this origin.
-
-    That one serves the recording, after the faults that are left: a request that came by such a redirect is not redirected again,
-    except for the `hops` on the way. `spelled` is how the last of them writes a space, or a letter that is not ASCII: escaped as
-    it should be, or as it is.
-    """
-
-    kind: Literal["redirect"]
-    to: HeaderText
-    status: Literal[301, 302, 303, 307, 308] = 302
-    hops: Annotated[int, Field(ge=1, le=999)] = 1
-    spelled: Literal["escaped", "space", "letter"] = "escaped"
-
-    @model_validator(mode="after")
-    def _of_this_origin(self) -> Self:
-        if self.to != "same" and (self.hops != 1 or self.spelled != "escaped"):
-            raise ValueError("hops and spelled need a redirect to 'same'")
-        return self
-
-
-AnyFault = Annotated[
-    Truncate
-    | Reset
-    | Slow
-    | Stall
-    | Status
-    | Page
-    | Json
-    | Empty
-    | NoLength
-    | S3Error
-    | Headers
-    | Partial
-    | BothLengths
-    | Expired
-    | Redirect,
-    Field(discriminator="kind"),
-]
-
-
-# Recordings -----------------------------------------------------------------------------------------------
 
 
 class Audio(Checked):
@@ -353,9 +100,6 @@ class RecordingScript(Checked):
         if self.extra is not None and (verbatim or audio is None or audio.file is not None):
             raise ValueError("extra needs an audio of seconds or bytes")
         return self
-
-
-# Sessions -------------------------------------------------------------------------------------------------
 
 
 def _success() -> list[AnyAnswer]:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from archiver.simulator.answers import StatusAnswer
 from archiver.simulator.audio import (
     HEADER_BYTES,
     SAMPLE_BYTES,
@@ -21,13 +22,16 @@ from archiver.simulator.audio import (
     flac_of,
     sha256_of,
 )
-from archiver.simulator.script import Audio, Expired, Redirect, StatusAnswer
+from archiver.simulator.faults import Expired, Redirect
+from archiver.simulator.script import Audio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from archiver.simulator.script import AnyAnswer, AnyFault, RecordingScript, SessionScript
+    from archiver.simulator.answers import AnyAnswer
+    from archiver.simulator.faults import AnyFault
+    from archiver.simulator.script import RecordingScript, SessionScript
 
 DEFAULT_SECONDS = 2.0
 

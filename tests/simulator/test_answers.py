@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 
 from archiver.simulator import platform
-from archiver.simulator.script import SessionScript, StatusAnswer
+from archiver.simulator.answers import StatusAnswer
+from archiver.simulator.script import SessionScript
 from archiver.simulator.sessions import Timeline
 from tests.simulator.conftest import SESSION, Client
 
