@@ -23,8 +23,8 @@ from archiver.config.settings import (
     TransferSettings,
     WorkerSettings,
 )
-from archiver.config.storage import IN_THE_OPEN, AzureSettings, S3Settings, StorageSettings, crosses_openly
-from archiver.config.values import RateLimit, is_loopback, parse_duration, parse_size
+from archiver.config.storage import IN_THE_OPEN, AzureSettings, S3Settings, StorageSettings
+from archiver.config.values import RateLimit, crosses_openly, is_loopback, parse_duration, parse_size
 
 __all__ = [
     "CALL_FACTS", "ENVIRONMENT_PREFIX", "FILE_NAME", "IN_THE_OPEN", "Algorithm", "AzureSettings", "BotSettings", "Budget",

@@ -15,7 +15,6 @@ from pydantic import (
 )
 
 from archiver.config.values import (
-    ORIGIN,
     Duration,
     File,
     RateLimit,
@@ -23,7 +22,8 @@ from archiver.config.values import (
     Retention,
     Section,
     Strings,
-    is_loopback,
+    crosses_openly,
+    parse_origin,
     read_secret,
 )
 from archiver.observe.redact import remember_secret
@@ -57,12 +57,10 @@ class BotSettings(Section):
     @field_validator("host")
     @classmethod
     def _origin(cls, value: str) -> str:
-        found = ORIGIN.fullmatch(value)
-        if found is None or int(found["port"] or 443) not in range(1, 65536):
-            raise ValueError('is the environment\'s URL, such as "https://platform.kore.ai"')
-        if found["scheme"].lower() == "http" and not is_loopback(found["host"]):
+        origin = parse_origin(value, 'must be the URL of the platform, such as "https://platform.kore.ai"')
+        if crosses_openly(origin):
             raise ValueError("http:// is accepted for loopback hosts only; use https://")
-        return value.rstrip("/")
+        return origin
 
     @field_validator("time_zone")
     @classmethod
@@ -70,7 +68,7 @@ class BotSettings(Section):
         try:
             ZoneInfo(value)
         except (ValueError, OSError, LookupError):
-            raise ValueError('is a name of the IANA time zone database, such as "Asia/Kolkata" or "UTC"') from None
+            raise ValueError('must be a name of the IANA time zone database, such as "Asia/Kolkata" or "UTC"') from None
         return value
 
     @field_validator("rate_limits", "account_rate_limits")
@@ -79,7 +77,7 @@ class BotSettings(Section):
         if value is None:
             return None
         if len({limit.window for limit in value}) != len(value):
-            raise ValueError("has one window twice")
+            raise ValueError("must not have one window twice")
         return tuple(sorted(value))
 
     @field_validator("media_hosts")
@@ -96,7 +94,7 @@ class BotSettings(Section):
             if self.private_key_file is None:
                 raise ValueError(f"algorithm {self.algorithm} needs private_key_file")
         elif self.client_secret.get_secret_value() and self.client_secret_file:
-            raise ValueError("client_secret and client_secret_file exclude each other; empty the one not meant")
+            raise ValueError("client_secret and client_secret_file exclude each other; leave one of them empty")
         elif not self.client_secret.get_secret_value() and not self.client_secret_file:
             raise ValueError("client_secret or client_secret_file is missing")
         return self

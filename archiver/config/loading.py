@@ -39,7 +39,7 @@ def find_file(environment: Mapping[str, str]) -> Path | None:
         candidates.append(platformdirs.user_config_path("archiver") / FILE_NAME)
     for candidate in candidates:
         if candidate.is_file():
-            _refuse_a_strangers(candidate)
+            _refuse_foreign_file(candidate)
             return candidate
     return None
 
@@ -49,10 +49,12 @@ def _data_folder() -> Path:
         return platformdirs.user_data_path("archiver")
     except RuntimeError:
         hint = "set database.url, or name a configuration that does with --config"
-        raise ConfigError("database.url is not set, and this account has no home folder to keep one in", hint=hint) from None
+        raise ConfigError(
+            "database.url is not set, and this account has no home folder for an embedded database", hint=hint
+        ) from None
 
 
-def _refuse_a_strangers(file: Path) -> None:
+def _refuse_foreign_file(file: Path) -> None:
     """A file that happens to lie where a command runs, such as in /tmp, decides where secrets and recordings go. So does a link:
     whose it is may have it lead to one of ours, until a moment later.
     """
@@ -61,7 +63,7 @@ def _refuse_a_strangers(file: Path) -> None:
         if owner not in (0, os.geteuid()) and folder.stat().st_mode & stat.S_IWOTH:
             raise ConfigError(
                 f"{folder / file.name} belongs to uid {owner}, and everybody may write to {folder}",
-                hint="name it with --config if it is meant, or run archiver elsewhere",
+                hint="if you trust the file, name it with --config; else run archiver in another folder",
             )
 
 
@@ -107,7 +109,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}", hint="mend the line named") from None
+        raise ConfigError(f"{path}: not valid TOML: {error}", hint="correct that line") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}", hint="save the file as UTF-8") from None
     except OSError as error:
@@ -146,7 +148,10 @@ def _overlay(data: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple
                 else:
                     here = here.setdefault(key, [] if _INDEX.fullmatch(following) else {})
             else:
-                raise ConfigError(f"{name}: {'.'.join(keys)} lies below a plain value", hint="check the name's parts")
+                raise ConfigError(
+                    f"{name}: {'.'.join(keys)} is below a key with a plain value",
+                    hint="correct the name: __ stands between a section and its key",
+                )
         came_from[keys] = name
     return came_from
 
@@ -234,9 +239,9 @@ def _explain(item: Any, came_from: Mapping[tuple[str, ...], str]) -> str:
     if not key:
         return message
     if item["type"] == "model_type":
-        return f"{key}{origin}: is a section of keys, not a plain value"
+        return f"{key}{origin}: must be a section of keys, not a plain value"
     if item["type"] == "tuple_type":
-        return f"{key}{origin}: is a list" + (", each of its blocks headed [[bots]]" if key == "bots" else "")
+        return f"{key}{origin}: must be a list" + (", with a block [[bots]] for each bot" if key == "bots" else "")
     value = item["input"]
     secret = location[-1] in (*_SECRETS, "proxy") or (location[0] == "database" and location[-1] != "keep_history")
     shown = "" if secret or isinstance(value, dict | list) else f" = {value!r:.{_SHOWN}}"

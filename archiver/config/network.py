@@ -73,7 +73,7 @@ def proxy_of_environment(environment: Mapping[str, str]) -> Proxy | None:
             try:
                 return Proxy.parse(text if "://" in text else f"http://{text}", name, from_environment=True)
             except ValueError as error:
-                raise ConfigError(f"{name}: {error}", hint=f"mend or unset {name}, or set network.proxy") from None
+                raise ConfigError(f"{name}: {error}", hint=f"correct or unset {name}, or set network.proxy") from None
     return None
 
 
@@ -90,7 +90,7 @@ class NetworkSettings(Section):
             Proxy.parse(text, "network.proxy")
         return value
 
-    def way_out(self, environment: Mapping[str, str]) -> Proxy | None:
+    def find_proxy(self, environment: Mapping[str, str]) -> Proxy | None:
         """The proxy, if there is one. Raises ConfigError."""
         text = self.proxy.get_secret_value()
         return Proxy.parse(text, "network.proxy") if text else proxy_of_environment(environment)
@@ -100,13 +100,13 @@ class NetworkSettings(Section):
         if self.ca_bundle is None:
             return
         mistake = f"network.ca_bundle = {str(self.ca_bundle)!r}"
-        hint = "name a file of one or more certificates in PEM, readable for the archiver's user; empty it for the system's alone"
+        hint = "name a file of PEM certificates that archiver's user can read; leave it empty for the system's authorities"
         try:
             if not stat.S_ISREG(self.ca_bundle.stat().st_mode):  # a FIFO would be waited for
-                raise ConfigError(f"{mistake}: is no file", hint=hint)
+                raise ConfigError(f"{mistake}: is not a file", hint=hint)
             context.load_verify_locations(cafile=self.ca_bundle)
         except ssl.SSLError:  # of OpenSSL's words none says more
             raise ConfigError(f"{mistake}: holds no certificate in PEM", hint=hint) from None
         except (OSError, ValueError) as error:
-            told = error.strerror if isinstance(error, OSError) and error.strerror else "is no name of a file"
+            told = error.strerror if isinstance(error, OSError) and error.strerror else "is not a file name"
             raise ConfigError(f"{mistake}: {told}", hint=hint) from None

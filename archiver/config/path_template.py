@@ -48,7 +48,7 @@ class PathTemplate:
             if name is None:
                 continue
             if name not in self.FIELDS:
-                raise ValueError(f"{{{name}}} is not known; known are {', '.join('{' + f + '}' for f in self.FIELDS)}")
+                raise ValueError(f"{{{name}}} is not a field; choose from {', '.join('{' + f + '}' for f in self.FIELDS)}")
             if conversion or (spec and (name != "date" or "{" in spec)):
                 raise ValueError(f"{{{name}}} takes no format (only {{date:%Y-%m-%d}} does)")
         for needed in ("session_id", "kind", "file_name"):
@@ -63,7 +63,7 @@ class PathTemplate:
         if text.startswith("/") or any(part in ("", ".", "..") for part in segments):
             raise ValueError("the path is relative to storage.url: no leading '/', no empty part, no '.' or '..'")
         if any(re.search(r'[\x00-\x1f\\<>:"|?*]|[ .]$', part) or DEVICE_NAME.match(part) for part in segments):
-            raise ValueError("a part of the path is one that some file systems refuse")
+            raise ValueError("a part of the path has a name or characters that some file systems refuse")
         if text.split("/", maxsplit=1)[0].casefold() == QUARANTINE or any(part.startswith(".") for part in segments):
             raise ValueError("no part may begin with '.', nor the path with quarantine/: the archiver keeps its own files there")
 

@@ -38,7 +38,7 @@ _POSTGRES_URL = re.compile(r"[a-z]+://([^\s:@/?#]*(:[^\s@/?#]*)?@)?[^\s@/?#]*(/[
 
 
 def _remember_passwords(url: str) -> None:
-    mistake = ValueError("is not a URL; percent-encode what is special in its password")
+    mistake = ValueError("is not a URL; percent-encode special characters in its password")
     if not _POSTGRES_URL.fullmatch(url):
         raise mistake
     try:
@@ -65,7 +65,7 @@ class DatabaseSettings(Section):
     def _known_scheme(cls, value: SecretStr) -> SecretStr:
         text = value.get_secret_value()
         if text and not text.startswith(("postgresql://", "postgres://", "embedded:")):
-            raise ValueError('begins with "postgresql://", or is "embedded:PATH"')
+            raise ValueError('must begin with "postgresql://", or be "embedded:PATH"')
         if text == "embedded:":
             raise ValueError('"embedded:" needs a folder, such as "embedded:/var/lib/archiver/postgres"')
         if text and not text.startswith("embedded:"):
@@ -107,28 +107,28 @@ class TransferSettings(Section):
     def _some_length(cls, value: int, field: ValidationInfo) -> int:
         if value < 2**10:
             what = {"max_inline": "a recording inside an answer", "max_recording": "a recording"}.get(field.field_name or "")
-            raise ValueError(f'is the most bytes that {what or "all files of a session"} may have, at least "1KiB"')
+            raise ValueError(f'must be at least "1KiB": it is the most bytes that {what or "all files of a session"} may have')
         return value
 
     @field_validator("max_buffer")
     @classmethod
     def _enough(cls, value: int) -> int:
         if value < 16 * 2**20:
-            raise ValueError('is at least "16MiB": what one part of a large upload takes, and a little')
+            raise ValueError('must be at least "16MiB", so that one part of a large upload fits')
         return value
 
     @field_validator("max_bandwidth")
     @classmethod
     def _some_bandwidth(cls, value: int | None) -> int | None:
         if value is not None and value < 2**10:
-            raise ValueError('is bytes a second, at least "1KiB"; empty for no limit')
+            raise ValueError('must be bytes a second, at least "1KiB"; leave it empty for no limit')
         return value
 
     @field_validator("stall_timeout")
     @classmethod
     def _some_patience(cls, value: timedelta) -> timedelta:
         if value <= timedelta(0):
-            raise ValueError('is longer than 0, such as "60s"')
+            raise ValueError('must be longer than 0, such as "60s"')
         return value
 
 
@@ -153,7 +153,7 @@ class RetrySettings(Section):
     @classmethod
     def _growing(cls, value: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
         if any(later <= earlier for earlier, later in pairwise((timedelta(0), *value))):
-            raise ValueError("is counted from when a session became unavailable: each must be longer than the one before")
+            raise ValueError("each delay must be longer than the one before: all count from when the session became unavailable")
         return value
 
     @model_validator(mode="after")
@@ -181,14 +181,14 @@ class DiscoverySettings(Section):
     @classmethod
     def _some_overlap(cls, value: timedelta) -> timedelta:
         if value < timedelta(minutes=1):
-            raise ValueError('is at least "1m": calls are listed late')
+            raise ValueError('must be at least "1m": the platform lists calls late')
         return value
 
     @field_validator("keep")
     @classmethod
     def _known_facts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := sorted(set(value) - set(CALL_FACTS)):
-            raise ValueError(f"{', '.join(unknown)}: no fact of a call; there are {', '.join(CALL_FACTS)}")
+            raise ValueError(f"{', '.join(unknown)}: not a fact of a call; choose from {', '.join(CALL_FACTS)}")
         return value
 
 
@@ -211,7 +211,7 @@ class MetricsSettings(Section):
     @classmethod
     def _address(cls, value: str) -> str:
         if value and ((found := _ADDRESS.fullmatch(value)) is None or int(found["port"]) > 65535):
-            raise ValueError('is host:port, such as "127.0.0.1:9464"; empty for no metrics')
+            raise ValueError('must be host:port, such as "127.0.0.1:9464"; leave it empty for no metrics')
         return value
 
     @property
@@ -247,7 +247,9 @@ class Settings(Section):
         account_budgets(self.bots)  # whether bots of one account contradict each other
         if self.storage.part_size > self.transfer.max_buffer:
             section = "s3" if self.storage.url.startswith("s3:") else "azure"
-            raise ValueError(f"storage.{section}.part_size is more than transfer.max_buffer, in which a part must fit")
+            raise ValueError(
+                f"storage.{section}.part_size is more than transfer.max_buffer: lower it, or raise max_buffer: a part must fit"
+            )
         return self
 
     def bot(self, name: str) -> BotSettings:

@@ -19,26 +19,20 @@ from pydantic import (
 
 from archiver.config.path_template import PathTemplate
 from archiver.config.values import (
-    ORIGIN,
     File,
     Section,
     Size,
-    is_loopback,
+    crosses_openly,
+    parse_origin,
     read_secret,
 )
 from archiver.errors import ConfigError
 from archiver.observe.redact import remember_secret
 
 IN_THE_OPEN = (
-    "is plain http:// to another machine: recordings, and what proves who we are, would travel in the open; use https://, or set "
-    "storage.allow_http = true where the network between is trusted"
+    "is plain http:// to another machine: recordings and credentials would travel unencrypted; use https://, or set "
+    "storage.allow_http = true if you trust the network between"
 )
-
-
-def crosses_openly(url: str) -> bool:
-    """Whether what is sent there leaves this machine unencrypted."""
-    at = urlsplit(url)
-    return at.scheme == "http" and not is_loopback(at.hostname or "")
 
 
 def _path_template(value: object) -> PathTemplate:
@@ -60,18 +54,18 @@ def _tags(value: object) -> tuple[tuple[str, str], ...]:
     for key, item in tags:
         if not 1 <= len(key) <= 128 or len(item) > 256 or not _TAG.fullmatch(key + item):
             raise ValueError(
-                'are names and values of letters, digits, spaces and + - = . _ : / @, such as "team=audit,kind=call"'
+                'must be names and values of letters, digits, spaces and + - = . _ : / @, such as "team=audit,kind=call"'
             )
         if key.startswith("aws:") or key == "archiver-sha256":
-            raise ValueError(f"{key!r} is a name that S3 or the archiver keeps for itself")
+            raise ValueError(f"{key!r} is reserved by S3 or archiver; choose another name")
     if len({key for key, _ in tags}) != len(tags):
-        raise ValueError("have one name twice")
-    if len(tags) > MOST_TAGS:
-        raise ValueError(f"are at most {MOST_TAGS}: S3 allows ten, and one is the archiver's")
+        raise ValueError("must not have one name twice")
+    if len(tags) > MAX_TAGS:
+        raise ValueError(f"must be at most {MAX_TAGS}: S3 allows ten, and archiver adds one")
     return tags
 
 
-MOST_TAGS = 9
+MAX_TAGS = 9
 
 Tags = Annotated[tuple[tuple[str, str], ...], PlainValidator(_tags)]
 
@@ -97,18 +91,17 @@ class S3Settings(Section):
     @field_validator("endpoint")
     @classmethod
     def _origin(cls, value: str) -> str:
-        found = ORIGIN.fullmatch(value) if value else None
-        if value and (found is None or int(found["port"] or 443) not in range(1, 65536)):
-            raise ValueError('is the server\'s URL, such as "http://127.0.0.1:9000"; the bucket stands in storage.url')
-        return value.rstrip("/")
+        return value and parse_origin(
+            value, 'must be the server\'s URL, such as "http://127.0.0.1:9000"; the bucket belongs in storage.url'
+        )
 
     @field_validator("storage_class")
     @classmethod
     def _readable(cls, value: str) -> str:
         if value in ("GLACIER", "DEEP_ARCHIVE"):
             raise ValueError(
-                "keeps objects that nobody can read again without restoring them first, so that neither the archiver nor "
-                "`verify` could; use GLACIER_IR, or a lifecycle rule that moves what is old"
+                "keeps objects that cannot be read without restoring them first, which archiver and `verify` do not do; "
+                "use GLACIER_IR, or a lifecycle rule that moves what is old"
             )
         return value
 
@@ -116,7 +109,7 @@ class S3Settings(Section):
     @classmethod
     def _allowed_size(cls, value: int) -> int:
         if not 5 * 2**20 <= value <= 5 * 2**30:
-            raise ValueError('is "5MiB" to "5GiB": S3 takes no other parts')
+            raise ValueError('must be from "5MiB" to "5GiB": S3 takes no other parts')
         return value
 
     @model_validator(mode="after")
@@ -125,13 +118,13 @@ class S3Settings(Section):
         for value in (secret, self.session_token.get_secret_value()):
             remember_secret(value)
         if secret and self.secret_access_key_file:
-            raise ValueError("secret_access_key and secret_access_key_file exclude each other; empty the one not meant")
+            raise ValueError("secret_access_key and secret_access_key_file exclude each other; leave one of them empty")
         if bool(self.access_key_id) != bool(secret or self.secret_access_key_file):
             raise ValueError("access_key_id and secret_access_key (or secret_access_key_file) go together")
         if self.session_token.get_secret_value() and not self.access_key_id:
             raise ValueError("session_token belongs to an access_key_id, which is missing")
         if self.profile and self.access_key_id:
-            raise ValueError("profile and access_key_id exclude each other; empty the one not meant")
+            raise ValueError("profile and access_key_id exclude each other; leave one of them empty")
         if self.kms_key_id and self.sse != "aws:kms":
             raise ValueError('kms_key_id needs sse = "aws:kms"')
         return self
@@ -158,19 +151,17 @@ class AzureSettings(Section):
     @field_validator("endpoint")
     @classmethod
     def _origin(cls, value: str) -> str:
-        found = ORIGIN.fullmatch(value) if value else None
-        if value and (found is None or int(found["port"] or 443) not in range(1, 65536)):
-            raise ValueError(
-                'is the URL of the account\'s blobs, such as "https://calls.blob.core.windows.net"; the container stands in '
-                "storage.url"
-            )
-        return value.rstrip("/")
+        return value and parse_origin(
+            value,
+            'must be the URL of the account\'s blobs, such as "https://calls.blob.core.windows.net"; the container belongs in '
+            "storage.url",
+        )
 
     @field_validator("part_size")
     @classmethod
     def _allowed_size(cls, value: int) -> int:
         if not 2**20 <= value <= 4000 * 2**20:
-            raise ValueError('is "1MiB" to "4000MiB": Azure takes no longer blocks')
+            raise ValueError('must be from "1MiB" to "4000MiB": Azure takes no larger blocks')
         return value
 
     @model_validator(mode="after")
@@ -186,7 +177,7 @@ class AzureSettings(Section):
         }
         given = [name for name, value in ways.items() if value]
         if len(given) > 1:
-            raise ValueError(f"{given[0]} and {given[1]} exclude each other; empty the one not meant")
+            raise ValueError(f"{given[0]} and {given[1]} exclude each other; leave one of them empty")
         if not given and crosses_openly(self.endpoint):
             raise ValueError("endpoint is plain http, over which a token of Azure's chain must not travel; use https://")
         return self
@@ -216,8 +207,8 @@ class AzureSettings(Section):
         token = token.removeprefix("?")
         if token and not re.fullmatch(r"(?=.*(^|&)sig=)[!-~]+", token):
             raise ConfigError(
-                "storage.azure: the SAS token is none: it has no signature in it",
-                hint="take all that follows the '?' of a SAS URL",
+                "storage.azure: the SAS token has no signature (sig=)",
+                hint="use everything after the '?' of a SAS URL",
             )
         _remember_signature(token)
         return token
@@ -268,12 +259,12 @@ class StorageSettings(Section):
             fields = type(section).model_fields
             set_keys = sorted(key for key in fields if getattr(section, key) != fields[key].default)
             if set_keys and not self.url.startswith(f"{scheme}:"):
-                raise ValueError(f"{name}.{set_keys[0]} is set, but url is not {scheme}://; empty the one not meant")
+                raise ValueError(f"{name}.{set_keys[0]} is set, but url is not {scheme}://; remove the key or correct url")
         for name, endpoint in (("s3", self.s3.endpoint), ("azure", self.azure.endpoint)):
             if crosses_openly(endpoint) and not self.allow_http:
                 raise ValueError(f"{name}.endpoint = {endpoint!r} {IN_THE_OPEN}")
         if self.url.startswith("az:") and not self.azure.blobs:
-            raise ValueError("azure.account or azure.endpoint is missing: it says where the container is")
+            raise ValueError("azure.account or azure.endpoint is missing: one of them has to say where the container is")
         return self
 
     @property
@@ -302,12 +293,12 @@ def _file_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         raise ValueError(
-            'is a URL such as "file:///var/lib/archiver" (three slashes, an absolute path), "s3://bucket/prefix" or "az://container/prefix"'
+            'must be a URL such as "file:///var/lib/archiver" (three slashes, an absolute path), "s3://bucket/prefix" or "az://container/prefix"'
         )
     if parts.query or parts.fragment:
         raise ValueError("has a '?' or '#'; write %3F or %23 for these in a folder's name")
     if "\0" in unquote(parts.path):
-        raise ValueError("has a NUL in it")
+        raise ValueError("must not contain a NUL character")
     return value
 
 
@@ -315,7 +306,7 @@ def _bucket_url(value: str, name: re.Pattern[str], shape: str, noun: str) -> str
     rest = value.partition(":")[2]
     bucket, _, prefix = rest.removeprefix("//").partition("/")
     if not rest.startswith("//") or not name.fullmatch(bucket):
-        raise ValueError(f"names no {noun}: {shape}")
+        raise ValueError(f"names no {noun}; write {shape}")
     if "?" in prefix or "#" in prefix or any(unicodedata.category(character)[0] == "C" for character in prefix):
         raise ValueError("has a '?', a '#' or a control character in its prefix")
     if any(part in ("", ".", "..") or "\\" in part for part in prefix.removesuffix("/").split("/")) and prefix:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -31,9 +32,7 @@ def parse_duration(value: object) -> timedelta:
         return value
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", str(value).strip())
     if match is None:
-        raise ValueError(
-            "a duration is a number and a unit, such as 500ms, 30s, 15m, 24h or 90d; months and years are written in days"
-        )
+        raise ValueError("a duration is a number and a unit, such as 500ms, 30s, 15m, 24h or 90d; write months and years in days")
     seconds = float(match[1]) * _UNITS[match[2] or "s"]
     if seconds > _LONGEST.total_seconds():
         raise ValueError(f"a duration is at most {_LONGEST.days}d")
@@ -62,7 +61,7 @@ def _retention(value: object) -> timedelta | None:
         return None
     duration = parse_duration(value)
     if duration < timedelta(days=1):
-        raise ValueError('is at least "1d", or empty; days are written with their unit, such as "90d"')
+        raise ValueError('must be at least "1d", or empty; write days with their unit, such as "90d"')
     return duration
 
 
@@ -144,6 +143,20 @@ ORIGIN = re.compile(
 """The URL of a server, as a bot or a store names it."""
 
 
+def parse_origin(value: str, expected: str) -> str:
+    """The URL of a server, without a slash at its end. Raises ValueError with the text `expected` for anything else."""
+    found = ORIGIN.fullmatch(value)
+    if found is None or int(found["port"] or 443) not in range(1, 65536):
+        raise ValueError(expected)
+    return value.rstrip("/")
+
+
+def crosses_openly(url: str) -> bool:
+    """Whether what is sent there leaves this machine unencrypted."""
+    at = urlsplit(url)
+    return at.scheme == "http" and not is_loopback(at.hostname or "")
+
+
 class Section(BaseModel):
     """A section of the configuration: no unknown keys, nothing that changes, and no value in an error's own words."""
 
@@ -156,9 +169,9 @@ def read_secret(key: str, path: Path) -> str:
         secret = path.read_text(encoding="utf-8-sig").strip()
     except ValueError:
         # Not UTF-8, or a path with NUL.
-        raise ConfigError(f"{key}: {str(path)!r} is not a text file", hint="the file holds the secret as text") from None
+        raise ConfigError(f"{key}: {str(path)!r} is not a text file", hint="write the secret into it as UTF-8 text") from None
     except OSError as error:
-        raise ConfigError(f"{key}: {path}: {error.strerror}", hint="create the file, readable for the archiver's user") from None
+        raise ConfigError(f"{key}: {path}: {error.strerror}", hint="create the file, and let archiver's user read it") from None
     if not secret:
         raise ConfigError(f"{key}: {path} is empty", hint="write the secret into it")
     remember_secret(secret)

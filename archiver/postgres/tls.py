@@ -1,4 +1,4 @@
-"""Who may hear what the database is told: TLS as libpq's parameters say it, and verified where they say nothing.
+"""TLS to the database: as libpq's parameters say, and verified where they say nothing.
 
 libpq's own default, `prefer`, hands the password to whoever answers in the server's place and has no TLS. So without an `sslmode`
 a server beyond this machine has to prove who it is (`verify-full`), by the authorities of `sslrootcert`, of
@@ -27,8 +27,8 @@ from archiver.observe.redact import remember_secret
 MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 _WAIVER = (
-    "give the file of the authority that signed it by sslrootcert=FILE in the URL's query, or waive this by an explicit sslmode: "
-    "sslmode=require is encrypted and not verified, sslmode=disable is neither"
+    "name the file of the authority that signed it with sslrootcert=FILE in the URL, or set an explicit sslmode: "
+    "sslmode=require encrypts without verifying, sslmode=disable does neither"
 )
 
 _VERSIONS = {version.name.replace("_", "."): version for version in ssl.TLSVersion if version.name.startswith("TLSv")}
@@ -41,8 +41,8 @@ _NAME_DIFFERS = (62, 64)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a URL leads and how. `arguments` are asyncpg's, beside the URL: what was judged is what is connected to. `mode` is
-    the `sslmode` that applies; `given`: somebody asked for it.
+    """Where a URL leads, and with which TLS. `arguments` go to asyncpg beside the URL, so that it connects to what was checked.
+    `mode` is the `sslmode` that applies; `given`: it was set explicitly.
     """
 
     arguments: dict[str, Any]
@@ -66,8 +66,8 @@ class Endpoint:
 
 
 async def endpoint_of(key: str, url: str) -> Endpoint:
-    """Judge a Postgres URL. Raises ConfigError that names `key`, and ValueError for what is no such URL; no error of ours has its
-    text.
+    """The endpoint of a Postgres URL. Raises ConfigError that names `key`, and ValueError for what is not such a URL; neither
+    quotes the URL.
     """
     parts = urlsplit(url)
     find = _parameters(key, parts.query)
@@ -78,10 +78,12 @@ async def endpoint_of(key: str, url: str) -> Endpoint:
     hosts, ports = _addresses(listed, find("port", "PGPORT")) if any(listed) else (None, None)
     mode = find("sslmode", "PGSSLMODE")
     if mode and mode not in MODES:
-        raise ConfigError(f"{key}: sslmode = {mode!r}: is one of {', '.join(MODES)}", hint="mend it in the URL or in PGSSLMODE")
+        raise ConfigError(
+            f"{key}: sslmode = {mode!r}: must be one of {', '.join(MODES)}", hint="correct it in the URL or in PGSSLMODE"
+        )
     given = bool(mode)
     # Who names authorities wants them asked, wherever the server is.
-    if not given and (find("sslrootcert", "") or not all([await _is_here(host) for host in hosts or ()])):
+    if not given and (find("sslrootcert", "") or not all([await _is_local(host) for host in hosts or ()])):
         mode = "verify-full"
     protection: ssl.SSLContext | str | None = mode or None
     if mode not in ("", "disable"):
@@ -94,15 +96,15 @@ async def endpoint_of(key: str, url: str) -> Endpoint:
 
 @contextmanager
 def tls_refused(key: str) -> Iterator[None]:
-    """Turn what is wrong with the other end's TLS into errors of ours, which name both ways on: the authority and the waiver."""
+    """Turn TLS failures of the server into DatabaseUnreachable, whose hint names the authority and the waiver."""
     try:
         yield
     except ssl.SSLCertVerificationError as error:
         hint = _WAIVER
         if error.verify_code in _NAME_DIFFERS:
             hint = (
-                "name the server in the URL as its certificate does, or waive that by an explicit sslmode=verify-ca with "
-                "sslrootcert=FILE, its authority's own"
+                "name the server in the URL as its certificate does, or check its authority alone: sslmode=verify-ca and "
+                "sslrootcert=FILE"
             )
         raise DatabaseUnreachable(
             f"{key}: the server's certificate is not trusted: {error.verify_message.rstrip('.')}", hint=hint
@@ -115,13 +117,13 @@ def tls_refused(key: str) -> Iterator[None]:
             raise
         raise DatabaseUnreachable(
             f"{key}: the server has no TLS, so nothing was sent to it",
-            hint="switch TLS on there (`ssl = on`), with a certificate of the system's authorities or of sslrootcert=FILE; or "
-            "waive this by an explicit sslmode=disable in the URL's query",
+            hint="switch TLS on there (`ssl = on`), with a certificate that the system's authorities or sslrootcert=FILE vouch for; or "
+            "go without TLS, with an explicit sslmode=disable in the URL",
         ) from None
 
 
 def _parameters(key: str, query: str) -> Callable[[str, str], str]:
-    """What finds a parameter, as asyncpg does: in the query, in the service that it names, in a variable of the environment."""
+    """A function that looks a parameter up as asyncpg does: in the query, in the service that it names, in the environment."""
     asked = {name: values[-1] for name, values in parse_qs(query, strict_parsing=bool(query)).items()}
     service = _service(key, asked["service"]) if "service" in asked else {}
 
@@ -145,7 +147,9 @@ def _service(key: str, name: str) -> Mapping[str, str]:
     except (configparser.Error, UnicodeDecodeError) as error:
         # Its text may quote the line, which may be the password's.
         problem = f"{file} cannot be read ({type(error).__name__}); a '%' in a value is written '%%'"
-    raise ConfigError(f"{key}: service={name}: {problem}", hint="mend the file, or name another one by PGSERVICEFILE") from None
+    raise ConfigError(
+        f"{key}: service={name}: {problem}", hint="correct the file, or name another one in PGSERVICEFILE"
+    ) from None
 
 
 def _addresses(listed: list[str], ports: str) -> tuple[list[str], list[int]]:
@@ -165,8 +169,8 @@ def _addresses(listed: list[str], ports: str) -> tuple[list[str], list[int]]:
     return [host for host, _ in found], [int(port) for _, port in found]
 
 
-async def _is_here(host: str) -> bool:
-    """Whether what is sent there stays on this machine: said by the address itself, as other names are somebody's promise."""
+async def _is_local(host: str) -> bool:
+    """Whether what is sent there stays on this machine. Only addresses and `localhost` count: any other name may change."""
     if host.startswith("/"):
         return True
     if host.lower() != "localhost":
@@ -179,36 +183,36 @@ async def _is_here(host: str) -> bool:
 
 
 def _context(key: str, find: Callable[[str, str], str], mode: str) -> ssl.SSLContext:
-    """TLS as the mode and the files say it, the files in libpq's usual places included. Raises ConfigError."""
+    """The TLS context for a mode and its files, those in libpq's usual places included. Raises ConfigError."""
     # Not Python's default context: that refuses certificates for blemishes (VERIFY_X509_STRICT) which libpq bears.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = mode == "verify-full"
-    authorities = find("sslrootcert", "PGSSLROOTCERT") or _usual("root.crt")
+    authorities = find("sslrootcert", "PGSSLROOTCERT") or _default_file("root.crt")
     if authorities == "system" and mode != "verify-full":
         raise ConfigError(
             f"{key}: sslrootcert=system needs sslmode=verify-full",
-            hint="the system's authorities vouch for anybody's name, so that without the name they prove nothing",
+            hint="set sslmode=verify-full: the system's authorities sign for anybody, so only the host name proves anything",
         )
     if mode in ("allow", "prefer") or (mode == "require" and not authorities):
         context.verify_mode = ssl.CERT_NONE
     elif authorities not in ("", "system"):
-        with _reading(key, "sslrootcert", authorities):
+        with _explaining(key, "sslrootcert", authorities):
             context.load_verify_locations(cafile=authorities)
     elif mode == "verify-full":
         context.load_default_certs()
     else:
         raise ConfigError(
             f"{key}: sslmode=verify-ca needs sslrootcert, and there is no ~/.postgresql/root.crt",
-            hint="name the file of the server's authority by sslrootcert=FILE, or take sslmode=verify-full",
+            hint="name the file of the server's authority with sslrootcert=FILE, or use sslmode=verify-full",
         )
-    revoked = find("sslcrl", "PGSSLCRL") or _usual("root.crl")
+    revoked = find("sslcrl", "PGSSLCRL") or _default_file("root.crl")
     if revoked and context.verify_mode == ssl.CERT_REQUIRED:
-        with _reading(key, "sslcrl", revoked):
+        with _explaining(key, "sslcrl", revoked):
             context.load_verify_locations(cafile=revoked)
         context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
-    if own := find("sslcert", "PGSSLCERT") or _usual("postgresql.crt"):
-        with _reading(key, "sslcert, sslkey", own):
-            private = find("sslkey", "PGSSLKEY") or _usual("postgresql.key")
+    if own := find("sslcert", "PGSSLCERT") or _default_file("postgresql.crt"):
+        with _explaining(key, "sslcert, sslkey", own):
+            private = find("sslkey", "PGSSLKEY") or _default_file("postgresql.key")
             context.load_cert_chain(own, private or None, password=lambda: find("sslpassword", ""))
     if version := find("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION"):
         context.minimum_version = _version(key, version)
@@ -218,19 +222,19 @@ def _context(key: str, find: Callable[[str, str], str], mode: str) -> ssl.SSLCon
     return context
 
 
-def _usual(name: str) -> str:
-    """A file in its usual place; empty if it is not there."""
+def _default_file(name: str) -> str:
+    """The path of a file in ~/.postgresql; empty if there is none."""
     path = os.path.expanduser(f"~/.postgresql/{name}")  # noqa: PTH111  # Path.expanduser raises where there is no home
     return path if os.path.isfile(path) else ""  # noqa: PTH113  # as does Path.is_file where it is closed
 
 
 @contextmanager
-def _reading(key: str, parameter: str, path: str) -> Iterator[None]:
+def _explaining(key: str, parameter: str, path: str) -> Iterator[None]:
     try:
         yield
     except ssl.SSLError as error:
         reason = (error.reason or "").replace("_", " ").lower() or "not PEM"
-        raise ConfigError(f"{key}: {parameter} = {path!r}: {reason}", hint="the file holds certificates as PEM") from None
+        raise ConfigError(f"{key}: {parameter} = {path!r}: {reason}", hint="name a file of PEM certificates") from None
     except OSError as error:
         raise ConfigError(
             f"{key}: {parameter} = {path!r}: {error.strerror}", hint="name a file that the archiver's user can read"
@@ -239,5 +243,5 @@ def _reading(key: str, parameter: str, path: str) -> Iterator[None]:
 
 def _version(key: str, text: str) -> ssl.TLSVersion:
     if text not in _VERSIONS:
-        raise ConfigError(f"{key}: no version of TLS: {text!r}", hint=f"there are {', '.join(_VERSIONS)}")
+        raise ConfigError(f"{key}: {text!r} is not a version of TLS", hint=f"choose from {', '.join(_VERSIONS)}")
     return _VERSIONS[text]

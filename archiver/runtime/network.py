@@ -75,7 +75,7 @@ class Network:
     def of(cls, settings: NetworkSettings, environment: Mapping[str, str] | None = None) -> Network:
         """As the settings say, else the environment. Raises ConfigError."""
         environment = os.environ if environment is None else environment
-        proxy = settings.way_out(environment)
+        proxy = settings.find_proxy(environment)
         named = next((text for name in environment_names("NO_PROXY") if (text := environment.get(name, ""))), "")
         exempt = tuple(named.lower().replace(",", " ").split()) if proxy is not None and proxy.from_environment else ()
         if settings.ca_bundle is None:

@@ -304,13 +304,13 @@ async def test_a_certificate_that_was_taken_back_is_refused(database_url: str, a
         ("sslmode=verify-ca&sslrootcert=system", "database.url: sslrootcert=system needs sslmode=verify-full"),
         (
             "sslmode=perhaps",
-            "database.url: sslmode = 'perhaps': is one of disable, allow, prefer, require, verify-ca, verify-full",
+            "database.url: sslmode = 'perhaps': must be one of disable, allow, prefer, require, verify-ca, verify-full",
         ),
         (
             "ssl_min_protocol_version=TLSv9",
-            "database.url: no version of TLS: 'TLSv9' | there are TLSv1, TLSv1.1, TLSv1.2, TLSv1.3",
+            "database.url: 'TLSv9' is not a version of TLS | choose from TLSv1, TLSv1.1, TLSv1.2, TLSv1.3",
         ),
-        ("service=none", "/.pg_service.conf: No such file or directory | mend the file, or name another one by PGSERVICEFILE"),
+        ("service=none", "/.pg_service.conf: No such file or directory | correct the file, or name another one in PGSERVICEFILE"),
     ],
 )
 async def test_what_is_wrong_with_a_parameter_names_it_and_what_it_holds(query: str, says: str) -> None:

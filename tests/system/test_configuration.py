@@ -114,7 +114,7 @@ def _mistakes() -> dict[str, tuple[Callable[[dict[str, Any]], object], list[str]
             section("storage", path="{session_id}/{kind}"),
             ["storage.path", "{file_name} is missing"],
         ),
-        "another path field": (section("storage", path="{agent}/{file_name}"), ["storage.path", "{agent} is not known"]),
+        "another path field": (section("storage", path="{agent}/{file_name}"), ["storage.path", "{agent} is not a field"]),
         "a store of no kind": (section("storage", url="ftp://x/y"), ["storage.url = 'ftp://x/y'", "file:///"]),
         "a database of no kind": (section("database", url="mysql://x/y"), ["database.url", "postgresql://", "embedded:PATH"]),
         "a wrong log level": (lambda d: d.update(log={"level": "loud"}), ["log.level = 'loud'", "debug"]),

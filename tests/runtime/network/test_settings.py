@@ -72,7 +72,7 @@ def test_a_bundle_that_is_none_is_a_mistake_of_configuration(tmp_path: Path, con
 
 def test_a_bundle_that_nobody_writes_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "ca.pem")
-    with pytest.raises(ConfigError, match=r"network\.ca_bundle = .*: is no file"):
+    with pytest.raises(ConfigError, match=r"network\.ca_bundle = .*: is not a file"):
         loaded(tmp_path, 'ca_bundle = "ca.pem"')
 
 
