@@ -22,6 +22,7 @@ from archiver.config.budgets import account_budgets
 from archiver.config.network import NetworkSettings
 from archiver.config.storage import StorageSettings
 from archiver.config.values import (
+    ALL_DEFAULTS,
     Duration,
     Durations,
     Retention,
@@ -227,13 +228,13 @@ class Settings(Section):
     database: DatabaseSettings
     bots: tuple[BotSettings, ...] = ()
     storage: StorageSettings
-    worker: WorkerSettings = WorkerSettings()
-    transfer: TransferSettings = TransferSettings()
-    retry: RetrySettings = RetrySettings()
-    discovery: DiscoverySettings = DiscoverySettings()
-    network: NetworkSettings = NetworkSettings()
-    log: LogSettings = LogSettings()
-    metrics: MetricsSettings = MetricsSettings()
+    worker: WorkerSettings = ALL_DEFAULTS
+    transfer: TransferSettings = ALL_DEFAULTS
+    retry: RetrySettings = ALL_DEFAULTS
+    discovery: DiscoverySettings = ALL_DEFAULTS
+    network: NetworkSettings = ALL_DEFAULTS
+    log: LogSettings = ALL_DEFAULTS
+    metrics: MetricsSettings = ALL_DEFAULTS
     source: Annotated[str, Field(exclude=True)] = "defaults"
     """Where the settings came from, for people; not a key."""
 

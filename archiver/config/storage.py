@@ -19,6 +19,7 @@ from pydantic import (
 
 from archiver.config.path_template import PathTemplate
 from archiver.config.values import (
+    ALL_DEFAULTS,
     File,
     Section,
     Size,
@@ -233,8 +234,8 @@ class StorageSettings(Section):
         "bot={bot}/date={date:%Y-%m-%d}/{session_id}/{kind}/{file_name}"
     )
     allow_http: bool = False
-    s3: S3Settings = S3Settings()
-    azure: AzureSettings = AzureSettings()
+    s3: S3Settings = ALL_DEFAULTS
+    azure: AzureSettings = ALL_DEFAULTS
 
     @field_validator("url")
     @classmethod

@@ -7,13 +7,14 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PlainValidator,
 )
 
@@ -158,9 +159,17 @@ def crosses_openly(url: str) -> bool:
 
 
 class Section(BaseModel):
-    """A section of the configuration: no unknown keys, nothing that changes, and no value in an error's own words."""
+    """A section of the configuration: no unknown keys, nothing that changes, and no value in an error's own words. Its schema is
+    built when it is first needed: each section's own would cost every command time, and the whole configuration's contains them.
+    """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True, defer_build=True
+    )
+
+
+ALL_DEFAULTS: Any = Field(default_factory=dict, validate_default=True)
+"""Of a section that may be left out: made by the schema of what contains it, so that its own need not be built."""
 
 
 def read_secret(key: str, path: Path) -> str:
