@@ -102,6 +102,8 @@ def run() -> NoReturn:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _allow_files()
     _open_standard_streams()
+    # pydantic would read the metadata of every installed package, in search of plugins that nobody has for it.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         code = cli.main(prog_name="archiver", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -161,12 +163,10 @@ def _explain(error: Exception) -> int:
         _discard_output()
         tell_error(f"the output cannot be written: {error.strerror}", "free disk space, or send the output elsewhere")
         return 1
-    import structlog
+    from archiver.observe import logs
 
-    from archiver.observe.logs import logger
-
-    if structlog.is_configured():  # else it would write to standard output, unredacted
-        logger(__name__).debug("internal_error", exc_info=error)
+    if logs.is_configured():
+        logs.logger(__name__).debug("internal_error", exc_info=error)
     tell_error(
         f"internal error: {type(error).__name__}: {error}",
         "this is a bug in archiver; run again with --log-level debug for its traceback",

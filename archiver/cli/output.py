@@ -8,20 +8,23 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from archiver.observe.redact import harmless, redact, redact_value
+
+if TYPE_CHECKING:  # rich is imported when something is drawn: --json and messages need none of it
+    from rich.console import Console
+    from rich.table import Table
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 
 
 def console() -> Console:
     """Standard output. Not on a terminal: plain and wide, so that a pipe sees whole lines. `:bug:` in an ID stays as it is."""
+    from rich.console import Console
+
     return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 2000)
 
 
@@ -45,6 +48,8 @@ def print_csv(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
 
 def table(*columns: str, title: str | None = None, right: Iterable[int] = ()) -> Table:
     """A plain table; `right` lists the columns of numbers."""
+    from rich.table import Table
+
     numbers = set(right)
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for position, column in enumerate(columns):
@@ -70,6 +75,8 @@ def tell_error(message: str, hint: str, *, keep: str = "") -> None:
 
 def safe(value: object) -> str:
     """The same for rich: no markup either."""
+    from rich.markup import escape
+
     return escape(printable(value))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from rich.markup import escape
 
 from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, settings_of
 from archiver.cli.output import console, json_option, moment, print_json, printable, safe, size, table
@@ -55,6 +54,8 @@ async def _show(settings: Settings, session_id: str, bot: str | None, kind: str 
 
 
 def _print(document: dict[str, Any]) -> None:
+    from rich.markup import escape
+
     out = console()
     reason = f": {safe(document['reason'])}" if document["reason"] else ""
     out.print(

@@ -6,13 +6,9 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from archiver.cli.compose import DURATION, opened, run_async, settings_of
 from archiver.cli.output import console, json_option, moment, print_json, printable, safe, size, table
@@ -23,6 +19,11 @@ from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.queue.pace import COUNTED, Pace, Paces, waiting_of
 from archiver.queue.reports import Reports
 from archiver.session import State
+
+if TYPE_CHECKING:  # rich is imported when something is drawn
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 STATES = [state.value for state in State]
 
@@ -84,6 +85,9 @@ async def _watch(settings: Settings, every: timedelta, as_json: bool) -> None:
                 else:
                     click.echo(_line(document))
                 await asyncio.sleep(pause)
+        from rich.console import Group
+        from rich.live import Live
+
         with Live(console=out, auto_refresh=False) as live:
             while True:
                 document, pause = await _look(database, settings, every)
@@ -246,6 +250,8 @@ def _transfers(document: dict[str, Any], width: int, most: int) -> Iterator[Tabl
 
 
 def _cut(name: str, cells: int) -> Text:
+    from rich.text import Text
+
     text = Text(printable(name))
     text.truncate(cells, overflow="ellipsis")
     return text

@@ -11,14 +11,16 @@ import logging
 import sys
 from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
-from typing import Any, TextIO
-
-import structlog
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from archiver.observe.redact import harmless, redact, redact_value
 
-Logger = structlog.stdlib.BoundLogger
+if TYPE_CHECKING:
+    # Imported when the first line is written: it brings rich along, and most commands that people wait for write none.
+    from structlog.stdlib import BoundLogger, ProcessorFormatter
 
+    Logger = BoundLogger
 
 TALKATIVE = ("asyncio", "azure", "boto3", "botocore", "msal", "msal_extensions", "s3transfer", "urllib3")
 """Libraries that are heard from a warning on, with all below them, whatever the level. At debug they log what they sign, send and
@@ -78,30 +80,8 @@ def configure(*, level: str, form: str, stream: TextIO | None = None) -> None:
     """
     stream = stream or sys.stderr
     console = form == "console" or (form == "auto" and stream.isatty())
-    foreign_extras = structlog.stdlib.ExtraAdder()
-    shared: list[Any] = [
-        add_subject,
-        structlog.stdlib.add_log_level,
-        foreign_extras,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
-    ]
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
-        if console
-        else structlog.processors.JSONRenderer(ensure_ascii=False)
-    )
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[
-            structlog.processors.format_exc_info,
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _redact,
-            _harmless,
-            renderer,
-        ],
-    )
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(formatter)
+    handler.setFormatter(_Formatter(console=console, colors=stream.isatty()))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
@@ -109,19 +89,76 @@ def configure(*, level: str, form: str, stream: TextIO | None = None) -> None:
         logging.getLogger(tree).setLevel(max(logging.WARNING, root.level))
     # asyncpg's pool logs tracebacks of its own about a server that is away; we say that in a line.
     logging.getLogger("asyncpg").setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *(step for step in shared if step is not foreign_extras),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
+
+
+class _Formatter(logging.Formatter):
+    """Renders the lines, and configures structlog when there is a first one."""
+
+    def __init__(self, *, console: bool, colors: bool) -> None:
+        super().__init__()
+        self._console = console
+        self._colors = colors
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self.ready.format(record)
+
+    @cached_property
+    def ready(self) -> ProcessorFormatter:
+        import structlog
+
+        first: list[Any] = [add_subject, structlog.stdlib.add_log_level]
+        stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if self._console else "iso", utc=not self._console)
+        renderer: Any = (
+            structlog.dev.ConsoleRenderer(colors=self._colors, exception_formatter=structlog.dev.plain_traceback)
+            if self._console
+            else structlog.processors.JSONRenderer(ensure_ascii=False)
+        )
+        structlog.configure(
+            processors=[structlog.stdlib.filter_by_level, *first, stamp, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+            wrapper_class=structlog.stdlib.BoundLogger,
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            cache_logger_on_first_use=True,
+        )
+        return structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*first, structlog.stdlib.ExtraAdder(), stamp],
+            processors=[
+                structlog.processors.format_exc_info,
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _redact,
+                _harmless,
+                renderer,
+            ],
+        )
+
+
+def _formatter() -> _Formatter | None:
+    formatters = (handler.formatter for handler in logging.getLogger().handlers)
+    return next((formatter for formatter in formatters if isinstance(formatter, _Formatter)), None)
+
+
+def is_configured() -> bool:
+    """Whether `configure` was called: before, lines would go to standard output, unredacted."""
+    return _formatter() is not None
+
+
+class _Logger:
+    """A module's logger, which is structlog's from its first line on."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        if formatter := _formatter():
+            formatter.ready  # noqa: B018  # configures structlog
+        return getattr(self._logger, attribute)
+
+    @cached_property
+    def _logger(self) -> Any:
+        import structlog
+
+        return structlog.stdlib.get_logger(self._name)
 
 
 def logger(name: str) -> Logger:
     """The logger of a module."""
-    found: Logger = structlog.stdlib.get_logger(name)
-    return found
+    return cast("Logger", _Logger(name))
