@@ -117,7 +117,7 @@ def tls_refused(key: str) -> Iterator[None]:
             raise
         raise DatabaseUnreachable(
             f"{key}: the server has no TLS, so nothing was sent to it",
-            hint="switch TLS on there (`ssl = on`), with a certificate that the system's authorities or sslrootcert=FILE vouch for; or "
+            hint="switch TLS on there (`ssl = on`), with a certificate of an authority that is trusted here; or "
             "go without TLS, with an explicit sslmode=disable in the URL",
         ) from None
 
