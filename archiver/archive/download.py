@@ -25,7 +25,7 @@ from archiver.kore.inline import Inline
 from archiver.observe.logs import logger
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.runtime.bandwidth import Bandwidth
-from archiver.runtime.pace import Pace, TooSlow
+from archiver.runtime.body_reader import BodyReader, TooSlow
 from archiver.runtime.retry import TRIES, retry_transient
 
 log = logger(__name__)
@@ -137,7 +137,7 @@ class Download(Body):
         self._response: aiohttp.ClientResponse | None = None
         self._ahead = b""
         self._validator: str | None = None
-        self._pace = Pace(media.stall, media.min_rate, progress.wait)
+        self._body = BodyReader(media.stall, media.min_rate, progress.wait)
 
     async def __aenter__(self) -> Self:
         self._progress.received = 0
@@ -177,7 +177,7 @@ class Download(Body):
             piece, self._ahead = self._ahead, b""
             yield piece
         try:
-            while piece := await self._pace.read(content):
+            while piece := await self._body.read(content):
                 yield piece
                 if bandwidth is not None:
                     await bandwidth.take(len(piece))
@@ -216,10 +216,10 @@ class Download(Body):
                 self._source.refused_afresh()
                 raise
         self._response = response
-        self._pace.begin()
+        self._body.reset()
         if rest is not None:
             try:
-                self._ahead = await self._pace.read(response.content)
+                self._ahead = await self._body.read(response.content)
             except (aiohttp.ClientError, TimeoutError) as error:
                 self._close()
                 raise self._broken(error) from None

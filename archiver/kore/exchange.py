@@ -24,8 +24,8 @@ from archiver.kore.inline import Inline, Scanner, inline_recordings
 from archiver.kore.token import TokenSigner
 from archiver.observe.logs import logger
 from archiver.observe.redact import redact
+from archiver.runtime.body_reader import BodyReader
 from archiver.runtime.network import DIRECT, Network, encodings_of, hint_of, reason_of, unreadable
-from archiver.runtime.pace import Pace
 
 log = logger(__name__)
 
@@ -194,11 +194,11 @@ class Exchange:
                 reply.http_status = response.status
                 reply.date = clock.parse_date(response.headers.get("Date"))
                 reply.retry_after = clock.retry_after(response.headers.get("Retry-After"), reply.date)
-                pieces = self._pieces(response, pace := Pace(self._terms.stall_timeout.total_seconds(), 0))
+                pieces = self._pieces(response, reader := BodyReader(self._terms.stall_timeout.total_seconds(), 0))
                 if reply.ok:
                     _check_encoding(response)
                 if reply.ok and request.inline:
-                    async with aclosing(self._inline(pieces, scanner, pace, patience, request.inline)) as recordings:
+                    async with aclosing(self._inline(pieces, scanner, reader, patience, request.inline)) as recordings:
                         reply.recordings = _then(recordings, scanner, reply, conclude)
                         yield reply
                     return
@@ -249,7 +249,7 @@ class Exchange:
             raise ApiUnreachable(f"{self._bot.host} answered {status}", reason=reason, http_status=status, answer=evidence)
 
     async def _inline(
-        self, pieces: AsyncIterator[bytes], scanner: Scanner, pace: Pace, patience: asyncio.Timeout, most: int
+        self, pieces: AsyncIterator[bytes], scanner: Scanner, reader: BodyReader, patience: asyncio.Timeout, most: int
     ) -> AsyncGenerator[Inline, None]:
         """The recordings in an answer. `patience` stands still while one of them is taken, which is held to a rate instead."""
         loop = asyncio.get_running_loop()
@@ -259,16 +259,16 @@ class Exchange:
                     raise answers.too_many(recording.ordinal, most)
                 left = (patience.when() or 0) - loop.time()
                 patience.reschedule(None)
-                pace.min_rate = self._terms.min_rate or 0
+                reader.min_rate = self._terms.min_rate or 0
                 yield recording
                 async for _ in recording:
                     pass
-                pace.min_rate = 0
+                reader.min_rate = 0
                 patience.reschedule(loop.time() + left)
 
-    async def _pieces(self, response: aiohttp.ClientResponse, pace: Pace) -> AsyncIterator[bytes]:
+    async def _pieces(self, response: aiohttp.ClientResponse, reader: BodyReader) -> AsyncIterator[bytes]:
         try:
-            while piece := await pace.read(response.content):
+            while piece := await reader.read(response.content):
                 yield piece
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # Here already: whoever takes a recording from the answer is to know what it is that broke.

@@ -25,7 +25,7 @@ from yarl import URL
 
 from archiver.config import NetworkSettings, Proxy, environment_names, is_loopback
 from archiver.observe.redact import redact
-from archiver.runtime.pace import BoundedConnector
+from archiver.runtime.bounded_connector import BoundedConnector
 
 CONNECT_SECONDS = 60.0
 """What a proxy may take until the way to a host is open: it may itself be waiting for that host."""

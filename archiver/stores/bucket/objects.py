@@ -12,7 +12,7 @@ from archiver.errors import KeyConflict, StoreError, StoreUnavailable
 from archiver.runtime.retry import TRIES
 from archiver.stores import MAX_COMPARED, Saved, check_key, check_part
 from archiver.stores.bucket.refusals import Hints, Refused, translated
-from archiver.stores.bucket.wire import READ_BUFFER, Wire, reading_pace
+from archiver.stores.bucket.wire import READ_BUFFER, Wire, object_reader
 
 MAX_KEY = 1024
 """Bytes of UTF-8, the prefix included."""
@@ -114,8 +114,8 @@ class Objects:
                 async with self._opened(key, done, same) as response:
                     same = {"If-Match": response.headers.get("ETag", "*")}
                     whole = None if response.content_length is None else done + response.content_length
-                    pace = reading_pace()
-                    while block := await pace.read(response.content):
+                    reader = object_reader()
+                    while block := await reader.read(response.content):
                         done += len(block)
                         yield block
             except (aiohttp.ClientError, TimeoutError) as error:

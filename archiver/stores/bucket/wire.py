@@ -22,8 +22,8 @@ import aiohttp
 from yarl import URL
 
 from archiver.observe.redact import redact
+from archiver.runtime.body_reader import BodyReader
 from archiver.runtime.network import Network
-from archiver.runtime.pace import Pace
 from archiver.runtime.retry import retry_transient
 from archiver.stores.bucket.refusals import Passing, Refused, parsed
 
@@ -267,9 +267,9 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def reading_pace() -> Pace:
-    """What the body of an object is held to."""
-    return Pace(STALL_SECONDS, LEAST_RATE)
+def object_reader() -> BodyReader:
+    """A reader for the body of an object."""
+    return BodyReader(STALL_SECONDS, LEAST_RATE)
 
 
 @asynccontextmanager
