@@ -24,7 +24,7 @@ from archiver.outcome import MAX_WAIT
 from archiver.queue.discoveries import Discoveries, Reading
 from archiver.queue.quota import LONGEST_BELIEVED, Quota
 from archiver.queue.reports import Reports
-from archiver.queue.sessions import Known, NewSession, Queue
+from archiver.queue.sessions import CallFacts, NewSession, Queue
 from archiver.runtime.retry import retry_transient
 
 log = logger(__name__)
@@ -289,7 +289,7 @@ class Discovery:
             batch = calls[first : first + BATCH]
             new, _ = await self._queue.enqueue([_new_session(found.bot, call, priority) for call in batch], actor=self._actor)
             known = [self._known(call) for call in batch]
-            await self._queue.learn(found.bot, known, tells_dials=found.source != SessionsHistory.name)
+            await self._queue.add_call_facts(found.bot, known, lists_unanswered=found.source != SessionsHistory.name)
             added += new
         now = found.calls + len(listing.calls), found.added + added
         await self._discoveries.advance(
@@ -297,10 +297,10 @@ class Discovery:
         )
         found.calls, found.added = now
 
-    def _known(self, call: Call) -> Known:
+    def _known(self, call: Call) -> CallFacts:
         # That nobody answered is no personal data, and says how its recording is to be asked for.
         facts = {name: fact for name, fact in call.facts.items() if name in self._keep or name == UNANSWERED}
-        return Known(call.session_id, call.kind, call.started_at, call.ended_at, call.user_id, facts)
+        return CallFacts(call.session_id, call.kind, call.started_at, call.ended_at, call.user_id, facts)
 
 
 def _new_session(bot: str, call: Call, priority: str) -> NewSession:

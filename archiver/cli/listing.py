@@ -175,7 +175,7 @@ class ReadingTerms:
         """What is to be read one after the other: a reading until now that was broken off, and what has come since."""
         if not self.until_now or self.afresh:
             return [span]
-        broken = await discoveries.broken_off(bot, self.purpose, span.start, newest_first=newest_first)
+        broken = await discoveries.find_interrupted(bot, self.purpose, span.start, newest_first=newest_first)
         if broken is None or not span.start < broken < span.end:
             return [span]
         spans = [Span(span.start, broken), Span(broken, span.end)]

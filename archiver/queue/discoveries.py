@@ -1,4 +1,4 @@
-"""How far the platform's listings have been read, so that a reading that was broken off goes on where it stopped."""
+"""How far the platform's listings have been read, so that an interrupted reading goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Discoveries:
         problems: Sequence[Mapping[str, Any]],
         source: str | None,
     ) -> None:
-        """All up to `reached` is in the queue: so many calls in all, and these problems, told by `source`. May be said twice."""
+        """All up to `reached` is in the queue: so many calls in all, and these problems, listed by `source`. May be repeated."""
         await self._database.row(
             sql("discover/advance"),
             reading=reading.id,
@@ -61,15 +61,15 @@ class Discoveries:
         )
 
     async def sources(self, bot: str) -> set[str]:
-        """By what this bot's calls have been listed so far."""
+        """The sources that have listed this bot's calls so far."""
         return {row["source"] for row in await self._database.rows(sql("discover/sources"), bot=bot)}
 
     async def finish(self, readings: Sequence[int]) -> None:
         """These have been read to their end, and what they were made for is done: nothing is to be gone on with."""
         await self._database.rows(sql("discover/finish"), readings=list(readings))
 
-    async def broken_off(self, bot: str, purpose: str, start: datetime, *, newest_first: bool) -> datetime | None:
-        """Where the last reading from `start` on ends, if that is one to be gone on with."""
+    async def find_interrupted(self, bot: str, purpose: str, start: datetime, *, newest_first: bool) -> datetime | None:
+        """Where the last reading from `start` on ends, if it was interrupted."""
         row = await self._database.row(
             sql("discover/interrupted"), bot=bot, purpose=purpose, start=start, newest_first=newest_first
         )

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 import asyncpg
 
@@ -55,7 +55,7 @@ class NewSession:
 
 
 @dataclass(frozen=True)
-class Known:
+class CallFacts:
     """What a listing says of a session's call."""
 
     session_id: str
@@ -85,7 +85,30 @@ class Rescued:
     lost_worker: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A temporary file that a dead worker may have left, and what its folder's name is made of. `left_for`: since when."""
+
+    queue_id: int
+    worker_id: int
+    epoch: int
+    bot: str
+    session_id: str
+    kind: str
+    archive_date: datetime
+    left_for: timedelta
+
+
+class LeftPending(TypedDict):
+    """Sessions that a drain leaves waiting: unknown_bot, paused or held."""
+
+    bot: str
+    kind: str
+    sessions: int
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """What stands between a drain and its end."""
 
@@ -93,7 +116,7 @@ class Backlog:
     due_in: timedelta | None
     claimed: int
     failed: int
-    left_pending: list[dict[str, Any]]
+    left_pending: list[LeftPending]
     rechecks: int
     """Due, and waited for."""
 
@@ -125,9 +148,9 @@ class Queue:
         assert row is not None
         return row["added"], row["raised"]
 
-    async def learn(self, bot: str, calls: Sequence[Known], *, tells_dials: bool = True) -> int:
-        """Keep with sessions in the queue what is known of their calls. Returns to how many that was news. `tells_dials`: whoever
-        knows it would say of a campaign's dial that nobody answered; else what was said of that before stays.
+    async def add_call_facts(self, bot: str, calls: Sequence[CallFacts], *, lists_unanswered: bool = True) -> int:
+        """Keep with sessions in the queue what a listing says of their calls. Returns to how many that was news.
+        `lists_unanswered`: it would say of a campaign's dial that nobody answered; else what is stored of that stays.
         """
         row = await self._database.row(
             sql("discover/call_facts"),
@@ -138,7 +161,7 @@ class Queue:
             ended_at=[call.ended_at for call in calls],
             user_ids=[call.user_id for call in calls],
             facts=[dict(call.facts) for call in calls],
-            lists_unanswered=tells_dials,
+            lists_unanswered=lists_unanswered,
         )
         assert row is not None
         changed: int = row["changed"]
@@ -171,7 +194,7 @@ class Queue:
         Rechecks that are due (were by `due_by`, if given) get about one claim in eight of a bot that has other work, and, with
         `idle_rechecks`, what slots are left over for bots that have none.
 
-        When it raises, or an answer is lost on the way, rows may be claimed that nobody was told of: see `disown`.
+        When it raises, or an answer is lost on the way, rows may be claimed that nobody works on: see `release_orphans`.
         """
         due = await self._database.rows(sql("claim/due_kinds"), bots=list(bots))
         now = timedelta(0)
@@ -263,14 +286,14 @@ class Queue:
             return [], timedelta(0), False
         return sessions, rows[0]["wait"], bool(sessions) or rows[0]["put_off"]
 
-    async def disown(self, worker_id: int, working_on: Sequence[int]) -> None:
+    async def release_orphans(self, worker_id: int, working_on: Sequence[int]) -> None:
         """Put back what this worker has claimed and does not work on, such as after a claim whose answer was lost. Not to be
         called while a claim of this worker is under way.
         """
         await self._database.rows(sql("claim/release_orphans"), worker_id=worker_id, working_on=list(working_on))
 
-    async def taken_away(self, sessions: Sequence[Session]) -> set[int]:
-        """The IDs of those claims that are no longer theirs who hold them: cancelled, or rescued."""
+    async def find_lost_claims(self, sessions: Sequence[Session]) -> set[int]:
+        """The row IDs of those claims that no longer hold: cancelled, or rescued."""
         if not sessions:
             return set()
         ids, epochs = [session.id for session in sessions], [session.epoch for session in sessions]
@@ -281,7 +304,7 @@ class Queue:
         """Write how attempts ended, with the files they stored and their history, in one statement. Returns the state that each
         session is in now; None where another claim, a rescue or a cancel came before. Of these nothing was written.
 
-        May be told again what it was told before, after an error: it is written once.
+        May be called again with the same after an error: it is written once.
         """
         if not ended:
             return []
@@ -320,8 +343,8 @@ class Queue:
         """Prolong a worker's lease. False: it has run out, its sessions may be with others."""
         return await self._database.row(sql("worker/renew"), worker_id=worker_id, lease=lease) is not None
 
-    async def note_progress(self, worker_id: int, progress: Mapping[str, Any]) -> bool:
-        """What a worker has on its way. False: its lease has run out, and nothing was written."""
+    async def record_progress(self, worker_id: int, progress: Mapping[str, Any]) -> bool:
+        """Write the progress of a worker's transfers. False: its lease has run out, and nothing was written."""
         return await self._database.row(sql("worker/progress"), worker_id=worker_id, progress=dict(progress)) is not None
 
     async def stop_worker(self, worker_id: int) -> None:
@@ -335,12 +358,12 @@ class Queue:
         )
         return [Rescued(r["bot"], r["session_id"], r["state"], r["crashes"], r["lost_worker"]) for r in rows]
 
-    async def leftovers(self) -> list[Mapping[str, Any]]:
-        """Temporary files that dead workers may have left: queue_id, worker_id, epoch, and what their folder is made of."""
-        return [dict(row) for row in await self._database.rows(sql("upkeep/leftovers"))]
+    async def list_leftovers(self) -> list[Leftover]:
+        """Temporary files that dead workers may have left, at most a thousand, in no order."""
+        return [Leftover(**row) for row in await self._database.rows(sql("upkeep/leftovers"))]
 
-    async def leftover_gone(self, queue_id: int, epoch: int) -> None:
-        """A leftover is known to be gone."""
+    async def delete_leftover(self, queue_id: int, epoch: int) -> None:
+        """Take a temporary file off the list: it is known to be gone."""
         await self._database.rows(sql("upkeep/delete_leftover"), queue_id=queue_id, epoch=epoch)
 
     async def hold(self, bot: str, kind: str, reason: str, detail: Mapping[str, Any]) -> bool:
@@ -350,17 +373,17 @@ class Queue:
         )
         return row is not None and bool(row["fresh"])
 
-    async def refused_credentials(self, bots: Sequence[str]) -> list[tuple[str, str, str | None]]:
+    async def list_rejected_credentials(self, bots: Sequence[str]) -> list[tuple[str, str, str | None]]:
         """Bot and kind of each that is held for its credentials, and the fingerprint of these, if it is known."""
         rows = await self._database.rows(sql("hold/rejected_credentials"), bots=list(bots))
         return [(row["bot"], row["kind"], row["credentials"]) for row in rows]
 
-    async def probes_of_budgets(self, keys: Sequence[str]) -> dict[str, timedelta]:
+    async def due_probes(self, keys: Sequence[str]) -> dict[str, timedelta]:
         """In how long each budget that is blocked for long is to be probed; see Quota.take_probe."""
         rows = await self._database.rows(sql("budget/due_probes"), budgets=list(keys), turn=TURN)
         return {row["key"]: row["due_in"] for row in rows}
 
-    async def askable(self, bots: Sequence[str]) -> list[tuple[str, str]]:
+    async def find_open_kinds(self, bots: Sequence[str]) -> list[tuple[str, str]]:
         """Those of these bots that are not paused, each with a kind that is not held: recordings, if it can be."""
         rows = await self._database.rows(sql("hold/open_kinds"), bots=list(bots))
         return [(row["bot"], row["kind"]) for row in rows]

@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from archiver.archive.context import BotAccess
 from archiver.config import RetrySettings
 from archiver.errors import DatabaseError
 from archiver.observe.logs import logger
 from archiver.outcome import facts_of
-from archiver.queue.sessions import Backlog, Queue
+from archiver.queue.sessions import Backlog, LeftPending, Queue
 from archiver.worker.attempts import Attempts
 from archiver.worker.lease import Lease
 from archiver.worker.settling import Settling
@@ -34,7 +33,7 @@ class Drained:
     """How a run ended. `complete`: nothing failed meanwhile, and nothing had to be left."""
 
     failed: int = 0
-    left_pending: list[dict[str, Any]] = field(default_factory=list)
+    left_pending: list[LeftPending] = field(default_factory=list)
     store_unavailable: bool = False
     timed_out: int = 0
     """What falls due only after as long as a drain waits, or could not be done for the store."""
@@ -160,8 +159,8 @@ class Claiming:
         """Put back rows that are ours and that nobody works on; stop working on rows that are no longer ours (cancelled)."""
         mine = self._attempts.of_worker(lease.worker_id)
         ours = [session.id for session in (*mine, *self._settling.sessions)]
-        await self._queue.disown(lease.worker_id, ours)
-        self._attempts.stop_lost(await self._queue.taken_away(mine))
+        await self._queue.release_orphans(lease.worker_id, ours)
+        self._attempts.stop_lost(await self._queue.find_lost_claims(mine))
 
     def _drained(self, backlog: Backlog, max_wait: timedelta | None, waited: float) -> Drained | None:
         if backlog.workable == backlog.claimed == backlog.rechecks == 0:

@@ -85,7 +85,7 @@ class Holds:
     async def try_credentials(self) -> None:
         """Try at once, not in five minutes, the kinds that are held for other credentials than these. Returns when done."""
         try:
-            held = await self._queue.refused_credentials(list(self._bots))
+            held = await self._queue.list_rejected_credentials(list(self._bots))
             await asyncio.gather(*(self._try_credentials_of(*refused) for refused in held))
         except Exception as error:  # noqa: BLE001  # whatever goes wrong here, a session tries again within five minutes
             log.warning("credential_probe_failed", error=str(error) or type(error).__name__)
@@ -118,7 +118,7 @@ class Holds:
         while True:
             wait = BUDGET_LOOK_SECONDS
             try:
-                turns = await self._queue.probes_of_budgets(list(keys))
+                turns = await self._queue.due_probes(list(keys))
                 wait = min([wait, *(due.total_seconds() for due in turns.values() if due > timedelta(0))])
                 due = [key for key, due_in in turns.items() if due_in <= timedelta(0)]
                 askable = await self._askable(due)
@@ -136,6 +136,6 @@ class Holds:
         """
         names = [name for name, bot in self._bots.items() if bot.quota.key in keys]
         found: dict[str, list[tuple[str, str]]] = {}
-        for bot, kind in await self._queue.askable(names) if names else ():
+        for bot, kind in await self._queue.find_open_kinds(names) if names else ():
             found.setdefault(self._bots[bot].quota.key, []).append((bot, kind))
         return found

@@ -62,7 +62,7 @@ async def write_down(transfers: Transfers, queue: Queue, lease: Callable[[], Lea
         if held is None or held.lost or not (large or written):
             continue
         try:
-            await queue.note_progress(held.worker_id, progress_of(large, transfers.bytes, now))
+            await queue.record_progress(held.worker_id, progress_of(large, transfers.bytes, now))
             written = bool(large)
         except DatabaseError as error:
             log.debug("progress_write_failed", **facts_of(error))  # others say that the database is away

@@ -69,14 +69,14 @@ class Upkeep:
     async def _remove_leftovers(self) -> None:
         """Remove the temporary files of claims that were lost. They are found from the database, not by walking the store."""
         asked = time.monotonic()
-        for left in await self._queue.leftovers():
+        for left in await self._queue.list_leftovers():
             key = self._archive.path.render(
-                bot=left["bot"], date=left["archive_date"], session_id=left["session_id"], kind=left["kind"], file_name=ANY_FILE
+                bot=left.bot, date=left.archive_date, session_id=left.session_id, kind=left.kind, file_name=ANY_FILE
             )
-            part = part_name(left["queue_id"], left["worker_id"], left["epoch"])
+            part = part_name(left.queue_id, left.worker_id, left.epoch)
             try:
                 # Those before it in the list took their time.
-                left_for = left["left_for"] + timedelta(seconds=time.monotonic() - asked)
+                left_for = left.left_for + timedelta(seconds=time.monotonic() - asked)
                 found = await self._archive.store.discard(key, part=part, left_for=left_for)
             except StoreUnavailable as error:
                 log.warning("leftover_removal_failed", **facts_of(error))
@@ -85,10 +85,10 @@ class Upkeep:
                 found = False
                 # Else it is not a key, so nothing can lie there: a row that others wrote, of a kind that we don't know.
                 if "error" in error.facts:
-                    log.warning("upload_left_behind", session=left["session_id"], bot=left["bot"], **facts_of(error))
-            await self._queue.leftover_gone(left["queue_id"], left["epoch"])
+                    log.warning("upload_left_behind", session=left.session_id, bot=left.bot, **facts_of(error))
+            await self._queue.delete_leftover(left.queue_id, left.epoch)
             if found:
-                log.info("leftover_removed", session=left["session_id"], bot=left["bot"], from_worker=left["worker_id"])
+                log.info("leftover_removed", session=left.session_id, bot=left.bot, from_worker=left.worker_id)
 
     async def _prune(self) -> None:
         if self._keep_history is None or time.monotonic() < self._prune_at:

@@ -414,7 +414,7 @@ async def test_what_a_claim_took_whose_answer_was_lost_is_put_back(harness: Queu
         probe_every=PROBE_EVERY,
         retention=None,
     )
-    await harness.queue.disown(worker, [mine.id])
+    await harness.queue.release_orphans(worker, [mine.id])
     (again,) = (await harness.queue.claim(worker, quota, 10)).sessions
     assert (again.id, again.epoch) == (lost[0]["id"], lost[0]["epoch"] + 2)
     assert await harness.history(again.session_id) == ["enqueued", "claimed", "handed_back", "claimed"]

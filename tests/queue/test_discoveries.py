@@ -11,7 +11,7 @@ import pytest
 from archiver.postgres.database import Database
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.reports import SessionCost
-from archiver.queue.sessions import Known, NewSession, Queue
+from archiver.queue.sessions import CallFacts, NewSession, Queue
 from tests.queue.conftest import QueueHarness
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python; test_model.py goes through it on each
@@ -25,11 +25,11 @@ def discoveries(database: Database) -> Discoveries:
     return Discoveries(database)
 
 
-def known(session_id: str, **changes: Any) -> Known:
+def known(session_id: str, **changes: Any) -> CallFacts:
     fields: dict[str, Any] = {
         "kind": "recording", "started_at": START, "ended_at": None, "user_id": None, "facts": {},
     } | changes  # fmt: skip
-    return Known(session_id, **fields)
+    return CallFacts(session_id, **fields)
 
 
 async def rows_of(harness: QueueHarness) -> dict[str, Any]:
@@ -42,7 +42,7 @@ async def test_what_is_learnt_of_a_call_is_kept_with_its_session(harness: QueueH
     before = await rows_of(harness)
     ended = START + timedelta(minutes=5)
     first = known("s-1", ended_at=ended, user_id="u-1", facts={"caller": "+1", "queue": ["Claims"]})
-    assert await harness.queue.learn("bot", [first, known("unknown")]) == 1
+    assert await harness.queue.add_call_facts("bot", [first, known("unknown")]) == 1
     [row] = await harness.fetch("SELECT * FROM archive_queue WHERE bot = 'bot' AND session_id = 's-1'")
     assert (row["started_at"], row["ended_at"], row["user_id"]) == (START, ended, "u-1")
     assert row["call"] == {"caller": "+1", "queue": ["Claims"]}
@@ -54,10 +54,10 @@ async def test_what_is_learnt_of_a_call_is_kept_with_its_session(harness: QueueH
 async def test_only_news_is_written(harness: QueueHarness) -> None:
     await harness.queue.enqueue([NewSession("bot", "s-1", started_at=START, user_id="mine")], actor="me")
     call = known("s-1", user_id="theirs", facts={"caller": "+1"})
-    assert await harness.queue.learn("bot", [call]) == 1
-    assert await harness.queue.learn("bot", [call]) == 0
-    assert await harness.queue.learn("bot", [known("s-1")]) == 0, "what is not told this time is not forgotten"
-    assert await harness.queue.learn("bot", [known("s-1", facts={"tags": ["x"]})]) == 1
+    assert await harness.queue.add_call_facts("bot", [call]) == 1
+    assert await harness.queue.add_call_facts("bot", [call]) == 0
+    assert await harness.queue.add_call_facts("bot", [known("s-1")]) == 0, "what is not told this time is not forgotten"
+    assert await harness.queue.add_call_facts("bot", [known("s-1", facts={"tags": ["x"]})]) == 1
     [row] = await harness.fetch("SELECT user_id, call FROM archive_queue")
     assert (row["user_id"], row["call"]) == ("mine", {"caller": "+1", "tags": ["x"]})
 
@@ -65,7 +65,7 @@ async def test_only_news_is_written(harness: QueueHarness) -> None:
 async def test_a_session_at_work_learns_too_and_keeps_its_claim(harness: QueueHarness) -> None:
     await harness.queue.enqueue([NewSession("bot", "s-1")], actor="me")
     [session] = await harness.claim(await harness.worker())
-    assert await harness.queue.learn("bot", [known("s-1", facts={"caller": "+1"})]) == 1
+    assert await harness.queue.add_call_facts("bot", [known("s-1", facts={"caller": "+1"})]) == 1
     [row] = await harness.fetch("SELECT state, epoch, call FROM archive_queue")
     assert (row["state"], row["epoch"], row["call"]) == ("claimed", session.epoch, {"caller": "+1"})
 
@@ -74,7 +74,7 @@ async def test_two_that_learn_of_the_same_calls_do_not_lock_each_other_out(harne
     ids = [f"s-{n}" for n in range(500)]
     await harness.queue.enqueue([NewSession("bot", each) for each in ids], actor="me")
     given = [[known(each, facts={"tags": [n]}) for each in order] for n, order in enumerate((ids, ids[::-1]))]
-    await asyncio.gather(*(harness.queue.learn("bot", calls) for calls in given for _ in range(5)))
+    await asyncio.gather(*(harness.queue.add_call_facts("bot", calls) for calls in given for _ in range(5)))
     rows = await rows_of(harness)
     assert {row["call"]["tags"][0] for row in rows.values()} <= {0, 1}
 
@@ -82,7 +82,7 @@ async def test_two_that_learn_of_the_same_calls_do_not_lock_each_other_out(harne
 async def test_a_long_id_is_known_by_its_short_form(harness: QueueHarness) -> None:
     await harness.queue.enqueue([NewSession("bot", "x" * 300)], actor="me")
     assert await harness.reports.count_enqueued("bot", [("x" * 300, "recording"), ("x" * 301, "recording")]) == 1
-    assert await harness.queue.learn("bot", [known("x" * 300, facts={"caller": "+1"})]) == 1
+    assert await harness.queue.add_call_facts("bot", [known("x" * 300, facts={"caller": "+1"})]) == 1
 
 
 async def test_the_mean_cost_is_of_what_is_archived(harness: QueueHarness) -> None:
@@ -118,7 +118,7 @@ async def test_a_session_that_is_listed_more_than_once_lasts_from_its_first_begi
     minute = timedelta(minutes=1)
     for begin, end in ((5, 9), (0, 4), (10, None), (5, 9)):
         call = known("s-1", started_at=START + begin * minute, ended_at=end and START + end * minute)
-        await harness.queue.learn("bot", [call])
+        await harness.queue.add_call_facts("bot", [call])
     [row] = await harness.fetch("SELECT started_at, ended_at, listed_at FROM archive_sessions")
     assert row["listed_at"] is not None
     assert (row["started_at"], row["ended_at"]) == (START, START + 9 * minute), "the platform's word, not the producer's"
@@ -158,9 +158,9 @@ async def test_one_that_ended_is_not_gone_on_with(discoveries: Discoveries) -> N
     assert await discoveries.watermark("bot", "nightly") is None
     await discoveries.advance(begun, END + timedelta(days=1), calls=1, added=1, problems=[], source=None)
     assert await discoveries.watermark("bot", "nightly") is None, "what it was made for isn't done"
-    assert await discoveries.broken_off("bot", "nightly", START, newest_first=False) == END
+    assert await discoveries.find_interrupted("bot", "nightly", START, newest_first=False) == END
     await discoveries.finish([begun.id])
-    assert await discoveries.broken_off("bot", "nightly", START, newest_first=False) is None
+    assert await discoveries.find_interrupted("bot", "nightly", START, newest_first=False) is None
     assert await discoveries.watermark("bot", "nightly") == END
     assert await discoveries.watermark("bot", "discover") is None
     assert not (await discoveries.begin("bot", "nightly", START, END, newest_first=False, afresh=False)).resumed
@@ -187,6 +187,6 @@ async def test_whoever_is_alone_is_waited_for(database: Database) -> None:
 
 async def test_the_facts_of_a_call_stand_in_the_view_for_auditors(harness: QueueHarness, queue: Queue) -> None:
     await queue.enqueue([NewSession("bot", "s-1")], actor="me")
-    await queue.learn("bot", [known("s-1", facts={"agent": "Asha"})])
+    await queue.add_call_facts("bot", [known("s-1", facts={"agent": "Asha"})])
     [row] = await harness.fetch("SELECT call, started_at FROM archive_sessions")
     assert (row["call"], row["started_at"]) == ({"agent": "Asha"}, START)

@@ -12,7 +12,7 @@ import pytest
 
 from archiver.config import RetrySettings
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
-from archiver.queue.sessions import MAX_CRASHES, Known, Queue
+from archiver.queue.sessions import MAX_CRASHES, CallFacts, Queue
 from archiver.queue.sql import sql
 from archiver.session import Attempt, Session, State
 from tests.queue.conftest import QueueHarness, ids, stored_file
@@ -110,7 +110,7 @@ async def test_what_was_given_up_for_what_turns_out_wrong_is_asked_for_once_more
     (session,) = await harness.claim(worker)
     await harness.settle(Attempt(session, calls=1), Unavailable(reason, {}, final=True))
     for _ in range(2):
-        await harness.queue.learn("bot", [Known("s-1", "recording", began + later, None, None, facts)])
+        await harness.queue.add_call_facts("bot", [CallFacts("s-1", "recording", began + later, None, None, facts)])
         claimed = await harness.claim(worker)
         assert [(session.recheck, session.began_at) for session in claimed] == [(True, began + later)] * again
         for session in claimed:
@@ -120,8 +120,10 @@ async def test_what_was_given_up_for_what_turns_out_wrong_is_asked_for_once_more
 
 async def test_a_listing_that_knows_of_no_campaigns_takes_nothing_back(harness: QueueHarness) -> None:
     await harness.add("s-1", started_at=(began := await harness.queue.clock()))
-    await harness.queue.learn("bot", [Known("s-1", "recording", began, None, None, {"unanswered": "busy"})])
-    await harness.queue.learn("bot", [Known("s-1", "recording", began - HOUR, None, "u-1", {})], tells_dials=False)
+    await harness.queue.add_call_facts("bot", [CallFacts("s-1", "recording", began, None, None, {"unanswered": "busy"})])
+    await harness.queue.add_call_facts(
+        "bot", [CallFacts("s-1", "recording", began - HOUR, None, "u-1", {})], lists_unanswered=False
+    )
     (session,) = await harness.claim(await harness.worker())
     assert (session.began_at, session.unanswered) == (began - HOUR, "busy")
 
@@ -386,7 +388,7 @@ async def test_a_dead_workers_recheck_is_due_as_it_was(harness: QueueHarness) ->
         "rescued",
         {"reason": "worker_lost", "from": f"worker {session.worker_id}", "crashes": 1},
     )
-    assert [left["epoch"] for left in await harness.queue.leftovers()] == [session.epoch]
+    assert [left.epoch for left in await harness.queue.list_leftovers()] == [session.epoch]
     assert await harness.queue.settle([(Attempt(session, [stored_file()], calls=1), Archived())]) == [None]
     assert (await harness.row("s-1")) == row
     (again,) = await harness.claim(await harness.worker())
@@ -412,10 +414,10 @@ async def test_one_that_takes_workers_down_is_not_asked_again_but_stays_unavaila
 
 async def test_a_claim_whose_answer_was_lost_is_due_again(harness: QueueHarness) -> None:
     session = await recheck(harness, await unavailable(harness))
-    await harness.queue.disown(session.worker_id, [session.id])
-    assert await harness.queue.taken_away([session]) == set()
-    await harness.queue.disown(session.worker_id, [])
-    assert await harness.queue.taken_away([session]) == {session.id}
+    await harness.queue.release_orphans(session.worker_id, [session.id])
+    assert await harness.queue.find_lost_claims([session]) == set()
+    await harness.queue.release_orphans(session.worker_id, [])
+    assert await harness.queue.find_lost_claims([session]) == {session.id}
     assert ((await harness.row("s-1"))["state"], (await harness.row("s-1"))["reason"]) == (
         "unavailable",
         "media_unavailable",

@@ -42,11 +42,11 @@ async def test_what_a_dead_worker_held_goes_back_and_its_files_are_noted_for_swe
     assert (rescued.session_id, rescued.state, rescued.crashes, rescued.lost_worker) == ("s-1", "pending", 1, session.worker_id)
     row = await harness.row("s-1")
     assert (row["reason"], row["failures"], row["epoch"], row["worker_id"]) == ("worker_lost", 0, session.epoch + 1, None)
-    (left,) = await harness.queue.leftovers()
-    assert (left["queue_id"], left["worker_id"], left["epoch"]) == (session.id, session.worker_id, session.epoch)
-    assert left["archive_date"] == session.archive_date
-    await harness.queue.leftover_gone(left["queue_id"], left["epoch"])
-    assert await harness.queue.leftovers() == []
+    (left,) = await harness.queue.list_leftovers()
+    assert (left.queue_id, left.worker_id, left.epoch) == (session.id, session.worker_id, session.epoch)
+    assert left.archive_date == session.archive_date
+    await harness.queue.delete_leftover(left.queue_id, left.epoch)
+    assert await harness.queue.list_leftovers() == []
     assert await harness.history("s-1") == ["enqueued", "claimed", "rescued"]
     assert await harness.value("SELECT count(*) FROM archive_workers") == 0
 
@@ -140,9 +140,9 @@ async def test_the_temporary_file_of_a_cancelled_session_is_swept_once_its_worke
     session = await harness.claim_one()
     await harness.add("waiting")
     await harness.operators.cancel(ids=None, bot=None, kind=None, reason="why", actor="me")
-    assert await harness.queue.leftovers() == [], "the worker lives: it removes its own"
+    assert await harness.queue.list_leftovers() == [], "the worker lives: it removes its own"
     await harness.expire(session.worker_id)
-    assert [left["epoch"] for left in await harness.queue.leftovers()] == [session.epoch]
+    assert [left.epoch for left in await harness.queue.list_leftovers()] == [session.epoch]
 
 
 async def test_a_health_check_sees_the_workers_of_its_host(harness: QueueHarness) -> None:

@@ -539,7 +539,7 @@ class Machine(RuleBasedStateMachine):
             for number, session in enumerate(self.attempts)
             if number not in forgets and self.rows[session.id].owner == worker and self.rows[session.id].epoch == session.epoch
         }
-        self.run(self.queue.disown(worker, sorted(working_on)))
+        self.run(self.queue.release_orphans(worker, sorted(working_on)))
         for row in self.rows.values():
             if row.owner == worker and row.id not in working_on:
                 if row.state is State.UNAVAILABLE:
@@ -552,7 +552,7 @@ class Machine(RuleBasedStateMachine):
     def _taken_away(self) -> None:
         held = [s for s in self.attempts if self.rows[s.id].epoch == s.epoch and self.rows[s.id].owner is not None]
         gone = {session.id for session in self.attempts if session not in held}
-        assert self.run(self.queue.taken_away(self.attempts)) == gone
+        assert self.run(self.queue.find_lost_claims(self.attempts)) == gone
 
     # --- operators
 

@@ -300,7 +300,7 @@ async def test_a_long_retry_after_is_probed_in_pauses_that_double_up_to_a_quarte
         await pass_by(harness, timedelta(seconds=pause - 5))
         assert not await quota.take_probe()
         await pass_by(harness, timedelta(seconds=6))
-        assert (await harness.queue.probes_of_budgets([quota.key]))[quota.key] <= timedelta(0)
+        assert (await harness.queue.due_probes([quota.key]))[quota.key] <= timedelta(0)
         taken = await asyncio.gather(*(each.take_probe() for each in (quota, other) * 4))
         assert taken.count(True) == 1
         with pytest.raises(RateLimited):
@@ -318,7 +318,7 @@ async def test_a_probe_that_passes_opens_the_budget_for_everybody_and_the_doubli
         assert await quota.take_probe()
         await quota.probed()
         await harness.quota().draw(timedelta(0))
-    assert await harness.queue.probes_of_budgets([quota.key]) == {}
+    assert await harness.queue.due_probes([quota.key]) == {}
 
 
 async def test_a_probe_that_is_told_a_short_wait_honours_it(harness: QueueHarness) -> None:
@@ -331,7 +331,7 @@ async def test_a_probe_that_is_told_a_short_wait_honours_it(harness: QueueHarnes
         await quota.draw(timedelta(0))
     assert caught.value.retry_after is not None
     assert close(caught.value.retry_after, 7)
-    assert await harness.queue.probes_of_budgets([quota.key]) == {}, "an ordinary block"
+    assert await harness.queue.due_probes([quota.key]) == {}, "an ordinary block"
 
 
 async def test_a_budget_that_nobody_probes_opens_by_itself_and_the_next_refusal_doubles(harness: QueueHarness) -> None:
@@ -354,13 +354,13 @@ async def test_a_budget_whose_probe_never_passes_opens_all_the_same(harness: Que
         await harness.fetch("UPDATE archive_budgets SET blocked_until = clock_timestamp() + interval '1 second'")
         assert await quota.take_probe()
         await quota.probed(timedelta(days=1))
-    assert await harness.queue.probes_of_budgets([quota.key]) == {}
+    assert await harness.queue.due_probes([quota.key]) == {}
     await pass_by(harness, timedelta(minutes=15))
     assert not await quota.take_probe()
     await pass_by(harness, TURN)
     await quota.draw(timedelta(0))
     assert close(await quota.block(timedelta(days=1)), 900 + TURN.total_seconds()), "it is probed again, but not often"
-    assert len(await harness.queue.probes_of_budgets([quota.key])) == 1
+    assert len(await harness.queue.due_probes([quota.key])) == 1
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ async def test_a_probe_is_drawn_from_the_budget_like_any_call(harness: QueueHarn
     await quota.block(timedelta(hours=1))
     await pass_by(harness, timedelta(seconds=12))
     assert not await quota.take_probe()
-    (due,) = (await harness.queue.probes_of_budgets([quota.key])).values()
+    (due,) = (await harness.queue.due_probes([quota.key])).values()
     assert timedelta(minutes=59) < due < timedelta(minutes=62), "as soon as there is a call to be had"
     assert await harness.value("SELECT count(*) FROM archive_calls") == 1
 

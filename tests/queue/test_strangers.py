@@ -334,7 +334,7 @@ async def test_no_other_session_is_brought_forward(harness: QueueHarness) -> Non
     await harness.add("s-3", run_at=later)
     await harness.fetch("UPDATE archive_queue SET run_at = now() WHERE session_id = 's-2'")
     (claimed,) = await harness.claim(worker)
-    await harness.queue.disown(worker, [])
+    await harness.queue.release_orphans(worker, [])
     await harness.fetch("UPDATE archive_queue SET run_at = $1 WHERE session_id = 's-2'", later)
     before = {one: await harness.row(one) for one in ("s-1", "s-2", "s-3")}
     assert (claimed.session_id, before["s-3"]["run_at"], before["s-2"]["epoch"]) == ("s-2", later, 2)

@@ -98,9 +98,9 @@ async def test_a_worker_writes_to_its_own_row_alone_and_only_while_its_lease_hol
         sql = "INSERT INTO archive_workers (host, pid, version, expires_at) VALUES ($1, 1, '0', now() + $2::text::interval)"
         await harness.rows(sql, host, lease)
     mine, other, dead = [row["id"] for row in await harness.rows("SELECT id FROM archive_workers ORDER BY host")]
-    assert await queue.note_progress(mine, {"running": 1, "transfers": [{"file_name": "a\0\ud800.wav"}]})
-    assert not await queue.note_progress(dead, {"running": 1})
-    assert not await queue.note_progress(10**9, {"running": 1})
+    assert await queue.record_progress(mine, {"running": 1, "transfers": [{"file_name": "a\0\ud800.wav"}]})
+    assert not await queue.record_progress(dead, {"running": 1})
+    assert not await queue.record_progress(10**9, {"running": 1})
     rows = await harness.rows("SELECT id, progress->>'running' AS running, progress_at FROM archive_workers ORDER BY host")
     assert [(row["id"], row["running"]) for row in rows] == [(mine, "1"), (other, None), (dead, None)]
     assert rows[0]["progress_at"] is not None
