@@ -26,7 +26,7 @@ async def test_the_installed_wheel_migrates_and_archives_from_an_empty_folder(bl
     await _run(*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(wheels), ".", environment=environment)
     [wheel] = wheels.iterdir()
     names = zipfile.ZipFile(wheel).namelist()
-    expected = {f"archiver/{path.relative_to(ROOT)}" for path in (ROOT / "migrations").glob("*.sql")}
+    expected = {f"archiver/{path.relative_to(ROOT)}" for path in (ROOT / "migrations").glob("[0-9]*.sql")}
     expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "archiver").rglob("*.sql")}
     assert len(expected) > 10
     assert {name for name in names if name.endswith(".sql")} == expected
