@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import math
-import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,8 +14,8 @@ import asyncpg
 from archiver.config import DatabaseSettings
 from archiver.errors import ConfigError, DatabaseError, DatabaseUnreachable, NotMigrated
 from archiver.observe.logs import logger
-from archiver.observe.redact import MAX_DEPTH, TOO_DEEP
 from archiver.postgres.embedded.server import embedded_postgres, serving_port
+from archiver.postgres.json_codec import from_json, to_json
 from archiver.postgres.statements import Statement
 from archiver.postgres.tls import Endpoint, endpoint_of, tls_refused
 
@@ -32,12 +29,6 @@ ALONE_SECONDS = 1.0
 
 DEADLOCK_TRIES = 3
 """How often a statement is run that lost a deadlock: with plain SQL of others that is possible, and it was undone whole."""
-
-_STEP = re.compile(r'[\[\]{}]|"(?:[^"\\]|\\.)*"?')
-"""What changes the level in JSON, and strings, in which nothing does."""
-
-_LONG_NUMBER = re.compile(r"(?<![0-9])[0-9]{309}")
-"""Digits of which no float can be made; of some more no integer, either."""
 
 WAKE_CHANNEL = "archive_queue"
 
@@ -86,7 +77,7 @@ def translated(key: str = "database.url") -> Iterator[None]:
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         raise DatabaseUnreachable(f"the database refused this user: {error}") from None
     except asyncpg.InvalidCatalogNameError as error:
-        raise DatabaseUnreachable(f"{error}", hint="create the database, or mend database.url") from None
+        raise DatabaseUnreachable(f"{error}", hint="create the database, or correct database.url") from None
     except _UNREACHABLE as error:
         # What the driver says of its own state helps nobody.
         text = "the connection broke" if isinstance(error, asyncpg.InternalClientError) else str(error) or type(error).__name__
@@ -106,86 +97,19 @@ def _connecting(key: str) -> Iterator[None]:
         except ssl.SSLError:
             raise  # some of these are ValueErrors, too
         except (ValueError, OverflowError) as error:
-            known = isinstance(error, asyncpg.ClientConfigurationError) and "sslmode" in str(error)
+            about_sslmode = isinstance(error, asyncpg.ClientConfigurationError) and "sslmode" in str(error)
             raise ConfigError(
-                f"{key}: {error if known else 'not a Postgres URL'}",
+                f"{key}: {error if about_sslmode else 'not a Postgres URL'}",
                 hint="a Postgres URL with special characters of user and password percent-encoded, or embedded:PATH",
             ) from None
 
 
-def _storable(value: Any, depth: int = 0) -> Any:
-    """JSON that Postgres takes: it refuses NUL, half surrogates, NaN and deep nesting, which hostile answers may hold."""
-    match value:
-        case str():
-            return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
-        case dict() | list() | tuple() if depth == MAX_DEPTH:
-            return TOO_DEEP
-        case dict():
-            return {_storable(key): _storable(item, depth + 1) for key, item in value.items()}
-        case list() | tuple():
-            return [_storable(item, depth + 1) for item in value]
-        case float() if not math.isfinite(value):
-            return str(value)
-        case _:
-            return value
-
-
-def _to_json(value: Any) -> str:
-    try:
-        text = json.dumps(value, allow_nan=False)
-    except (ValueError, RecursionError):
-        return json.dumps(_storable(value))
-    # Nothing that may be wrong: by far the most are so.
-    plain = "\\u0000" not in text and "\\ud" not in text and text.count("[") + text.count("{") < MAX_DEPTH
-    return text if plain else json.dumps(_storable(value))
-
-
-def _from_json(text: str) -> Any:
-    """JSON as Postgres gives it. A producer's may be nested deeper than Python reads, and have numbers longer than it takes: what
-    is too deep is cut off, and such numbers become text.
-    """
-    if text.count("[") + text.count("{") > 2 * MAX_DEPTH:
-        text = _cut_to_depth(text)
-    if len(text) < 309 or _LONG_NUMBER.search(text) is None:
-        return json.loads(text)
-    return json.loads(text, parse_int=_integer, parse_float=_float)
-
-
-def _cut_to_depth(text: str) -> str:
-    """What lies deeper than anything of ours, which is MAX_DEPTH deep in some document, becomes a text."""
-    kept: list[str] = []
-    depth, since = 0, 0
-    for match in _STEP.finditer(text):
-        if match[0] in ("[", "{"):
-            if depth == 2 * MAX_DEPTH:
-                kept.append(text[since : match.start()])
-            depth += 1
-        elif match[0] in ("]", "}"):
-            depth -= 1
-            if depth == 2 * MAX_DEPTH:
-                kept.append(json.dumps(TOO_DEEP))
-                since = match.end()
-    return "".join(kept) + text[since:]
-
-
-def _integer(digits: str) -> int | str:
-    try:
-        return int(digits)
-    except ValueError:  # Python's own limit, against conversions that take long
-        return digits
-
-
-def _float(digits: str) -> float | str:
-    number = float(digits)
-    return number if math.isfinite(number) else digits
-
-
 async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     for name in ("json", "jsonb"):
-        await connection.set_type_codec(name, schema="pg_catalog", encoder=_to_json, decoder=_from_json)
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=to_json, decoder=from_json)
 
 
-async def _leave_as_it_is(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+async def _skip_reset(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """No statement of ours changes the session: asking the server to reset it would be a second trip for each of them. An open
     transaction is rolled back all the same.
     """
@@ -232,7 +156,7 @@ class Database:
                 statement_cache_size=self._cache_size,
                 connect=self._connect,
                 init=self._prepare,
-                reset=_leave_as_it_is,
+                reset=_skip_reset,
                 server_settings=self._server_settings,
             )
         return self
@@ -282,7 +206,7 @@ class Database:
             async with self._pool.acquire(timeout=STATEMENT_TIMEOUT) as connection:
                 yield connection
 
-    async def _connect_apart(self) -> tuple[Endpoint, asyncpg.Connection[asyncpg.Record]]:
+    async def _connect_beside_pool(self) -> tuple[Endpoint, asyncpg.Connection[asyncpg.Record]]:
         """A connection beside the pool, where LISTEN goes; the caller's to end."""
         with _connecting(self._listen_key):
             endpoint = await endpoint_of(self._listen_key, self.listen_dsn)
@@ -295,12 +219,12 @@ class Database:
         """What protects the connections on their way, for people."""
         assert self._endpoint is not None, "used outside its `async with`"
         async with self.connection() as pooled:
-            told = self._endpoint.describe(pooled)
+            protection = self._endpoint.describe(pooled)
         if self.listen_dsn == self.dsn:
-            return told
-        endpoint, connection = await self._connect_apart()
+            return protection
+        endpoint, connection = await self._connect_beside_pool()
         try:
-            return f"{told}; listen_url: {endpoint.describe(connection)}"
+            return f"{protection}; listen_url: {endpoint.describe(connection)}"
         finally:
             connection.terminate()
 
@@ -349,15 +273,15 @@ class Database:
             timer, woken_at = None, loop.time()
             wake.set()
 
-        def hear(*_: object) -> None:
+        def on_notification(*_: object) -> None:
             nonlocal timer
             if timer is None:
                 timer = loop.call_at(max(loop.time(), woken_at + WAKE_SECONDS), wake_now)
 
-        _, connection = await self._connect_apart()
+        _, connection = await self._connect_beside_pool()
         try:
             with translated():
-                await connection.add_listener(WAKE_CHANNEL, hear)
+                await connection.add_listener(WAKE_CHANNEL, on_notification)
             yield connection
         finally:
             connection.terminate()
@@ -371,9 +295,9 @@ class Database:
         If the connection breaks others may enter: what is done here has to bear that. So nobody is waited for who has no business
         with such a lock: whoever may log in can take it, and need never give it back.
         """
-        _, connection = await self._connect_apart()
+        _, connection = await self._connect_beside_pool()
         try:
-            told = False
+            waiting = False
             # A host that dies must not keep its lock until somebody notices.
             with translated():
                 await connection.execute(
@@ -386,9 +310,9 @@ class Database:
                         break
                     if await held_by_a_stranger(connection, key, what):
                         break
-                if not told:
+                if not waiting:
                     on_wait()
-                    told = True
+                    waiting = True
                 await asyncio.sleep(ALONE_SECONDS)
             yield
         finally:

@@ -6,32 +6,27 @@ sent as delays: the database's clock alone decides when.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
-import asyncpg
-
 from archiver.config import RetrySettings
 from archiver.errors import DatabaseError
 from archiver.outcome import Outcome
 from archiver.postgres.database import Database
+from archiver.queue.claim_rows import RECHECKS, SESSIONS, plan_turns, read_sessions
 from archiver.queue.outcome_rows import OutcomeRows
 from archiver.queue.quota import TURN, Quota
 from archiver.queue.sql import sql
-from archiver.session import Attempt, KnownFile, Session, State, source_name
+from archiver.session import Attempt, Session, State
 
 PROBE_EVERY = timedelta(minutes=5)
 """How often one session may try a held bot again."""
 
 PRUNE_BATCH = 500
 """Sessions whose old history one statement removes: some thousand rows."""
-
-RECHECK_EVERY = 8
-"""Of so many claims of a bot about one is a recheck, while other work of it is due."""
 
 NO_RETENTIONS: Mapping[str, timedelta | None] = {}
 """Nobody knows for how long the platform keeps recordings."""
@@ -206,18 +201,19 @@ class Queue:
         rechecks = [row for row in rechecks if row["recheck_in"] <= now]
         sessions: list[Session] = []
         spent: set[str] = set()  # budgets of which this claim has had all that there is
-        for ready, turns_of in ((work, self._turns), (rechecks, lambda _, share: [("claim/rechecks", share)])):
+        for ready, idle in ((work, False), (rechecks, True)):
             for position, row in enumerate(ready):
                 share = -(-(slots - len(sessions)) // (len(ready) - position))
                 if share <= 0:
                     waits.append(now)
                     break
-                for statement, count in turns_of(row, share):
+                recheck_due = row["recheck_in"] is not None and row["recheck_in"] <= now
+                for statement, count in [(RECHECKS, share)] if idle else plan_turns(share, recheck_due=recheck_due):
                     quota = bots[row["name"]]
                     if quota.key in spent:
                         continue
                     terms: dict[str, datetime | timedelta | None] = {"due_by": due_by}
-                    if statement == "claim/sessions":
+                    if statement == SESSIONS:
                         terms = {"probe_every": PROBE_EVERY, "retention": retentions.get(row["name"])}
                     try:
                         rows = await self._database.rows(
@@ -235,56 +231,16 @@ class Queue:
                         if not sessions:
                             raise
                         return Claim(sessions, min(waits, default=None))
-                    found, wait, again = self._claimed(statement, worker_id, rows)
-                    sessions += found
-                    if wait > now:
+                    if not rows:
+                        continue
+                    claimed = read_sessions(rows, worker_id, recheck=statement == RECHECKS)
+                    sessions += claimed
+                    if (wait := rows[0]["wait"]) > now:  # for the budget
                         spent.add(quota.key)
                         waits.append(wait)
-                    elif again:
+                    elif claimed or rows[0]["put_off"]:
                         waits.append(now)
         return Claim(sessions, min(waits, default=None))
-
-    @staticmethod
-    def _turns(row: asyncpg.Record, share: int) -> list[tuple[str, int]]:
-        """Which statement claims how many, in order: at a place at random, so that no budget is too short for it, one recheck."""
-        before = random.randrange(RECHECK_EVERY)  # noqa: S311  # a lot, no secret
-        if row["recheck_in"] is None or row["recheck_in"] > timedelta(0) or before >= share:
-            return [("claim/sessions", share)]
-        turns = [("claim/sessions", before), ("claim/rechecks", 1), ("claim/sessions", share - before - 1)]
-        return [(statement, count) for statement, count in turns if count]
-
-    @staticmethod
-    def _claimed(statement: str, worker_id: int, rows: Sequence[asyncpg.Record]) -> tuple[list[Session], timedelta, bool]:
-        """The sessions, how long the budget makes wait, and whether there may be more at once."""
-        sessions = [
-            Session(
-                id=row["id"],
-                epoch=row["epoch"],
-                worker_id=worker_id,
-                bot=row["bot"],
-                session_id=row["session_id"],
-                kind=row["kind"],
-                user_id=row["user_id"],
-                archive_date=row["archive_date"],
-                began_at=row["began_at"],
-                unanswered=row["unanswered"],
-                unavailable_since=row["unavailable_since"],
-                claimed_at=row["claimed_at"],
-                failures=row["failures"],
-                checks=row["checks"],
-                crashes=row["crashes"],
-                put_back_for=row["put_back_for"],
-                # Rows of earlier versions have names as they came.
-                known=tuple(KnownFile(**known | {"source_name": source_name(known["source_name"])}) for known in row["stored"]),
-                probe=row["probe"],
-                recheck=statement == "claim/rechecks",
-            )
-            for row in rows
-            if row["id"] is not None
-        ]
-        if not rows:
-            return [], timedelta(0), False
-        return sessions, rows[0]["wait"], bool(sessions) or rows[0]["put_off"]
 
     async def release_orphans(self, worker_id: int, working_on: Sequence[int]) -> None:
         """Put back what this worker has claimed and does not work on, such as after a claim whose answer was lost. Not to be
