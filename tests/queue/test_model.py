@@ -1,7 +1,8 @@
 """The queue beside a model of it that fits in memory: whatever is done, in whatever order, both say the same.
 
 Time is moved in the database, never waited for. ARCHIVER_MODEL_EXAMPLES=2000 tries that many random histories instead of the
-same few; what fails is shrunk to the shortest one.
+same few; what fails is shrunk to the shortest one. One Python tries them all, in SHARDS that run beside each other, the others
+the first shard alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from itertools import pairwise
 from typing import Any, assert_never
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -31,7 +32,9 @@ from archiver.queue.sql import sql
 from archiver.session import OF_A_RECHECK, OF_ONE_ARCHIVED_BEFORE, TRANSITIONS, Attempt, KnownFile, Session, State
 from tests.queue.conftest import QueueHarness, stored_file
 
-EXAMPLES = int(os.environ.get("ARCHIVER_MODEL_EXAMPLES", "0"))
+RANDOM_EXAMPLES = int(os.environ.get("ARCHIVER_MODEL_EXAMPLES", "0"))
+
+EXAMPLES, SHARDS = RANDOM_EXAMPLES or 80, 4
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 RETRY = RetrySettings(
@@ -758,12 +761,12 @@ class Machine(RuleBasedStateMachine):
             assert all(before[1] <= after[1] for before, after in pairwise(self.history[one])), "an epoch that fell"
 
 
-@pytest.mark.timeout(600 if not EXAMPLES else 0)
-def test_the_queue_agrees_with_its_model(database_url: str) -> None:
+@pytest.mark.timeout(0 if RANDOM_EXAMPLES else 600)
+@pytest.mark.parametrize("shard", [0, *(pytest.param(number, marks=pytest.mark.once) for number in range(1, SHARDS))])
+def test_the_queue_agrees_with_its_model(database_url: str, shard: int) -> None:
     profile = settings(
-        max_examples=EXAMPLES or 80,
+        max_examples=-(-EXAMPLES // SHARDS),
         stateful_step_count=40,
-        derandomize=not EXAMPLES,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
@@ -778,6 +781,6 @@ def test_the_queue_agrees_with_its_model(database_url: str) -> None:
                 super().__init__(runner.run, harness)
 
         try:
-            run_state_machine_as_test(MachineHere, settings=profile)
+            run_state_machine_as_test(MachineHere if RANDOM_EXAMPLES else seed(shard)(MachineHere), settings=profile)
         finally:
             runner.run(database.__aexit__(None, None, None))
