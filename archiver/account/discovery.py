@@ -17,8 +17,9 @@ from typing import Any
 from archiver.config import BotSettings
 from archiver.errors import ApiDefect, ApiUnreachable, BudgetSpent, CredentialsRejected, DatabaseUnreachable, RateLimited
 from archiver.kore.client import KoreClient
-from archiver.kore.listings.calls import UNANSWERED, Call, CallDetails, Page, SessionsHistory, Span, sources_of, still_in_use
+from archiver.kore.listings.calls import UNANSWERED, Call, Page, Span
 from archiver.kore.listings.reader import Listing, Reader
+from archiver.kore.listings.sources import CallDetails, SessionsHistory, sources_of, still_in_use
 from archiver.observe.logs import logger
 from archiver.outcome import MAX_WAIT
 from archiver.queue.discoveries import Discoveries, Reading

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from archiver.archive.excerpt import Excerpt
-from archiver.archive.formats import WAV, Format, Wav, id3_length, name_differs, wav_seconds
+from archiver.archive.formats import Format, Wav
+from archiver.archive.formats.known import name_differs
+from archiver.archive.formats.mpeg import id3_length
+from archiver.archive.formats.wav import WAV, wav_seconds
 from archiver.errors import RecordingRejected
 from archiver.observe.redact import redact
 

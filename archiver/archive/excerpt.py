@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import sys
 
-from archiver.archive.formats import END, Format, Found, Reader, recognise
+from archiver.archive.formats import END, Format, Found, Reader
+from archiver.archive.formats.known import recognise
 
 HEAD_BYTES = 64 * 1024
 """How many of the first bytes are kept. What a body is must show in them."""

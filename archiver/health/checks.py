@@ -16,7 +16,8 @@ from archiver.config import Settings, environment_names, secret_files
 from archiver.errors import ApiDefect, ArchiverError, CredentialsRejected, KoreError, RateLimited
 from archiver.kore.clock import MAX_OFFSET
 from archiver.kore.exchange import Asked
-from archiver.kore.listings.calls import Span, sources_of, still_in_use
+from archiver.kore.listings.calls import Span
+from archiver.kore.listings.sources import sources_of, still_in_use
 from archiver.postgres.database import Database
 from archiver.postgres.migrate import check_version
 from archiver.queue.deadlines import HINT, read_deadlines

@@ -19,7 +19,7 @@ from pathvalidate import validate_filename
 
 from archiver.archive.audio import Inspection, inspect
 from archiver.archive.excerpt import HEAD_BYTES, Excerpt
-from archiver.archive.formats import FORMATS
+from archiver.archive.formats.known import FORMATS
 from archiver.archive.naming import MAX_NAME_BYTES, FileNames, clean_file_name
 from archiver.errors import RecordingRejected
 from tests.audio_files import CASES, EXTENSIBLE, FRAME, LIST, VORBIS, Case, chunk, flac, frame, id3, ogg, opus, rf64, wav

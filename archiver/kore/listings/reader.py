@@ -15,7 +15,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from archiver.errors import ApiDefect, NoListing
-from archiver.kore.listings.calls import DEVELOPER, EPOCH, MAX_PAGES, OUR_REQUEST, PAGE, SECOND, Call, Page, Row, Source, Span
+from archiver.kore.listings.calls import DEVELOPER, SECOND, Call, Page, Row, Span
+from archiver.kore.listings.sources import MAX_PAGES, OUR_REQUEST, PAGE, Source
+from archiver.kore.listings.values import EPOCH
 
 PASSES = 3
 """So often a stretch is read whose pages shift meanwhile."""
