@@ -23,7 +23,7 @@ from archiver.kore.listings.sources import CallDetails, SessionsHistory, sources
 from archiver.observe.logs import logger
 from archiver.outcome import MAX_WAIT
 from archiver.queue.discoveries import Discoveries, Reading
-from archiver.queue.quota import LONGEST_BELIEVED, Quota
+from archiver.queue.quota import MAX_RETRY_AFTER, Quota
 from archiver.queue.reports import Reports
 from archiver.queue.sessions import CallFacts, NewSession, Queue
 from archiver.runtime.retry import retry_transient
@@ -171,7 +171,7 @@ class _Patient:
                     raise
                 wait = await self._quota.block(error.retry_after)
                 log.warning("rate_limit_reached", source=self.source.name, wait_seconds=round(wait.total_seconds(), 1))
-                if error.retry_after is not None and error.retry_after > LONGEST_BELIEVED:
+                if error.retry_after is not None and error.retry_after > MAX_RETRY_AFTER:
                     # It may be the listing's alone: the recordings go on as soon as a probe says so, and this one waits.
                     await self._wait(min(error.retry_after, MAX_WAIT), error.reason)
             except ApiUnreachable as error:

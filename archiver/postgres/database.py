@@ -24,7 +24,7 @@ log = logger(__name__)
 STATEMENT_TIMEOUT = 30.0
 """Seconds that any wait for the database may last; no statement of ours needs a tenth of it."""
 
-ALONE_SECONDS = 1.0
+LOCK_POLL_SECONDS = 1.0
 """How often somebody who waits for another process looks again."""
 
 DEADLOCK_TRIES = 3
@@ -115,7 +115,7 @@ async def _skip_reset(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """
 
 
-async def held_by_a_stranger(connection: AnyConnection, key: int, what: str) -> bool:
+async def held_by_foreign_role(connection: AnyConnection, key: int, what: str) -> bool:
     """Whether somebody has this advisory lock who is none of ours; whoever may log in can take it. The log names them."""
     stranger = await connection.fetchrow(_HOLDER, key)
     if stranger is not None:
@@ -308,12 +308,12 @@ class Database:
                     key = await connection.fetchval("SELECT hashtextextended($1, 0)", f"archiver {what}")
                     if await connection.fetchval("SELECT pg_try_advisory_lock($1)", key):
                         break
-                    if await held_by_a_stranger(connection, key, what):
+                    if await held_by_foreign_role(connection, key, what):
                         break
                 if not waiting:
                     on_wait()
                     waiting = True
-                await asyncio.sleep(ALONE_SECONDS)
+                await asyncio.sleep(LOCK_POLL_SECONDS)
             yield
         finally:
             connection.terminate()

@@ -22,7 +22,7 @@ from typing import TypeAlias
 import asyncpg
 
 from archiver.errors import DatabaseError, DatabaseTooNew, NotMigrated
-from archiver.postgres.database import ALONE_SECONDS, Database, held_by_a_stranger
+from archiver.postgres.database import LOCK_POLL_SECONDS, Database, held_by_foreign_role
 
 _Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -94,13 +94,13 @@ def migrations(folder: Traversable | None = None) -> list[Migration]:
 
 
 def _header(name: str, sql: str) -> Header:
-    said: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for line in sql.splitlines():
         match = re.fullmatch(r"-- (phase|transaction|min_program): (\S+)", line)
         if match is None:
             break
-        said.setdefault(match[1], match[2])
-    phase, transaction, min_program = (said.get(key, "") for key in ("phase", "transaction", "min_program"))
+        fields.setdefault(match[1], match[2])
+    phase, transaction, min_program = (fields.get(key, "") for key in ("phase", "transaction", "min_program"))
     if phase not in ("expand", "contract") or transaction not in ("", "none") or not re.fullmatch(r"\d+\.\d+", min_program):
         raise DatabaseError(f"the migration {name} has no valid header", hint=f"it begins with {HEADER}")
     if transaction and re.search(r"\$\w*\$", sql):
@@ -134,7 +134,7 @@ async def migrate(database: Database, folder: Traversable | None = None) -> list
                     await connection.execute(migration.sql, timeout=MIGRATION_TIMEOUT)
                     await _record(connection, migration)
                     applied.append(migration)
-            if not migration.in_transaction and await _applied_alone(database, connection, migration, known):
+            if not migration.in_transaction and await _apply_without_transaction(database, connection, migration, known):
                 applied.append(migration)
 
 
@@ -142,16 +142,18 @@ async def _lock(connection: _Connection) -> None:
     """Until the end of the transaction. Raises DatabaseError if another migration lasts for too long."""
     deadline = time.monotonic() + LOCK_TIMEOUT
     while not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
-        if await held_by_a_stranger(connection, _LOCK, "migrate"):
+        if await held_by_foreign_role(connection, _LOCK, "migrate"):
             return
         if time.monotonic() > deadline:
             raise DatabaseError(f"another migration has not ended for {LOCK_TIMEOUT:.0f} s", hint="run this again when it has")
-        await asyncio.sleep(ALONE_SECONDS)
+        await asyncio.sleep(LOCK_POLL_SECONDS)
 
 
-async def _applied_alone(database: Database, connection: _Connection, migration: Migration, known: list[Migration]) -> bool:
-    """Apply one without a transaction, unless somebody else has meanwhile. Others wait by looking, not in a statement: an index
-    that is built concurrently waits for every statement that began before it.
+async def _apply_without_transaction(
+    database: Database, connection: _Connection, migration: Migration, known: list[Migration]
+) -> bool:
+    """Apply one without a transaction, unless another process has meanwhile. Others wait by looking, not in a statement: an
+    index that is built concurrently waits for every statement that began before it.
     """
     async with database.alone("migrate", on_wait=lambda: None):
         if await _next(connection, known) != migration:

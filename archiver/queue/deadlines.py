@@ -37,17 +37,17 @@ class Deadlines:
     def warning(self) -> str:
         """A line for people, without the bot's name; empty where all is in time."""
         more = "at least " if self.at_least else ""
-        told = []
+        parts = []
         if self.lost_from is not None:
             what = "recording" if self.lost == 1 else "recordings"
-            told.append(
+            parts.append(
                 f"{more}{self.lost:,} {what} will be deleted by the platform before they can be archived at the limits in "
                 f"force, from {self.lost_from:%Y-%m-%d} on"
             )
         if self.past:
             what = "waiting call is" if self.past == 1 else "waiting calls are"
-            told.append(f"{more}{self.past:,} {what} older than source_retention ({self.days:g}d): probably deleted")
-        return "; ".join(told)
+            parts.append(f"{more}{self.past:,} {what} older than source_retention ({self.days:g}d): probably deleted")
+        return "; ".join(parts)
 
     @property
     def days(self) -> float:

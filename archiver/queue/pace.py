@@ -15,7 +15,7 @@ from archiver.queue.sql import sql
 
 MINUTE = timedelta(minutes=1)
 
-SHORTEST, LONGEST = 60.0, 600.0
+MIN_SECONDS, MAX_SECONDS = 60.0, 600.0
 """Seconds that a pace is taken over: since the first end of the last ten minutes, but for no less than a minute."""
 
 COUNTED = ("archived", "unavailable", "failed")
@@ -47,7 +47,7 @@ class Pace:
     @property
     def per_second(self) -> float:
         """Sessions that end in a second."""
-        return sum(self.ten_minutes.values()) / min(max(self.seconds, SHORTEST), LONGEST)
+        return sum(self.ten_minutes.values()) / min(max(self.seconds, MIN_SECONDS), MAX_SECONDS)
 
     def as_document(self) -> dict[str, Any]:
         """For `status --json`."""

@@ -16,24 +16,24 @@ MINUTE = timedelta(minutes=1)
 
 NO_LIMIT = 2**31 - 1
 
-PATIENCE = timedelta(seconds=30)
+MIN_PATIENCE = timedelta(seconds=30)
 """Longer than this nobody waits for a call while holding a session: it goes back to the queue instead. Unless that is less than
 the budget's own pace: of a call a minute the second one of a session would never come, and who needs two would begin for ever.
 """
 
-MOST_PATIENCE = timedelta(minutes=15)
+MAX_PATIENCE = timedelta(minutes=15)
 """That pace at most."""
 
-LONG = timedelta(seconds=5)
+LONG_WAIT = timedelta(seconds=5)
 """Who waits longer than that for a call goes before new sessions."""
 
-LONGEST_BELIEVED = timedelta(minutes=2)
+MAX_RETRY_AFTER = timedelta(minutes=2)
 """A longer Retry-After is probed: it may be meant for the one session that drew it, and would cost all the others a night."""
 
-FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=10), timedelta(minutes=15)
+MIN_PROBE_PAUSE, MAX_PROBE_PAUSE = timedelta(seconds=10), timedelta(minutes=15)
 """Before the first probe, and the most that doubling makes of it."""
 
-TURN = timedelta(seconds=15)
+PROBE_TURN = timedelta(seconds=15)
 """So long a worker may take the turn to probe; then the budget opens by itself, since nobody is there who would."""
 
 
@@ -53,7 +53,7 @@ class Quota:
         self.windows = [limit.window for limit in (*rate_limits, *second)]
         self.limits = [limit.calls for limit in (*rate_limits, *second)]
         pace = max((limit.window / max(limit.calls - 1, 1) for limit in rate_limits[:1]), default=timedelta(0))
-        self.patience = max(PATIENCE, min(pace * 1.5, MOST_PATIENCE))
+        self.patience = max(MIN_PATIENCE, min(pace * 1.5, MAX_PATIENCE))
         self.waiting = 0
         """How many wait long for a call."""
         self._blocked_until: float | None = None  # by this process's clock; None: not refused since the last answer
@@ -77,17 +77,17 @@ class Quota:
                 wait: timedelta = row["wait"]
                 if time.monotonic() + wait.total_seconds() > deadline:
                     raise BudgetSpent(wait)
-                if wait > LONG and not long:
+                if wait > LONG_WAIT and not long:
                     long = True
                     self.waiting += 1
                 # No longer than that: a probe may open the budget meanwhile.
-                await asyncio.sleep(min(max(wait.total_seconds(), 0.01), max(LONG.total_seconds(), 0.1)))
+                await asyncio.sleep(min(max(wait.total_seconds(), 0.01), max(LONG_WAIT.total_seconds(), 0.1)))
         finally:
             self.waiting -= long
 
     async def block(self, retry_after: timedelta | None) -> timedelta:
         """The platform refused a call: nobody draws from this budget before it may go on. Returns for how long. A wait that is
-        longer than LONGEST_BELIEVED is probed instead; see `take_probe`.
+        longer than MAX_RETRY_AFTER is probed instead; see `take_probe`.
 
         A Retry-After of nothing, or of the past, is none: to ask again at once would be refused again, at once.
         """
@@ -98,10 +98,10 @@ class Quota:
             budget=self.key,
             retry_after=retry_after,
             backoff_base=self._backoff_base,
-            longest_believed=LONGEST_BELIEVED,
-            first_pause=FIRST_PAUSE,
-            longest_pause=LONGEST_PAUSE,
-            turn=TURN,
+            max_retry_after=MAX_RETRY_AFTER,
+            min_pause=MIN_PROBE_PAUSE,
+            max_pause=MAX_PROBE_PAUSE,
+            turn=PROBE_TURN,
         )
         assert row is not None
         wait: timedelta = max(row["wait"], timedelta(0))
@@ -113,7 +113,7 @@ class Quota:
         the next turn, whoever takes it, comes after twice the pause.
         """
         async with self._database.transaction() as run:
-            if not await run(sql("budget/take_probe"), budget=self.key, turn=TURN):
+            if not await run(sql("budget/take_probe"), budget=self.key, turn=PROBE_TURN):
                 return False
             (drawn,) = await run(sql("budget/draw"), budget=self.key, windows=self.windows, limits=self.limits)
             granted = bool(drawn["granted"])
@@ -122,16 +122,16 @@ class Quota:
                 budget=self.key,
                 granted=granted,
                 wait=drawn["wait"],
-                turn=TURN,
-                first_pause=FIRST_PAUSE,
-                longest_pause=LONGEST_PAUSE,
+                turn=PROBE_TURN,
+                min_pause=MIN_PROBE_PAUSE,
+                max_pause=MAX_PROBE_PAUSE,
             )
         return granted
 
     async def probed(self, wait: timedelta = timedelta(0)) -> None:
         """A probe was let through, or told to wait: the block lasts no longer than that."""
         await self._database.rows(
-            sql("budget/end_probe"), budget=self.key, wait=wait, longest_believed=LONGEST_BELIEVED, turn=TURN
+            sql("budget/end_probe"), budget=self.key, wait=wait, max_retry_after=MAX_RETRY_AFTER, turn=PROBE_TURN
         )
 
     async def answered(self) -> None:

@@ -18,7 +18,7 @@ from archiver.outcome import Outcome
 from archiver.postgres.database import Database
 from archiver.queue.claim_rows import RECHECKS, SESSIONS, plan_turns, read_sessions
 from archiver.queue.outcome_rows import OutcomeRows
-from archiver.queue.quota import TURN, Quota
+from archiver.queue.quota import PROBE_TURN, Quota
 from archiver.queue.sql import sql
 from archiver.session import Attempt, Session, State
 
@@ -336,7 +336,7 @@ class Queue:
 
     async def due_probes(self, keys: Sequence[str]) -> dict[str, timedelta]:
         """In how long each budget that is blocked for long is to be probed; see Quota.take_probe."""
-        rows = await self._database.rows(sql("budget/due_probes"), budgets=list(keys), turn=TURN)
+        rows = await self._database.rows(sql("budget/due_probes"), budgets=list(keys), turn=PROBE_TURN)
         return {row["key"]: row["due_in"] for row in rows}
 
     async def find_open_kinds(self, bots: Sequence[str]) -> list[tuple[str, str]]:

@@ -118,8 +118,8 @@ async def test_a_listing_that_is_told_to_wait_for_long_waits_alone(
         harness.simulator.settings.account_rate_limits = ()
 
     monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=sleep, Lock=asyncio.Lock))
-    monkeypatch.setattr(quota_module, "FIRST_PAUSE", timedelta(milliseconds=100))
-    monkeypatch.setattr(quota_module, "TURN", timedelta(milliseconds=100))
+    monkeypatch.setattr(quota_module, "MIN_PROBE_PAUSE", timedelta(milliseconds=100))
+    monkeypatch.setattr(quota_module, "PROBE_TURN", timedelta(milliseconds=100))
     harness.simulator.settings.account_rate_limits = ("3/hour",)
     found = await harness.discovery.run((await harness.listings())["bot"], SPAN, purpose="discover")
     assert found.calls == 900

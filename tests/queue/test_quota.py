@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from archiver.errors import RateLimited
-from archiver.queue.quota import MOST_PATIENCE, PATIENCE, TURN, Quota
+from archiver.queue.quota import MAX_PATIENCE, MIN_PATIENCE, PROBE_TURN, Quota
 from tests.queue.conftest import MINUTE, QueueHarness
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python
@@ -210,7 +210,7 @@ async def test_budgets_of_two_bots_do_not_touch_each_other(harness: QueueHarness
     first, second = harness.quota("a", "1/minute"), harness.quota("b", "1/minute")
     await asyncio.wait_for(asyncio.gather(first.draw(), second.draw()), 10)
     with pytest.raises(RateLimited) as caught:
-        await first.draw(PATIENCE)
+        await first.draw(MIN_PATIENCE)
     assert caught.value.retry_after is not None
     assert timedelta(seconds=50) < caught.value.retry_after <= timedelta(seconds=62)
 
@@ -293,7 +293,7 @@ async def pass_by(harness: QueueHarness, time: timedelta) -> None:
 
 async def test_a_long_retry_after_is_probed_in_pauses_that_double_up_to_a_quarter_of_an_hour(harness: QueueHarness) -> None:
     quota, other = harness.quota("bot", "60000/minute"), harness.quota("bot", "60000/minute")
-    turn = TURN.total_seconds()
+    turn = PROBE_TURN.total_seconds()
     assert close(await quota.block(timedelta(days=1)), 10 + turn)
     assert close(await other.block(timedelta(days=1)), 10 + turn), "one refusal met by several"
     for pause in (10, 20, 40, 80, 160, 320, 640, 900, 900):
@@ -313,7 +313,7 @@ async def test_a_probe_that_passes_opens_the_budget_for_everybody_and_the_doubli
 ) -> None:
     quota = harness.quota()
     for _ in range(2):
-        assert close(await quota.block(timedelta(hours=1)), 10 + TURN.total_seconds())
+        assert close(await quota.block(timedelta(hours=1)), 10 + PROBE_TURN.total_seconds())
         await pass_by(harness, timedelta(seconds=12))
         assert await quota.take_probe()
         await quota.probed()
@@ -337,12 +337,12 @@ async def test_a_probe_that_is_told_a_short_wait_honours_it(harness: QueueHarnes
 async def test_a_budget_that_nobody_probes_opens_by_itself_and_the_next_refusal_doubles(harness: QueueHarness) -> None:
     quota = harness.quota()
     await quota.block(timedelta(hours=1))
-    await pass_by(harness, timedelta(seconds=10) + TURN)
+    await pass_by(harness, timedelta(seconds=10) + PROBE_TURN)
     await quota.draw(timedelta(0))
     assert not await quota.take_probe()
-    assert close(await quota.block(timedelta(hours=1)), 20 + TURN.total_seconds())
+    assert close(await quota.block(timedelta(hours=1)), 20 + PROBE_TURN.total_seconds())
     await pass_by(harness, timedelta(hours=1))
-    assert close(await quota.block(timedelta(hours=1)), 10 + TURN.total_seconds()), "long ago"
+    assert close(await quota.block(timedelta(hours=1)), 10 + PROBE_TURN.total_seconds()), "long ago"
 
 
 async def test_a_budget_whose_probe_never_passes_opens_all_the_same(harness: QueueHarness) -> None:
@@ -357,21 +357,21 @@ async def test_a_budget_whose_probe_never_passes_opens_all_the_same(harness: Que
     assert await harness.queue.due_probes([quota.key]) == {}
     await pass_by(harness, timedelta(minutes=15))
     assert not await quota.take_probe()
-    await pass_by(harness, TURN)
+    await pass_by(harness, PROBE_TURN)
     await quota.draw(timedelta(0))
-    assert close(await quota.block(timedelta(days=1)), 900 + TURN.total_seconds()), "it is probed again, but not often"
+    assert close(await quota.block(timedelta(days=1)), 900 + PROBE_TURN.total_seconds()), "it is probed again, but not often"
     assert len(await harness.queue.due_probes([quota.key])) == 1
 
 
 @pytest.mark.parametrize(
     ("limits", "patience"),
     [
-        (["60/minute", "1800/hour"], PATIENCE),
+        (["60/minute", "1800/hour"], MIN_PATIENCE),
         (["1/minute"], timedelta(seconds=90)),
         (["2/minute"], timedelta(seconds=90)),
         (["10/hour"], timedelta(minutes=10)),
-        (["1/day"], MOST_PATIENCE),
-        ([], PATIENCE),
+        (["1/day"], MAX_PATIENCE),
+        ([], MIN_PATIENCE),
     ],
 )
 async def test_a_call_is_waited_for_as_long_as_the_budget_takes_to_grant_one(

@@ -43,8 +43,8 @@ async def test_rejected_credentials_hold_the_bot_and_cost_nobody_an_attempt(harn
 
 async def test_rejected_credentials_hold_a_bot_of_few_calls_too(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second call of a session, with a token signed afresh, was never to be had: each began anew, for ever."""
-    monkeypatch.setattr(quota_module, "PATIENCE", timedelta(0))
-    monkeypatch.setattr(quota_module, "LONG", timedelta(0))
+    monkeypatch.setattr(quota_module, "MIN_PATIENCE", timedelta(0))
+    monkeypatch.setattr(quota_module, "LONG_WAIT", timedelta(0))
     await harness.scripted(5)
     harness.simulator.reject_credentials = True
     ended = await harness.drained(harness.settings(bot={"rate_limits": ["1/second"]}))

@@ -241,8 +241,8 @@ async def test_a_long_drain_beside_a_held_bot_comes_to_its_end(harness: WorkerHa
 @pytest.fixture
 def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of tenths of a second in place of ten."""
-    monkeypatch.setattr(quota_module, "LONG", timedelta(seconds=0.2))
-    monkeypatch.setattr(quota_module, "FIRST_PAUSE", timedelta(seconds=0.2))
+    monkeypatch.setattr(quota_module, "LONG_WAIT", timedelta(seconds=0.2))
+    monkeypatch.setattr(quota_module, "MIN_PROBE_PAUSE", timedelta(seconds=0.2))
     monkeypatch.setattr(holds, "BUDGET_LOOK_SECONDS", 0.1)
 
 

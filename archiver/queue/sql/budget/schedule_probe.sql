@@ -3,7 +3,7 @@
 -- wait for it for ever. :turn is how long a worker may take the turn.
 UPDATE archive_budgets
 SET blocked_until = clock_timestamp() + :turn::interval
-                    + CASE WHEN :granted::boolean THEN least(:longest_pause::interval, :first_pause::interval * power(2, -strikes))
+                    + CASE WHEN :granted::boolean THEN least(:max_pause::interval, :min_pause::interval * power(2, -strikes))
                            ELSE :wait::interval END,
     strikes = greatest(strikes - :granted::boolean::integer, -11)
 WHERE key = :budget
