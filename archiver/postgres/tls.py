@@ -117,7 +117,7 @@ def tls_refused(key: str) -> Iterator[None]:
             raise
         raise DatabaseUnreachable(
             f"{key}: the server has no TLS, so nothing was sent to it",
-            hint="switch TLS on there (`ssl = on`), with a certificate of an authority that is trusted here; or "
+            hint="switch TLS on there (`ssl = on`), and name its authority with sslrootcert=FILE if it is private; or "
             "go without TLS, with an explicit sslmode=disable in the URL",
         ) from None
 
