@@ -27,7 +27,7 @@ from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.reports import Reports
 from archiver.queue.sessions import Queue
-from archiver.runtime.days import moment_of, resolved
+from archiver.runtime.days import parse_moment, to_instant
 from archiver.worker.claiming import Drained
 
 log = logger(__name__)
@@ -43,7 +43,7 @@ class _Bound(click.ParamType[date | datetime]):
         if not isinstance(value, str):
             return value
         try:
-            return moment_of(value)
+            return parse_moment(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -75,7 +75,7 @@ def chosen_bots(settings: Settings, names: tuple[str, ...]) -> list[BotSettings]
 def span_of(bot: BotSettings, start: date | datetime, end: date | datetime | None, now: datetime) -> Span:
     """What --from and --to mean for a bot; what has not happened yet is left out. Raises UsageError."""
     try:
-        span = Span(resolved(start, bot.zone), min(now, now if end is None else resolved(end, bot.zone)))
+        span = Span(to_instant(start, bot.zone), min(now, now if end is None else to_instant(end, bot.zone)))
     except ValueError as error:
         raise UsageError(str(error), hint="name a date such as 2026-03-31") from None
     if not span.length:

@@ -26,7 +26,7 @@ from archiver.errors import UsageError
 from archiver.kore.listings.calls import Span
 from archiver.observe.logs import logger
 from archiver.queue.discoveries import Discoveries
-from archiver.runtime.days import day_of, first_moment, resolved
+from archiver.runtime.days import day_of, first_moment, to_instant
 
 log = logger(__name__)
 
@@ -129,5 +129,5 @@ async def _span(
         return span
     if until is not None:
         return span_of(bot, until - settings.discovery.overlap, ends, now)
-    last_moment = resolved(ends, bot.zone) - timedelta(microseconds=1)
+    last_moment = to_instant(ends, bot.zone) - timedelta(microseconds=1)
     return span_of(bot, day_of(last_moment, bot.zone), ends, now)

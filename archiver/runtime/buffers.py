@@ -1,4 +1,4 @@
-"""Memory for what is on its way: bounded for the whole process, whatever the concurrency."""
+"""Memory for transfers, bounded for the whole process, whatever the concurrency."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 
 
 class Buffers:
-    """At most `limit` bytes are reserved at a time, first come, first served. Whoever holds a reservation can finish with it
-    alone, so that nobody waits for somebody who waits.
+    """At most `limit` bytes are reserved at a time, first come, first served. A holder can finish without reserving more,
+    so there is no deadlock.
     """
 
     def __init__(self, limit: int) -> None:
@@ -20,7 +20,7 @@ class Buffers:
 
     @asynccontextmanager
     async def reserve(self, size: int) -> AsyncIterator[Reservation]:
-        """So many bytes, once they are free; a wish for more than there are is cut to all of them."""
+        """Reserve `size` bytes, once they are free; at most `limit`."""
         reservation = Reservation(self, await self._take(min(size, self._limit)))
         try:
             yield reservation
@@ -31,29 +31,29 @@ class Buffers:
         if self.try_take(size):
             return size
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        wish = (size, granted)
-        self._waiting.append(wish)
+        request = (size, granted)
+        self._waiting.append(request)
         try:
             await granted
         except asyncio.CancelledError:
             if granted.done() and not granted.cancelled():
                 self.give(size)
             else:
-                with suppress(ValueError):  # passed by already, when others were cancelled in the same moment
-                    self._waiting.remove(wish)
+                with suppress(ValueError):  # removed already, when others were cancelled in the same moment
+                    self._waiting.remove(request)
                 self.give(0)
             raise
         return size
 
     def try_take(self, size: int) -> bool:
-        """Take so many bytes if they are free and nobody waits for them."""
+        """Take `size` bytes if they are free and nobody waits."""
         if self._waiting or size > self._free:
             return False
         self._free -= size
         return True
 
     def give(self, size: int) -> None:
-        """So many bytes are free again."""
+        """Return `size` bytes, and grant what waits."""
         self._free += size
         while self._waiting and self._waiting[0][0] <= self._free:
             wanted, granted = self._waiting.popleft()
@@ -63,7 +63,7 @@ class Buffers:
 
 
 class Reservation:
-    """Bytes that are one upload's, until they are given back."""
+    """Bytes reserved by one upload."""
 
     def __init__(self, buffers: Buffers, size: int) -> None:
         self._buffers = buffers
@@ -76,7 +76,7 @@ class Reservation:
             self._buffers.give(spare)
 
     def grow(self, by: int) -> bool:
-        """Reserve `by` more, if they are free at once: who holds some already must not wait for more."""
+        """Reserve `by` more bytes if they are free now; a holder never waits for more. Whether it did."""
         if not self._buffers.try_take(by):
             return False
         self.size += by

@@ -1,5 +1,5 @@
-"""Ways of awaiting that `asyncio` lacks: to the end whatever is cancelled, not a moment longer than said, and what blocks without
-keeping the process alive.
+"""Ways of awaiting that `asyncio` lacks: to the end despite cancellation, with a timeout that does not await clean-up, and in a
+thread that does not keep the process alive.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ SETTLE_SECONDS = 5.0
 
 
 async def to_its_end(work: Awaitable[T], on_cancel: Callable[[], None] = lambda: None) -> T:
-    """Await `work` to its end. A cancellation meanwhile is told to `on_cancel`, and raised after the end."""
+    """Await `work` to its end. A cancellation meanwhile calls `on_cancel`, and is raised after the end."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         # Not asyncio.wait, which takes several times as long, and this is awaited for every block that goes to a disk.
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        tell = partial(_tell, over)
-        task.add_done_callback(tell)
+        wake = partial(_wake, over)
+        task.add_done_callback(wake)
         try:
             await over
         except asyncio.CancelledError as error:
-            task.remove_done_callback(tell)
+            task.remove_done_callback(wake)
             cancelled = error
             on_cancel()
     if cancelled is not None:
-        task.cancelled() or task.exception()  # its error, if any, has nobody left to tell
+        task.cancelled() or task.exception()  # its error, if any, has nobody left to handle it
         raise cancelled
     return task.result()
 
 
-def _tell(over: asyncio.Future[None], task: asyncio.Future[Any]) -> None:
+def _wake(over: asyncio.Future[None], task: asyncio.Future[Any]) -> None:
     if not over.done():
         over.set_result(None)
 
 
 async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """Await `work` for so long, else cancel it and raise TimeoutError at once, where `asyncio.timeout` would await its clean-up:
-    a connection to a database that hangs takes half a minute for that.
+    """Await `work` for so many seconds, else cancel it and raise TimeoutError at once. `asyncio.timeout` would await its
+    clean-up, which takes a connection to a hung database half a minute.
     """
     task = asyncio.create_task(work)
-    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # seen, even if nobody waits any more
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # retrieved, even if nobody waits any more
     try:
         await asyncio.wait([task], timeout=seconds)
     finally:
@@ -59,8 +59,8 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
 
 
 def in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    """What `work`, which blocks, comes to, in a thread of its own that a process does not wait for when it ends. It cannot be
-    stopped: whoever gives up waiting leaves it running.
+    """Run blocking `work` in a daemon thread, which does not keep the process alive. It cannot be stopped: cancelling the future
+    leaves it running.
     """
     found: Future[T] = Future()
 
@@ -72,7 +72,7 @@ def in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
 
     threading.Thread(target=run, daemon=True).start()
     waiting = asyncio.wrap_future(found)
-    waiting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # seen, even if nobody waits any more
+    waiting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # retrieved, even if nobody waits any more
     return waiting
 
 

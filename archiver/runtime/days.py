@@ -1,4 +1,4 @@
-"""Days as people count them: each begins with its first moment in a time zone, whatever its clocks do that night."""
+"""Calendar days in a time zone: each begins with its first moment, whatever the clocks do that night."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def first_moment(day: date, zone: ZoneInfo) -> datetime:
 
 
 def day_of(moment: datetime, zone: ZoneInfo) -> date:
-    """The day that a moment lies in."""
+    """The day in `zone` that contains `moment`."""
     return moment.astimezone(zone).date()
 
 
-def moment_of(text: str) -> date | datetime:
-    """What an ISO 8601 date or date-time says; without an offset it is for a time zone to say when that is. Raises ValueError."""
+def parse_moment(text: str) -> date | datetime:
+    """Parse an ISO 8601 date or date-time; one without an offset stays naive. Raises ValueError."""
     try:
         if len(text) == len("2026-03-31"):
             return date.fromisoformat(text)
@@ -45,8 +45,8 @@ def moment_of(text: str) -> date | datetime:
         ) from None
 
 
-def resolved(given: date | datetime, zone: ZoneInfo) -> datetime:
-    """The instant, in UTC, that a date (its first moment) or a time is in `zone`. Raises ValueError at the ends of time."""
+def to_instant(given: date | datetime, zone: ZoneInfo) -> datetime:
+    """The instant, in UTC, of a date (its first moment) or a time in `zone`. Raises ValueError before 1970 and out of range."""
     try:
         if not isinstance(given, datetime):
             moment = first_moment(given, zone)
@@ -55,5 +55,5 @@ def resolved(given: date | datetime, zone: ZoneInfo) -> datetime:
     except OverflowError:
         moment = _EPOCH - SECOND
     if moment < _EPOCH:
-        raise ValueError(f"{given} is no time of a call")
+        raise ValueError(f"{given} cannot be the time of a call: it is before 1970 or out of range")
     return moment

@@ -1,8 +1,8 @@
-"""The way out: what goes by a proxy, which authorities are trusted, and the sessions that everything is asked by.
+"""Outgoing HTTP: which proxy a request takes, which authorities are trusted, and the sessions that all requests use.
 
-Guarantees: the environment's proxy is read once, by us, and aiohttp looks at nothing there; loopback and link-local addresses,
-where clouds keep their metadata, are never asked through a proxy; what a proxy refuses is never taken for the answer of whoever
-lies behind it; its password is in no error.
+Guarantees: the environment's proxy is read once, here, and aiohttp reads nothing from the environment; loopback and link-local
+addresses, where clouds keep their metadata, are never requested through a proxy; a refusal by the proxy is never taken for an
+answer of the host behind it; the proxy's password is in no error.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from archiver.observe.redact import redact
 from archiver.runtime.bounded_connector import BoundedConnector
 
 CONNECT_SECONDS = 60.0
-"""What a proxy may take until the way to a host is open: it may itself be waiting for that host."""
+"""Seconds that a proxy may take to open a tunnel: it may itself be waiting for the host."""
 
 MAX_HEADER = 64 * 1024
-"""Bytes of an answer's first line, and of each of its headers: some gateways send tens of thousands."""
+"""Bytes of an answer's first line, and of each of its headers: some gateways send tens of kilobytes."""
 
-UNCHECKED = "the proxy looks up names, so that the addresses of media hosts cannot be checked: media_hosts decides by names alone"
-"""To be told of a proxy wherever it is told of one."""
+UNCHECKED = "the proxy looks up names, so the addresses of media hosts cannot be checked: media_hosts decides by name alone"
+"""Belongs into every message that names the proxy in use."""
 
 UNREACHABLE, UNACCEPTED, REFUSED = "proxy_unreachable", "proxy_credentials_rejected", "proxy_refused"
-"""What a proxy alone is to blame for: no connection to it, a 407, a host that it lets nobody reach."""
+"""Reasons of faults that are the proxy's alone: no connection to it, a 407, a host that it refuses to connect to."""
 
-_TOLD = 200
-"""Characters of a proxy's own words that are kept."""
+_MAX_QUOTED = 200
+"""Characters of a proxy's own message that are quoted."""
 
 _LINK_LOCAL = tuple(ipaddress.ip_network(text) for text in ("169.254.0.0/16", "fe80::/10", "fd00:ec2::/32"))
 """Where clouds serve their metadata, and credentials with them."""
 
 _NO_ENCODING = frozenset({"", "identity", "none", "binary", "aws-chunked", "utf-8", "utf8"})
-"""What objects have as `Content-Encoding` by mistake, or from how they were once sent to S3: nothing is packed by it."""
+"""Values of `Content-Encoding` that objects have by mistake, or from how they were uploaded to S3: the body is not encoded."""
 
 _AUTHORIZATION = "Proxy-Authorization"
 
 
 class ProxyFault(aiohttp.ClientConnectionError):
-    """No way out by the proxy. `reason` says what the proxy alone is to blame for; empty where the host behind it may be."""
+    """A request failed at the proxy. `reason` names a fault of the proxy's own; empty where the host may be at fault."""
 
     def __init__(self, message: str, *, reason: str = "", hint: str) -> None:
         super().__init__(message)
@@ -62,18 +62,18 @@ class ProxyFault(aiohttp.ClientConnectionError):
 
 @dataclass(frozen=True)
 class Network:
-    """How everything is reached. `exempt`: what the environment has reached without its proxy."""
+    """How hosts are reached. `exempt`: the entries of `NO_PROXY`, which apply to a proxy of the environment only."""
 
     proxy: Proxy | None = None
     exempt: tuple[str, ...] = ()
     tls: ssl.SSLContext | Literal[True] = True
-    """Whose certificates are trusted; True: the system's."""
+    """Trusted authorities; True: the system's."""
     ca_bundle: Path | None = None
-    """The authorities in `tls` beside the system's, for libraries that want a file."""
+    """The file of the authorities in `tls` beside the system's, for libraries that want a path."""
 
     @classmethod
     def of(cls, settings: NetworkSettings, environment: Mapping[str, str] | None = None) -> Network:
-        """As the settings say, else the environment. Raises ConfigError."""
+        """From the settings, else from the environment. Raises ConfigError."""
         environment = os.environ if environment is None else environment
         proxy = settings.find_proxy(environment)
         named = next((text for name in environment_names("NO_PROXY") if (text := environment.get(name, ""))), "")
@@ -85,22 +85,22 @@ class Network:
         return cls(proxy, exempt, tls, settings.ca_bundle)
 
     def proxy_for(self, url: URL) -> Proxy | None:
-        """The proxy by which a URL is to be requested; None: none."""
+        """The proxy to request a URL through; None: directly."""
         host = (url.host or "").rstrip(".").lower()
-        if self.proxy is None or is_loopback(host) or _lies_in(host, _LINK_LOCAL):
+        if self.proxy is None or is_loopback(host) or _is_in(host, _LINK_LOCAL):
             return None
-        # By the variable's name, and by what all others make of it, it is for https:// only.
+        # HTTPS_PROXY is for https:// only, by its name and in every other program.
         if self.proxy.from_environment and (url.scheme != "https" or self._exempts(host, url.port)):
             return None
         return self.proxy
 
     def leads_to_proxy(self, host: str) -> bool:
-        """Whether that is the proxy's own name."""
+        """Whether `host` is the proxy itself."""
         return self.proxy is not None and URL(self.proxy.url).host == host.rstrip(".").lower()
 
     def session(self, connections: Mapping[str, Any] | None = None, **terms: Any) -> aiohttp.ClientSession:
-        """Sends requests the right way: TLS verified, no cookies, nothing from the environment, nothing unpacked. `connections`
-        are the terms of a TCPConnector, `terms` those of a ClientSession. Besides aiohttp's errors it raises ProxyFault.
+        """A session that verifies TLS, takes the proxy, keeps no cookies, reads no environment and decodes no body. `connections`
+        are arguments for the TCPConnector, `terms` for the ClientSession. Its requests raise ProxyFault beside aiohttp's errors.
         """
         return aiohttp.ClientSession(
             connector=_Connector(self.proxy, ssl=self.tls, **(connections or {})),
@@ -116,7 +116,7 @@ class Network:
     def _exempts(self, host: str, port: int | None) -> bool:
         for entry in self.exempt:
             network = _network(entry)
-            if network is not None and _lies_in(host, (network,)):
+            if network is not None and _is_in(host, (network,)):
                 return True
             name, _, at = entry.partition(":")
             name = name.removeprefix("*").removeprefix(".")
@@ -141,11 +141,11 @@ class Network:
 
 
 DIRECT = Network()
-"""By no proxy, whatever the environment says."""
+"""No proxy, whatever the environment says."""
 
 
 class _Connector(BoundedConnector):
-    """Says of each fault on the way whether it is the proxy's."""
+    """Raises ProxyFault for failures at the proxy."""
 
     def __init__(self, proxy: Proxy | None, **terms: Any) -> None:
         super().__init__(**terms)
@@ -162,14 +162,16 @@ class _Connector(BoundedConnector):
         except ClientHttpProxyError as error:
             raise _refused(proxy, req.url, error.status, error.message) from None
         except aiohttp.ClientConnectorCertificateError:
-            raise  # of the host behind it, or of who stands in for it: the hint for that is another
+            raise  # of the host behind it, or of whoever inspects TLS: that has a hint of its own
         except aiohttp.ClientConnectorError as error:
-            told = redact(str(error.os_error))[:_TOLD] or type(error.os_error).__name__
-            message = f"no TLS with {_target(req.url)} behind the proxy {proxy.url}: {told}"
-            raise ProxyFault(message, hint=f"{_look_at(proxy)}: something else than that host may have answered") from None
+            reported = redact(str(error.os_error))[:_MAX_QUOTED] or type(error.os_error).__name__
+            message = f"no TLS with {_target(req.url)} behind the proxy {proxy.url}: {reported}"
+            raise ProxyFault(message, hint=f"{_check(proxy)}: something other than that host may have answered") from None
         except (aiohttp.ClientOSError, aiohttp.ServerConnectionError, aiohttp.ClientResponseError, TimeoutError) as error:
-            told = redact(str(error))[:_TOLD] or type(error).__name__
-            raise ProxyFault(f"the proxy {proxy.url} opened no way to {_target(req.url)}: {told}", hint=_look_at(proxy)) from None
+            reported = redact(str(error))[:_MAX_QUOTED] or type(error).__name__
+            raise ProxyFault(
+                f"the proxy {proxy.url} opened no connection to {_target(req.url)}: {reported}", hint=_check(proxy)
+            ) from None
 
     async def _create_direct_connection(
         self, req: ClientRequest, *args: Any, client_error: type[Exception] = aiohttp.ClientConnectorError, **more: Any
@@ -179,49 +181,49 @@ class _Connector(BoundedConnector):
         except (aiohttp.ClientError, OSError) as error:
             if client_error is not ClientProxyConnectionError or self._proxy is None:
                 raise
-            told = redact(str(error))[:_TOLD] or type(error).__name__
-            hint = hint_of(error) or f"{_look_at(self._proxy)}; is it running, and may this machine reach it?"
-            raise ProxyFault(f"no connection to the proxy {self._proxy.url}: {told}", reason=UNREACHABLE, hint=hint) from None
+            reported = redact(str(error))[:_MAX_QUOTED] or type(error).__name__
+            hint = hint_of(error) or f"{_check(self._proxy)}, and that the proxy runs and accepts connections from this machine"
+            raise ProxyFault(f"no connection to the proxy {self._proxy.url}: {reported}", reason=UNREACHABLE, hint=hint) from None
 
 
 def hint_of(error: BaseException) -> str:
-    """What to do about a fault of a connection, where that is not plain; else empty."""
+    """The next step after a failed connection, where the error itself does not say it; else empty."""
     if isinstance(error, ProxyFault):
         return error.hint
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
-        return "if something on the way opens TLS, such as a proxy that inspects it, name its authority in network.ca_bundle"
+        return "if a proxy or firewall inspects TLS, name its authority in network.ca_bundle"
     return ""
 
 
 def reason_of(error: BaseException) -> str:
-    """UNREACHABLE, UNACCEPTED or REFUSED where the proxy alone is to blame for a fault; else empty."""
+    """UNREACHABLE, UNACCEPTED or REFUSED where the fault is the proxy's alone; else empty."""
     return error.reason if isinstance(error, ProxyFault) else ""
 
 
 def unreadable(error: BaseException) -> bool:
-    """Whether something was answered, and that is no HTTP, or more of it than anybody needs."""
+    """Whether the answer is not valid HTTP, or its headers are too long."""
     return isinstance(error, aiohttp.ClientResponseError)
 
 
 def encodings_of(headers: CIMultiDictProxy[str]) -> list[str]:
-    """How a body is packed, as its headers have it; nothing where they name only what stands for no packing."""
+    """The content encodings of a body, as its headers name them; none where all of them mean that it is not encoded."""
     named = list(headers.getall("Content-Encoding", []))
     return [] if {one.strip().lower() for one in ",".join(named).split(",")} <= _NO_ENCODING else named
 
 
 def _refused(proxy: Proxy, url: URL, status: int, words: str) -> ProxyFault:
-    what = f"HTTP {status} {redact(words)[:_TOLD]}".rstrip()
+    what = f"HTTP {status} {redact(words)[:_MAX_QUOTED]}".rstrip()
     if status == 407:
         hint = f"check the user and the password in {proxy.named_by}"
-        return ProxyFault(f"the proxy {proxy.url} does not accept who we are ({what})", reason=UNACCEPTED, hint=hint)
-    message = f"the proxy {proxy.url} refuses the way to {_target(url)} ({what})"
+        return ProxyFault(f"the proxy {proxy.url} rejects our credentials ({what})", reason=UNACCEPTED, hint=hint)
+    message = f"the proxy {proxy.url} refuses to connect to {_target(url)} ({what})"
     if status >= 500:
-        return ProxyFault(message, hint=f"{_look_at(proxy)}, and whether it can reach {url.host}")
-    return ProxyFault(message, reason=REFUSED, hint=f"have it let {_target(url)} through, or {_look_at(proxy)}")
+        return ProxyFault(message, hint=f"{_check(proxy)}, and that the proxy can reach {url.host}")
+    return ProxyFault(message, reason=REFUSED, hint=f"allow {_target(url)} in the proxy, or {_check(proxy)}")
 
 
-def _look_at(proxy: Proxy) -> str:
-    return f"look at {proxy.named_by}"
+def _check(proxy: Proxy) -> str:
+    return f"check {proxy.named_by}"
 
 
 def _target(url: URL) -> str:
@@ -235,7 +237,7 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
         return None
 
 
-def _lies_in(host: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+def _is_in(host: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

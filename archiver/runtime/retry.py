@@ -1,5 +1,5 @@
-"""Short retries of faults that pass by themselves: at most three tries in ten seconds, full jitter. What lasts longer goes back
-to the queue. The one module that knows `backoff`: the library is old, and may have to be replaced.
+"""Short retries of transient faults: at most three tries in ten seconds, with full jitter. What lasts longer goes back to the
+queue. The only module that imports `backoff`: the library is old, and may have to be replaced.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def retry_transient(
     No try begins more than SECONDS (and one short wait) after the first did.
     """
 
-    def tell(details: Any) -> None:
+    def report(details: Any) -> None:
         if on_retry is not None:
             on_retry(details["exception"], details["wait"])
 
@@ -43,18 +43,18 @@ def retry_transient(
             giveup=lambda error: isinstance(error, unless) or time.monotonic() >= too_late.get(),
             jitter=backoff.full_jitter,
             factor=0.5,
-            on_backoff=tell,
+            on_backoff=report,
             logger=None,
         )(function)
 
         @functools.wraps(function)
-        async def patiently(*args: P.args, **kwargs: P.kwargs) -> T:
+        async def retried(*args: P.args, **kwargs: P.kwargs) -> T:
             before = too_late.set(time.monotonic() + SECONDS)
             try:
                 return await repeat(*args, **kwargs)
             finally:
                 too_late.reset(before)
 
-        return patiently
+        return retried
 
     return decorate

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.runtime.days import day_of, first_moment, moment_of, resolved
+from archiver.runtime.days import day_of, first_moment, parse_moment, to_instant
 
 ZONES = [
     "UTC", "Asia/Kolkata", "America/New_York", "Europe/London", "America/Sao_Paulo", "Asia/Beirut", "Pacific/Apia",
@@ -45,19 +45,19 @@ def test_nothing_of_a_day_lies_before_its_first_moment(day: date, zone: str) -> 
 
 def test_what_a_time_means_is_for_the_zone_to_say_unless_it_says_so_itself() -> None:
     new_york = ZoneInfo("America/New_York")
-    assert resolved(moment_of("2025-03-09"), new_york) == datetime(2025, 3, 9, 5, tzinfo=UTC)
-    assert resolved(moment_of("2025-03-09T12:00"), new_york) == datetime(2025, 3, 9, 16, tzinfo=UTC)
-    assert resolved(moment_of("2025-03-09T12:00:00.250Z"), new_york) == datetime(2025, 3, 9, 12, 0, 0, 250_000, tzinfo=UTC)
-    assert resolved(moment_of("2025-03-09T12:00+05:30"), new_york) == datetime(2025, 3, 9, 6, 30, tzinfo=UTC)
+    assert to_instant(parse_moment("2025-03-09"), new_york) == datetime(2025, 3, 9, 5, tzinfo=UTC)
+    assert to_instant(parse_moment("2025-03-09T12:00"), new_york) == datetime(2025, 3, 9, 16, tzinfo=UTC)
+    assert to_instant(parse_moment("2025-03-09T12:00:00.250Z"), new_york) == datetime(2025, 3, 9, 12, 0, 0, 250_000, tzinfo=UTC)
+    assert to_instant(parse_moment("2025-03-09T12:00+05:30"), new_york) == datetime(2025, 3, 9, 6, 30, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2025-13-01", "2025-3-1", "09/03/2025"])
 def test_what_is_no_time_is_refused_by_its_name(text: str) -> None:
     with pytest.raises(ValueError, match="ISO 8601"):
-        moment_of(text)
+        parse_moment(text)
 
 
 @pytest.mark.parametrize(("text", "zone"), [("0001-01-01", "Asia/Kolkata"), ("9999-12-31T23:59:59", "America/New_York")])
 def test_the_ends_of_time_are_no_times_of_calls(text: str, zone: str) -> None:
-    with pytest.raises(ValueError, match="no time of a call"):
-        resolved(moment_of(text), ZoneInfo(zone))
+    with pytest.raises(ValueError, match="cannot be the time of a call"):
+        to_instant(parse_moment(text), ZoneInfo(zone))

@@ -7,7 +7,7 @@ import asyncio
 import backoff
 import pytest
 
-from archiver.runtime import retry as transient
+from archiver.runtime import retry
 from archiver.runtime.retry import TRIES, retry_transient
 
 
@@ -57,13 +57,13 @@ async def test_a_try_that_took_longer_than_the_time_is_not_repeated(monkeypatch:
     class Clock:
         monotonic = staticmethod(lambda: now[0])
 
-    monkeypatch.setattr(transient, "time", Clock)
+    monkeypatch.setattr(retry, "time", Clock)
     calls: list[int] = []
 
     @retry_transient(Fault)
     async def hang() -> None:
         calls.append(1)
-        now[0] += transient.SECONDS
+        now[0] += retry.SECONDS
         raise Fault
 
     with pytest.raises(Fault):

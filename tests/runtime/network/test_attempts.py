@@ -81,5 +81,5 @@ async def test_a_media_host_that_the_proxy_refuses_costs_nothing_the_first_time(
     failed = rows[session_id(2)]
     assert (failed["state"], failed["reason"], failed["failures"]) == ("failed", "proxy_refused", 3)
     assert "else.test:443" in failed["detail"]["message"]
-    assert "let else.test:443 through" in failed["detail"]["hint"]
+    assert "allow else.test:443" in failed["detail"]["hint"]
     assert (await behind.harness.events(session_id(2))).count("claimed") == 4

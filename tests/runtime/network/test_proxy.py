@@ -129,11 +129,11 @@ def told(error: ArchiverError) -> str:
     ("answer", "reason", "word", "costs"),
     [
         (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "proxy_credentials_rejected", "password in network.proxy", False),
-        (b"HTTP/1.1 403 Filtered\r\n\r\n", "proxy_refused", "look at network.proxy", False),
-        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "", "look at network.proxy", True),
-        (b"SSH-2.0-OpenSSH_9\r\n\r\n", "", "look at network.proxy", True),
-        (b"HTTP/1.1 200 OK\r\n\r\n<html>Please log in</html>", "", "look at network.proxy", True),
-        (b"gone", "", "look at network.proxy", True),
+        (b"HTTP/1.1 403 Filtered\r\n\r\n", "proxy_refused", "check network.proxy", False),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "", "check network.proxy", True),
+        (b"SSH-2.0-OpenSSH_9\r\n\r\n", "", "check network.proxy", True),
+        (b"HTTP/1.1 200 OK\r\n\r\n<html>Please log in</html>", "", "check network.proxy", True),
+        (b"gone", "", "check network.proxy", True),
     ],
 )
 async def test_what_a_proxy_refuses_is_a_fault_of_the_network_and_names_it(
@@ -172,7 +172,7 @@ async def test_a_proxy_that_never_answers_is_given_up(authority: Authority, monk
 
     async with listening(serve) as port:
         network = Network.of(NetworkSettings.model_validate({"proxy": f"http://127.0.0.1:{port}"}), {})
-        with pytest.raises(ApiUnreachable, match="opened no way to platform"):
+        with pytest.raises(ApiUnreachable, match="opened no connection to platform"):
             await asyncio.wait_for(ask(network), 10)
 
 
@@ -240,7 +240,7 @@ async def test_a_bucket_is_reached_by_the_proxy(authority: Authority, seaweedfs:
             async with open_store(settings, Buffers(2**26), by(proxy, authority, login="user:other")) as store:
                 await store.check()
     assert caught.value.facts["error"] == "ProxyFault"
-    assert "does not accept who we are (HTTP 407" in caught.value.message
+    assert "rejects our credentials (HTTP 407" in caught.value.message
     assert "network.proxy" in caught.value.hint
 
 
