@@ -94,7 +94,7 @@ class Files:
 
     def _running(self, name: str) -> AbstractContextManager[Transfer]:
         session = self._attempt.session
-        return self._archive.transfers.running_one(session.bot, session.session_id, name, self._hosts)
+        return self._archive.transfers.track(session.bot, session.session_id, name, self._hosts)
 
     async def _store(self, ordinal: int, source_name: str, name: str, open_body: Callable[[Transfer], Body]) -> None:
         attempt = self._attempt

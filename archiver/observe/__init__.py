@@ -1,1 +1,1 @@
-"""What the archiver tells of itself."""
+"""Logs, metrics and the redaction of both."""

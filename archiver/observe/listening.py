@@ -1,6 +1,6 @@
-"""A port of a worker's that no flood can turn against its work: few connections, each for one short request, soon over.
+"""A listening port whose connections are bounded in number, time and size, so that no flood disturbs the worker.
 
-aiohttp alone would wait an hour for a request's head, and take every descriptor that the worker has.
+aiohttp alone would wait an hour for a request's head, and use every file descriptor that the worker has.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import cast
 
 MAX_CONNECTIONS = 32
 MAX_SECONDS = 10.0
-"""Of a connection, its request and its answer: as long as Prometheus waits unless it is told otherwise."""
+"""Time for a connection, its request and its answer: Prometheus's default timeout."""
 MAX_REQUEST_BYTES = 64 * 2**10
 BACKLOG = 16
-"""Connections that may be accepted at once, before the oldest can make room."""
+"""Connections that wait to be accepted."""
 
 
 class _Connection(asyncio.Protocol):
-    """Passes on to `inner` what happens to one connection, and ends it when it has had its share."""
+    """Passes the events of one connection on to `inner`, and aborts it at a limit."""
 
     def __init__(self, inner: asyncio.Protocol, connections: dict[_Connection, None]) -> None:
         self._inner = inner
@@ -33,12 +33,12 @@ class _Connection(asyncio.Protocol):
         self._deadline = asyncio.get_running_loop().call_later(MAX_SECONDS, self.abort)
         self._connections[self] = None
         if len(self._connections) > MAX_CONNECTIONS:
-            # Who asks is answered within milliseconds: the oldest is the one that has been waiting for nothing.
+            # Requests are answered within milliseconds: the oldest connection is an idle one.
             next(iter(self._connections)).abort()
         self._inner.connection_made(transport)
 
     def abort(self) -> None:
-        """End it at once, whatever is on its way."""
+        """Close the connection at once, unsent data included."""
         self._connections.pop(self, None)
         self._deadline.cancel()
         self._transport.abort()
@@ -67,9 +67,10 @@ class _Connection(asyncio.Protocol):
 
 @asynccontextmanager
 async def listening(make: Callable[[], asyncio.Protocol], host: str, port: int) -> AsyncIterator[int]:
-    """Have connections to `host` and `port` served by what `make` makes, within the bounds; the port, where 0 is any free one.
+    """Serve connections to `host` and `port` with the protocols that `make` returns, within the limits above. Yields the port;
+    0 asks for a free one.
 
-    Raises OSError, UnicodeError. What is still connected at the end is cut off.
+    Raises OSError, UnicodeError. Connections that are open at the end are aborted.
     """
     connections: dict[_Connection, None] = {}
     loop = asyncio.get_running_loop()

@@ -1,8 +1,7 @@
 """Structured logs on standard error: for people on a terminal, JSON lines elsewhere.
 
-One event name a happening, with session, bot and attempt on it (`speak_of`, for the length of an attempt). The last
-steps before rendering redact every string, whoever logged it, and spell out what would steer a terminal or forge a line: nothing
-secret passes, and nothing that acts.
+One name for each event, with session, bot and attempt bound to it (`bind_subject`, for the length of an attempt). The last steps
+before rendering redact every string, whoever logged it, and escape what would control a terminal or forge a line.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ if TYPE_CHECKING:
     Logger = BoundLogger
 
 TALKATIVE = ("asyncio", "azure", "boto3", "botocore", "msal", "msal_extensions", "s3transfer", "urllib3")
-"""Libraries that are heard from a warning on, with all below them, whatever the level. At debug they log what they sign, send and
-receive: keys and tokens a moment old, before anybody could know them for secrets. asyncio's lines only name every selector.
+"""Libraries whose loggers start at warning, whatever the level. At debug they log what they sign, send and receive, keys and
+tokens included, before these are known as secrets. asyncio's debug lines only name selectors.
 """
 
 _subject: ContextVar[Callable[[], dict[str, Any]]] = ContextVar("subject", default=dict)
 
 
-def speak_of(facts: Callable[[], dict[str, Any]]) -> None:
-    """What every line of this task is about. Asked only when a line is written: most sessions write one."""
+def bind_subject(facts: Callable[[], dict[str, Any]]) -> None:
+    """Add what `facts` returns to every line that this task logs. Called only when a line is written."""
     _subject.set(facts)
 
 
 def add_subject(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Add what `speak_of` said; what the line says itself goes first."""
+    """Add the bound subject; keys of the line itself win."""
     for key, value in _subject.get()().items():
         event.setdefault(key, value)
     return event
@@ -54,27 +53,27 @@ def _redact(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Mutabl
 
 
 def _harmless(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """What comes from outside (a file name, an answer) must not steer what it is shown on: JSON lines end on terminals, too."""
+    """Escape control characters from outside (a file name, an answer). In JSON lines too: they end on terminals as well."""
     for key, value in event.items():
-        # A traceback has lines.
-        event[key] = _spelled_out(value, "\n" if key in ("exception", "stack") else "")
+        # A traceback keeps its line breaks.
+        event[key] = _escaped(value, "\n" if key in ("exception", "stack") else "")
     return event
 
 
-def _spelled_out(value: Any, keep: str = "") -> Any:
+def _escaped(value: Any, keep: str = "") -> Any:
     match value:
         case str():
             return harmless(value, keep=keep)
         case dict():
-            return {_spelled_out(key): _spelled_out(item) for key, item in value.items()}
+            return {_escaped(key): _escaped(item) for key, item in value.items()}
         case list():
-            return [_spelled_out(item) for item in value]
+            return [_escaped(item) for item in value]
         case _:
             return value
 
 
 def configure(*, level: str, form: str, stream: TextIO | None = None) -> None:
-    """Send our logs and those of the libraries to `stream`, standard error if left out. Call it before anything is logged.
+    """Send our logs and those of libraries to `stream`, by default standard error. Call it before anything is logged.
 
     `level` is debug, info, warning or error; `form` is console, json, or auto: console on a terminal.
     """
@@ -87,7 +86,7 @@ def configure(*, level: str, form: str, stream: TextIO | None = None) -> None:
     root.setLevel(level.upper())
     for tree in TALKATIVE:
         logging.getLogger(tree).setLevel(max(logging.WARNING, root.level))
-    # asyncpg's pool logs tracebacks of its own about a server that is away; we say that in a line.
+    # asyncpg's pool logs tracebacks about an unreachable server, which we log in one line.
     logging.getLogger("asyncpg").setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
 
 

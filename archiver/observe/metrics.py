@@ -1,7 +1,7 @@
-"""Every metric of a worker, in one list, and how Prometheus gets them. Needs the extra `metrics`.
+"""Every metric of a worker, in one list, and the server that Prometheus scrapes. Needs the extra `metrics`.
 
-They are read from what the worker counts anyway, when somebody asks: nothing of this is on a recording's way. A label has one of
-few values, all of them the configuration's names, states or reasons of ours: no session ID, no file name, nothing from outside.
+Metrics are computed on each scrape from what the worker counts anyway, so they cost a recording nothing. Labels have few values:
+names from the configuration, states and reasons. No session ID, no file name, nothing from outside.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from prometheus_client.registry import Collector
 from archiver.observe.listening import listening
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
-from archiver.observe.transfers import BUCKETS, Lasted
+from archiver.observe.transfers import BUCKETS, Durations
 
 log = logger(__name__)
 
 
 @dataclass(frozen=True)
 class Now:
-    """How the worker is at this moment."""
+    """A worker's slots and lease at this moment."""
 
     slots: int
     slots_in_use: int
@@ -38,7 +38,7 @@ class Now:
 
 
 def metrics(bots: Sequence[str], tally: Tally, now: Now) -> Iterator[Metric]:
-    """Every metric there is. What is counted by bot alone is there from the start, at 0: a rate must see it rise."""
+    """Every metric. Counters by bot alone start at 0, so that a rate sees the first increase."""
     transfers = tally.transfers
     running = {bot: [transfer for transfer in transfers.running if transfer.bot == bot] for bot in bots}
 
@@ -66,7 +66,7 @@ def metrics(bots: Sequence[str], tally: Tally, now: Now) -> Iterator[Metric]:
         {bot: sum(transfer.total or transfer.received for transfer in of) for bot, of in running.items()})  # fmt: skip
     yield _histogram("archiver_transfer_seconds",
         "How long recordings took to come and be stored; those that failed are not in it.",
-        {bot: transfers.lasted.get(bot, Lasted()) for bot in bots})  # fmt: skip
+        {bot: transfers.durations.get(bot, Durations()) for bot in bots})  # fmt: skip
     yield GaugeMetricFamily("archiver_slots", "Sessions that this worker may have in hand at once.", now.slots)
     yield GaugeMetricFamily("archiver_slots_in_use", "Sessions that this worker has in hand.", now.slots_in_use)
     yield GaugeMetricFamily("archiver_lease_remaining_seconds",
@@ -75,39 +75,39 @@ def metrics(bots: Sequence[str], tally: Tally, now: Now) -> Iterator[Metric]:
 
 
 def _by_bot(
-    kind: type[CounterMetricFamily] | type[GaugeMetricFamily], name: str, says: str, values: Mapping[str, float]
+    kind: type[CounterMetricFamily] | type[GaugeMetricFamily], name: str, help_text: str, values: Mapping[str, float]
 ) -> Metric:
-    family = kind(name, says, labels=["bot"])
+    family = kind(name, help_text, labels=["bot"])
     for bot, value in values.items():
         family.add_metric([bot], value)
     return family
 
 
-def _sessions(name: str, says: str, attempts: Mapping[tuple[str, str, str], int]) -> Metric:
-    family = CounterMetricFamily(name, says, labels=["bot", "state", "reason"])
+def _sessions(name: str, help_text: str, attempts: Mapping[tuple[str, str, str], int]) -> Metric:
+    family = CounterMetricFamily(name, help_text, labels=["bot", "state", "reason"])
     counts: Counter[tuple[str, str, str]] = Counter()
     for (bot, state, reason), count in attempts.items():
-        counts[bot, state, _one_of_few(reason)] += count
+        counts[bot, state, _reason_label(reason)] += count
     for labels, value in counts.items():
         family.add_metric(labels, value)
     return family
 
 
-def _one_of_few(reason: str) -> str:
-    """A reason as a label: one for all HTTP statuses that begin alike, as a host can think of a thousand."""
+def _reason_label(reason: str) -> str:
+    """A reason as a label. HTTP statuses are grouped by their first digit, as a host can send any of hundreds."""
     reason = re.sub(r"_http_(\d)\d*$", r"_http_\1xx", reason)
     return reason if re.fullmatch(r"[a-z_]{0,60}(\dxx)?", reason) else "other"
 
 
-def _histogram(name: str, says: str, values: Mapping[str, Lasted]) -> Metric:
-    family = HistogramMetricFamily(name, says, labels=["bot"])
-    for bot, lasted in values.items():
-        upto = itertools.accumulate(lasted.counts)
-        family.add_metric([bot], list(zip([*map(str, BUCKETS), "+Inf"], upto, strict=True)), lasted.seconds)
+def _histogram(name: str, help_text: str, values: Mapping[str, Durations]) -> Metric:
+    family = HistogramMetricFamily(name, help_text, labels=["bot"])
+    for bot, durations in values.items():
+        upto = itertools.accumulate(durations.counts)
+        family.add_metric([bot], list(zip([*map(str, BUCKETS), "+Inf"], upto, strict=True)), durations.seconds)
     return family
 
 
-class _Worker(Collector):
+class _WorkerCollector(Collector):
     def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
         self._read = read
 
@@ -117,34 +117,34 @@ class _Worker(Collector):
 
 @asynccontextmanager
 async def served(host: str, port: int, read: Callable[[], Iterable[Metric]]) -> AsyncIterator[None]:
-    """Serve what `read` gives at /metrics; port 0 is a free one. Raises OSError, such as for a port that is taken."""
+    """Serve what `read` returns at /metrics; port 0 is any free one. Raises OSError, such as for a port in use."""
     registry = CollectorRegistry()
-    registry.register(_Worker(read))
+    registry.register(_WorkerCollector(read))
 
     async def answer(request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
     async def close(_: web.Request, response: web.StreamResponse) -> None:
-        response.force_close()  # a connection has one request, and its time
+        response.force_close()  # one request for each connection, within its limits
         response.headers["Connection"] = "close"
 
     app = web.Application()
     app.router.add_get("/metrics", answer)
     app.on_response_prepare.append(close)
-    # Whoever keeps a connection open does not keep the worker from ending.
+    # An open connection does not delay the end of the worker.
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
         assert runner.server is not None
         async with AsyncExitStack() as stack:
             try:
-                chosen = await stack.enter_async_context(listening(runner.server, host, port))
+                bound_port = await stack.enter_async_context(listening(runner.server, host, port))
             except (OSError, UnicodeError) as error:
                 number = getattr(error, "errno", None) or 0
-                why = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or "not a host's name"
+                why = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or "not a host name"
                 raise OSError(number, why) from None
-            log.info("metrics_server_started", host=host, port=chosen, path="/metrics")
+            log.info("metrics_server_started", host=host, port=bound_port, path="/metrics")
             yield
     finally:
         await runner.cleanup()

@@ -10,18 +10,18 @@ from archiver.observe.transfers import Transfers
 
 @dataclass
 class Tally:
-    """By bot, where it matters. `transfers` is what is on its way now, and how many bytes came in."""
+    """Counts, by bot where it matters. `transfers`: those running now, and the bytes received."""
 
     transfers: Transfers = field(default_factory=Transfers)
     ended: dict[str, int] = field(default_factory=dict)
     attempts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """Attempts that ended and are written down: by bot, by the state that the session is in now, by the reason for it or ''."""
+    """Settled attempts, by bot, state of the session after it, and reason (or '')."""
     stored: Counter[str] = field(default_factory=Counter)
-    """Files that were stored, and are written down, by bot."""
+    """Files stored and settled, by bot."""
     stored_bytes: Counter[str] = field(default_factory=Counter)
     lost: int = 0
 
     @property
     def files(self) -> int:
-        """Files that were stored and are written down."""
+        """Files stored and settled, of all bots."""
         return self.stored.total()

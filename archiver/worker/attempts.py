@@ -10,7 +10,7 @@ from typing import Any
 from archiver.archive.context import Archive, BotAccess
 from archiver.archive.route import archive_session
 from archiver.errors import LeaseLost
-from archiver.observe.logs import logger, speak_of
+from archiver.observe.logs import bind_subject, logger
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.outcome import HandedBack, Outcome, Retry
 from archiver.session import Attempt, Session
@@ -124,7 +124,7 @@ class Attempts:
             "bytes_per_second": round(slow.hosts.rate),
         }
         log.info("transfer_yielded", **self._running[task].naming(), **facts)
-        self._transfers.judge_anew()
+        self._transfers.restart_windows()
         self._yielding[slow.hosts.queue_id] = facts
         task.cancel()
 
@@ -140,7 +140,7 @@ class Attempts:
 
     async def _work(self, session: Session, lease: Lease) -> None:
         """One session, from its claim to its outcome."""
-        speak_of(session.naming)
+        bind_subject(session.naming)
         attempt = Attempt(session)
         try:
             async with self._slots:

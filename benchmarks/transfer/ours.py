@@ -144,7 +144,7 @@ async def _transfer_all(told: dict[str, Any]) -> float:
             folder = f"{session}/recording"
             to = Target(f"{folder}/{name}", name, f".{name}.part", f"quarantine/{folder}/", False, 2**40, "the benchmark")
             async with slots:
-                with transfers.running_one(BOT, session, name) as progress:
+                with transfers.track(BOT, session, name) as progress:
                     source = _Known(url)
                     await transfer(lambda: Download(media, source, progress, transfers), to, store, lambda: None)
 

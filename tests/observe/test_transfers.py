@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from archiver.observe.transfers import BUCKETS, HostPace, Lasted, Transfer, Transfers
+from archiver.observe.transfers import BUCKETS, Durations, HostPace, Transfer, Transfers
 from archiver.worker.progress import LISTED, progress_of
 
 
@@ -41,27 +41,27 @@ def test_a_body_that_begins_anew_has_no_negative_rate() -> None:
 
 def test_a_transfer_is_listed_while_it_runs_and_counted_once_it_ended_well() -> None:
     transfers = Transfers()
-    with transfers.running_one("bot", "s", "a.wav") as first, transfers.running_one("other", "t", "b.wav") as second:
+    with transfers.track("bot", "s", "a.wav") as first, transfers.track("other", "t", "b.wav") as second:
         transfers.count(first, 3)
         transfers.count(second, 4)
         assert transfers.lasting(0, second.began) == [first, second], "the longest first"
         assert transfers.lasting(1, first.began + 0.5) == []
-    with suppress(RuntimeError), transfers.running_one("bot", "s", "a.wav") as failed:
+    with suppress(RuntimeError), transfers.track("bot", "s", "a.wav") as failed:
         transfers.count(failed, 5)
         raise RuntimeError
     assert not transfers.running
     assert (transfers.bytes, transfers.received) == (12, {"bot": 8, "other": 4})
-    assert {bot: sum(lasted.counts) for bot, lasted in transfers.lasted.items()} == {"bot": 1, "other": 1}
+    assert {bot: sum(durations.counts) for bot, durations in transfers.durations.items()} == {"bot": 1, "other": 1}
 
 
 @pytest.mark.parametrize("seconds", [0.0, *BUCKETS, 1e6])
 def test_how_long_it_took_is_counted_up_to_the_bound(seconds: float) -> None:
-    lasted = Lasted()
-    lasted.add(seconds)
-    place = lasted.counts.index(1)
+    durations = Durations()
+    durations.add(seconds)
+    place = durations.counts.index(1)
     assert place == len(BUCKETS) or seconds <= BUCKETS[place]
     assert place == 0 or seconds > BUCKETS[place - 1]
-    assert lasted.seconds == seconds
+    assert durations.seconds == seconds
 
 
 def test_what_is_written_down_is_bounded_and_counts_the_rest() -> None:
@@ -77,7 +77,7 @@ def test_a_hosts_pace_is_that_over_the_time_that_it_was_waited_for() -> None:
     """Our own disk, memory and bandwidth may take what they take."""
     transfers = Transfers()
     transfers.window = 10.0
-    with transfers.running_one("bot", "s", "a.wav") as slow, transfers.running_one("bot", "t", "b.wav") as fast:
+    with transfers.track("bot", "s", "a.wav") as slow, transfers.track("bot", "t", "b.wav") as fast:
         for second in range(12):
             transfers.count(slow, 100)
             transfers.count(fast, 100)
@@ -91,7 +91,7 @@ def test_a_hosts_pace_is_that_over_the_time_that_it_was_waited_for() -> None:
         slow.total = slow.received
         assert transfers.slowest(8192) is None, "it is at its end"
         slow.total = None
-        transfers.judge_anew()
+        transfers.restart_windows()
         assert transfers.slowest(8192) is None
 
 
@@ -99,7 +99,7 @@ def test_many_small_files_of_a_session_drip_as_one_long_one_does() -> None:
     transfers, hosts = Transfers(), HostPace(7)
     transfers.window = 10.0
     for second in range(12):
-        with transfers.running_one("bot", "s", f"{second}.wav", hosts) as small:
+        with transfers.track("bot", "s", f"{second}.wav", hosts) as small:
             small.wait(1.0)
             transfers.count(small, 100)
             transfers.read(small.began)
