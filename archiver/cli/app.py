@@ -22,7 +22,7 @@ from archiver import __version__
 COMMANDS = {
     "demo": "Archive 300 simulated sessions into a folder, and prove them.",
     "init": "Write a configuration file to start from.",
-    "doctor": "Try everything that the first night would trip over.",
+    "doctor": "Check everything that the first night depends on.",
     "migrate": "Create or update the database's tables.",
     "discover": "Learn from the platform which calls took place, and add them to the queue.",
     "nightly": "Discover, archive and account for all calls since the last complete night.",

@@ -33,27 +33,27 @@ from archiver.queue.discoveries import Discoveries
 MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", "failure": "[red]failure[/red]"}
 
 
-@click.command(short_help="Try everything that the first night would trip over.")
+@click.command(short_help="Check everything that the first night depends on.")
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Try everything that the first night would trip over: configuration, who can read its secrets, database, tokens, one
+    """Check everything that the first night depends on: the configuration, who can read its secrets, the database, tokens, one
     harmless API call and one listing per bot, the clocks, a small object written to the store, read back and deleted, and whether
-    what waits can be archived before the platform deletes it. One line each, with the mend. Then each budget of calls, and where
-    its limits come from.
+    the waiting sessions can be archived before the platform deletes their recordings. One line each, with what to do next. Then
+    each budget of calls, and where its limits come from.
 
     Exit codes: 0 nothing is wrong (warnings may be); 2 the configuration cannot be read; 3 something failed.
     """
     settings = settings_of(ctx)
     findings = run_async(_doctor(settings))
     if as_json:
-        print_json({"findings": [asdict(finding) for finding in findings], "budgets": _budgets(settings)})
+        print_json({"findings": [_as_document(finding) for finding in findings], "budgets": _budgets(settings)})
     else:
         out = console()
         for finding in findings:
             out.print(f"{MARKS[finding.verdict]} {safe(finding.check)}: {safe(finding.message)}", soft_wrap=True)
-            if finding.mend and finding.verdict != "ok":
-                out.print(f"        next: {safe(finding.mend)}", soft_wrap=True)
+            if finding.hint and finding.verdict != "ok":
+                out.print(f"        next: {safe(finding.hint)}", soft_wrap=True)
         budgets = _budgets(settings)
         for budget in budgets:
             shared = f", shared by bots {', '.join(budget['bots'])}" if len(budget["bots"]) > 1 else ""
@@ -64,6 +64,11 @@ def command(ctx: click.Context, as_json: bool) -> None:
             out.print(f"budget  {safe(line)}", soft_wrap=True)
     if any(finding.verdict == "failure" for finding in findings):
         raise Incomplete
+
+
+def _as_document(finding: Finding) -> dict[str, Any]:
+    # `mend` is the former name of `hint`, kept for one release.
+    return {**asdict(finding), "mend": finding.hint}
 
 
 def _budgets(settings: Settings) -> list[dict[str, Any]]:
@@ -96,7 +101,7 @@ async def _bots(settings: Settings, database: Database, *, budget: bool) -> list
         for bot in bots.values():
             found = await check_bot(bot, budget=budget)
             if not any(finding.verdict == "failure" for finding in found):
-                told = await Discoveries(database).sources(bot.settings.name) if budget else ()
-                found.append(await check_listing(bot, budget=budget, told=told))
+                used_before = await Discoveries(database).sources(bot.settings.name) if budget else ()
+                found.append(await check_listing(bot, budget=budget, used_before=used_before))
             findings += found
     return findings

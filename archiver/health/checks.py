@@ -1,4 +1,4 @@
-"""The checks of `doctor`: each says what it found and, if need be, the mend."""
+"""The checks of `doctor`: each says what it found and, if something is wrong, what to do."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ LOW_DISK = 5_000_000_000
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of `doctor`. `mend` says what to do about it."""
+    """One line of `doctor`. `hint` is the next step."""
 
     check: str
     verdict: Literal["ok", "warning", "failure"]
     message: str
-    mend: str = ""
+    hint: str = ""
 
 
 def of_error(check: str, error: ArchiverError) -> Finding:
@@ -89,43 +89,45 @@ def check_secret_files(settings: Settings) -> list[Finding]:
         if fixed:
             # Compose mounts the host's file as it is, and ignores `uid` and `mode`; Kubernetes gives it to root and the group.
             compose, kubernetes = f"chown {os.geteuid()} and chmod 400 it there", "`defaultMode: 0400` with the pod's `fsGroup`"
-            mend = f"where it is mounted from: in Compose, {compose}; in Kubernetes, {kubernetes}"
+            hint = f"where it is mounted from: in Compose, {compose}; in Kubernetes, {kubernetes}"
         elif os.geteuid() in (0, seen.st_uid):
-            mend = f"chmod 600 {name}"
+            hint = f"chmod 600 {name}"
         else:
-            mend = f"as root: chown {os.geteuid()} {name} && chmod 400 {name}"
-        found.append(Finding(f"secret file {file}", "warning", f"{readers} can read it ({what})", mend))
+            hint = f"as root: chown {os.geteuid()} {name} && chmod 400 {name}"
+        found.append(Finding(f"secret file {file}", "warning", f"{readers} can read it ({what})", hint))
     return found
 
 
 def check_network(settings: Settings, environment: Mapping[str, str]) -> list[Finding]:
-    """The way out; and what the environment says of it that is not used, one line each. Raises ConfigError."""
+    """Proxy and certificate authorities, and each environment variable about them that is not used. Raises ConfigError."""
     proxy, bundle, found = Network.of(settings.network, environment).proxy, settings.network.ca_bundle, []
     if proxy is not None:
-        message = f"{proxy.url} is the way out ({proxy.named_by}); {UNCHECKED}"
+        message = f"connections go through {proxy.url} ({proxy.named_by}); {UNCHECKED}"
         if any_host := [bot.name for bot in settings.bots if "*" in bot.media_hosts]:
-            mend = f'name the hosts in media_hosts of {", ".join(any_host)}: "*" has the proxy look for any name, inner ones too'
-            found.append(Finding("network: proxy", "warning", message, mend))
+            hint = (
+                f'name the hosts in media_hosts of {", ".join(any_host)}: with "*" the proxy resolves any name, internal ones too'
+            )
+            found.append(Finding("network: proxy", "warning", message, hint))
         else:
             found.append(Finding("network: proxy", "ok", message))
     if bundle is not None:
-        found.append(Finding("network: authorities", "ok", f"the system's, and those of {bundle}"))
-    unused = {"HTTP_PROXY": "HTTPS_PROXY is", "ALL_PROXY": "HTTPS_PROXY is"}
+        found.append(Finding("network: authorities", "ok", f"the system's certificate authorities, and those in {bundle}"))
+    unused = {"HTTP_PROXY": "HTTPS_PROXY", "ALL_PROXY": "HTTPS_PROXY"}
     if proxy is not None:
-        unused = dict.fromkeys(unused, f"{proxy.named_by} is")
+        unused = dict.fromkeys(unused, proxy.named_by)
     if proxy is not None and not proxy.from_environment:
-        unused |= dict.fromkeys(("HTTPS_PROXY", "NO_PROXY"), "network.proxy is, and NO_PROXY belongs to HTTPS_PROXY")
-    mend = "" if proxy is not None else "set network.proxy, or HTTPS_PROXY"
+        unused |= dict.fromkeys(("HTTPS_PROXY", "NO_PROXY"), "network.proxy, to which NO_PROXY does not apply")
+    hint = "" if proxy is not None else "set network.proxy, or HTTPS_PROXY"
     for name in environment_names(*unused):
         if environment.get(name):
-            message = f"is set, and not used: {unused[name.upper()]}"
-            found.append(Finding(f"environment: {name}", "warning" if mend else "ok", message, mend))
+            message = f"is set but not used; what counts is {unused[name.upper()]}"
+            found.append(Finding(f"environment: {name}", "warning" if hint else "ok", message, hint))
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"):
         if environment.get(name):
-            mend = "" if bundle is not None else "name the file in network.ca_bundle"
-            but = " but for AWS's credentials" if name.startswith("AWS") and bundle is None else ""
-            message = f"is set, and not used{but}: network.ca_bundle is"
-            found.append(Finding(f"environment: {name}", "warning" if mend else "ok", message, mend))
+            hint = "" if bundle is not None else "name the file in network.ca_bundle"
+            but = ", except to fetch AWS credentials" if name.startswith("AWS") and bundle is None else ""
+            message = f"is set but not used{but}; what counts is network.ca_bundle"
+            found.append(Finding(f"environment: {name}", "warning" if hint else "ok", message, hint))
     return found
 
 
@@ -135,16 +137,16 @@ def check_embedded(settings: Settings) -> list[Finding]:
     for folder in path.resolve().parents if path is not None else ():
         seen, name = folder.stat(), shlex.quote(str(folder))
         if seen.st_mode & 0o002 and not seen.st_mode & stat.S_ISVTX:
-            who, mend = "everybody may write to it", f"chmod o-w {name}"
+            who, hint = "everybody can write to it", f"chmod o-w {name}"
         elif os.geteuid() == 0 != seen.st_uid:
-            who, mend = (
+            who, hint = (
                 f"it belongs to uid {seen.st_uid}",
-                "run archiver as that account, or put database.url below folders of root's",
+                "run archiver as that account, or let database.url name a folder whose parents all belong to root",
             )
         else:
             continue
-        message = f"{who}, and so may put another database in the place of {path}"
-        found.append(Finding(f"folder {folder}", "warning", message, mend))
+        message = f"{who}, so others could replace the database in {path}"
+        found.append(Finding(f"folder {folder}", "warning", message, hint))
     return found
 
 
@@ -164,7 +166,7 @@ async def check_deadlines(settings: Settings, database: Database) -> list[Findin
     return [
         Finding(f"bot {each.bot}: source_retention", "warning", each.warning, HINT)
         if each.warning
-        else Finding(f"bot {each.bot}: source_retention", "ok", f"{each.days:g}d; all that waits can be archived in time")
+        else Finding(f"bot {each.bot}: source_retention", "ok", f"{each.days:g}d; all waiting sessions can be archived in time")
         for each in await read_deadlines(database, settings.bots)
     ]
 
@@ -178,9 +180,9 @@ async def check_store(settings: Settings) -> list[Finding]:
             advice = await store.advice()
     except ArchiverError as error:
         return [of_error("store", error)]
-    found = [Finding("store: advice", "warning", seen, mend) for seen, mend in advice]
+    found = [Finding("store: advice", "warning", seen, hint) for seen, hint in advice]
     if free is not None and free < LOW_DISK:
-        return [Finding("store", "warning", message, "free disk space: this lasts for few recordings"), *found]
+        return [Finding("store", "warning", message, "free disk space: there is room for few recordings only"), *found]
     return [Finding("store", "ok", message), *found]
 
 
@@ -202,15 +204,17 @@ async def check_bot(bot: BotAccess, *, budget: bool) -> list[Finding]:
     ours = datetime.now(UTC)
     try:
         http_status, status = await bot.client.probe(draw=draw, on_answer=asked.append)
-        said = repr(status) if status else f"HTTP {http_status}"
-        found.append(Finding(f"{check}: API", "ok", f"{bot.settings.host} answered {said} for an unknown session"))
+        answer = repr(status) if status else f"HTTP {http_status}"
+        found.append(Finding(f"{check}: API", "ok", f"{bot.settings.host} answered {answer} for an unknown session"))
     except RateLimited as error:
-        found.append(Finding(f"{check}: API", "warning", error.message, "others use the same budget: try again in a minute"))
+        found.append(
+            Finding(f"{check}: API", "warning", error.message, "other programs use the same budget: try again in a minute")
+        )
     except KoreError as error:
         answered = error.facts.get("http_status")
         if isinstance(answered, int) and answered < 400:
-            mend = "this is not the platform's API (another host, a proxy, a login page?): check bots.host"
-            found.append(Finding(f"{check}: API", "failure", f"{bot.settings.host}: {error.message}", mend))
+            hint = "this is not the platform's API (another host, a proxy, a login page?): check bots.host"
+            found.append(Finding(f"{check}: API", "failure", f"{bot.settings.host}: {error.message}", hint))
         else:
             found.append(Finding(f"{check}: API", "failure", error.message, error.hint or "check bots.host and the network"))
     except ArchiverError as error:
@@ -221,9 +225,9 @@ async def check_bot(bot: BotAccess, *, budget: bool) -> list[Finding]:
     return found
 
 
-async def check_listing(bot: BotAccess, *, budget: bool, told: Collection[str] = ()) -> Finding:
-    """Whether its calls can be listed, by asking for those of the last second. `budget`: the call may be drawn. `told`: the
-    sources that have told them before.
+async def check_listing(bot: BotAccess, *, budget: bool, used_before: Collection[str] = ()) -> Finding:
+    """Whether its calls can be listed, by asking for those of the last second. `budget`: the call may be drawn from it.
+    `used_before`: the sources that listed them before.
     """
     check = f"bot {bot.settings.name}: listing of calls"
 
@@ -237,12 +241,12 @@ async def check_listing(bot: BotAccess, *, budget: bool, told: Collection[str] =
 
     now = datetime.now(UTC).replace(microsecond=0)
     refused: list[tuple[str, ArchiverError]] = []
-    for source in still_in_use(sources_of(bot.client, sessions=from_bot, details=from_account), told):
+    for source in still_in_use(sources_of(bot.client, sessions=from_bot, details=from_account), used_before):
         try:
             await source.page(Span(now - timedelta(seconds=1), now), 0, 0)
         except (CredentialsRejected, ApiDefect) as error:
             refused.append((source.name, error))
-            if source.name in told:
+            if source.name in used_before:
                 break  # it is not given up for another
         except ArchiverError as error:
             return Finding(check, "warning", f"{source.name}: {error.message}", error.hint or "try again; `discover` needs it")
@@ -252,27 +256,32 @@ async def check_listing(bot: BotAccess, *, budget: bool, told: Collection[str] =
             lost = [(name, error) for name, error in refused if name != "interaction_details" or source.name == "sessions"]
             if not lost:
                 return Finding(check, "ok", message)
-            return Finding(check, "warning", f"{message}, but it tells less", "; ".join(_refusals(lost)))
-    mends = "; or ".join(_refusals(refused))
-    return Finding(check, "warning", "refused: `discover`, `nightly`, `backfill` and `reconcile` cannot work", mends)
+            return Finding(check, "warning", f"{message}, but it says less of a call", "; ".join(_refusals(lost)))
+    hints = "; or ".join(_refusals(refused))
+    return Finding(
+        check,
+        "warning",
+        "the platform refuses to list calls: `discover`, `nightly`, `backfill` and `reconcile` cannot work",
+        hints,
+    )
 
 
 def _refusals(refused: Iterable[tuple[str, ArchiverError]]) -> list[str]:
-    """What each listing met and its mend; those that are told the same once."""
-    told: dict[str, list[str]] = {}
+    """Each listing's error and hint; those with the same words together."""
+    names_by_words: dict[str, list[str]] = {}
     for name, error in refused:
         words = [error.hint] if isinstance(error, CredentialsRejected) else [error.message, error.hint]
-        told.setdefault("; ".join(filter(None, words)), []).append(name)
-    return [f"{' and '.join(names)}: {words}" for words, names in told.items()]
+        names_by_words.setdefault("; ".join(filter(None, words)), []).append(name)
+    return [f"{' and '.join(names)}: {words}" for words, names in names_by_words.items()]
 
 
 def _skew(check: str, seconds: float) -> Finding:
     text = f"{abs(seconds):.0f} s {'behind' if seconds > 0 else 'ahead of'} the platform's"
-    mend = "set this machine's clock (NTP): tokens and signed URLs are judged by the platform's"
+    hint = "set this machine's clock (NTP): the platform judges tokens and signed URLs by its own"
     if abs(seconds) > MAX_OFFSET:
-        mend += ", and tokens follow that by an hour at most. If this clock is right, check what answers at bots.host"
+        hint += "; tokens are adapted to it by an hour at most. If this clock is right, check what answers at bots.host"
     if abs(seconds) > SKEW_FAILURE:
-        return Finding(check, "failure", f"this clock is {text}", mend)
+        return Finding(check, "failure", f"this clock is {text}", hint)
     if abs(seconds) > SKEW_WARNING:
-        return Finding(check, "warning", f"this clock is {text}", mend)
+        return Finding(check, "warning", f"this clock is {text}", hint)
     return Finding(check, "ok", "agrees with the platform's")

@@ -1,4 +1,4 @@
-"""The checks that `doctor` makes: what each finds, and the mend that it names."""
+"""The checks that `doctor` makes: what each finds, and the hint that it gives."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ async def test_a_bot_that_is_well(harness: WorkerHarness) -> None:
     assert harness.simulator.report()["api"]["calls"] == 1
 
 
-async def test_rejected_credentials_are_told_with_their_mend(harness: WorkerHarness) -> None:
+async def test_rejected_credentials_are_told_with_their_hint(harness: WorkerHarness) -> None:
     harness.simulator.reject_credentials = True
     found = await bot_findings(harness)
     assert found["API"].verdict == "failure"
-    assert "bots.bot.bot_id" in found["API"].mend
+    assert "bots.bot.bot_id" in found["API"].hint
 
 
 async def test_an_app_that_enforces_encrypted_tokens_is_told_apart(harness: WorkerHarness) -> None:
     harness.simulator.alter({"enforce_jwe": True})
     found = await bot_findings(harness)
     assert found["API"].verdict == "failure"
-    assert "JWE" in found["API"].mend
+    assert "JWE" in found["API"].hint
 
 
 @pytest.mark.parametrize("status", [401, 404])
@@ -44,7 +44,7 @@ async def test_a_bot_that_the_platform_does_not_know_is_a_failure(harness: Worke
     harness.simulator.alter({"unknown_bot_status": status})
     found = await bot_findings(harness, bot_id="st-nobody")
     assert found["API"].verdict == "failure"
-    assert "bots.bot.bot_id" in found["API"].mend
+    assert "bots.bot.bot_id" in found["API"].hint
 
 
 async def test_a_spent_budget_is_not_blamed_on_the_network(harness: WorkerHarness) -> None:
@@ -52,13 +52,13 @@ async def test_a_spent_budget_is_not_blamed_on_the_network(harness: WorkerHarnes
     await bot_findings(harness)
     found = await bot_findings(harness)
     assert found["API"].verdict == "warning"
-    assert "budget" in found["API"].mend
+    assert "budget" in found["API"].hint
 
 
 async def test_a_host_that_is_not_there_is_a_failure(harness: WorkerHarness) -> None:
     found = await bot_findings(harness, host="http://127.0.0.1:1")
     assert found["API"].verdict == "failure"
-    assert "host" in found["API"].mend
+    assert "host" in found["API"].hint
 
 
 @pytest.mark.parametrize(("skew", "verdict"), [(0, "ok"), (60, "warning"), (-60, "warning"), (600, "failure")])
@@ -74,7 +74,7 @@ async def test_a_clock_that_is_years_away_is_told_with_what_follows(harness: Wor
     harness.simulator.alter({"clock_skew": 1_000_000_000})
     found = await bot_findings(harness)
     assert found["clock"].verdict == "failure"
-    assert "an hour at most" in found["clock"].mend
+    assert "an hour at most" in found["clock"].hint
 
 
 async def test_a_store_that_works_and_one_that_does_not(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,14 +84,14 @@ async def test_a_store_that_works_and_one_that_does_not(harness: WorkerHarness, 
     blocked = harness.root.with_name("blocked")
     blocked.write_bytes(b"")
     (found,) = await check_store(harness.settings(storage={"url": blocked.as_uri()}))
-    assert (found.verdict, found.mend != "") == ("failure", True)
+    assert (found.verdict, found.hint != "") == ("failure", True)
 
 
 async def test_a_database_that_is_migrated_empty_or_away(harness: WorkerHarness, empty_database_url: str) -> None:
     assert (await check_database(harness.database)).verdict == "ok"
     async with Database(empty_database_url, pool_size=1) as empty:
         found = await check_database(empty)
-    assert (found.verdict, found.mend) == ("failure", "run `archiver migrate`")
+    assert (found.verdict, found.hint) == ("failure", "run `archiver migrate`")
 
 
 def test_the_example_is_recognised_as_such(harness: WorkerHarness) -> None:

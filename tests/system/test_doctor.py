@@ -12,12 +12,13 @@ from tests.system.conftest import ROOT, Program
 
 
 async def findings(archiver: Program, code: int, **environment: str) -> dict[str, dict[str, str]]:
-    """What doctor found, by check; what is not well has a mend."""
+    """What doctor found, by check; what is not well has a hint."""
     result = await archiver("doctor", "--json", environment=environment)
     assert result.code == code, result
     found = {finding["check"]: finding for finding in result.document["findings"]}
     assert len(found) == len(result.document["findings"])
-    assert all(finding["mend"] for finding in found.values() if finding["verdict"] != "ok")
+    assert all(finding["hint"] for finding in found.values() if finding["verdict"] != "ok")
+    assert all(finding["mend"] == finding["hint"] for finding in found.values())  # its former name
     return found
 
 
@@ -37,7 +38,7 @@ async def test_a_good_installation_has_one_line_a_check(archiver: Program, simul
     assert simulator.report()["api"]["calls"] == 1
 
 
-async def test_each_failing_check_names_its_mend(archiver: Program, data: dict[str, Any], simulator: Simulator) -> None:
+async def test_each_failing_check_has_a_hint(archiver: Program, data: dict[str, Any], simulator: Simulator) -> None:
     simulator.settings.clock_skew = 3600
     (archiver.folder / "file").write_text("")
 
@@ -51,10 +52,10 @@ async def test_each_failing_check_names_its_mend(archiver: Program, data: dict[s
     verdicts = {check: finding["verdict"] for check, finding in found.items()}
     assert verdicts == {"configuration": "ok", "database": "ok", "store": "failure", "bot bot: token": "ok",
                         "bot bot: API": "failure", "bot bot: clock": "failure"}  # fmt: skip
-    assert "client_secret" in found["bot bot: API"]["mend"]
+    assert "client_secret" in found["bot bot: API"]["hint"]
     assert re.fullmatch(r"this clock is (3599|360\d) s behind the platform's", found["bot bot: clock"]["message"])
-    assert "NTP" in found["bot bot: clock"]["mend"]
-    assert "storage.url" in found["store"]["mend"]
+    assert "NTP" in found["bot bot: clock"]["hint"]
+    assert "storage.url" in found["store"]["hint"]
     told = await archiver("doctor")
     assert told.code == 3
     assert re.search(r"^failure bot bot: clock: .*\n +next: set this machine's clock", told.stdout, re.MULTILINE)
@@ -93,15 +94,15 @@ async def test_a_listing_that_is_refused_names_the_scopes(archiver: Program, dat
     simulator.alter({"scopes": ["SmartAssist Recordings"]})
     found = (await findings(archiver, 0))["bot bot: listing of calls"]
     assert found["verdict"] == "warning"
-    assert "SmartAssist Analytics" in found["mend"]
-    assert "Bot Sessions" in found["mend"]
+    assert "SmartAssist Analytics" in found["hint"]
+    assert "Bot Sessions" in found["hint"]
 
 
 async def test_an_app_that_enforces_jwe_is_told_as_such(archiver: Program, simulator: Simulator) -> None:
     simulator.settings.enforce_jwe = True
     found = await findings(archiver, 3)
-    assert "JWE" in found["bot bot: API"]["mend"]
-    assert "not supported yet" in found["bot bot: API"]["mend"]
+    assert "JWE" in found["bot bot: API"]["hint"]
+    assert "not supported yet" in found["bot bot: API"]["hint"]
 
 
 async def test_an_unmigrated_database_and_an_unreachable_api_are_told_together(
@@ -115,9 +116,9 @@ async def test_an_unmigrated_database_and_an_unreachable_api_are_told_together(
             ARCHIVER_DATABASE__URL=empty_database_url,
             ARCHIVER_BOTS__0__HOST=f"http://127.0.0.1:{nobody.getsockname()[1]}",
         )
-    assert (found["database"]["verdict"], "archiver migrate" in found["database"]["mend"]) == ("failure", True)
+    assert (found["database"]["verdict"], "archiver migrate" in found["database"]["hint"]) == ("failure", True)
     assert (found["bot bot: API"]["verdict"], found["store"]["verdict"]) == ("failure", "ok")
-    assert "bots.host" in found["bot bot: API"]["mend"]
+    assert "bots.host" in found["bot bot: API"]["hint"]
 
 
 async def test_without_a_database_the_rest_is_checked_all_the_same(archiver: Program) -> None:

@@ -72,7 +72,7 @@ async def test_doctor_names_secret_files_that_others_can_read(
 def test_a_folder_in_which_others_could_replace_the_database_is_named(tmp_path: Path) -> None:
     def named() -> dict[str, str]:
         settings = load(None, {"ARCHIVER_DATABASE__URL": f"embedded:{tmp_path}/a folder/further/pg"})
-        return {finding.check: finding.mend for finding in check_embedded(settings) if str(tmp_path) in finding.check}
+        return {finding.check: finding.hint for finding in check_embedded(settings) if str(tmp_path) in finding.check}
 
     folder = tmp_path / "a folder"
     (folder / "further/pg").mkdir(parents=True)

@@ -73,7 +73,7 @@ async def test_doctor_tries_the_bucket_and_advises_on_it(archiver: Program, buck
     store = [finding for finding in found if finding["check"].startswith("store")]
     assert [finding["verdict"] for finding in store] == ["ok", "warning"]
     assert store[0]["message"].startswith(f"s3://{BUCKET}/{bucket.prefix} at {bucket.server.url}")
-    assert "AbortIncompleteMultipartUpload" in store[1]["mend"]
+    assert "AbortIncompleteMultipartUpload" in store[1]["hint"]
     assert bucket.objects() == set()
 
 

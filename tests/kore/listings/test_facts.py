@@ -324,5 +324,5 @@ async def test_doctor_says_what_becomes_of_each_listing(
         unused: Any = None
         client = KoreClient(bot, http, max_files=10, on_retry=lambda _error, _wait: None)
         finding = await check_listing(BotAccess(bot, client, unused, unused, unused), budget=False, told=told)
-    assert (finding.verdict, mend in finding.mend, "c2VjcmV0" in str(finding)) == (verdict, True, False)
+    assert (finding.verdict, mend in finding.hint, "c2VjcmV0" in str(finding)) == (verdict, True, False)
     assert finding.message.startswith(message)

@@ -105,14 +105,14 @@ def test_doctor_says_which_way_out_there_is_and_what_cannot_be_checked_there(tmp
         "environment: HTTP_PROXY": "ok",
     }
     message = of_keys["network: proxy"].message
-    assert message.startswith("http://proxy.test:3128 is the way out (network.proxy); ")
+    assert message.startswith("connections go through http://proxy.test:3128 (network.proxy); ")
     assert "addresses of media hosts cannot be checked" in message
     assert str(authority.file) in of_keys["network: authorities"].message
-    assert all("is set, and not used" in finding.message for check, finding in of_keys.items() if check.startswith("env"))
+    assert all("is set but not used" in finding.message for check, finding in of_keys.items() if check.startswith("env"))
     (of_any,) = found(tmp_path, "", {"https_proxy": "http://proxy.test:3128"}, hosts="*").values()
     assert of_any.verdict == "warning"
     assert "(https_proxy)" in of_any.message
-    assert "media_hosts of a" in of_any.mend
+    assert "media_hosts of a" in of_any.hint
 
 
 @pytest.mark.parametrize(
@@ -128,4 +128,4 @@ def test_doctor_warns_of_what_the_environment_names_in_vain(tmp_path: Path, name
     (finding,) = found(tmp_path, "", {name: "http://proxy.test:3128"}).values()
     assert (finding.check, finding.verdict) == (f"environment: {name}", "warning")
     assert word in finding.message
-    assert word in finding.mend
+    assert word in finding.hint
