@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta
 import click
 from rich.progress import Progress
 
+from archiver.account.status import status_document
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import DURATION, opened, run_async, settings_of
 from archiver.cli.listing import (
@@ -24,7 +25,7 @@ from archiver.cli.listing import (
     span_options,
     warn_of_deadlines,
 )
-from archiver.cli.status import pause_after, status_document
+from archiver.cli.status import pause_after
 from archiver.cli.worker import pool_size, tell_of_drain
 from archiver.config import BotSettings, Settings
 from archiver.errors import DatabaseError

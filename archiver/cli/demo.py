@@ -24,12 +24,12 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from archiver.account.status import status_document
 from archiver.cli.accounts import Closing, close_account
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import opened, run_async
 from archiver.cli.output import console, safe, size, table
 from archiver.cli.serving import composed_worker, stop_on_signals
-from archiver.cli.status import status_document
 from archiver.config import Settings, load
 from archiver.errors import UsageError
 from archiver.evidence.verify import Verified, verify

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from archiver.account.status import STATES, status_document
 from archiver.cli.compose import DURATION, opened, run_async, settings_of
 from archiver.cli.output import console, json_option, moment, print_json, printable, safe, size, table
-from archiver.cli.workers import workers_of
-from archiver.config import BotSettings, Settings
+from archiver.config import Settings
 from archiver.postgres.database import Database
-from archiver.queue.deadlines import HINT, read_deadlines
-from archiver.queue.pace import COUNTED, Pace, Paces, waiting_of
-from archiver.queue.reports import Reports
-from archiver.session import State
+from archiver.queue.pace import COUNTED
 
 if TYPE_CHECKING:  # rich is imported when something is drawn
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
-
-STATES = [state.value for state in State]
 
 SHORTEST_PAUSE = timedelta(milliseconds=100)
 
@@ -105,72 +100,6 @@ async def _look(database: Database, settings: Settings, every: timedelta) -> tup
 def pause_after(took: float, every: timedelta) -> float:
     """Seconds to wait after a look that took so long."""
     return max(every.total_seconds(), GENTLE * took)
-
-
-async def status_document(database: Database, bots: Sequence[BotSettings]) -> dict[str, Any]:
-    """What `status --json` prints: all six states, always, for the whole and for each bot."""
-    paces = await Paces.read(database, bots)
-    reports = Reports(database)
-    counts = await reports.count_sessions()
-    totals = await reports.ledger_totals()
-    fleet = await reports.fleet()
-    reasons = await reports.count_reasons()
-    deadlines = {each.bot: each for each in await read_deadlines(database, bots)}
-    workers = await workers_of(database, in_full=False)
-    forecast = paces.forecast(
-        waiting_of(counts),
-        paused={pause["bot"] for pause in fleet.pauses},
-        held={(hold["bot"], hold["kind"]) for hold in fleet.holds},
-        working=any(worker["alive"] for worker in workers),
-    )
-    by_bot = {name: _nothing() for name in forecast.bots}
-    whole = _nothing()
-    for count in counts:
-        for counted in (by_bot.setdefault(count.bot, _nothing()), whole):
-            counted["sessions"][count.state] += count.sessions
-            counted["api_calls"] += count.calls
-            counted["rechecks"]["waiting"] += count.rechecks
-            if count.next_recheck is not None:
-                next_at = count.next_recheck.isoformat()
-                counted["rechecks"]["next_at"] = min(counted["rechecks"]["next_at"] or next_at, next_at)
-    for name, counted in by_bot.items():
-        counted["rates"] = paces.bots.get(name, Pace()).as_document()
-        counted["time_left_seconds"] = forecast.bots.get(name, 0)
-        counted["source_retention"] = deadlines[name].as_document() if name in deadlines else None
-    return {
-        "at": fleet.at.isoformat(),
-        **whole,
-        "rates": paces.whole.as_document(),
-        "time_left_seconds": forecast.whole,
-        "time_left_without": forecast.left_out,
-        "bots": by_bot,
-        "recordings": totals.files,
-        "bytes": totals.bytes,
-        "warnings": [{"bot": each.bot, "message": each.warning, "hint": HINT} for each in deadlines.values() if each.warning],
-        "reasons": reasons,
-        "holds": fleet.holds,
-        "paused": [pause["bot"] for pause in fleet.pauses],
-        "pauses": fleet.pauses,
-        "bot_events": fleet.bot_events,
-        "blocked": fleet.blocked,
-        "transfers": _on_their_way(workers),
-        "workers": workers,
-    }
-
-
-def _on_their_way(workers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The large transfers of all workers together. `total` is None if one of them does not say how long it is."""
-    each = [worker["progress"] for worker in workers]
-    return {
-        "running": sum(progress["running"] for progress in each),
-        "bytes": sum(progress["bytes"] for progress in each),
-        "total": None if any(progress["total"] is None for progress in each) else sum(progress["total"] for progress in each),
-        "bytes_per_second": sum(progress["bytes_per_second"] for progress in each),
-    }
-
-
-def _nothing() -> dict[str, Any]:
-    return {"sessions": dict.fromkeys(STATES, 0), "api_calls": 0, "rechecks": {"waiting": 0, "next_at": None}}
 
 
 def print_status(document: dict[str, Any]) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import click
 
+from archiver.account.status import list_workers
 from archiver.cli.compose import opened, run_async, settings_of
 from archiver.cli.output import console, json_option, moment, print_json, safe, table
 from archiver.config import Settings
-from archiver.postgres.database import Database
-from archiver.queue.reports import Reports, WorkerReport
 
 
 @click.command(short_help="Show who is at work, since when, and on what.")
@@ -32,37 +30,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 async def _workers(settings: Settings) -> list[dict[str, Any]]:
     async with opened(settings) as (database, _):
-        return await workers_of(database, in_full=True)
-
-
-async def workers_of(database: Database, *, in_full: bool) -> list[dict[str, Any]]:
-    """Every worker, and what it has on its way; `in_full` with all the sessions it has, else with the one it has had longest."""
-    reports = await Reports(database).list_workers(all_sessions=in_full)
-    return [{**each.worker, "progress": _progress(each), "transfers": _transfers(each.progress)} for each in reports]
-
-
-def _progress(report: WorkerReport) -> dict[str, Any]:
-    """All of a worker's large transfers together, when it last wrote of them; `transfers` has no more than a hundred of them."""
-    said = report.progress
-    return {
-        "at": report.progress_at and report.progress_at.isoformat(),
-        "running": said.get("running", 0),
-        "bytes": said.get("bytes", 0),
-        "total": said.get("total", 0),
-        "bytes_per_second": said.get("bytes_per_second", 0),
-        "received_bytes": said.get("received_bytes", 0),
-    }
-
-
-def _transfers(said: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One by one, the longest first, with how far each is and how long it will take, where that can be known."""
-    found = []
-    for one in said.get("transfers", ()):
-        received, total, rate = one["bytes"], one["total"], one["bytes_per_second"]
-        percent = None if not total else round(min(100.0, 100 * received / total), 1)
-        left = None if total is None or not rate else round(max(0, total - received) / rate)
-        found.append({**one, "percent": percent, "time_left_seconds": left})
-    return found
+        return await list_workers(database, all_sessions=True)
 
 
 def _print(workers: list[dict[str, Any]]) -> None:
