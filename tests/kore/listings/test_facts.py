@@ -305,11 +305,32 @@ ENCRYPTED = {"payload": "c2VjcmV0"}
         (LISTS, LISTS, (), "ok", "interaction_details answered", ""),
         (LISTS, LISTS, ("call_details",), "ok", "call_details answered", ""),
         (LACKS, LISTS, (), "ok", "call_details answered", ""),
-        (LACKS, LACKS, (), "warning", "sessions answered, but it tells less", "call_details: the platform answered HTTP 404"),
+        (
+            LACKS,
+            LACKS,
+            (),
+            "warning",
+            "sessions answered, but it says less of a call",
+            "call_details: the platform answered HTTP 404",
+        ),
         (ENCRYPTED, ENCRYPTED, (), "warning", "sessions answered", "payload encryption"),
         (ENCRYPTED, ENCRYPTED, (), "warning", "sessions answered", "interaction_details and call_details: a listing without"),
-        (LISTS, LACKS, ("call_details",), "warning", "refused: `discover`", "call_details: the platform answered HTTP 404"),
-        (LACKS, LISTS, ("interaction_details",), "warning", "refused: `discover`", "interaction_details: the platform"),
+        (
+            LISTS,
+            LACKS,
+            ("call_details",),
+            "warning",
+            "the platform refuses to list calls",
+            "call_details: the platform answered HTTP 404",
+        ),
+        (
+            LACKS,
+            LISTS,
+            ("interaction_details",),
+            "warning",
+            "the platform refuses to list calls",
+            "interaction_details: the platform",
+        ),
     ],
 )
 async def test_doctor_says_what_becomes_of_each_listing(
@@ -323,6 +344,6 @@ async def test_doctor_says_what_becomes_of_each_listing(
         bot = bot_settings().model_copy(update={"host": server.url, "account_id": "a-1"})
         unused: Any = None
         client = KoreClient(bot, http, max_files=10, on_retry=lambda _error, _wait: None)
-        finding = await check_listing(BotAccess(bot, client, unused, unused, unused), budget=False, told=told)
+        finding = await check_listing(BotAccess(bot, client, unused, unused, unused), budget=False, used_before=told)
     assert (finding.verdict, mend in finding.hint, "c2VjcmV0" in str(finding)) == (verdict, True, False)
     assert finding.message.startswith(message)
