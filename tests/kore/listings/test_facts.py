@@ -296,6 +296,8 @@ async def test_a_list_without_a_wrapper_passes_the_client() -> None:
 
 
 LISTS, LACKS = {"numResults": 0, "data": [], "sessions": []}, 404
+NOT_FOUND = "call_details: the platform answered HTTP 404"
+REFUSED = "the platform refuses to list calls"
 ENCRYPTED = {"payload": "c2VjcmV0"}
 
 
@@ -311,7 +313,7 @@ ENCRYPTED = {"payload": "c2VjcmV0"}
             (),
             "warning",
             "sessions answered, but it says less of a call",
-            "call_details: the platform answered HTTP 404",
+            NOT_FOUND,
         ),
         (ENCRYPTED, ENCRYPTED, (), "warning", "sessions answered", "payload encryption"),
         (ENCRYPTED, ENCRYPTED, (), "warning", "sessions answered", "interaction_details and call_details: a listing without"),
@@ -321,7 +323,7 @@ ENCRYPTED = {"payload": "c2VjcmV0"}
             ("call_details",),
             "warning",
             "the platform refuses to list calls",
-            "call_details: the platform answered HTTP 404",
+            NOT_FOUND,
         ),
         (
             LACKS,
