@@ -1,36 +1,36 @@
 """Every error that archiver raises on purpose.
 
-    ArchiverError                    facts and a next step; the exit code says whose move it is
-    ├── UsageError                   2: the command line asks for something that cannot be
+    ArchiverError                    facts, a next step, and the exit code of a command that ends with it
+    ├── UsageError                   2: the command line asks for something impossible
     ├── ConfigError                  2: a key, its value, where it came from
     ├── DatabaseError                1: the queue cannot be used
     │   ├── DatabaseUnreachable
     │   ├── NotMigrated
     │   ├── DatabaseTooNew
     │   └── EmbeddedUnavailable
-    ├── StoreError                   one object cannot be kept
-    │   ├── StoreUnavailable         the store as a whole: nothing can be kept now (disk full, no permission)
-    │   └── KeyConflict              the key holds something else already; both hashes are in `facts`
+    ├── StoreError                   one object cannot be stored
+    │   ├── StoreUnavailable         the store as a whole: nothing can be stored now (disk full, no permission)
+    │   └── KeyConflict              the key already holds other content; both hashes are in `facts`
     ├── KoreError                    one answer of the platform's API
     │   ├── ApiUnreachable           no answer, or 5xx, after the short retries
     │   ├── ApiDefect                an answer that its documentation does not allow
-    │   │   └── NoListing            a listing's answer that is none, whatever the time that it was asked for
-    │   ├── RateLimited              the platform says that the bot's budget is spent; `retry_after` if it said when
+    │   │   └── NoListing            a listing's answer without a list, for any time asked for
+    │   ├── RateLimited              the platform says that the bot's budget is spent; `retry_after` if it names a time
     │   │   └── BudgetSpent          our own count says so; the platform was not asked
-    │   └── CredentialsRejected      401 or 403, signed afresh and asked again; a 404 for a bot that isn't there
+    │   └── CredentialsRejected      401 or 403, signed afresh and asked again; a 404 for an unknown bot
     ├── TransferError                one recording
     │   ├── MediaUnreachable         no connection, a broken one, a stall, 5xx
-    │   │   └── MediaNotResumable    broken, and the host cannot go on in the middle of this file
-    │   ├── MediaUrlExpired          the signed URL is not accepted (any more)
-    │   ├── MediaUrlRefused          not a URL that a recording may be fetched from
+    │   │   └── MediaNotResumable    broken, and the host cannot resume this file
+    │   ├── MediaUrlExpired          the media host rejects the signed URL, or no longer accepts it
+    │   ├── MediaUrlRefused          not a URL that recordings may be fetched from
     │   ├── MediaHostRefused         a host outside `media_hosts`, or an address that is not public
-    │   ├── RecordingTooLarge        it promised or brought more bytes than the configuration allows
-    │   └── RecordingRejected        what came is not the recording; the body is kept under quarantine at the end
-    ├── MetricsUnavailable           1: nothing can be served at the address for the metrics
+    │   ├── RecordingTooLarge        more bytes announced or received than the configuration allows
+    │   └── RecordingRejected        the body is not the recording; the last one is kept under quarantine/
+    ├── MetricsUnavailable           1: the address for the metrics cannot be listened on
     └── LeaseLost                    another worker may own the session now: discard, touch nothing
 
-An error names what is wrong (`message`), what was seen (`facts`), and what to do (`hint`). No text in it carries a secret:
-foreign exceptions are translated, and redacted, where they are caught.
+An error names what is wrong (`message`), what was seen (`facts`), and what to do (`hint`). None of them contains a secret: the
+constructor redacts them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from archiver.observe.redact import redact, redact_value
 class ArchiverError(Exception):
     """Base of the tree above.
 
-    `facts` is JSON-safe and free of secrets; it ends in the session's history, so it holds what a person needs to judge.
+    `facts` is JSON-safe and free of secrets; it is written into the session's history, so it holds what a person needs to judge.
     """
 
     exit_code: ClassVar[int] = 1
@@ -61,21 +61,21 @@ class ArchiverError(Exception):
 
 
 class UsageError(ArchiverError):
-    """The command line asks for something that cannot be."""
+    """The command line asks for something impossible."""
 
     exit_code = 2
 
 
 class ConfigError(ArchiverError):
-    """A setting is missing, misspelt or wrong. The message names the key, the value and its source."""
+    """A setting is missing, misspelt or wrong. The message names the key, the value (unless secret) and its source."""
 
     exit_code = 2
 
 
 class MetricsUnavailable(ArchiverError):
-    """The metrics cannot be served where `metrics.listen` says."""
+    """The address in `metrics.listen` cannot be listened on."""
 
-    hint = "each worker of a host needs a port of its own: change metrics.listen, or empty it for no metrics"
+    hint = "give each worker on a host its own port in metrics.listen, or leave that empty for no metrics"
 
 
 class DatabaseError(ArchiverError):
@@ -85,11 +85,11 @@ class DatabaseError(ArchiverError):
 class DatabaseUnreachable(DatabaseError):
     """No connection to the database."""
 
-    hint = "check database.url, and that the server runs and accepts this user"
+    hint = "check database.url, that the server runs, and that it accepts this user"
 
 
 class NotMigrated(DatabaseError):
-    """The database has no tables of ours, or old ones."""
+    """The database lacks archiver's tables, or has those of an older version."""
 
     hint = "run `archiver migrate`"
 
@@ -107,16 +107,16 @@ class EmbeddedUnavailable(DatabaseError):
 
 
 class StoreError(ArchiverError):
-    """One object cannot be kept."""
+    """One object cannot be stored."""
 
 
 class StoreUnavailable(StoreError):
-    """The store as a whole cannot keep anything at present: disk full, no permission, read-only."""
+    """The store as a whole cannot store anything now: disk full, no permission, read-only."""
 
 
 class KeyConflict(StoreError):
-    """The key already holds something else. Nothing was overwritten. `stored_sha256` is None where it was not read: what is there
-    is no file, or far longer.
+    """The key already holds other content. Nothing was overwritten. `stored_sha256` is None where that was not read: it is not a
+    file, or far longer.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class KeyConflict(StoreError):
 
 
 class KoreError(ArchiverError):
-    """One answer of the platform's API, or its absence. `reason` is what the session's row will say."""
+    """A request to the platform's API failed. `reason` becomes the reason of the session."""
 
     reason: str = "api_error"
 
@@ -157,13 +157,13 @@ class ApiUnreachable(KoreError):
 
 
 class ApiDefect(KoreError):
-    """An answer that the platform's documentation does not allow; kept raw in `facts`."""
+    """An answer that the platform's documentation does not allow; `facts` has it verbatim."""
 
     reason = "api_answer_invalid"
 
 
 class NoListing(ApiDefect):
-    """What should list calls has no list in it: the same for any time that it is asked for."""
+    """A listing's answer has no list in it, for any time asked for."""
 
 
 class RateLimited(KoreError):
@@ -177,7 +177,7 @@ class RateLimited(KoreError):
 
 
 class BudgetSpent(RateLimited):
-    """Our own count of the bot's budget allows no call for longer than one waits. The platform was not asked."""
+    """By our own count the budget allows no call within the time that a caller waits. The platform was not asked."""
 
     def __init__(self, wait: timedelta) -> None:
         super().__init__("the bot's request budget is spent for now", retry_after=wait)
@@ -186,14 +186,14 @@ class BudgetSpent(RateLimited):
 class CredentialsRejected(KoreError):
     """401, or 403 without a rate-limit message, with a token signed afresh; or a 404 for a bot that the platform doesn't know.
 
-    The operator's problem, not the session's: `hint` names the cause where the platform told it.
+    The operator's problem, not the session's: `hint` names the cause if the platform gave one.
     """
 
     reason = "credentials_rejected"
 
 
 class TransferError(ArchiverError):
-    """One recording could not be fetched. `reason` is what the session's row will say."""
+    """One recording could not be fetched. `reason` becomes the reason of the session."""
 
     reason: str = "transfer_failed"
 
@@ -209,17 +209,17 @@ class MediaUnreachable(TransferError):
 
 
 class MediaNotResumable(MediaUnreachable):
-    """A body broke, and its host cannot go on where it broke, or the file is another one by now: only the first byte is left."""
+    """A transfer broke and cannot be resumed: the host does not support it, or the file has changed. It must start again."""
 
 
 class MediaUrlExpired(TransferError):
-    """The media host does not accept the signed URL (any more)."""
+    """The media host rejects the signed URL, or no longer accepts it."""
 
     reason = "media_url_rejected"
 
 
 class MediaUrlRefused(TransferError):
-    """Not a URL that a recording may be fetched from."""
+    """Not a URL that recordings may be fetched from."""
 
     reason = "media_url_refused"
 
@@ -227,7 +227,7 @@ class MediaUrlRefused(TransferError):
 class MediaHostRefused(TransferError):
     """A host outside `media_hosts`, or an address that is not public.
 
-    `host` is lower case. `public` tells a host that merely stands in no list from an attempt at an inner address.
+    `host` is lower case. `public`: the host is merely missing from the list; False: it leads to an internal address.
     """
 
     reason = "media_host_refused"
@@ -239,14 +239,14 @@ class MediaHostRefused(TransferError):
 
 
 class RecordingRejected(TransferError):
-    """What the media host sent is not the recording: empty, short, an error page, JSON, an incoherent WAV."""
+    """The body is not the recording: empty, short, an error page, JSON, an incoherent WAV."""
 
     reason = "recording_rejected"
 
 
 class RecordingTooLarge(TransferError):
-    """A recording is longer than `limit` bytes, which the key named allows it alone or what is left for all files of its session.
-    `promised` before its first byte, or `received` of a body that promised less or nothing.
+    """A recording is longer than `limit` bytes: what `key` allows for one recording, or what it leaves for the session's files.
+    `promised` is the announced length; `received` counts the bytes of a body that announced less, or nothing.
     """
 
     reason = "recording_too_large"
@@ -257,7 +257,7 @@ class RecordingTooLarge(TransferError):
         super().__init__(
             f"{what}, {'of which the session has room for' if whole else 'of which a recording may have'} {limit} ({key})",
             reason="session_too_large" if whole else "",
-            hint=f"raise {key} if that is right, then `archiver retry`",
+            hint=f"raise {key} if the recording is right, then `archiver retry`",
             limit=limit,
             promised=promised,
             received=received,
@@ -265,4 +265,4 @@ class RecordingTooLarge(TransferError):
 
 
 class LeaseLost(ArchiverError):
-    """This worker no longer owns the session. Discard the result, remove own temporary files, touch no final key."""
+    """This worker no longer owns the session. Discard the result, remove its temporary files, touch no final key."""

@@ -20,11 +20,11 @@ MAX_METADATA = 65_536
 
 
 MAX_SOURCE_NAME = 1000
-"""Characters of the platform's name of a file that are kept."""
+"""Characters of the platform's file name that are kept."""
 
 
 class State(StrEnum):
-    """What a reader sees. Every session ever enqueued is in exactly one."""
+    """States that a reader sees. Every session ever enqueued is in exactly one."""
 
     PENDING = "pending"
     CLAIMED = "claimed"
@@ -42,13 +42,13 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.FAILED: frozenset({State.PENDING}),
     State.CANCELLED: frozenset({State.PENDING}),
 }
-"""What may follow what, whatever the row says besides. The database refuses everything else, but for the two below."""
+"""Allowed transitions, whatever else the row says. The database refuses all others but for the two below."""
 
 OF_A_RECHECK = {State.UNAVAILABLE: frozenset({State.ARCHIVED, State.FAILED})}
-"""What may follow too while a worker holds the session: it asks again for what was unavailable."""
+"""Also allowed while a worker holds an unavailable session to ask again."""
 
 OF_ONE_ARCHIVED_BEFORE = {State.PENDING: frozenset({State.ARCHIVED})}
-"""What may follow too where `archiver retry` brought an archived session back, and a person takes it out again."""
+"""Also allowed where `archiver retry` brought an archived session back, and a person cancels that."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class StoredFile:
     media_type: str | None
     flags: tuple[str, ...] = ()
     seconds: float | None = None
-    """How long its audio plays; None where its format doesn't tell."""
+    """Length of its audio; None where the format doesn't say."""
 
     def as_row(self) -> dict[str, Any]:
         """JSON for the ledger."""
@@ -94,7 +94,7 @@ class KnownFile:
 
 @dataclass(frozen=True)
 class Session:
-    """A claimed session. `epoch` names this claim: every write says it, and a later claim makes it void."""
+    """A claimed session. `epoch` identifies this claim: every write names it, and a later claim invalidates it."""
 
     id: int
     epoch: int
@@ -112,15 +112,15 @@ class Session:
     began_at: datetime | None = None
     """When its call began, as far as anybody knows, and no earlier than that."""
     unanswered: str | None = None
-    """How a campaign's dial ended that nobody answered: there will be no recording. None: it was no such call."""
+    """Outcome of a campaign's call that nobody answered, of which there is no recording; None for any other call."""
     unavailable_since: datetime | None = None
-    """Of a recheck: when the platform first said that there is no recording."""
+    """In a recheck: when the platform first said that there is no recording."""
     put_back_for: str | None = None
-    """The reason of the last attempt's end, if it was put back."""
+    """Why the last attempt put it back, if it did."""
     probe: bool = False
     """Claimed to try a held bot again."""
     recheck: bool = False
-    """Unavailable, and asked for again; `failures` and `checks` are then the tries of this recheck."""
+    """Unavailable, and asked for again; `failures` and `checks` then count within this recheck."""
     claimed_tick: float = field(default_factory=time.monotonic)
 
     def now(self) -> datetime:
@@ -128,7 +128,7 @@ class Session:
         return self.claimed_at + timedelta(seconds=time.monotonic() - self.claimed_tick)
 
     def naming(self) -> dict[str, Any]:
-        """What a line of the log says of it."""
+        """Its fields in log lines."""
         return {
             "session": self.session_id,
             "bot": self.bot,
@@ -140,7 +140,7 @@ class Session:
 
     @property
     def part_name(self) -> str:
-        """The one temporary file that this claim may have at a time."""
+        """The name of the one temporary file that this claim may have at a time."""
         return part_name(self.id, self.worker_id, self.epoch)
 
 
@@ -160,20 +160,20 @@ class Attempt:
     events: list[dict[str, Any]] = field(default_factory=list)
     calls: int = 0
     listed: int | None = None
-    """How many files the platform's last answer named; None: no answer said."""
+    """Number of files in the platform's last answer; None: no answer listed any."""
     missing: set[tuple[int, str]] = field(default_factory=set)
-    """Place and name of what an answer has that nobody has stored yet."""
+    """Ordinal and name of files in the answer that are not stored yet."""
 
     def note(self, event: str, **data: Any) -> None:
-        """Add a line to the session's history. `data` is JSON-safe and redacted by its maker."""
+        """Add a line to the session's history. The caller makes `data` JSON-safe and redacts it."""
         self.events.append({"event": event, "at": self.session.now().isoformat(), "data": data})
 
 
 def source_name(given: str) -> str:
-    """What a file of the platform is known by, from attempt to attempt: its name there, without secrets. One that is a signed URL
-    is so without its query: another attempt is given another signature. As the database keeps it; the same for what it keeps.
+    """The name that identifies a file of the platform across attempts: its name there, without secrets, as the database keeps it.
+    A signed URL loses its query, as each attempt gets another signature. Idempotent.
     """
-    # No more of it than is kept and a secret may be long: two hundred names of a hostile answer stop the event loop else.
+    # Cut before redacting: two hundred long names of a hostile answer would block the event loop.
     name = given[: 4 * MAX_SOURCE_NAME].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
     if redact(name) != name:
         name = redact(name.partition("?")[0].partition("#")[0])
