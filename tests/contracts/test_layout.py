@@ -18,6 +18,8 @@ FILES = {"__init__", "__main__", "errors", "outcome", "session"}
 BESIDE_ROOMS = {"contracts", "system"}
 """Folders of tests that belong to no single room."""
 
+MAX_LINES = 400
+
 
 def _folders(parent: Path, pattern: str) -> set[str]:
     """Folders of `parent` that have a file like `pattern` somewhere in them."""
@@ -30,3 +32,8 @@ def test_no_room_is_a_single_file() -> None:
 
 def test_every_room_has_a_folder_of_tests_and_no_other_folder_has_tests() -> None:
     assert _folders(TESTS, "test_*.py") == _folders(PACKAGE, "*.py") | BESIDE_ROOMS
+
+
+def test_no_module_is_longer_than_a_person_reads_at_once() -> None:
+    lines = {str(file.relative_to(ROOT)): len(file.read_text(encoding="utf-8").splitlines()) for file in PACKAGE.rglob("*.py")}
+    assert {file: count for file, count in lines.items() if count > MAX_LINES} == {}
