@@ -218,6 +218,21 @@ class Discovered:
         """Whether every call could be seen, as far as anybody can know."""
         return not any(problem["gap"] for problem in self.problems)
 
+    def as_document(self) -> dict[str, Any]:
+        """JSON."""
+        return {
+            "bot": self.bot,
+            "source": self.source,
+            "from": self.span.start.isoformat(),
+            "to": self.span.end.isoformat(),
+            "calls": self.calls,
+            "new": self.added,
+            "resumed": self.resumed,
+            "problems": self.problems,
+            "other_channels": dict(self.others),
+            "developer_calls": self.developer_calls,
+        }
+
     def add(self, other: Discovered) -> None:
         """Count in another one of the same bot, whose time meets this one's."""
         self.span = Span(min(self.span.start, other.span.start), max(self.span.end, other.span.end))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from archiver.account.reconcile import BESIDE, COUNTS, OUTCOMES, Account, closed, reconcile
-from archiver.cli.listing import developers_line, each_bot, opened_listings, print_problems
+from archiver.account.closing import Closing, close_account
+from archiver.account.reconcile import BESIDE, COUNTS, OUTCOMES, Account, closed
+from archiver.cli.listing import developers_line, opened_listings, print_problems, print_refusal
 from archiver.cli.output import console, print_csv, print_json, safe, table
 from archiver.config import BotSettings, Settings
 from archiver.kore.listings.calls import Span
 from archiver.postgres.database import Database
-from archiver.queue.sessions import Queue
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import Network
 from archiver.stores.open import open_store
@@ -31,71 +30,21 @@ COLUMNS = (
 format_option = click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 
 
-@dataclass(frozen=True)
-class Closing:
-    """An account, of which times of which bots it is, and which bots the platform gave no answer for."""
-
-    account: Account
-    spans: Mapping[str, Span]
-    zones: Mapping[str, str]
-    failed: Mapping[str, str]
-
-    @property
-    def complete(self) -> bool:
-        """Exit code 0 or 3."""
-        return self.account.complete and not self.failed
-
-
-async def close_account(
-    settings: Settings, database: Database, queue: Queue, bots: Sequence[BotSettings], spans: Mapping[str, Span]
-) -> Closing:
+async def close(settings: Settings, database: Database, bots: Sequence[BotSettings], spans: Mapping[str, Span]) -> Closing:
     """Account for the calls of each bot, of its span. Changes nothing. Raises DatabaseError, StoreError."""
     async with (
-        opened_listings(settings, database, queue) as listings,
+        opened_listings(settings, database) as listings,
         open_store(settings.storage, Buffers(settings.transfer.max_buffer), Network.of(settings.network)) as store,
     ):
-        accounts = {bot.name: Account() for bot in bots}
-
-        async def one(bot: BotSettings) -> None:
-            await reconcile(bot, listings[bot.name].stretches(spans[bot.name]), database, store, accounts[bot.name])
-
-        _, failed = await each_bot(bots, one)
-    whole = Account()
-    for account in accounts.values():
-        whole.add(account)  # of one that was broken off, too: it says how far it came
-    # A stretch is listed newest first; an account is read from its beginning.
-    whole.items.sort(key=lambda item: (item.bot, item.started_at.timestamp() if item.started_at else 0.0, item.session_id))
-    return Closing(whole, spans, {bot.name: bot.time_zone for bot in settings.bots}, failed)
-
-
-def as_document(closing: Closing) -> dict[str, Any]:
-    """JSON."""
-    account, spans = closing.account, closing.spans
-    return {
-        "from": min(span.start for span in spans.values()).isoformat(),
-        "to": max(span.end for span in spans.values()).isoformat(),
-        **{name: account.counts[name] for name in COUNTS},
-        "developer_calls": account.developer_calls,
-        "complete": closing.complete,
-        "bots": [
-            {"bot": bot, "from": span.start.isoformat(), "to": span.end.isoformat(), "time_zone": closing.zones[bot]}
-            for bot, span in spans.items()
-        ],
-        "days": [
-            {"bot": bot, "day": day.isoformat(), **{name: counts[name] for name in COUNTS}, "complete": closed(counts)}
-            for (bot, day), counts in sorted(account.days.items())
-        ],
-        "items": [item.as_document() for item in account.items],
-        "problems": account.problems,
-        "failed_bots": dict(closing.failed),
-    }
+        zones = {bot.name: bot.time_zone for bot in settings.bots}
+        return await close_account(listings, database, store, bots, spans, zones=zones, on_refused=print_refusal)
 
 
 def show(closing: Closing, form: str) -> None:
     """On standard output as `form` says; problems of the listings go to standard error besides."""
     match form:
         case "json":
-            print_json(as_document(closing))
+            print_json(closing.as_document())
         case "csv":
             _print_csv(closing.account)
         case _:

@@ -10,18 +10,16 @@ from datetime import date, datetime, timedelta
 import click
 from rich.progress import Progress
 
+from archiver.account.reading import ReadingTerms, Shift, span_of
 from archiver.account.status import status_document
 from archiver.cli.app import Incomplete
-from archiver.cli.compose import DURATION, opened, run_async, settings_of
+from archiver.cli.compose import DURATION, actor, opened, run_async, settings_of
 from archiver.cli.listing import (
-    ReadingTerms,
-    Shift,
     bots_option,
     chosen_bots,
     developers_line,
     print_problems,
     read_and_work,
-    span_of,
     span_options,
     warn_of_deadlines,
 )
@@ -104,7 +102,7 @@ async def _backfill(
         now = await queue.clock()
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
         # A reading ends with the archiving of its calls: what is broken off after the last page must not read them all again.
-        reading = ReadingTerms(settings, database, queue, PURPOSE, "low", newest_first, afresh, until_now=end is None)
+        reading = ReadingTerms(settings, database, queue, PURPOSE, actor(), "low", newest_first, afresh, until_now=end is None)
         shift = await read_and_work(
             reading, bots, spans, max_wait=max_wait, watch=lambda progress: _watch(database, settings.bots, progress)
         )

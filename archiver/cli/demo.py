@@ -24,8 +24,9 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from archiver.account.closing import Closing
 from archiver.account.status import status_document
-from archiver.cli.accounts import Closing, close_account
+from archiver.cli.accounts import close
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import opened, run_async
 from archiver.cli.output import console, safe, size, table
@@ -199,7 +200,7 @@ async def _demo(folder: Path, sessions: int, audio: Path | None, seed: int, leve
         if received:
             raise click.exceptions.Exit(128 + received[0])
         first = min(span.start for span in calls.values())
-        closing = await close_account(settings, database, queue, settings.bots, {BOT: Span(first, now)})
+        closing = await close(settings, database, settings.bots, {BOT: Span(first, now)})
         report = platform.report()
         worked = time.monotonic() - started
         async with open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store:

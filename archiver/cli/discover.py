@@ -9,20 +9,18 @@ from typing import Any
 import click
 
 from archiver.account.discovery import Discovered, Listings
+from archiver.account.reading import ReadingTerms, each_bot, span_of
 from archiver.cli.app import Incomplete
-from archiver.cli.compose import opened, run_async, settings_of
+from archiver.cli.compose import actor, opened, run_async, settings_of
 from archiver.cli.listing import (
     ListingProgress,
-    ReadingTerms,
     bars,
     bots_option,
     chosen_bots,
-    described,
     developers_line,
-    each_bot,
     opened_listings,
     print_problems,
-    span_of,
+    print_refusal,
     span_options,
 )
 from archiver.cli.output import console, json_option, print_json, safe, size, table
@@ -95,24 +93,24 @@ async def _discover(
     *,
     quiet: bool,
 ) -> dict[str, Any]:
-    async with opened(settings) as (database, queue), opened_listings(settings, database, queue) as listings:
+    async with opened(settings) as (database, queue), opened_listings(settings, database) as listings:
         now = await queue.clock()
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
         await queue.record_bots([bot.name for bot in settings.bots], complete=False)
-        reading = ReadingTerms(settings, database, queue, "discover", priority, afresh=afresh, until_now=end is None)
+        reading = ReadingTerms(settings, database, queue, "discover", actor(), priority, afresh=afresh, until_now=end is None)
         with bars(quiet=quiet) as progress:
             shown = ListingProgress(progress)
 
             async def read(bot: BotSettings) -> Discovered:
-                found = await reading.read(listings[bot.name], spans[bot.name], shown)
+                found = await reading.read(listings[bot.name], spans[bot.name], shown.show)
                 await Discoveries(database).finish(found.readings)
                 return found
 
-            found, failed = await each_bot(bots, read)
+            found, failed = await each_bot(bots, read, on_refused=print_refusal)
     return {
         "calls": sum(each.calls for each in found),
         "new": sum(each.added for each in found),
-        "bots": [described(each) | {"whole": each.whole} for each in found],
+        "bots": [each.as_document() | {"whole": each.whole} for each in found],
         "failed": failed,
     }
 
@@ -120,14 +118,14 @@ async def _discover(
 async def _estimate(
     settings: Settings, bots: list[BotSettings], start: date | datetime, end: date | datetime | None
 ) -> dict[str, Any]:
-    async with opened(settings) as (database, queue), opened_listings(settings, database, queue) as listings:
+    async with opened(settings) as (database, queue), opened_listings(settings, database) as listings:
         now = await queue.clock()
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
 
         async def count(bot: BotSettings) -> dict[str, Any]:
             return await _count(listings[bot.name], spans[bot.name], database)
 
-        found, failed = await each_bot(bots, count)
+        found, failed = await each_bot(bots, count, on_refused=print_refusal)
     budgets = account_budgets(settings.bots)
     asks = {each["bot"]: each.pop("asks") for each in found}
     for each in found:

@@ -6,10 +6,12 @@ from datetime import date, datetime
 
 import click
 
-from archiver.cli.accounts import Closing, close_account, format_option, show
+from archiver.account.closing import Closing
+from archiver.account.reading import span_of
+from archiver.cli.accounts import close, format_option, show
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import opened, run_async, settings_of
-from archiver.cli.listing import bots_option, chosen_bots, span_of, span_options
+from archiver.cli.listing import bots_option, chosen_bots, span_options
 from archiver.config import BotSettings, Settings
 
 
@@ -39,4 +41,4 @@ async def _close(settings: Settings, bots: list[BotSettings], start: date | date
     async with opened(settings) as (database, queue):
         now = await queue.clock()
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
-        return await close_account(settings, database, queue, bots, spans)
+        return await close(settings, database, bots, spans)

@@ -14,7 +14,7 @@ import structlog
 
 from archiver.account import discovery as discovery_module
 from archiver.account.discovery import SHARE, Discovery, Listings
-from archiver.cli.listing import described, opened_listings
+from archiver.cli.listing import opened_listings
 from archiver.config import Settings
 from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, KoreError, NoListing, RateLimited
 from archiver.kore.listings.calls import UNANSWERED, Call, Page, Row, Span
@@ -47,7 +47,7 @@ class WorkerHarness:
         [bot] = self._data["bots"]
         made = bot | {"account_id": self.simulator.settings.account_id, "account_rate_limits": ["60000/minute"]} | changes
         settings = Settings.model_validate(self._data | {"bots": [made | {"name": name} for name in bots or ("bot",)]})
-        return await self._stack.enter_async_context(opened_listings(settings, self.database, self.queue))
+        return await self._stack.enter_async_context(opened_listings(settings, self.database))
 
     async def count(self) -> int:
         async with self.database.connection() as connection:
@@ -308,7 +308,7 @@ async def test_developers_sessions_are_archived_and_counted_apart(harness: Worke
     say(listings, 0, Page([row(), row("s-2", developer=True)], None))
     found = await harness.discovery.run(listings, ONE_DAY, purpose="discover")
     assert (found.calls, await harness.count(), found.developer_calls) == (2, 2, 1)
-    assert described(found)["developer_calls"] == 1
+    assert found.as_document()["developer_calls"] == 1
 
 
 async def test_a_platform_that_is_away_for_a_while_is_waited_for(harness: WorkerHarness, pauses: list[float]) -> None:

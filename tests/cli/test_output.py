@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from archiver.account.closing import Closing
 from archiver.account.reconcile import Account, Item
-from archiver.cli.accounts import COLUMNS, Closing, show
+from archiver.cli.accounts import COLUMNS, show
 
 BEFORE = [
     "",

@@ -300,9 +300,9 @@ async def test_only_the_facts_that_may_be_are_kept(blank: Program, data: dict[st
     ("arguments", "words"),
     [
         (["--from", "yesterday"], ["--from", "yesterday", "ISO 8601"]),
-        (["--from", NEXT, "--to", DAY], ["nothing lies between", NEXT, DAY]),
-        (["--from", DAY, "--to", DAY], ["nothing lies between"]),
-        (["--from", "2999-01-01"], ["nothing lies between", "now"]),
+        (["--from", NEXT, "--to", DAY], ["no past time lies between", NEXT, DAY]),
+        (["--from", DAY, "--to", DAY], ["no past time lies between"]),
+        (["--from", "2999-01-01"], ["no past time lies between", "now"]),
         (["--from", "0001-01-01T00:00:00+14:00"], ["no time of a call"]),
         (["--from", DAY, "--bot", "nobody"], ["unknown bot", "nobody"]),
     ],
