@@ -303,7 +303,7 @@ async def test_only_the_facts_that_may_be_are_kept(blank: Program, data: dict[st
         (["--from", NEXT, "--to", DAY], ["no past time lies between", NEXT, DAY]),
         (["--from", DAY, "--to", DAY], ["no past time lies between"]),
         (["--from", "2999-01-01"], ["no past time lies between", "now"]),
-        (["--from", "0001-01-01T00:00:00+14:00"], ["no time of a call"]),
+        (["--from", "0001-01-01T00:00:00+14:00"], ["cannot be the time of a call"]),
         (["--from", DAY, "--bot", "nobody"], ["unknown bot", "nobody"]),
     ],
 )
