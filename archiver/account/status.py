@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from archiver.config import BotSettings
@@ -13,6 +14,9 @@ from archiver.queue.reports import Reports, WorkerReport
 from archiver.session import State
 
 STATES = [state.value for state in State]
+
+GENTLE = 10
+"""A look at a large queue takes a while: the pause after it is so many times as long, whatever --every says."""
 
 
 async def status_document(database: Database, bots: Sequence[BotSettings]) -> dict[str, Any]:
@@ -109,3 +113,8 @@ def _transfers(progress: Mapping[str, Any]) -> list[dict[str, Any]]:
         left = None if total is None or not rate else round(max(0, total - received) / rate)
         found.append({**one, "percent": percent, "time_left_seconds": left})
     return found
+
+
+def pause_after(took: float, every: timedelta) -> float:
+    """Seconds to wait after a look that took so long."""
+    return max(every.total_seconds(), GENTLE * took)

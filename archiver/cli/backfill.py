@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import date, datetime, timedelta
+from typing import Any
 
 import click
 from rich.progress import Progress
 
+from archiver.account.backfill import PURPOSE, finish_backfill, watch_backfill
 from archiver.account.reading import ReadingTerms, Shift, span_of
-from archiver.account.status import status_document
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import DURATION, actor, opened, run_async, settings_of
 from archiver.cli.listing import (
@@ -19,27 +18,12 @@ from archiver.cli.listing import (
     chosen_bots,
     developers_line,
     print_problems,
-    read_and_work,
     span_options,
     warn_of_deadlines,
+    work_with_listings,
 )
-from archiver.cli.status import pause_after
 from archiver.cli.worker import pool_size, tell_of_drain
 from archiver.config import BotSettings, Settings
-from archiver.errors import DatabaseError
-from archiver.observe.logs import logger
-from archiver.postgres.database import Database
-from archiver.queue.discoveries import Discoveries
-
-log = logger(__name__)
-
-PURPOSE = "backfill"
-
-LOOK = timedelta(seconds=10)
-"""How often the bar looks at the queue, at most."""
-
-TELL_SECONDS = 60.0
-"""How often the log is told."""
 
 
 @click.command(short_help="Discover and archive the calls of a time long past, behind everything else.")
@@ -101,38 +85,16 @@ async def _backfill(
         await warn_of_deadlines(database, settings.bots)
         now = await queue.clock()
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
-        # A reading ends with the archiving of its calls: what is broken off after the last page must not read them all again.
         reading = ReadingTerms(settings, database, queue, PURPOSE, actor(), "low", newest_first, afresh, until_now=end is None)
-        shift = await read_and_work(
-            reading, bots, spans, max_wait=max_wait, watch=lambda progress: _watch(database, settings.bots, progress)
-        )
-        for each in shift.found:
-            await Discoveries(database).finish(each.readings)
+
+        def watch(progress: Progress) -> Coroutine[Any, Any, None]:
+            bar = progress.add_task("archiving", total=None, told="")
+
+            def show(done: int, total: int) -> None:
+                progress.update(bar, completed=done, total=total, told=f"{total - done:,} left")
+
+            return watch_backfill(database, settings.bots, show, to_log=progress.disable)
+
+        shift = await work_with_listings(reading, bots, spans, max_wait=max_wait, watch=watch)
+        await finish_backfill(database, shift)
         return shift
-
-
-async def _watch(database: Database, bots: Sequence[BotSettings], progress: Progress) -> None:
-    """Show how far the queue has come, and tell the log, where it is the only one to tell; and once of each bot of which
-    there is more than can be archived before the platform deletes it.
-    """
-    warned: set[str] = set()
-    bar = progress.add_task("archiving", total=None, told="")
-    told_at = time.monotonic()
-    while True:
-        began = time.monotonic()
-        try:
-            document = await status_document(database, bots)
-        except DatabaseError as error:
-            log.warning("progress_read_failed", error=error.message)
-        else:
-            for warning in document["warnings"]:
-                if warning["bot"] not in warned:
-                    log.warning("retention_deadline_at_risk", **warning)
-                    warned.add(warning["bot"])
-            sessions = document["sessions"]
-            left = sessions["pending"] + sessions["claimed"]
-            progress.update(bar, completed=sum(sessions.values()) - left, total=sum(sessions.values()), told=f"{left:,} left")
-            if progress.disable and began - told_at >= TELL_SECONDS:
-                log.info("backfill_progressed", **sessions, time_left_seconds=document["time_left_seconds"])
-                told_at = began
-        await asyncio.sleep(pause_after(time.monotonic() - began, LOOK))

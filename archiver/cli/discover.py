@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import date, datetime, timedelta
 from typing import Any
 
 import click
 
-from archiver.account.discovery import Discovered, Listings
+from archiver.account.discovery import Discovered
+from archiver.account.estimate import estimate
 from archiver.account.reading import ReadingTerms, each_bot, span_of
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import actor, opened, run_async, settings_of
@@ -24,12 +24,8 @@ from archiver.cli.listing import (
     span_options,
 )
 from archiver.cli.output import console, json_option, print_json, safe, size, table
-from archiver.config import BotSettings, Settings, account_budgets
-from archiver.kore.listings.calls import Span
-from archiver.postgres.database import Database
+from archiver.config import BotSettings, Settings
 from archiver.queue.discoveries import Discoveries
-from archiver.queue.reports import Reports
-from archiver.runtime.days import day_of
 
 
 @click.command(short_help="Learn from the platform which calls took place, and add them to the queue.")
@@ -121,55 +117,7 @@ async def _estimate(
     async with opened(settings) as (database, queue), opened_listings(settings, database) as listings:
         now = await queue.clock()
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
-
-        async def count(bot: BotSettings) -> dict[str, Any]:
-            return await _count(listings[bot.name], spans[bot.name], database)
-
-        found, failed = await each_bot(bots, count, on_refused=print_refusal)
-    budgets = account_budgets(settings.bots)
-    asks = {each["bot"]: each.pop("asks") for each in found}
-    for each in found:
-        # What bots share is not left to one of them alone.
-        shared = sum(asks.get(name, 0.0) for name in budgets[each["bot"]].bots)
-        each["seconds"] = round(listings[each["bot"]].seconds_for(shared))
-    return {"bots": found, "failed": failed}
-
-
-async def _count(listings: Listings, span: Span, database: Database) -> dict[str, Any]:
-    bot, reports = listings.bot, Reports(database)
-    days: Counter[date] = Counter()
-    known = calls = developer_calls = 0
-    others: Counter[str] = Counter()
-    problems: list[dict[str, Any]] = []
-    whole = True
-    async for listing in listings.stretches(span):
-        keys = list(listing.calls)
-        calls += len(keys)
-        known += await reports.count_enqueued(bot.name, keys)
-        days.update(day_of(call.started_at, bot.zone) for call in listing.calls.values())
-        others.update(listing.others)
-        developer_calls += listing.developer_calls
-        problems += listing.problems
-        whole = whole and listing.whole
-    cost = await reports.mean_cost(bot.name)
-    new = calls - known
-    return {
-        "bot": bot.name,
-        "source": listings.source,
-        "from": span.start.isoformat(),
-        "to": span.end.isoformat(),
-        "time_zone": bot.time_zone,
-        "calls": calls,
-        "known": known,
-        "new": new,
-        "days": {day.isoformat(): count for day, count in sorted(days.items())},
-        "asks": new * (cost.calls or 1.0),
-        "bytes": None if cost.bytes is None else round(new * cost.bytes),
-        "other_channels": dict(others),
-        "developer_calls": developer_calls,
-        "problems": problems,
-        "whole": whole,
-    }
+        return await estimate(database, settings.bots, bots, listings, spans, on_refused=print_refusal)
 
 
 def _print_estimate(document: dict[str, Any]) -> None:

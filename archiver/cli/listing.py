@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from archiver.account.discovery import Discovered, Listings
-from archiver.account.reading import ReadingTerms, Shift, listings_of
-from archiver.account.reading import read_and_work as reading_and_working
+from archiver.account.reading import ReadingTerms, Shift, listings_of, read_and_work
 from archiver.cli.compose import TEXT
 from archiver.cli.output import printable, tell_error
 from archiver.cli.serving import bot_access, composed_worker, stop_on_signals
@@ -71,7 +70,7 @@ async def opened_listings(settings: Settings, database: Database) -> AsyncIterat
         yield listings_of(settings, database, bots)
 
 
-async def read_and_work(
+async def work_with_listings(
     reading: ReadingTerms,
     bots: Sequence[BotSettings],
     spans: Mapping[str, Span],
@@ -87,7 +86,7 @@ async def read_and_work(
         composed_worker(settings, database, queue, Tally()) as worker,
     ):
         with bars() as progress, stop_on_signals(worker) as received:
-            return await reading_and_working(
+            return await read_and_work(
                 reading,
                 listings,
                 worker,

@@ -16,8 +16,8 @@ from archiver.cli.listing import (
     BOUND,
     bots_option,
     chosen_bots,
-    read_and_work,
     warn_of_deadlines,
+    work_with_listings,
 )
 from archiver.cli.worker import pool_size, tell_of_drain
 from archiver.config import BotSettings, Settings
@@ -81,7 +81,7 @@ async def _night(
 
         async def work(afresh: bool) -> Shift:
             reading = ReadingTerms(settings, database, queue, PURPOSE, actor(), afresh=afresh)
-            return await read_and_work(reading, bots, spans, max_wait=max_wait, night=True)
+            return await work_with_listings(reading, bots, spans, max_wait=max_wait, night=True)
 
         async def account(listed: list[BotSettings]) -> Closing:
             return await close(settings, database, listed, spans)

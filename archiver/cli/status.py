@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from archiver.account.status import STATES, status_document
+from archiver.account.status import STATES, pause_after, status_document
 from archiver.cli.compose import DURATION, opened, run_async, settings_of
 from archiver.cli.output import console, json_option, moment, print_json, printable, safe, size, table
 from archiver.config import Settings
@@ -23,10 +23,6 @@ if TYPE_CHECKING:  # rich is imported when something is drawn
     from rich.text import Text
 
 SHORTEST_PAUSE = timedelta(milliseconds=100)
-
-GENTLE = 10
-"""A look at a large queue takes a while: the pause after it is so many times as long, whatever --every says."""
-
 
 LISTED = 20
 """So many transfers are shown to people where the height of a terminal sets no bound."""
@@ -95,11 +91,6 @@ async def _look(database: Database, settings: Settings, every: timedelta) -> tup
     began = time.monotonic()
     document = await status_document(database, settings.bots)
     return document, pause_after(time.monotonic() - began, every)
-
-
-def pause_after(took: float, every: timedelta) -> float:
-    """Seconds to wait after a look that took so long."""
-    return max(every.total_seconds(), GENTLE * took)
 
 
 def print_status(document: dict[str, Any]) -> None:

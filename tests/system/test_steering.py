@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from archiver.cli.status import lasting, pause_after
+from archiver.account.status import pause_after
+from archiver.cli.status import lasting
 from archiver.simulator.platform import Simulator
 from tests.system.conftest import Program, Running, eventually
 
