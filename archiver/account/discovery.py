@@ -19,7 +19,7 @@ from archiver.errors import ApiDefect, ApiUnreachable, BudgetSpent, CredentialsR
 from archiver.kore.client import KoreClient
 from archiver.kore.listings.calls import UNANSWERED, Call, Page, Span
 from archiver.kore.listings.reader import Listing, Reader
-from archiver.kore.listings.sources import CallDetails, SessionsHistory, sources_of, still_in_use
+from archiver.kore.listings.sources import CallDetails, SessionsHistory, sources_in_use, sources_of
 from archiver.observe.logs import logger
 from archiver.outcome import MAX_WAIT
 from archiver.queue.discoveries import Discoveries, Reading
@@ -103,7 +103,7 @@ class Listings:
         """Stay with the source that has told this bot's calls before. Raises DatabaseError."""
         if self._told is None and len(self._sources) > 1:
             self._told = await self._discoveries.sources(self.bot.name)
-            self._sources = still_in_use(self._sources, self._told)
+            self._sources = sources_in_use(self._sources, self._told)
 
     async def stretches(self, span: Span, *, newest_first: bool = False) -> AsyncIterator[Listing]:
         """What `Reader.walk` says, for as long as it takes: waits for the budget, and for a platform that is away for a while.

@@ -72,7 +72,7 @@ def _print_table(closing: Closing) -> None:
     out.print(days)
     open_items = [item for item in account.items if not item.settled]
     for item in open_items[:SHOWN]:
-        facts = ", ".join(_told(key, value, item.reason) for key, value in item.facts.items())
+        facts = ", ".join(_describe_fact(key, value, item.reason) for key, value in item.facts.items())
         line = f"{item.state}: {safe(item.bot)} {safe(item.session_id)} {safe(item.kind)}: {safe(item.reason)}"
         out.print(line + (f" ({safe(facts)})" if facts else ""), soft_wrap=True)
     if len(open_items) > SHOWN:
@@ -87,7 +87,7 @@ def _print_table(closing: Closing) -> None:
         out.print(developers_line(account.developer_calls))
 
 
-def _told(key: str, value: Any, reason: str) -> str:
+def _describe_fact(key: str, value: Any, reason: str) -> str:
     """A fact of an item, in words. Of several findings each has its name; the only one is the item's reason."""
     if key not in ("mismatches", "remarks"):
         return f"{key} {value}"

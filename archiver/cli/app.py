@@ -115,10 +115,10 @@ def run() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except ArchiverError as error:
-        from archiver.cli.output import tell_error
+        from archiver.cli.output import print_error
 
         # Several mistakes of a configuration are told in a line each.
-        tell_error(error.message, error.hint, keep="\n" if isinstance(error, ConfigError) else "")
+        print_error(error.message, error.hint, keep="\n" if isinstance(error, ConfigError) else "")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing more to say, and nobody to say it to.
@@ -153,7 +153,7 @@ def _discard_output() -> None:
 
 def _explain(error: Exception) -> int:
     """Say what nobody foresaw; the exit code."""
-    from archiver.cli.output import tell_error
+    from archiver.cli.output import print_error
 
     if (
         isinstance(error, OSError)
@@ -161,13 +161,13 @@ def _explain(error: Exception) -> int:
         and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
     ):
         _discard_output()
-        tell_error(f"the output cannot be written: {error.strerror}", "free disk space, or send the output elsewhere")
+        print_error(f"the output cannot be written: {error.strerror}", "free disk space, or send the output elsewhere")
         return 1
     from archiver.observe import logs
 
     if logs.is_configured():
         logs.logger(__name__).debug("internal_error", exc_info=error)
-    tell_error(
+    print_error(
         f"internal error: {type(error).__name__}: {error}",
         "this is a bug in archiver; run again with --log-level debug for its traceback",
     )

@@ -15,23 +15,23 @@ from archiver.cli.app import Incomplete
 from archiver.cli.compose import DURATION, actor, opened, run_async, settings_of
 from archiver.cli.listing import (
     bots_option,
-    chosen_bots,
     developers_line,
     print_problems,
+    select_bots,
     span_options,
     warn_of_deadlines,
     work_with_listings,
 )
-from archiver.cli.worker import pool_size, tell_of_drain
+from archiver.cli.worker import log_drain, pool_size
 from archiver.config import BotSettings, Settings
 
 
-@click.command(short_help="Discover and archive the calls of a time long past, behind everything else.")
+@click.command(short_help="Discover and archive calls of a time long past, after everything else.")
 @span_options("Only calls")
 @bots_option
 @click.option("--oldest-first", "order", flag_value="oldest", help="From --from on: the default with source_retention.")
 @click.option("--newest-first", "order", flag_value="newest", help="From --to back: the default otherwise.")
-@click.option("--afresh", is_flag=True, help="Read the listings anew also where that was broken off.")
+@click.option("--afresh", is_flag=True, help="Read the listings again from the start, also where that was interrupted.")
 @click.option(
     "--max-wait", type=DURATION, help="Wait at most so long for sessions that fall due later. Default: retry.not_ready_give_up."
 )
@@ -46,7 +46,7 @@ def command(
     max_wait: timedelta | None,
 ) -> None:
     """Discover the calls of a time and archive them, at low priority: calls that come in meanwhile go before them. Where the
-    platform deletes recordings after a time (source_retention), the oldest come first, and what will be too late is told.
+    platform deletes recordings after a time (source_retention), the oldest come first, and a warning names what will be too late.
 
     A stretch of time is in the queue once it has been read, and is archived while the next one is read. Stop it at will: called
     with the same options it goes on where it stopped. Other workers may help; `reconcile` says what became of each call.
@@ -55,10 +55,10 @@ def command(
     refused, or a time could not be read whole; 130, 143 stopped by a signal.
     """
     settings = settings_of(ctx)
-    bots = chosen_bots(settings, names)
+    bots = select_bots(settings, names)
     newest_first = None if order is None else order == "newest"
     shift = run_async(_backfill(settings, bots, start, end, newest_first, afresh, max_wait))
-    tell_of_drain(shift.drained)
+    log_drain(shift.drained)
     if shift.received:
         click.echo("stopped; the same command goes on from here", err=True)
         raise click.exceptions.Exit(128 + shift.received[0])

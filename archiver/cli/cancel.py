@@ -11,8 +11,8 @@ from archiver.cli.compose import (
     actor,
     check_bot_was_meant,
     check_times,
-    given_ids,
     opened,
+    read_session_ids,
     run_async,
     settings_of,
     time_options,
@@ -34,7 +34,7 @@ from archiver.session import State
 @click.option("--error", "errors", type=TEXT, multiple=True,
               help="Only those last put back for this reason, such as api_unreachable; may be repeated.")  # fmt: skip
 @time_options("that were enqueued")
-@click.option("--dry-run", is_flag=True, help="Say how many it would be; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Only say how many sessions would change.")
 @json_option
 @click.pass_context
 def command(
@@ -60,7 +60,7 @@ def command(
     settings = settings_of(ctx)
     if not reason.strip():
         raise click.BadParameter("is empty", param_hint="--reason")
-    choice = Choice(ids=given_ids(ids, everything), bot=bot, kind=kind, states=[State(state) for state in states],
+    choice = Choice(ids=read_session_ids(ids, everything), bot=bot, kind=kind, states=[State(state) for state in states],
                     errors=errors, since=since, until=until)  # fmt: skip
     cancelled = run_async(_cancel(settings, choice, reason, dry_run))
     check_bot_was_meant(settings, bot, len(cancelled))

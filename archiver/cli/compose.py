@@ -199,7 +199,7 @@ async def opened(settings: Settings, *, pool_size: int = 4) -> AsyncIterator[tup
         yield database, queue
 
 
-def given_ids(ids: tuple[str, ...], everything: bool) -> list[str] | None:
+def read_session_ids(ids: tuple[str, ...], everything: bool) -> list[str] | None:
     """Session IDs as given, or None for all of them; naming neither is a mistake, not a wish for everything."""
     if ids and everything:
         raise UsageError("session IDs and --all exclude each other")

@@ -84,7 +84,7 @@ class _Told:
 
 @click.command(short_help="Archive 300 simulated sessions into a folder, and prove them.")
 @click.option("--directory", type=click.Path(path_type=Path, file_okay=False), default=Path("archiver-demo"), show_default=True,
-              help="Where everything lies; an earlier demo's folder is made anew.")  # fmt: skip
+              help="Where to put everything; the folder of an earlier demo is replaced.")  # fmt: skip
 @click.option("--sessions", type=click.IntRange(100, 100_000), default=300, show_default=True)
 @click.option("--audio", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
               help="Serve the WAVs of this folder as recordings; else telephone-format ones are made up.")  # fmt: skip

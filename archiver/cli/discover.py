@@ -16,11 +16,11 @@ from archiver.cli.listing import (
     ListingProgress,
     bars,
     bots_option,
-    chosen_bots,
     developers_line,
     opened_listings,
     print_problems,
     print_refusal,
+    select_bots,
     span_options,
 )
 from archiver.cli.output import console, json_option, print_json, safe, size, table
@@ -32,7 +32,7 @@ from archiver.queue.discoveries import Discoveries
 @span_options("Only calls")
 @bots_option
 @click.option("--priority", type=click.Choice(["high", "normal", "low"]), default="normal", show_default=True)
-@click.option("--afresh", is_flag=True, help="Begin anew also where a reading of the same time was broken off.")
+@click.option("--afresh", is_flag=True, help="Start over, also where a reading of the same time was interrupted.")
 @click.option(
     "--dry-run", is_flag=True, help="Say how many calls there are, on which days, and what they would take; add nothing."
 )
@@ -50,13 +50,13 @@ def command(
 ) -> None:
     """Learn from the platform which voice calls took place, and add those to the queue that it does not know.
 
-    Broken off, it goes on where it stopped when it is called with the same options. A call that is known already only learns
+    Interrupted, it goes on where it stopped when it is called with the same options. A call that is known already only learns
     what the platform says of it.
 
     Exit codes: 0 all was read; 1 fatal; 2 usage or configuration; 3 a bot was refused, or a time could not be read whole.
     """
     settings = settings_of(ctx)
-    bots = chosen_bots(settings, names)
+    bots = select_bots(settings, names)
     if dry_run:
         document = run_async(_estimate(settings, bots, start, end))
     else:

@@ -73,7 +73,14 @@ def _as_document(finding: Finding) -> dict[str, Any]:
 
 def _budgets(settings: Settings) -> list[dict[str, Any]]:
     return [
-        {"budget": each.key, "of": each.of, "calls": each.calls, "limits": each.told, "from": each.source, "bots": each.bots}
+        {
+            "budget": each.key,
+            "of": each.of,
+            "calls": each.calls,
+            "limits": each.written_limits,
+            "from": each.source,
+            "bots": each.bots,
+        }
         for each in all_budgets(settings.bots)
     ]
 

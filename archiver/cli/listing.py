@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from archiver.account.discovery import Discovered, Listings
 from archiver.account.reading import ReadingTerms, Shift, listings_of, read_and_work
 from archiver.cli.compose import TEXT
-from archiver.cli.output import printable, tell_error
+from archiver.cli.output import print_error, printable
 from archiver.cli.serving import bot_access, composed_worker, stop_on_signals
 from archiver.config import BotSettings, Settings
 from archiver.errors import ConfigError, DatabaseError, KoreError
@@ -56,7 +56,7 @@ def span_options(what: str) -> Callable[[F], F]:
     return add
 
 
-def chosen_bots(settings: Settings, names: tuple[str, ...]) -> list[BotSettings]:
+def select_bots(settings: Settings, names: tuple[str, ...]) -> list[BotSettings]:
     """The bots that --bot names, or all. Raises ConfigError."""
     if not settings.bots:
         raise ConfigError("no bot is configured: there is nothing to list", hint="add a [[bots]] block to the configuration")
@@ -103,7 +103,7 @@ async def work_with_listings(
 
 def print_refusal(bot: str, error: KoreError) -> None:
     """To standard error, why the platform refused a bot."""
-    tell_error(f"bot {bot}: {error.message}", error.hint)
+    print_error(f"bot {bot}: {error.message}", error.hint)
 
 
 class ListingProgress:

@@ -32,7 +32,7 @@ async def _migrate(settings: Settings) -> None:
     click.echo("the database is up to date")
     if schema is not None:
         click.echo(
-            f"everybody who may log in may create objects in the schema {printable(schema)}, and so act as whoever uses it; "
-            f"its owner ends that: REVOKE CREATE ON SCHEMA {printable(schema)} FROM PUBLIC",
+            f"any role that can log in may create objects in schema {printable(schema)}, and so act as a role that uses it; "
+            f"its owner should run: REVOKE CREATE ON SCHEMA {printable(schema)} FROM PUBLIC",
             err=True,
         )

@@ -15,11 +15,11 @@ from archiver.cli.compose import DURATION, actor, opened, run_async, settings_of
 from archiver.cli.listing import (
     BOUND,
     bots_option,
-    chosen_bots,
+    select_bots,
     warn_of_deadlines,
     work_with_listings,
 )
-from archiver.cli.worker import pool_size, tell_of_drain
+from archiver.cli.worker import log_drain, pool_size
 from archiver.config import BotSettings, Settings
 from archiver.queue.discoveries import Discoveries
 
@@ -53,8 +53,8 @@ def command(
     mismatched, or a bot was refused; 130, 143 stopped by a signal.
     """
     settings = settings_of(ctx)
-    shift, closing = run_async(_night(settings, chosen_bots(settings, names), start, end, max_wait))
-    tell_of_drain(shift.drained)
+    shift, closing = run_async(_night(settings, select_bots(settings, names), start, end, max_wait))
+    log_drain(shift.drained)
     if closing is None:
         raise click.exceptions.Exit(128 + shift.received[0])
     show(closing, form)

@@ -64,7 +64,7 @@ def printable(value: object, *, keep: str = "") -> str:
     return harmless(redact(str(value)), keep=keep)
 
 
-def tell_error(message: str, hint: str, *, keep: str = "") -> None:
+def print_error(message: str, hint: str, *, keep: str = "") -> None:
     """To standard error: what is wrong, and what to do. A message may quote rows that other systems wrote: `keep` is for those
     that cannot.
     """

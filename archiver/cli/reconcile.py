@@ -11,7 +11,7 @@ from archiver.account.reading import span_of
 from archiver.cli.accounts import close, format_option, show
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import opened, run_async, settings_of
-from archiver.cli.listing import bots_option, chosen_bots, span_options
+from archiver.cli.listing import bots_option, select_bots, span_options
 from archiver.config import BotSettings, Settings
 
 
@@ -31,7 +31,7 @@ def command(ctx: click.Context, start: date | datetime, end: date | datetime | N
     mismatched, or could not be listed.
     """
     settings = settings_of(ctx)
-    closing = run_async(_close(settings, chosen_bots(settings, names), start, end))
+    closing = run_async(_close(settings, select_bots(settings, names), start, end))
     show(closing, form)
     if not closing.complete:
         raise Incomplete

@@ -25,7 +25,7 @@ CHOICES = (*BY_DEFAULT, State.ARCHIVED)
 @click.option("--reason", "--error", "errors", type=TEXT, multiple=True,
               help="Only those that ended for this reason, such as media_host_refused; may be repeated.")  # fmt: skip
 @time_options("that ended")
-@click.option("--dry-run", is_flag=True, help="Say how many it would be; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Only say how many sessions would change.")
 @json_option
 @click.pass_context
 def command(

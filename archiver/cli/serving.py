@@ -50,7 +50,7 @@ async def bot_access(settings: Settings, database: Database) -> AsyncIterator[di
                 http,
                 max_files=settings.worker.max_files_per_session,
                 terms=settings.transfer,
-                on_retry=_tell_of_retry(bot.name),
+                on_retry=_log_retries(bot.name),
             )
             bots[bot.name] = BotAccess(bot, client, media, accounts[bot.name], sessions[bot.name])
         yield bots
@@ -66,11 +66,11 @@ def _quotas(settings: Settings, database: Database, budgets: Mapping[str, Budget
     return {name: made[budget] for name, budget in budgets.items()}
 
 
-def _tell_of_retry(bot: str) -> Callable[[Exception, float], None]:
-    def tell(error: Exception, wait: float) -> None:
+def _log_retries(bot: str) -> Callable[[Exception, float], None]:
+    def log_retry(error: Exception, wait: float) -> None:
         log.info("api_call_retried", bot=bot, error=str(error), wait_seconds=round(wait, 2))
 
-    return tell
+    return log_retry
 
 
 @asynccontextmanager

@@ -40,7 +40,7 @@ def command(ctx: click.Context, drain: bool, max_wait: timedelta | None) -> None
         raise click.UsageError("--max-wait goes with --drain")
     settings = settings_of(ctx)
     received, ended = run_async(_work(settings, drain, max_wait))
-    tell_of_drain(ended)
+    log_drain(ended)
     if received:
         raise click.exceptions.Exit(128 + received[0])
     if not ended.complete:
@@ -74,7 +74,7 @@ async def worked(
             return received, await worker.run(drain=drain, max_wait=max_wait, night=night)
 
 
-def tell_of_drain(ended: Drained) -> None:
+def log_drain(ended: Drained) -> None:
     """Log what a drain had to leave."""
     for left in ended.left_pending:
         log.warning("sessions_left_pending", **left)

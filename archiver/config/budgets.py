@@ -47,8 +47,8 @@ class Budget:
         return len(self.limits) > 1 or (self.alone and any(each.calls <= COUNTED * each.window / MINUTE for each in self.limits))
 
     @property
-    def told(self) -> list[str]:
-        """Its limits as they are written."""
+    def written_limits(self) -> list[str]:
+        """Its limits as they are written in the configuration."""
         return [str(limit) for limit in self.limits]
 
 

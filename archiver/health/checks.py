@@ -17,7 +17,7 @@ from archiver.errors import ApiDefect, ArchiverError, CredentialsRejected, KoreE
 from archiver.kore.clock import MAX_OFFSET
 from archiver.kore.exchange import Asked
 from archiver.kore.listings.calls import Span
-from archiver.kore.listings.sources import sources_of, still_in_use
+from archiver.kore.listings.sources import sources_in_use, sources_of
 from archiver.postgres.database import Database
 from archiver.postgres.migrate import check_version
 from archiver.queue.deadlines import HINT, read_deadlines
@@ -241,7 +241,7 @@ async def check_listing(bot: BotAccess, *, budget: bool, used_before: Collection
 
     now = datetime.now(UTC).replace(microsecond=0)
     refused: list[tuple[str, ArchiverError]] = []
-    for source in still_in_use(sources_of(bot.client, sessions=from_bot, details=from_account), used_before):
+    for source in sources_in_use(sources_of(bot.client, sessions=from_bot, details=from_account), used_before):
         try:
             await source.page(Span(now - timedelta(seconds=1), now), 0, 0)
         except (CredentialsRejected, ApiDefect) as error:

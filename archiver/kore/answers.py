@@ -97,7 +97,7 @@ class Reply:
 _VOICEMAIL_KEYS = ("voicemail_recording", "voicemail recording")
 
 _OUR_FAULT = (
-    "it calls the request itself invalid, so asking again is in vain: check bots.api and bots.bot_id, and whether the session "
+    "it calls the request itself invalid, so asking again will not help: check bots.api and bots.bot_id, and whether the session "
     "lacks the user ID that it was to be enqueued with; then `archiver retry`"
 )
 

@@ -18,13 +18,13 @@ MARGIN = 0.9
 """The part of its lease that a worker uses: it stops before others may act on the rest."""
 
 
-def steady_seconds() -> float:
+def boottime() -> float:
     """A clock that nobody sets, and that goes on while the machine sleeps: the lease does run out meanwhile."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Lease:
-    """Good from `asked_at` (`steady_seconds`, before the database was asked) for nine tenths of `length`, and as long as it is
+    """Good from `asked_at` (`boottime`, before the database was asked) for nine tenths of `length`, and as long as it is
     renewed. Once lost it stays lost, whatever answer still comes in: its sessions may be with others.
     """
 
@@ -37,13 +37,13 @@ class Lease:
     @property
     def lost(self) -> bool:
         """Whether this worker may act no more."""
-        self._lost = self._lost or steady_seconds() >= self._until
+        self._lost = self._lost or boottime() >= self._until
         return self._lost
 
     @property
     def remaining(self) -> float:
         """Seconds that this worker may still act."""
-        return 0.0 if self.lost else self._until - steady_seconds()
+        return 0.0 if self.lost else self._until - boottime()
 
     def give_up(self) -> None:
         """Lose it now."""
@@ -65,7 +65,7 @@ class Lease:
         pause = third
         while not self.lost:
             await asyncio.sleep(min(pause, self.remaining))
-            asked_at = steady_seconds()
+            asked_at = boottime()
             try:
                 if not await within(self.remaining, renew(self.worker_id, self._length)):
                     self.give_up()

@@ -24,7 +24,7 @@ from archiver.worker.claiming import Claiming, Drained, Terms
 from archiver.worker.holds import Holds
 from archiver.worker.judging import Judge
 from archiver.worker.probes import Probes
-from archiver.worker.progress import read_and_tell, write_down
+from archiver.worker.progress import log_long_transfers, record_long_transfers
 from archiver.worker.registration import Registration
 from archiver.worker.settling import Settling
 from archiver.worker.store_gate import StoreGate
@@ -148,8 +148,8 @@ class Worker:
             asyncio.create_task(self._registration.keep(on_lost=self._lease_lost, on_registered=self._wake.set), name="lease"),
             asyncio.create_task(self._listen(), name="listen"),
             asyncio.create_task(self._upkeep.run(lambda: self._registration.lease.worker_id), name="upkeep"),
-            asyncio.create_task(read_and_tell(transfers), name="readings"),
-            asyncio.create_task(write_down(transfers, self._queue, lambda: self._registration.lease), name="progress"),
+            asyncio.create_task(log_long_transfers(transfers), name="readings"),
+            asyncio.create_task(record_long_transfers(transfers, self._queue, lambda: self._registration.lease), name="progress"),
             asyncio.create_task(self._holds.unblock_budgets(), name="budgets"),
         ]
         self._trying_credentials = asyncio.create_task(self._holds.try_credentials(), name="credentials")

@@ -32,7 +32,7 @@ LISTED = 100
 """So many transfers are written one by one, those that have been on their way longest; the others are only counted."""
 
 
-async def read_and_tell(transfers: Transfers) -> None:
+async def log_long_transfers(transfers: Transfers) -> None:
     """Take the readings that rates are made of, and log how far each large recording is, for a worker that nobody watches."""
     due: dict[Transfer, float] = {}
     while True:
@@ -48,7 +48,7 @@ async def read_and_tell(transfers: Transfers) -> None:
                          seconds=round(transfer.seconds(now)))  # fmt: skip
 
 
-async def write_down(transfers: Transfers, queue: Queue, lease: Callable[[], Lease | None]) -> None:
+async def record_long_transfers(transfers: Transfers, queue: Queue, lease: Callable[[], Lease | None]) -> None:
     """Keep the worker's row up to date while something large is on its way, and write once more when nothing is.
 
     Beside everything else: neither a transfer nor the lease waits for it. One write at a time, so that it never has more than one

@@ -11,7 +11,7 @@ from archiver.errors import DatabaseError
 from archiver.observe.logs import logger
 from archiver.queue.sessions import Queue
 from archiver.runtime.cancellation import within
-from archiver.worker.lease import Lease, steady_seconds
+from archiver.worker.lease import Lease, boottime
 
 log = logger(__name__)
 
@@ -42,7 +42,7 @@ class Registration:
 
     async def register(self) -> None:
         """Raises DatabaseError."""
-        asked_at = steady_seconds()
+        asked_at = boottime()
         worker_id = await self._queue.start_worker(**self._identity, lease=self._length, bots=self._bots)
         self._lease = Lease(worker_id, self._length, asked_at)
         log.info("worker_started", worker=worker_id, concurrency=self._concurrency, bots=self._bots)

@@ -117,14 +117,14 @@ class Settling:
                         return
                     refused += not isinstance(error, DatabaseUnreachable | NotMigrated)
                     if refused == PATIENCE:
-                        self._say_less(batch[0])
+                        self._write_plainly(batch[0])
                     await asyncio.sleep(min(LATER_SECONDS, max(batch[0].lease.remaining, 0.05)))
                     continue
             for ended, state in zip(batch, states, strict=True):
-                await self._tell(ended, state)
+                await self._report(ended, state)
             return
 
-    async def _tell(self, ended: Ended, state: State | None) -> None:
+    async def _report(self, ended: Ended, state: State | None) -> None:
         try:
             await self._written(ended.attempt, ended.outcome, state)
         except Exception as error:  # the others of the batch are written too, and must be told so
@@ -134,7 +134,7 @@ class Settling:
             del self._open[ended]
 
     @staticmethod
-    def _say_less(ended: Ended) -> None:
+    def _write_plainly(ended: Ended) -> None:
         """It is not the connection but what we say that the database refuses."""
         ended.attempt = Attempt(ended.attempt.session, calls=ended.attempt.calls, missing=ended.attempt.missing)
         ended.outcome = Retry("internal_error", {"message": "the database refused the outcome; the archiver's log has more"})

@@ -820,7 +820,7 @@ def test_what_an_account_may_follows_from_what_its_bots_write(
     loaded: Load, changes: list[dict[str, Any]], key: str, limits: list[str], source: str
 ) -> None:
     budget = account_budgets(of_bots(loaded, *changes))["a"]
-    assert (budget.key, budget.told, budget.source) == (f"https://platform.kore.ai|{key}", limits, source)
+    assert (budget.key, budget.written_limits, budget.source) == (f"https://platform.kore.ai|{key}", limits, source)
     assert budget.bots == tuple("abc"[: len(changes)])
 
 
@@ -828,7 +828,7 @@ def test_bots_share_an_accounts_budget_on_one_host_and_have_the_sessions_history
     bots = of_bots(loaded, A | {"host": "https://PLATFORM.kore.ai"}, A, A | {"host": "https://eu.kore.ai"})
     found = account_budgets(bots)
     assert found["a"] == found["b"] != found["c"]
-    assert [budget.told for budget in sessions_budgets(bots).values()] == [["60/minute", "1800/hour"]] * 3
+    assert [budget.written_limits for budget in sessions_budgets(bots).values()] == [["60/minute", "1800/hour"]] * 3
     assert [budget.key for budget in sessions_budgets(bots).values()] == [bot.budget_key for bot in bots]
     assert [budget.bots for budget in all_budgets(bots)] == [("a", "b"), ("c",), ("a",), ("b",), ("c",)]
 

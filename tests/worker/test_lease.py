@@ -16,7 +16,7 @@ from archiver.errors import LeaseLost
 from archiver.queue.operators import Operators
 from archiver.session import part_name
 from archiver.worker import claiming
-from archiver.worker.lease import Lease, steady_seconds
+from archiver.worker.lease import Lease, boottime
 from tests.worker.conftest import Logged, TcpProxy, WorkerHarness
 
 ONE_STALL = {"kind": "stall", "at": 1000, "times": 1}
@@ -70,7 +70,7 @@ async def test_a_worker_cut_off_from_its_database_stops_before_others_take_over(
         (row,) = await harness.rows(
             "SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 AS left FROM archive_workers"
         )
-        assert row["left"] > first.worker._registration.lease._until - steady_seconds()
+        assert row["left"] > first.worker._registration.lease._until - boottime()
         await harness.parts_are(0)
         assert harness.files() == {}
         assert (await harness.drained(harness.settings(worker={"lease_seconds": 1.5}))).complete
@@ -122,18 +122,18 @@ async def test_a_session_that_is_cancelled_while_it_downloads_is_let_go(
 
 def test_a_lease_cannot_be_used_a_moment_longer_than_nine_tenths() -> None:
     length = timedelta(seconds=10)
-    lease = Lease(1, length, steady_seconds() - 8.9)
+    lease = Lease(1, length, boottime() - 8.9)
     assert 0 < lease.remaining < 0.2
     lease.guard()
-    lease.renewed(steady_seconds())
+    lease.renewed(boottime())
     assert lease.remaining > 8
-    assert Lease(1, length, steady_seconds() - 9.1).lost
+    assert Lease(1, length, boottime() - 9.1).lost
 
 
 def test_a_lost_lease_stays_lost_whatever_answer_still_comes() -> None:
-    for lost in (Lease(1, timedelta(seconds=10), steady_seconds() - 9.1), Lease(1, timedelta(seconds=10), steady_seconds())):
+    for lost in (Lease(1, timedelta(seconds=10), boottime() - 9.1), Lease(1, timedelta(seconds=10), boottime())):
         lost.give_up()
-        lost.renewed(steady_seconds())
+        lost.renewed(boottime())
         assert lost.remaining == 0
         with pytest.raises(LeaseLost):
             lost.guard()

@@ -13,7 +13,7 @@ from archiver.outcome import Archived, Outcome
 from archiver.queue.sessions import Queue
 from archiver.session import Attempt, Session, State
 from archiver.worker import settling
-from archiver.worker.lease import Lease, steady_seconds
+from archiver.worker.lease import Lease, boottime
 from archiver.worker.settling import Ended, Settling
 from tests.queue.conftest import QueueHarness, stored_file
 
@@ -41,7 +41,7 @@ class Desk:
         self.told: dict[str, State | None] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.settling = Settling(self.queue, written=self._written)
-        self.lease = Lease(1, timedelta(minutes=5), steady_seconds())
+        self.lease = Lease(1, timedelta(minutes=5), boottime())
 
     async def _written(self, attempt: Attempt, outcome: Outcome, state: State | None) -> None:
         self.told[attempt.session.session_id] = state
@@ -149,7 +149,7 @@ async def test_it_stops_trying_when_the_lease_is_lost(
     queue_harness: QueueHarness, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settling, "LATER_SECONDS", 0.01)
-    desk.lease = Lease(1, timedelta(seconds=1), steady_seconds())
+    desk.lease = Lease(1, timedelta(seconds=1), boottime())
     desk.queue.failures += [DatabaseUnreachable("away")] * 1_000_000
     desk.add(*map(Attempt, await claimed(queue_harness, 2)))
     async with asyncio.timeout(30):

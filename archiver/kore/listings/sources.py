@@ -152,7 +152,7 @@ class _Named(Protocol):
 N = TypeVar("N", bound=_Named)
 
 
-def still_in_use(sources: list[N], told: Collection[str]) -> list[N]:
+def sources_in_use(sources: list[N], told: Collection[str]) -> list[N]:
     """Of several sources those to try for a bot whose calls were `told` by some before: call details are not left for the fuller
     listing.
     """

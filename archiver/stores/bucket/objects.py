@@ -144,7 +144,7 @@ class Objects:
                     hint=_WRITTEN_BY_OTHERS,
                     store_key=key,
                 ) from None
-            raise refused.told(key, self._hints) from None
+            raise refused.as_store_error(key, self._hints) from None
 
     async def remove(self, key: str) -> None:
         """Remove a temporary object, under a key of the bucket; one that is gone is all right. Raises Refused."""

@@ -52,7 +52,7 @@ class Refused(Exception):
         self.request_id = request_id[:LONGEST_WORD]
         super().__init__(self.message)
 
-    def told(self, key: str, hints: Hints) -> StoreError:
+    def as_store_error(self, key: str, hints: Hints) -> StoreError:
         """The same as an error of ours, about a key of the store."""
         kind = StoreError if self.code in hints.of_one_key else StoreUnavailable
         facts: dict[str, Any] = {"store_key": key, "error": self.code}
@@ -94,4 +94,4 @@ def translated(key: str, hints: Hints) -> Iterator[None]:
         error.facts.setdefault("store_key", key)
         raise
     except Refused as refused:
-        raise refused.told(key, hints) from None
+        raise refused.as_store_error(key, hints) from None

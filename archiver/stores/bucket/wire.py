@@ -241,14 +241,14 @@ class Wire(ABC):
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
             raise Refused(0, "TlsFailed", f"no trusted connection: {error}") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Passing(0, type(error).__name__, f"no answer: {_told(error)}") from None
+            raise Passing(0, type(error).__name__, f"no answer: {_describe(error)}") from None
         if 200 <= response.status < 300:
             return response
         async with response:
             raise self.refusal(response.status, response.headers, await _whole(response))
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     """In aiohttp's words, which may quote the URL, and so a signature in it."""
     return redact(str(error)) or type(error).__name__
 
@@ -263,7 +263,7 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
                 if len(body) > LONGEST_ANSWER:
                     raise Refused(response.status, "AnswerTooLong", "the answer is too long: is this the right kind of server?")
     except (aiohttp.ClientError, OSError) as error:
-        raise Passing(0, type(error).__name__, f"the answer broke off: {_told(error)}") from None
+        raise Passing(0, type(error).__name__, f"the answer broke off: {_describe(error)}") from None
     return bytes(body)
 
 

@@ -200,10 +200,10 @@ def translated(key: str, done: str = "kept") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise told(error, key, StoreError if error.errno in _OF_ONE_KEY else StoreUnavailable, done) from None
+        raise store_error_of(error, key, StoreError if error.errno in _OF_ONE_KEY else StoreUnavailable, done) from None
 
 
-def told(error: OSError, key: str, kind: type[E], done: str = "kept") -> E:
+def store_error_of(error: OSError, key: str, kind: type[E], done: str = "kept") -> E:
     return kind(
         f"{key} cannot be {done}: {error.strerror or error}",
         hint=_HINTS.get(error.errno or 0, "check the disk and the folder of storage.url"),

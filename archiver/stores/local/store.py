@@ -18,7 +18,7 @@ from pathlib import Path
 from archiver.errors import StoreError, StoreUnavailable
 from archiver.runtime.buffers import Buffers
 from archiver.stores import Advice, check_key, check_part
-from archiver.stores.local.disk import BLOCK, NotRegular, kind_of, names_in, open_regular, told, translated
+from archiver.stores.local.disk import BLOCK, NotRegular, kind_of, names_in, open_regular, store_error_of, translated
 from archiver.stores.local.folders import Folders
 from archiver.stores.local.threads import Threads
 from archiver.stores.local.upload import Finisher, LocalUpload
@@ -149,7 +149,7 @@ class LocalStore:
                     errno.ENOTDIR,
                     errno.EROFS,
                 ):  # else there is nothing of ours, and why, is said
-                    raise told(error, probe, StoreUnavailable) from None
+                    raise store_error_of(error, probe, StoreUnavailable) from None
         if found != payload:
             raise StoreUnavailable(f"{self.root}: what was written is not what is read back")
         await self._threads.run(

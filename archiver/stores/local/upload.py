@@ -30,8 +30,8 @@ from archiver.stores.local.disk import (
     copied,
     hash_of,
     open_regular,
+    store_error_of,
     sync_folder,
-    told,
     translated,
 )
 from archiver.stores.local.folders import Folders
@@ -286,18 +286,18 @@ class Finisher:
                 job = asyncio.get_running_loop().run_in_executor(self._threads.pool, self._finish_all, batch)
             except RuntimeError as error:
                 # No thread to be had, or the store is closed. Whoever waits must be told: nobody else is going to.
-                self._tell(batch, error)
+                self._resolve(batch, error)
             else:
                 self._running = True
                 job.add_done_callback(partial(self._finished, batch))
 
     def _finished(self, batch: list[Ending], job: asyncio.Future[None]) -> None:
         self._running = False
-        self._tell(batch, job.exception())
+        self._resolve(batch, job.exception())
         self._start()
 
     @staticmethod
-    def _tell(batch: list[Ending], failure: BaseException | None) -> None:
+    def _resolve(batch: list[Ending], failure: BaseException | None) -> None:
         for ending in batch:
             error = ending.error or failure
             if error is None:
@@ -333,5 +333,5 @@ class Finisher:
             sync_folder(_above(number), ending.folder)
         except OSError as error:
             # Whatever it says, it is not the fault of one file.
-            return told(error, folder, StoreUnavailable)
+            return store_error_of(error, folder, StoreUnavailable)
         return None

@@ -12,8 +12,8 @@ from archiver.errors import ApiDefect, CredentialsRejected, RateLimited
 from archiver.kore.listings import reader as reader_module
 from archiver.kore.listings.calls import Span
 from archiver.kore.listings.sources import (
+    sources_in_use,
     sources_of,
-    still_in_use,
 )
 from tests.kore.listings.conftest import (
     ALL_SOURCES,
@@ -124,7 +124,7 @@ async def test_a_request_that_is_refused_is_named_and_not_repeated(name: str, st
 def test_which_listings_a_bot_has() -> None:
     def names(told: tuple[str, ...] = (), **changes: Any) -> list[str]:
         client: Any = SimpleNamespace(bot=bot_settings().model_copy(update=changes))
-        return [each.name for each in still_in_use(sources_of(client, sessions=draw_nothing, details=draw_nothing), told)]
+        return [each.name for each in sources_in_use(sources_of(client, sessions=draw_nothing, details=draw_nothing), told)]
 
     assert names() == ["sessions"]
     assert names(account_id="a") == ["interaction_details", "call_details", "sessions"]
