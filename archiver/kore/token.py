@@ -97,7 +97,7 @@ class TokenSigner:
         self._key = self._key or self.bot.signing_key()
         try:
             with warnings.catch_warnings():
-                # The platform makes the secret, not its user: that it is short is nothing anybody could mend.
+                # The platform makes the secret, not its user: that it is short is not for us to say.
                 warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
                 self._token = jwt.encode(payload, self._key, algorithm=self.bot.algorithm)
         except Exception as error:  # noqa: BLE001  # for a wrong kind of key PyJWT lets through what cryptography raises

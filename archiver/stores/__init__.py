@@ -60,7 +60,7 @@ class Advice(NamedTuple):
     """What was seen, and what to do about it."""
 
     seen: str
-    mend: str
+    hint: str
 
 
 class Store(Protocol):

@@ -588,7 +588,7 @@ async def test_a_sas_that_allows_to_read_create_and_write_is_enough_for_recordin
         assert await content(harness) == body
         assert harness.objects() == {KEY, *left}
         (advice,) = [advice for advice in await harness.store.advice() if "may not delete" in advice.seen]
-        assert advice.mend
+        assert advice.hint
 
 
 async def test_a_sas_that_ends_soon_is_told(azurite: AzureServer) -> None:

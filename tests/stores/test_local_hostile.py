@@ -292,6 +292,6 @@ async def test_links_where_folders_should_be_are_pointed_out(store: LocalStore, 
     first, second, third = sorted(await store.advice())
     for advice, path in ((first, f"{root}/bot=b/date=2020-01-01"), (second, f"{root}/bot=c")):
         assert advice.seen.startswith(f"{path} is a symbolic link, which is not followed: ")
-        assert advice.mend.endswith(f"rm {path} && mkdir {path} && mount --bind {outside} {path}")
+        assert advice.hint.endswith(f"rm {path} && mkdir {path} && mount --bind {outside} {path}")
     assert third.seen == f"{root}/latest is a symbolic link, which is not followed"
-    assert "mount" in third.mend
+    assert "mount" in third.hint
