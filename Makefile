@@ -13,8 +13,8 @@ AUDIO ?=
 BENCH ?=
 TESTS ?= tests
 PYTEST ?= -m "not thorough"
-# Of pytest. Two keep two cores busy where servers and fleets are proven; the tests that every Python repeats mostly wait.
-PROCESSES ?= 2
+# Of pytest, which shares the tests out again as processes run dry. Three keep two cores busy: much of a fleet's time is waiting.
+PROCESSES ?= 3
 # Whose buckets the tests meet: see tests/s3_servers.py and tests/azure_servers.py.
 SERVERS ?= .venv-seaweedfs/.ready .venv-azurite/.ready
 
@@ -63,7 +63,7 @@ imports: $(VENV)/.ready
 	$(BIN)/lint-imports
 
 tests: $(VENV)/.ready $(SERVERS)
-	$(BIN)/python -m pytest -n $(PROCESSES) --basetemp=.tmp/pytest $(PYTEST) $(TESTS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --durations=15 --basetemp=.tmp/pytest $(PYTEST) $(TESTS)
 
 test-all: check
 	@$(MAKE) --no-print-directory SERVERS='.venv-seaweedfs/.ready .venv-azurite/.ready .venv-localstack/.ready' PYTEST= tests
@@ -73,7 +73,7 @@ test-pythons:
 	@for python in $$(sh .ci/python --others); do \
 		name=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 		echo "== Python $$name"; \
-		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$$name SERVERS= PROCESSES=3 PYTEST='-m "not once"' tests types || exit 1; \
+		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$$name SERVERS= PYTEST='-m "not once"' tests types || exit 1; \
 	done
 
 bench-fleet: $(VENV)/.ready

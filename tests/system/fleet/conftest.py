@@ -1,4 +1,4 @@
-"""A fleet of worker processes that drains 2,000 sessions, what a fault has left of it, and a table of all faults."""
+"""A fleet of worker processes that drains 1,000 sessions, what a fault has left of it, and a table of all faults."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from archiver.simulator.platform import Simulator
 from tests.conftest import settings_data
 from tests.system.conftest import Program, Running, eventually
 
-SESSIONS = 2000
+SESSIONS = 1000
 WORKERS = 3
 LEASE_SECONDS = 3.0
 BOUND_SECONDS = LEASE_SECONDS + 7

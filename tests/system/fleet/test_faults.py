@@ -1,4 +1,4 @@
-"""One fault a test, in the middle of 2,000 sessions: nothing is lost, nothing double, and the fleet goes on within seconds."""
+"""One fault a test, in the middle of 1,000 sessions: nothing is lost, nothing double, and the fleet goes on within seconds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.once, pytest.mark.timeout(240)]
 async def test_two_of_three_workers_are_killed(fleet: Fleet, replaced: bool) -> None:
     await fleet.enqueue()
     await fleet.start()
-    await fleet.archived(600 if replaced else 1200)
+    await fleet.archived(300 if replaced else 600)
     killed, others = fleet.workers[:2], fleet.workers[2:]
     fleet.hurt()
     for worker in killed:
@@ -54,13 +54,13 @@ async def test_a_worker_comes_back_whose_sessions_others_have_taken_over(fleet: 
     are done, and it has stored some as well: its word of that is still on the line, and reaches the database before it wakes.
     """
     # What is put back comes after all that waits already, except in a class of its own.
-    await fleet.enqueue(0, 800)
-    await fleet.enqueue(800, 1300, priority="low")
+    await fleet.enqueue(0, 400)
+    await fleet.enqueue(400, 650, priority="low")
     async with TcpProxy(fleet.database_url) as proxy:
         await fleet.start(1, "worker", environment={"ARCHIVER_DATABASE__URL": proxy.url})
         await fleet.start(WORKERS - 1, "worker")
         dead = fleet.workers[0]
-        await fleet.archived(500)
+        await fleet.archived(250)
         fleet.hurt()
         if others == "done_with_them":
             await _held_up(fleet, dead, proxy)
@@ -72,7 +72,7 @@ async def test_a_worker_comes_back_whose_sessions_others_have_taken_over(fleet: 
         await fleet.until(HELD + wanted, list(held), list(held.values()))
         finals = {key: path.stat() for key, path in fleet.files().items()}
         foreign = await _leave_parts(fleet, list(held))
-        await fleet.enqueue(1300, SESSIONS)
+        await fleet.enqueue(650, SESSIONS)
         fleet.over()
         proxy.flow()
         dead.send(signal.SIGCONT)
@@ -155,7 +155,7 @@ async def _assert_loss_is_told(fleet: Fleet, worker: Running) -> None:
 async def test_all_connections_are_terminated_again_and_again(fleet: Fleet) -> None:
     await fleet.enqueue()
     await fleet.start()
-    await fleet.archived(600)
+    await fleet.archived(300)
     fleet.hurt()
     for times in range(1, 6):
         (cut,) = await fleet.rows(
@@ -164,7 +164,7 @@ async def test_all_connections_are_terminated_again_and_again(fleet: Fleet) -> N
         )
         assert cut["n"] > WORKERS
         fleet.over()
-        await fleet.archived(600 + 150 * times)
+        await fleet.archived(300 + 100 * times)
     await fleet.drained()
     await fleet.aftermath("all connections terminated, five times")
 
@@ -186,7 +186,7 @@ async def test_the_server_is_restarted_at_once(
     async with a_fleet(tmp_path, simulator, url, record_property) as fleet:
         await fleet.enqueue()
         await fleet.start()
-        await fleet.archived(600)
+        await fleet.archived(300)
         (old,) = await fleet.rows("SELECT pg_postmaster_start_time() AS at")
         fleet.hurt()
         os.kill(int(pid_file.read_text().split()[0]), signal.SIGQUIT)
@@ -206,7 +206,7 @@ async def test_an_idle_transaction_holds_a_snapshot_all_the_time(fleet: Fleet) -
             pending = "SELECT count(*) FROM archive_queue WHERE state = 'pending'"
             assert await idle.fetchval(pending) == SESSIONS
             await fleet.start()
-            await fleet.archived(1500)
+            await fleet.archived(750)
             fleet.hurt()
             await fleet.drained()
             assert await idle.fetchval(pending) == SESSIONS
@@ -219,17 +219,17 @@ async def test_an_idle_transaction_has_locked_pending_rows(fleet: Fleet) -> None
     """The others are done meanwhile, and the fleet waits for these."""
     await fleet.enqueue()
     await fleet.start()
-    await fleet.archived(400)
+    await fleet.archived(200)
     idle = await asyncpg.connect(fleet.database_url)
     try:
         fleet.hurt()
         async with idle.transaction():
             locked = await idle.fetch(
                 """SELECT id, epoch FROM archive_queue WHERE state = 'pending'
-                   ORDER BY run_at, id LIMIT 400 FOR UPDATE SKIP LOCKED"""
+                   ORDER BY run_at, id LIMIT 200 FOR UPDATE SKIP LOCKED"""
             )
-            assert len(locked) == 400
-            await fleet.archived(SESSIONS - 400)
+            assert len(locked) == 200
+            await fleet.archived(SESSIONS - 200)
             left = await fleet.rows("SELECT id, epoch FROM archive_queue WHERE state <> 'archived'")
             assert {tuple(row) for row in left} == {tuple(row) for row in locked}
             assert [worker.process.returncode for worker in fleet.workers] == [None] * WORKERS
@@ -237,7 +237,7 @@ async def test_an_idle_transaction_has_locked_pending_rows(fleet: Fleet) -> None
     finally:
         await idle.close()
     await fleet.drained()
-    await fleet.aftermath("idle transaction, 400 pending rows locked")
+    await fleet.aftermath("idle transaction, 200 pending rows locked")
 
 
 LISTENERS = """SELECT array_agg(pid) AS pids FROM pg_stat_activity
@@ -250,21 +250,21 @@ async def test_the_listening_connections_are_half_open(fleet: Fleet) -> None:
     """
     async with TcpProxy(fleet.database_url) as proxy:
         fleet.configure(listen_url=proxy.url)
-        await fleet.enqueue(0, 1200)
+        await fleet.enqueue(0, 600)
         await fleet.start(WORKERS, "worker")
         (old,) = await fleet.until(LISTENERS, [], WORKERS)
-        await fleet.archived(600)
+        await fleet.archived(300)
         fleet.hurt()
         proxy.hang()
-        await fleet.archived(1200)
-        await fleet.enqueue(1200, 1600)
+        await fleet.archived(600)
+        await fleet.enqueue(600, 800)
         fleet.over()
-        await fleet.archived(1600)
+        await fleet.archived(800)
         for worker in fleet.workers:
             await worker.printed("listener_disconnected", timeout=40)
         proxy.flow()
         await fleet.until(LISTENERS, old["pids"], WORKERS)
-        await fleet.enqueue(1600, SESSIONS)
+        await fleet.enqueue(800, SESSIONS)
         await fleet.archived(SESSIONS)
         await fleet.dismissed()
     await fleet.aftermath("listening connections half open")
@@ -276,7 +276,7 @@ async def test_two_of_three_clocks_are_an_hour_wrong(fleet: Fleet) -> None:
     (begun,) = await fleet.rows("SELECT clock_timestamp() AS at")
     for hours in (1, -1, 0):
         await fleet.start(1, environment=_apart(timedelta(hours=hours)))
-    await fleet.archived(1000)
+    await fleet.archived(500)
     fleet.hurt()
     await fleet.drained()
 
