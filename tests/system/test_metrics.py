@@ -172,7 +172,7 @@ async def test_a_port_that_is_taken_is_fatal_and_names_the_key(archiver: Program
         result = await archiver("worker", "--drain")
     assert result.code == 1
     assert f"metrics.listen = '{address}': Address already in use" in result.stderr
-    assert "port of its own" in result.stderr
+    assert "its own port" in result.stderr
     assert "Traceback" not in result.stderr
     archiver.configure({**data, "metrics": {"listen": "no-such-host.invalid:9464"}})
     result = await archiver("worker", "--drain")
