@@ -301,7 +301,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section(f"faults, {WORKERS} workers, lease {LEASE_SECONDS:.0f} s")
     line = "{:<50} {:>8} {:>6} {:>6} {:>6} {:>11} {:>8} {:>8} {:>10}"
-    terminalreporter.write_line(line.format("fault", "sessions", "lost", "twice", "stale", "taken over", "before", "next", "recovered"))
+    terminalreporter.write_line(
+        line.format("fault", "sessions", "lost", "twice", "stale", "taken over", "before", "next", "recovered")
+    )
     for row in sorted(rows, key=lambda row: str(row["fault"])):
         numbers = [row[key] for key in ("sessions", "lost", "twice", "stale", "taken_over")]
         seconds = ["never" if row[key] is None else f"{row[key]:.1f} s" for key in ("settled_after", "recovered_after")]

@@ -1,4 +1,4 @@
-"""One fault a test, in the middle of a thousand sessions or more: nothing is lost, nothing double, and the fleet goes on within seconds."""
+"""One fault a test, among a thousand sessions or more: nothing is lost, nothing double, and the fleet goes on within seconds."""
 
 from __future__ import annotations
 
