@@ -26,7 +26,7 @@ COMMANDS = {
     "migrate": "Create or update the database's tables.",
     "discover": "Learn from the platform which calls took place, and add them to the queue.",
     "nightly": "Discover, archive and account for all calls since the last complete night.",
-    "backfill": "Discover and archive the calls of a time long past, behind everything else.",
+    "backfill": "Discover and archive calls of a time long past, after everything else.",
     "reconcile": "State for every call that the platform lists what became of it.",
     "enqueue": "Add sessions to the queue: arguments, a file, or standard input.",
     "worker": "Archive what is in the queue.",
