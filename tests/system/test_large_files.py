@@ -17,11 +17,11 @@ from archiver.simulator.platform import Simulator
 from tests.system.conftest import Program, Running, eventually
 
 ESCAPE = "\x1b[31m\x9b2J\u202e[bold]:bug:"
-SIZE, PACE = 4_500_000, 300_000
+SIZE, PACE = 4_500_000, 450_000
 
 
 async def on_its_way(archiver: Program, simulator: Simulator) -> Running:
-    """A worker with one recording that takes fifteen seconds."""
+    """A worker with one recording that takes ten seconds."""
     recording = {"file_name": "long.wav", "audio": {"bytes": SIZE}, "faults": [{"kind": "slow", "bytes_per_second": PACE}]}
     simulator.script({"session_id": "large", "recordings": [recording]})
     await archiver("enqueue", "large")
@@ -88,17 +88,21 @@ async def watched(archiver: Program, *, lines: int = 40, columns: int = 150) -> 
         os.close(ours)
 
 
-async def test_a_recording_on_its_way_is_in_the_status_until_it_is_stored(archiver: Program, simulator: Simulator) -> None:
+async def test_a_recording_on_its_way_is_in_the_status_until_it_is_stored(
+    archiver: Program, simulator: Simulator, sql: Any
+) -> None:
     nothing = {"running": 0, "bytes": 0, "total": 0, "bytes_per_second": 0}
     assert (await archiver("status", "--json")).document["transfers"] == nothing
     worker = await on_its_way(archiver, simulator)
 
-    async def look(more_than: int) -> Any:
-        document = (await archiver("status", "--json")).document
-        return document if document["transfers"]["bytes"] > more_than else None
+    async def status(condition: str, bytes_before: int = 0) -> Any:
+        """What the command shows once the worker's row says so."""
+        await eventually(lambda: sql.fetchval(f"SELECT 1 FROM archive_workers WHERE {condition}", bytes_before))
+        return (await archiver("status", "--json")).document
 
-    first = await eventually(lambda: look(0))
-    later = await eventually(lambda: look(first["transfers"]["bytes"]))
+    more = "(progress ->> 'bytes')::bigint > $1"
+    first = await status(more)
+    later = await status(more, first["transfers"]["bytes"])
 
     (busy,) = later["workers"]
     (transfer,) = busy["transfers"]
@@ -120,11 +124,7 @@ async def test_a_recording_on_its_way_is_in_the_status_until_it_is_stored(archiv
 
     await worker.logged("session_archived")
 
-    async def gone() -> Any:
-        document = (await archiver("status", "--json")).document
-        return document if not document["transfers"]["running"] else None
-
-    document = await eventually(gone)
+    document = await status("(progress ->> 'running')::integer = $1")
     assert document["transfers"] == nothing
     assert document["workers"][0]["transfers"] == []
     assert document["workers"][0]["progress"]["received_bytes"] == SIZE
