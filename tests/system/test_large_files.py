@@ -17,11 +17,11 @@ from archiver.simulator.platform import Simulator
 from tests.system.conftest import Program, Running, eventually
 
 ESCAPE = "\x1b[31m\x9b2J\u202e[bold]:bug:"
-SIZE, PACE = 4_500_000, 450_000
+SIZE, PACE = 4_500_000, 300_000
 
 
 async def on_its_way(archiver: Program, simulator: Simulator) -> Running:
-    """A worker with one recording that takes ten seconds."""
+    """A worker with one recording that takes fifteen seconds."""
     recording = {"file_name": "long.wav", "audio": {"bytes": SIZE}, "faults": [{"kind": "slow", "bytes_per_second": PACE}]}
     simulator.script({"session_id": "large", "recordings": [recording]})
     await archiver("enqueue", "large")
