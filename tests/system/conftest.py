@@ -27,6 +27,9 @@ ON_EVERY_PYTHON = ("test_demo.py", "test_help.py", "test_worker.py")
 below them has tests of its own on each.
 """
 
+ESCAPE = "\x1b[31m\x9b2J\u202e[bold]:bug:"
+"""What a terminal would carry out, and what rich would."""
+
 ROOT = Path(__file__).parents[2]
 """The checkout."""
 
@@ -34,8 +37,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the others `once`, before the marks choose."""
+    here = Path(__file__).parent
     for item in items:
-        if item.path.parent == Path(__file__).parent and item.path.name not in ON_EVERY_PYTHON:
+        if item.path.parent in (here, here / "account") and item.path.name not in ON_EVERY_PYTHON:
             item.add_marker(pytest.mark.once)
 
 
@@ -203,6 +207,14 @@ class Program:
         """End what still runs."""
         for running in self._running:
             await running.kill()
+
+
+async def archived(archiver: Program, simulator: Simulator, *ids: str) -> None:
+    """Archive some plain sessions."""
+    for session_id in ids:
+        simulator.script({"session_id": session_id})
+    assert (await archiver("enqueue", *ids)).code == 0
+    assert (await archiver("worker", "--drain")).code == 0
 
 
 def toml(data: Mapping[str, Any]) -> str:
