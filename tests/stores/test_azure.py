@@ -24,7 +24,7 @@ from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.wire import Body, base64_of
 from tests.azure_servers import ACCOUNT, ACCOUNT_KEY, AzureServer
 from tests.stores.cancelled import CancelledAt, ended
-from tests.stores.conftest import MEGABYTE, AzureHarness, azure_harness
+from tests.stores.harnesses import MEGABYTE, AzureHarness, azure_harness
 from tests.stores.proxy import Fault, Proxy, error
 
 pytestmark = pytest.mark.once

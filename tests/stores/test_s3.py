@@ -20,7 +20,7 @@ from archiver.stores.bucket.wire import Body, base64_of
 from archiver.stores.s3.wire import S3Wire
 from tests.s3_servers import LOCKED_BUCKET, SECRET_KEY, S3Server
 from tests.stores.cancelled import CancelledAt, ended
-from tests.stores.conftest import MEGABYTE, S3Harness, s3_harness
+from tests.stores.harnesses import MEGABYTE, S3Harness, s3_harness
 from tests.stores.proxy import Fault, Proxy, error
 
 pytestmark = pytest.mark.once

@@ -27,7 +27,7 @@ from archiver.stores.s3.driver import open_s3, s3_store
 from archiver.stores.s3.signing import Signer, Site
 from archiver.stores.s3.wire import S3Wire
 from tests.s3_servers import BUCKET, DOMAIN, S3Server
-from tests.stores.conftest import new_prefix
+from tests.stores.harnesses import new_prefix
 
 pytestmark = pytest.mark.once
 

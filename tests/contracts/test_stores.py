@@ -5,19 +5,44 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from archiver.errors import KeyConflict, LeaseLost, StoreError
 from archiver.stores import Saved, Store
 from tests.stores.cancelled import CancelledAt, ended
-from tests.stores.conftest import StoreHarness
+from tests.stores.harnesses import LocalHarness, MemoryHarness, StoreHarness, azure_harness, s3_harness
 
 KEY = "bot=b/date=2026-01-02/s1/recording/a.wav"
 PART = ".session-1.worker-2.epoch-3.part"
 BODY = b"RIFF" + bytes(range(256)) * 40
+
+
+@pytest.fixture(
+    params=[
+        "local",
+        "memory",
+        pytest.param("seaweedfs", marks=pytest.mark.once),
+        pytest.param("azurite", marks=pytest.mark.once),
+        pytest.param("localstack", marks=[pytest.mark.once, pytest.mark.thorough]),
+    ]
+)
+async def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreHarness]:
+    """Each store in turn, empty. A new store joins the suite here."""
+    match request.param:
+        case "local":
+            yield LocalHarness(tmp_path / "store")
+        case "memory":
+            yield MemoryHarness()
+        case "azurite":
+            async with azure_harness(request.getfixturevalue("azurite")) as container:
+                yield container
+        case server:
+            async with s3_harness(request.getfixturevalue(server)) as bucket:
+                yield bucket
 
 
 def sha256(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The stores that the conformance suite runs on, and what it needs to know of each."""
+"""Stores under test, each with a view of it from outside."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
-
-import pytest
 
 from archiver.config import StorageSettings
 from archiver.runtime.buffers import Buffers
@@ -25,8 +23,6 @@ from tests.stores.memory import MemoryStore
 
 BUFFER = 64 * 1024 * 1024
 MEGABYTE = 1024 * 1024
-
-_STRICT = [pytest.mark.once, pytest.mark.thorough]
 
 _numbers = itertools.count()
 
@@ -144,27 +140,3 @@ async def azure_harness(
 def new_prefix() -> str:
     """A prefix that no other test has, and that needs escaping."""
     return f"tests {os.getpid()}/~+{next(_numbers)} ü"
-
-
-@pytest.fixture(
-    params=[
-        "local",
-        "memory",
-        pytest.param("seaweedfs", marks=pytest.mark.once),
-        pytest.param("azurite", marks=pytest.mark.once),
-        pytest.param("localstack", marks=_STRICT),
-    ]
-)
-async def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreHarness]:
-    """Each store in turn, empty. A new store joins the suite here."""
-    match request.param:
-        case "local":
-            yield LocalHarness(tmp_path / "store")
-        case "memory":
-            yield MemoryHarness()
-        case "azurite":
-            async with azure_harness(request.getfixturevalue("azurite")) as container:
-                yield container
-        case server:
-            async with s3_harness(request.getfixturevalue(server)) as harness:
-                yield harness
