@@ -13,8 +13,8 @@ AUDIO ?=
 BENCH ?=
 TESTS ?= tests
 PYTEST ?= -m "not thorough"
-# Of pytest, which shares the tests out again as processes run dry. Three keep two cores busy: much of a fleet's time is waiting.
-PROCESSES ?= 3
+# Of pytest, which shares the tests out again as processes run dry. Four keep two cores busy: much of the time of servers and fleets is waiting.
+PROCESSES ?= 4
 # Whose buckets the tests meet: see tests/s3_servers.py and tests/azure_servers.py.
 SERVERS ?= .venv-seaweedfs/.ready .venv-azurite/.ready
 

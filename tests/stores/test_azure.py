@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
-import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 import structlog
 
-from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
+from archiver.errors import KeyConflict, StoreError, StoreUnavailable
 from archiver.stores import Saved
 from archiver.stores.azure.trial import put
 from archiver.stores.azure.wire import AzureWire
@@ -23,7 +20,6 @@ from archiver.stores.bucket import objects as bucket
 from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.wire import Body, base64_of
 from tests.azure_servers import ACCOUNT, ACCOUNT_KEY, AzureServer
-from tests.stores.cancelled import CancelledAt, ended
 from tests.stores.harnesses import MEGABYTE, AzureHarness, azure_harness
 from tests.stores.proxy import Fault, Proxy, error
 
@@ -149,19 +145,6 @@ async def test_the_server_refuses_damaged_bytes(harness: AzureHarness) -> None:
     assert harness.objects() == set()
 
 
-async def test_nothing_is_overwritten_whichever_way_it_comes(harness: AzureHarness) -> None:
-    for first, second in ((SMALL, LONG_BODY), (LONG_BODY, SMALL), (SMALL, SMALL + b"x"), (LONG_BODY, LONG_BODY[:-1] + b"x")):
-        await keep(harness, first)
-        with pytest.raises(KeyConflict) as caught:
-            await keep(harness, second)
-        facts = caught.value.facts
-        assert (facts["stored_sha256"], facts["stored_bytes"]) == (sha256(first), len(first))
-        assert (facts["sha256"], facts["bytes"]) == (sha256(second), len(second))
-        assert harness.get(KEY) == first
-        assert harness.objects() == {KEY}
-        harness.remove(KEY)
-
-
 async def test_what_is_far_longer_is_not_read_to_know_that_it_differs(
     shaky: AzureHarness, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,45 +208,6 @@ async def test_a_name_that_ends_with_a_dot_is_refused(harness: AzureHarness) -> 
 # --- another key
 
 
-@pytest.mark.parametrize("other", [None, "quarantine/1-a.wav"])
-async def test_a_movable_upload_can_be_saved_under_any_key(harness: AzureHarness, other: str | None) -> None:
-    assert await keep(harness, LONG_BODY, movable=True, to=other) == Saved(other or KEY, len(LONG_BODY), sha256(LONG_BODY))
-    assert harness.objects() == {other or KEY}
-    assert harness.get(other or KEY) == LONG_BODY
-    assert harness.head(other or KEY).metadata == {"sha256": sha256(LONG_BODY)}
-
-
-async def test_a_long_body_goes_to_another_key_after_a_conflict(harness: AzureHarness) -> None:
-    await keep(harness, LONG_BODY)
-    other = LONG_BODY[:-1] + b"?"
-    async with harness.store.upload(KEY, part=PART) as upload:
-        await upload.write(other)
-        with pytest.raises(KeyConflict):
-            await upload.save()
-        assert harness.objects() == {KEY}
-        assert await upload.save("quarantine/s1/1-a.wav") == Saved("quarantine/s1/1-a.wav", len(other), sha256(other))
-    assert harness.objects() == {KEY, "quarantine/s1/1-a.wav"}
-    assert harness.get("quarantine/s1/1-a.wav") == other
-    assert harness.get(KEY) == LONG_BODY
-
-
-async def test_one_that_is_not_movable_says_so_and_leaves_nothing(harness: AzureHarness) -> None:
-    with pytest.raises(StoreError, match="cannot be kept under another key"):
-        await keep(harness, LONG_BODY, to="quarantine/1-a.wav")
-    assert harness.objects() == set()
-
-
-async def test_a_guard_prevents_a_moved_object_as_well(harness: AzureHarness) -> None:
-    def guard() -> None:
-        assert harness.objects() <= {f"{FOLDER}/{PART}"}
-        raise LeaseLost("gone")
-
-    for movable in (False, True):
-        with pytest.raises(LeaseLost):
-            await keep(harness, LONG_BODY, movable=movable, guard=guard)
-        assert harness.objects() == set()
-
-
 async def test_a_copy_that_is_damaged_on_its_way_is_not_kept(shaky: AzureHarness, proxy: Proxy) -> None:
     body = LONG_BODY[:-1] + b"?"
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body)
@@ -273,95 +217,7 @@ async def test_a_copy_that_is_damaged_on_its_way_is_not_kept(shaky: AzureHarness
     assert shaky.objects() == set()
 
 
-# --- memory
-
-
-@pytest.mark.parametrize("movable", [False, True])
-async def test_a_hundred_megabytes_take_what_is_reserved_and_little_more(azurite: AzureServer, movable: bool) -> None:
-    async with azure_harness(azurite, buffer=16 * MEGABYTE, parts_in_flight=8) as harness:
-        await harness.azure.driver.trial.result()
-        tracemalloc.start()
-        try:
-            async with harness.store.upload(KEY, part=PART, movable=movable) as upload:
-                for _ in range(400):
-                    await upload.write(bytes(MEGABYTE // 4))
-                saved = await upload.save()
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-    assert saved.bytes == 100 * MEGABYTE
-    assert peak < 20 * MEGABYTE
-
-
-async def test_uploads_that_share_little_memory_all_come_through(azurite: AzureServer) -> None:
-    async with opened(azurite, buffer=3 * MEGABYTE) as harness:
-        saved = await asyncio.gather(*(keep(harness, LONG_BODY, f"{number}.wav") for number in range(8)))
-        assert {one.sha256 for one in saved} == {sha256(LONG_BODY)}
-        assert harness.objects() == {f"{number}.wav" for number in range(8)}
-
-
-async def test_blocks_are_in_flight_together_while_there_is_memory(shaky: AzureHarness, proxy: Proxy) -> None:
-    held = [proxy.add(Fault(f"Block {number}", hold=asyncio.Event())) for number in (1, 2)]
-    writing = asyncio.create_task(keep(shaky, LONG_BODY))
-    await asyncio.wait_for(asyncio.gather(*(fault.reached.wait() for fault in held)), 10)
-    for fault in held:
-        assert fault.hold is not None
-        fault.hold.set()
-    assert (await writing).bytes == len(LONG_BODY)
-
-
 # --- however it is left
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(("times", "movable"), [(1, False), (2, False), (1, True)])
-async def test_a_cancellation_at_any_moment_of_an_upload_in_blocks_leaves_the_whole_object_or_nothing(
-    harness: AzureHarness, times: int, movable: bool
-) -> None:
-    async def long() -> None:
-        await keep(harness, LONG_BODY, movable=movable)
-
-    await harness.azure.driver.trial.result()
-    seen: set[str] = set()
-    moment, missed = 0, 0
-    while True:
-        run = CancelledAt(long(), set(range(moment, moment + times)))
-        end = await ended(run)
-        left = harness.objects()
-        if end is None:
-            assert moment >= run.suspensions
-            if "kept" in seen or missed == 10:
-                break
-            # Parts are on their way now longer, now shorter: the last moments, in which it is kept, have been passed by.
-            harness.remove(KEY)
-            moment, missed = max(0, moment - 3), missed + 1
-            continue
-        assert isinstance(end, asyncio.CancelledError)
-        assert left <= {KEY}
-        if left:
-            assert harness.get(KEY) == LONG_BODY
-            harness.remove(KEY)
-        seen.add("kept" if left else "nothing")
-        moment += 1
-    assert harness.objects() == {KEY}
-    assert seen == {"kept", "nothing"}
-
-
-@pytest.mark.parametrize("operation", ["Block 1", "Block 3", "Commit", "Put"])
-async def test_a_cancellation_while_the_server_takes_its_time_leaves_nothing_half_done(
-    shaky: AzureHarness, proxy: Proxy, operation: str
-) -> None:
-    """The request has gone out, its answer has not come: what it did must be known."""
-    fault = proxy.add(Fault(operation, hold=asyncio.Event()))
-    task = asyncio.create_task(keep(shaky, SMALL if operation == "Put" else LONG_BODY))
-    await asyncio.wait_for(fault.reached.wait(), 10)
-    task.cancel()
-    await asyncio.sleep(0)
-    assert fault.hold is not None
-    fault.hold.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert shaky.objects() == ({KEY} if operation in ("Commit", "Put") else set())
 
 
 async def test_an_upload_that_fails_leaves_blocks_that_nobody_sees(azurite: AzureServer) -> None:
@@ -412,67 +268,6 @@ async def test_what_a_policy_keeps_is_left_and_not_tried_again(shaky: AzureHarne
 # --- what passes
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"answer": error(503, "ServerBusy")},
-        {"answer": error(500, "OperationTimedOut")},
-        {"answer": error(400, "Md5Mismatch")},
-        {"answer": b"HTTP/1.1 502 X\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>"},
-        {"answer": b""},
-        {"lose_answer": True},
-        {"break_after": 0},
-        {"break_after": 500_000},
-    ],
-    ids=lambda fault: re.sub(r"[^a-z0-9]+", "-", repr(fault).lower())[:40],
-)
-async def test_a_block_that_fails_is_sent_again_and_no_other(shaky: AzureHarness, proxy: Proxy, fault: dict[str, Any]) -> None:
-    proxy.add(Fault("Block 2", **fault))
-    assert await keep(shaky, LONG_BODY) == Saved(KEY, len(LONG_BODY), sha256(LONG_BODY))
-    assert [proxy.count(f"Block {number}") for number in (1, 2, 3)] == [1, 2, 1]
-    assert proxy.count("Commit") == 1
-    assert shaky.get(KEY) == LONG_BODY
-    assert shaky.objects() == {KEY}
-
-
-@pytest.mark.parametrize("operation", ["Put", "Block 1", "Commit", "Head"])
-async def test_a_lost_answer_comes_out_as_saved(shaky: AzureHarness, proxy: Proxy, operation: str) -> None:
-    """The server did what it was asked to, and we learn of it when we ask again."""
-    fault = proxy.add(Fault(operation, lose_answer=True))
-    body = SMALL if operation == "Put" else LONG_BODY
-    saved = await keep(shaky, body)
-    assert fault.times == 0
-    assert (saved.key, saved.bytes, saved.sha256) == (KEY, len(body), sha256(body))
-    assert shaky.get(KEY) == body
-    assert shaky.objects() == {KEY}
-
-
-async def test_the_guard_is_asked_again_before_what_makes_the_key_appear_is_sent_again(shaky: AzureHarness, proxy: Proxy) -> None:
-    for operation, body in (("Put", SMALL), ("Commit", LONG_BODY)):
-        proxy.add(Fault(operation, answer=error(503, "ServerBusy")))
-        asked: list[int] = []
-
-        def guard(asked: list[int] = asked) -> None:
-            asked.append(1)
-            if len(asked) == 2:
-                raise LeaseLost("gone")
-
-        with pytest.raises(LeaseLost):
-            await keep(shaky, body, guard=guard)
-        assert len(asked) == 2
-        assert shaky.objects() == set()
-
-
-async def test_what_lasts_is_an_unavailable_store(shaky: AzureHarness, proxy: Proxy) -> None:
-    fault = proxy.add(Fault("Put", times=100, answer=error(503, "ServerBusy", "The server is busy.\nRequestId:1")))
-    with pytest.raises(StoreUnavailable, match="ServerBusy: The server is busy") as caught:
-        await keep(shaky)
-    assert caught.value.facts == {"store_key": KEY, "error": "ServerBusy", "http_status": 503}
-    assert "RequestId" not in str(caught.value)
-    assert fault.times == 97
-    assert shaky.objects() == set()
-
-
 async def test_where_an_answer_does_not_repeat_the_checksum_the_object_is_read_back(shaky: AzureHarness, proxy: Proxy) -> None:
     proxy.add(Fault("Put", ALWAYS, strip="Content-MD5"))
     await keep(shaky)
@@ -515,20 +310,6 @@ async def test_a_refusal_says_what_to_do(
     assert hint in caught.value.hint
     assert caught.value.facts["store_key"] == KEY
     assert proxy.operations() == ["Put"]
-
-
-async def test_a_missing_container_is_not_taken_for_a_missing_object(azurite: AzureServer) -> None:
-    async with opened(azurite, container="archiver-tests-none") as harness:
-        for attempt in (harness.store.size(KEY), content(harness), keep(harness), harness.store.check()):
-            with pytest.raises(StoreUnavailable, match="ContainerNotFound"):
-                await attempt
-
-
-async def test_nobody_there_is_an_unavailable_store(azurite: AzureServer) -> None:
-    async with opened(azurite, endpoint=f"http://127.0.0.1:9/{ACCOUNT}") as harness:
-        with pytest.raises(StoreUnavailable, match="no answer") as caught:
-            await harness.store.size(KEY)
-        assert caught.value.facts == {"store_key": KEY, "error": "ClientConnectorError"}
 
 
 async def test_no_secret_is_in_an_error_a_log_or_a_representation(azurite: AzureServer, caplog: pytest.LogCaptureFixture) -> None:
@@ -618,26 +399,3 @@ async def test_a_container_that_nothing_protects_is_told(
 
 
 # --- reading
-
-
-async def test_a_reading_that_breaks_off_goes_on_where_it_was(shaky: AzureHarness, proxy: Proxy) -> None:
-    await keep(shaky, LONG_BODY)
-    proxy.add(Fault("Get", cut_answer=MEGABYTE + 1))
-    assert await content(shaky) == LONG_BODY
-    first, second = [request for request in proxy.requests if request.operation == "Get"]
-    assert "range" not in first.headers
-    assert 0 < int(second.headers["range"].removeprefix("bytes=").rstrip("-")) <= MEGABYTE + 1
-    assert second.headers["if-match"]
-
-
-async def test_an_object_that_changes_while_it_is_read_is_an_error(shaky: AzureHarness, proxy: Proxy) -> None:
-    await keep(shaky, LONG_BODY)
-    proxy.add(Fault("Get", cut_answer=MEGABYTE))
-
-    async def read() -> None:
-        async for _ in shaky.store.read(KEY):
-            if shaky.get(KEY) == LONG_BODY:
-                shaky.put(KEY, LONG_BODY[::-1])
-
-    with pytest.raises(StoreError, match="replaced while it was read"):
-        await read()

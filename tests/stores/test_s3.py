@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
-from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
+from archiver.errors import KeyConflict, StoreError, StoreUnavailable
 from archiver.stores import ANY_FILE, Saved
 from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.wire import Body, base64_of
 from archiver.stores.s3.wire import S3Wire
 from tests.s3_servers import LOCKED_BUCKET, SECRET_KEY, S3Server
-from tests.stores.cancelled import CancelledAt, ended
 from tests.stores.harnesses import MEGABYTE, S3Harness, s3_harness
 from tests.stores.proxy import Fault, Proxy, error
 
@@ -131,19 +128,6 @@ async def test_the_server_refuses_a_wrong_checksum(harness: S3Harness) -> None:
     assert harness.objects() == set()
 
 
-async def test_nothing_is_overwritten_whichever_way_it_comes(harness: S3Harness) -> None:
-    for first, second in ((SMALL, LONG_BODY), (LONG_BODY, SMALL), (SMALL, SMALL + b"x"), (LONG_BODY, LONG_BODY[:-1] + b"x")):
-        await keep(harness, first)
-        with pytest.raises(KeyConflict) as caught:
-            await keep(harness, second)
-        facts = caught.value.facts
-        assert (facts["stored_sha256"], facts["stored_bytes"]) == (sha256(first), len(first))
-        assert (facts["sha256"], facts["bytes"]) == (sha256(second), len(second))
-        assert harness.get(KEY) == first
-        assert harness.objects() == {KEY}
-        harness.remove(KEY)
-
-
 async def test_an_equal_object_counts_as_saved_however_it_was_stored(harness: S3Harness) -> None:
     """With our parts, with others, in one piece, with a checksum or without one, whatever its metadata claims."""
     await keep(harness, LONG_BODY)
@@ -188,79 +172,7 @@ async def test_object_lock_is_kept_and_does_not_break_the_check(server: S3Server
         assert harness.tags("long.wav") == {"archiver-sha256": sha256(LONG_BODY)}
 
 
-# --- another key
-
-
-async def test_a_long_body_goes_to_another_key_after_a_conflict(harness: S3Harness) -> None:
-    await keep(harness, LONG_BODY)
-    other = LONG_BODY[:-1] + b"?"
-    async with harness.store.upload(KEY, part=PART) as upload:
-        await upload.write(other)
-        with pytest.raises(KeyConflict):
-            await upload.save()
-        assert harness.objects() <= {KEY, f"{KEY.rpartition('/')[0]}/{PART} (in parts)"}
-        saved = await upload.save("quarantine/s1/1-a.wav")
-    assert saved == Saved("quarantine/s1/1-a.wav", len(other), sha256(other))
-    assert harness.objects() == {KEY, "quarantine/s1/1-a.wav"}
-    assert harness.get("quarantine/s1/1-a.wav") == other
-    assert harness.get(KEY) == LONG_BODY
-    assert harness.head("quarantine/s1/1-a.wav")["Metadata"] == {"sha256": sha256(other)}
-
-
-@pytest.mark.parametrize("other", ["", "quarantine/1-a.wav"])
-async def test_a_movable_upload_can_be_saved_under_any_key(harness: S3Harness, other: str) -> None:
-    async with harness.store.upload(KEY, part=PART, movable=True) as upload:
-        await upload.write(LONG_BODY)
-        assert await upload.save(other or None) == Saved(other or KEY, len(LONG_BODY), sha256(LONG_BODY))
-    assert harness.objects() == {other or KEY}
-    assert harness.get(other or KEY) == LONG_BODY
-
-
-async def test_one_that_is_not_says_so_and_leaves_nothing(harness: S3Harness) -> None:
-    async with harness.store.upload(KEY, part=PART) as upload:
-        await upload.write(LONG_BODY)
-        with pytest.raises(StoreError, match="cannot be kept under another key"):
-            await upload.save("quarantine/1-a.wav")
-    assert harness.objects() == set()
-
-
-async def test_a_guard_prevents_a_moved_object_as_well(harness: S3Harness) -> None:
-    def guard() -> None:
-        assert harness.objects() <= {f"{KEY.rpartition('/')[0]}/{PART}", f"{KEY} (in parts)"}
-        raise LeaseLost("gone")
-
-    for movable in (False, True):
-        async with harness.store.upload(KEY, part=PART, movable=movable) as upload:
-            await upload.write(LONG_BODY)
-            with pytest.raises(LeaseLost):
-                await upload.save(guard=guard)
-        assert harness.objects() == set()
-
-
 # --- memory
-
-
-async def test_a_hundred_megabytes_take_what_is_reserved_and_little_more(server: S3Server) -> None:
-    async with s3_harness(server, buffer=16 * MEGABYTE, parts_in_flight=8) as harness:
-        await harness.s3.driver.trial.result()
-        tracemalloc.start()
-        try:
-            async with harness.store.upload(KEY, part=PART) as upload:
-                for _ in range(400):
-                    await upload.write(bytes(MEGABYTE // 4))
-                saved = await upload.save()
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-    assert saved.bytes == 100 * MEGABYTE
-    assert peak < 20 * MEGABYTE
-
-
-async def test_uploads_that_share_little_memory_all_come_through(server: S3Server) -> None:
-    async with s3_harness(server, buffer=16 * MEGABYTE) as harness:
-        saved = await asyncio.gather(*(keep(harness, LONG_BODY, f"{number}.wav") for number in range(8)))
-        assert {one.sha256 for one in saved} == {sha256(LONG_BODY)}
-        assert harness.objects() == {f"{number}.wav" for number in range(8)}
 
 
 async def test_a_small_file_gives_back_what_it_does_not_need(server: S3Server) -> None:
@@ -286,16 +198,6 @@ async def test_one_that_is_longer_than_expected_fails_rather_than_wait_for_memor
     assert harness.objects() == {"b.wav"}
 
 
-async def test_parts_are_in_flight_together_while_there_is_memory(shaky: S3Harness, proxy: Proxy) -> None:
-    held = [proxy.add(Fault(f"Part {number}", hold=asyncio.Event())) for number in (1, 2)]
-    writing = asyncio.create_task(keep(shaky, LONG_BODY))
-    await asyncio.wait_for(asyncio.gather(*(fault.reached.wait() for fault in held)), 10)
-    for fault in held:
-        assert fault.hold is not None
-        fault.hold.set()
-    assert (await writing).bytes == len(LONG_BODY)
-
-
 async def test_with_memory_for_one_part_they_go_one_after_another(server: S3Server, proxy: Proxy) -> None:
     async with s3_harness(server, endpoint=proxy.url, buffer=5 * MEGABYTE) as harness:
         await harness.s3.driver.trial.result()
@@ -309,58 +211,6 @@ async def test_with_memory_for_one_part_they_go_one_after_another(server: S3Serv
 
 
 # --- however it is left
-
-
-async def _long(harness: S3Harness) -> None:
-    await keep(harness, LONG_BODY)
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("times", [1, 2])
-async def test_a_cancellation_at_any_moment_of_an_upload_in_parts_leaves_the_whole_object_or_nothing(
-    harness: S3Harness, times: int
-) -> None:
-    await harness.s3.driver.trial.result()
-    seen: set[str] = set()
-    moment, missed = 0, 0
-    while True:
-        run = CancelledAt(_long(harness), set(range(moment, moment + times)))
-        end = await ended(run)
-        left = harness.objects()
-        if end is None:
-            assert moment >= run.suspensions
-            if "kept" in seen or missed == 10:
-                break
-            # Parts are on their way now longer, now shorter: the last moments, in which it is kept, have been passed by.
-            harness.remove(KEY)
-            moment, missed = max(0, moment - 3), missed + 1
-            continue
-        assert isinstance(end, asyncio.CancelledError)
-        assert left <= {KEY}
-        if left:
-            assert harness.get(KEY) == LONG_BODY
-            harness.remove(KEY)
-        seen.add("kept" if left else "nothing")
-        moment += 1
-    assert harness.objects() == {KEY}
-    assert seen == {"kept", "nothing"}
-
-
-@pytest.mark.parametrize("operation", ["Create", "Part 1", "Part 3", "Complete", "Put"])
-async def test_a_cancellation_while_the_server_takes_its_time_leaves_nothing_behind(
-    shaky: S3Harness, proxy: Proxy, operation: str
-) -> None:
-    """The request has gone out, its answer has not come: what it did must be known, or taken back."""
-    fault = proxy.add(Fault(operation, hold=asyncio.Event()))
-    task = asyncio.create_task(keep(shaky, SMALL if operation == "Put" else LONG_BODY))
-    await asyncio.wait_for(fault.reached.wait(), 10)
-    task.cancel()
-    await asyncio.sleep(0)
-    assert fault.hold is not None
-    fault.hold.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert shaky.objects() == (set() if operation in ("Create", "Part 1", "Part 3") else {KEY})
 
 
 async def test_an_exception_leaves_no_parts(harness: S3Harness) -> None:
@@ -404,41 +254,6 @@ async def test_a_check_that_is_broken_off_forgets_nothing_that_is_to_be_taken_ba
 # --- what passes
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"answer": error(503, "SlowDown")},
-        {"answer": error(500, "InternalError")},
-        {"answer": error(400, "RequestTimeout")},
-        {"answer": b"HTTP/1.1 502 X\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>"},
-        {"answer": b""},
-        {"lose_answer": True},
-        {"break_after": 0},
-        {"break_after": 1_000_000},
-    ],
-    ids=lambda fault: re.sub(r"[^a-z0-9]+", "-", repr(fault).lower())[:40],
-)
-async def test_a_part_that_fails_is_sent_again_and_no_other(shaky: S3Harness, proxy: Proxy, fault: dict[str, Any]) -> None:
-    proxy.add(Fault("Part 2", **fault))
-    assert await keep(shaky, LONG_BODY) == Saved(KEY, len(LONG_BODY), sha256(LONG_BODY))
-    assert [proxy.count(f"Part {number}") for number in (1, 2, 3)] == [1, 2, 1]
-    assert proxy.count("Create") == proxy.count("Complete") == 1
-    assert shaky.get(KEY) == LONG_BODY
-    assert shaky.objects() == {KEY}
-
-
-@pytest.mark.parametrize("operation", ["Put", "Create", "Part 1", "Complete", "Head"])
-async def test_a_lost_answer_comes_out_as_saved(shaky: S3Harness, proxy: Proxy, operation: str) -> None:
-    """The server did what it was asked to, and we learn of it when we ask again."""
-    fault = proxy.add(Fault(operation, lose_answer=True))
-    body = SMALL if operation == "Put" else LONG_BODY
-    saved = await keep(shaky, body)
-    assert fault.times == 0
-    assert (saved.key, saved.bytes, saved.sha256) == (KEY, len(body), sha256(body))
-    assert shaky.get(KEY) == body
-    assert shaky.objects() == {KEY}
-
-
 async def test_an_error_inside_a_200_is_an_error(shaky: S3Harness, proxy: Proxy) -> None:
     """What takes long, S3 answers before it is done."""
     proxy.add(Fault("Complete", answer=error(200, "InternalError")))
@@ -457,31 +272,6 @@ async def test_another_conditional_write_under_way_is_waited_out(shaky: S3Harnes
     proxy.add(Fault("Complete", answer=error(409, "ConditionalRequestConflict")))
     await keep(shaky, LONG_BODY, "long.wav")
     assert shaky.objects() == {KEY, "long.wav"}
-
-
-async def test_the_guard_is_asked_again_before_what_makes_the_key_appear_is_sent_again(shaky: S3Harness, proxy: Proxy) -> None:
-    for operation, body in (("Put", SMALL), ("Complete", LONG_BODY)):
-        proxy.add(Fault(operation, answer=error(503, "SlowDown")))
-        asked: list[int] = []
-
-        def guard(asked: list[int] = asked) -> None:
-            asked.append(1)
-            if len(asked) == 2:
-                raise LeaseLost("gone")
-
-        with pytest.raises(LeaseLost):
-            await keep(shaky, body, guard=guard)
-        assert len(asked) == 2
-        assert shaky.objects() == set()
-
-
-async def test_what_lasts_is_an_unavailable_store(shaky: S3Harness, proxy: Proxy) -> None:
-    fault = proxy.add(Fault("Put", times=100, answer=error(503, "SlowDown", "Please reduce your request rate.")))
-    with pytest.raises(StoreUnavailable, match="SlowDown: Please reduce your request rate") as caught:
-        await keep(shaky)
-    assert caught.value.facts == {"store_key": KEY, "error": "SlowDown", "http_status": 503}
-    assert fault.times == 97
-    assert shaky.objects() == set()
 
 
 async def test_a_server_that_hangs_is_given_up(shaky: S3Harness, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -542,20 +332,6 @@ async def test_the_wrong_region_is_told_with_the_right_one_and_no_redirect_is_fo
         with pytest.raises(StoreUnavailable) as caught:
             await harness.store.check()
         assert "set storage.s3.region to eu-north-1" in caught.value.hint
-
-
-async def test_a_missing_bucket_is_not_taken_for_a_missing_object(server: S3Server) -> None:
-    async with s3_harness(server, bucket="archiver-tests-none") as harness:
-        for attempt in (harness.store.size(KEY), content(harness), keep(harness), harness.store.check()):
-            with pytest.raises(StoreUnavailable, match="NoSuchBucket"):
-                await attempt
-
-
-async def test_nobody_there_is_an_unavailable_store(server: S3Server) -> None:
-    async with s3_harness(server, endpoint="http://127.0.0.1:9") as harness:
-        with pytest.raises(StoreUnavailable, match="no answer") as caught:
-            await harness.store.size(KEY)
-        assert caught.value.facts == {"store_key": KEY, "error": "ClientConnectorError"}
 
 
 async def test_no_secret_is_in_an_error_a_log_or_a_representation(seaweedfs: S3Server, caplog: pytest.LogCaptureFixture) -> None:
@@ -652,31 +428,6 @@ async def test_what_is_not_s3_is_told_as_that(server: S3Server) -> None:
 
 
 # --- reading
-
-
-async def test_a_reading_that_breaks_off_goes_on_where_it_was(shaky: S3Harness, proxy: Proxy) -> None:
-    await keep(shaky, LONG_BODY)
-    proxy.add(Fault("Get", cut_answer=3 * MEGABYTE + 1))
-    proxy.add(Fault("Get", cut_answer=1000, times=0))
-    assert await content(shaky) == LONG_BODY
-    first, second = [request for request in proxy.requests if request.operation == "Get"]
-    assert "range" not in first.headers
-    start = int(second.headers["range"].removeprefix("bytes=").rstrip("-"))
-    assert 0 < start <= 3 * MEGABYTE + 1
-    assert second.headers["if-match"]
-
-
-async def test_an_object_that_changes_while_it_is_read_is_an_error(shaky: S3Harness, proxy: Proxy) -> None:
-    await keep(shaky, LONG_BODY)
-    proxy.add(Fault("Get", cut_answer=3 * MEGABYTE))
-
-    async def read() -> None:
-        async for _ in shaky.store.read(KEY):
-            if shaky.get(KEY) == LONG_BODY:
-                shaky.put(KEY, LONG_BODY[::-1])
-
-    with pytest.raises(StoreError, match="replaced while it was read"):
-        await read()
 
 
 async def test_a_reading_that_never_gets_on_ends(shaky: S3Harness, proxy: Proxy) -> None:

@@ -37,7 +37,7 @@ LAST_SECONDS = 30.0
 LOOKUP_SECONDS = 120.0
 """How long a token is waited for: the library has no limit for a service that answers byte by byte."""
 
-_TOLD = 1000
+_MESSAGE = 1000
 """Characters of the library's error: it says of each place that it looked at what was missing there."""
 
 # What goes wrong with credentials, we say in one line of ours; the library would log each of a dozen places that it looked at.
@@ -150,15 +150,15 @@ class Identity:
             async with asyncio.timeout(LOOKUP_SECONDS):
                 found = await self._credential.get_token(SCOPE)
         except Exception as error:  # noqa: BLE001  # whatever a provider raises: there are a dozen of them
-            told = redact(" ".join(str(error).split()))[:_TOLD] or f"no answer within {LOOKUP_SECONDS:g} s"
+            message = redact(" ".join(str(error).split()))[:_MESSAGE] or f"no answer within {LOOKUP_SECONDS:g} s"
             if not self._lasts(LAST_SECONDS):
                 raise StoreUnavailable(
-                    f"no credentials for Azure: {told}",
+                    f"no credentials for Azure: {message}",
                     hint="check the managed identity, the workload identity or AZURE_CLIENT_ID and its like; or set "
                     "storage.azure.account_key_file or sas_token_file",
                     error=type(error).__name__,
                 ) from None
-            log.warning("credential_renewal_failed", error=type(error).__name__, told=told)
+            log.warning("credential_renewal_failed", error=type(error).__name__, message=message)
             return
         former, self._token, self._until = self._token, found.token, float(found.expires_on)
         if former != self._token:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from archiver.errors import StoreError, StoreUnavailable
 
-LONGEST_WORD, LONGEST_MESSAGE = 200, 1000
+MAX_WORD, MAX_MESSAGE = 200, 1000
 """Characters of what a server says that are kept."""
 
 
@@ -46,10 +46,10 @@ class Refused(Exception):
     def __init__(self, status: int, code: str, message: str, *, place: str = "", request_id: str = "") -> None:
         # Each session that meets it keeps it: no server may fill the history.
         self.status = status
-        self.code = code[:LONGEST_WORD]
-        self.message = message[:LONGEST_MESSAGE]
-        self.place = place[:LONGEST_WORD]
-        self.request_id = request_id[:LONGEST_WORD]
+        self.code = code[:MAX_WORD]
+        self.message = message[:MAX_MESSAGE]
+        self.place = place[:MAX_WORD]
+        self.request_id = request_id[:MAX_WORD]
         super().__init__(self.message)
 
     def as_store_error(self, key: str, hints: Hints) -> StoreError:

@@ -24,7 +24,7 @@ from archiver.stores.bucket.wire import Body, Piece
 
 log = logger(__name__)
 
-MOST_PARTS = 10_000
+MAX_PARTS = 10_000
 DOUBLE_EVERY = 2_000
 """Parts double in size so often: with 8 MiB, ten thousand of them hold 484 GiB."""
 
@@ -129,8 +129,8 @@ class PartsUpload:
                 await self._begin()
             assert self._parts is not None
             self._number += 1
-            if self._number > MOST_PARTS:
-                raise StoreError(f"{self._key}: more than {MOST_PARTS} parts", store_key=self._key)
+            if self._number > MAX_PARTS:
+                raise StoreError(f"{self._key}: more than {MAX_PARTS} parts", store_key=self._key)
             send = partial(self._parts.send, self._number, await self._hashed(done))
             self._in_flight[asyncio.create_task(self._part(send))] = done.capacity
             self._block = _Block(0)

@@ -30,7 +30,7 @@ from archiver.stores.bucket.refusals import Passing, Refused, parsed
 STALL_SECONDS = 60.0
 """A request is given up when for so long nothing of it could be sent, or nothing of its answer came."""
 
-LEAST_RATE = 2**10
+MIN_RATE = 2**10
 """Bytes a second of an object that a server must bring at least: one that goes on by single bytes never stalls."""
 
 ANSWER_SECONDS = 900.0
@@ -44,7 +44,7 @@ SEND_BYTES = 128 * 1024
 """What is handed to the socket at a time: what it cannot take at once, the event loop copies."""
 
 READ_BUFFER = 256 * 1024
-LONGEST_ANSWER = 4 * 1024 * 1024
+MAX_ANSWER = 4 * 1024 * 1024
 """Bytes of an answer that is read whole: a list of a thousand uploads has a tenth of it."""
 
 T = TypeVar("T")
@@ -260,7 +260,7 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
         async with asyncio.timeout(ANSWER_SECONDS):
             async for block in response.content.iter_any():
                 body += block
-                if len(body) > LONGEST_ANSWER:
+                if len(body) > MAX_ANSWER:
                     raise Refused(response.status, "AnswerTooLong", "the answer is too long: is this the right kind of server?")
     except (aiohttp.ClientError, OSError) as error:
         raise Passing(0, type(error).__name__, f"the answer broke off: {_describe(error)}") from None
@@ -269,7 +269,7 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
 
 def object_reader() -> BodyReader:
     """A reader for the body of an object."""
-    return BodyReader(STALL_SECONDS, LEAST_RATE)
+    return BodyReader(STALL_SECONDS, MIN_RATE)
 
 
 @asynccontextmanager

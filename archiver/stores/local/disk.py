@@ -20,7 +20,7 @@ from archiver.errors import StoreError, StoreUnavailable
 BLOCK = 1024 * 1024
 """Bytes that go to the disk, or come from it, at a time: a hop to a thread costs as much as writing many kilobytes."""
 
-MOST_PIECES = 1000
+MAX_PIECES = 1000
 """So many pieces are written at once, at most: the system takes 1,024."""
 
 READABLE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

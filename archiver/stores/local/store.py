@@ -144,17 +144,13 @@ class LocalStore:
             try:
                 await self._threads.run(os.unlink, f"{self.root}/{probe}")
             except OSError as error:
-                if error.errno not in (
-                    errno.ENOENT,
-                    errno.ENOTDIR,
-                    errno.EROFS,
-                ):  # else there is nothing of ours, and why, is said
+                # Of these there is nothing of ours, and why, is said already.
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EROFS):
                     raise store_error_of(error, probe, StoreUnavailable) from None
         if found != payload:
             raise StoreUnavailable(f"{self.root}: what was written is not what is read back")
-        await self._threads.run(
-            self.folders.remove_stuck
-        )  # a drive may have come back in between, and a store that works is not checked again
+        # A drive may have come back in between, and a store that works is not checked again.
+        await self._threads.run(self.folders.remove_stuck)
         return f"{self.root}, {await self.free() / 1e9:.1f} GB free"
 
     async def free(self) -> int:

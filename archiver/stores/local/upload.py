@@ -23,7 +23,7 @@ from archiver.runtime.cancellation import to_its_end
 from archiver.stores import MAX_COMPARED, Saved, check_key
 from archiver.stores.local.disk import (
     BLOCK,
-    MOST_PIECES,
+    MAX_PIECES,
     NotRegular,
     Part,
     Pieces,
@@ -73,7 +73,7 @@ class LocalUpload:
     async def write(self, data: bytes) -> None:
         self._pieces.append(data)
         self._held += len(data)
-        if self._held >= self._room or len(self._pieces) >= MOST_PIECES:
+        if self._held >= self._room or len(self._pieces) >= MAX_PIECES:
             pieces = self._take()
             with translated(self._key):
                 if self._async_file is None:

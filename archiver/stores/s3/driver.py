@@ -52,7 +52,7 @@ class S3Driver:
         self._wire = wire
         self._objects = objects
         self._settings = settings
-        self._said_untagged = False
+        self._logged_untagged = False
         # AWS need not be tried: it documents all of it.
         documented = Tried() if (urlsplit(self.endpoint).hostname or "").endswith(_AWS) else None
         self.trial = Trial(documented, self._try_server)
@@ -123,9 +123,9 @@ class S3Driver:
             await self._wire.send("PUT", self._objects.prefix + key, query={"tagging": ""}, headers=headers, body=body)
         except Refused as refused:
             # The ledger has the hash; the tag is a convenience for those who look at the bucket alone.
-            if not self._said_untagged:
+            if not self._logged_untagged:
                 log.info("object_tagging_failed", store_key=key, error=refused.code)
-                self._said_untagged = True
+                self._logged_untagged = True
 
     async def sweep(self, key: str, part_key: str, left_for: timedelta) -> bool:
         swept = await sweep(self._wire, self._objects.prefix + key, left_for)
