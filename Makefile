@@ -56,8 +56,9 @@ lint: $(VENV)/.ready
 		$(BIN)/squawk $$within $$file || exit 1; \
 	done
 
+# As the Python that runs it sees the types; the oldest one where that is the one of `make test`.
 types: $(VENV)/.ready
-	$(BIN)/mypy
+	$(BIN)/mypy $(if $(filter .venv-%,$(VENV)),--python-version $(subst .venv-,,$(VENV)))
 
 imports: $(VENV)/.ready
 	$(BIN)/lint-imports
