@@ -218,7 +218,7 @@ class Exchange:
         except ArchiverError as error:
             if not concluded:
                 # Recordings came with the answer, and it ended there: the call was made all the same.
-                if request.inline and isinstance(error, ApiDefect):
+                if scanner.skeleton and isinstance(error, ApiDefect):
                     evidence = answers.as_evidence(bytes(scanner.skeleton))
                     error.facts |= {"http_status": reply.http_status, "answer": evidence}
                 broke = isinstance(error, ApiUnreachable)
@@ -245,6 +245,7 @@ class Exchange:
         if status == 429 or answers.is_rate_limit(reply.body):
             raise RateLimited(f"rate limit of {self._bot.name} reached", retry_after=reply.retry_after, answer=evidence)
         if status >= 500:
+            self._signer.discard()
             reason = f"api_http_{status}"
             raise ApiUnreachable(f"{self._bot.host} answered {status}", reason=reason, http_status=status, answer=evidence)
 
@@ -265,6 +266,7 @@ class Exchange:
                     pass
                 reader.min_rate = 0
                 patience.reschedule(loop.time() + left)
+        patience.reschedule(None)  # the answer is whole: to understand it may take its time
 
     async def _pieces(self, response: aiohttp.ClientResponse, reader: BodyReader) -> AsyncIterator[bytes]:
         try:

@@ -57,7 +57,7 @@ class TokenSigner:
         return self._token
 
     def discard(self) -> None:
-        """The platform may have seen the token in a call that broke: sign afresh for the next one."""
+        """The platform may have seen the token in a call that failed: sign afresh for the next one."""
         self._good_until = 0.0
 
     def reread_key(self) -> None:

@@ -7,6 +7,7 @@ import base64
 import gzip
 import json
 import ssl
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -17,8 +18,9 @@ import pytest
 import structlog
 
 from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, KoreError, RateLimited
-from archiver.kore.answers import KEPT_ANSWER, MAX_ANSWER, RemoteFile
-from archiver.kore.client import UNKNOWN_BOT
+from archiver.kore import answers as kore_answers
+from archiver.kore.answers import KEPT_ANSWER, MAX_ANSWER, Answer, RemoteFile
+from archiver.kore.client import LONG_ANSWER, UNKNOWN_BOT
 from archiver.kore.clock import parse_date
 from archiver.kore.exchange import Asked
 from archiver.kore.inline import Inline
@@ -200,6 +202,7 @@ async def test_an_answer_that_was_encoded_unasked_is_not_unpacked(simulator: Sim
             await kore.ask(take=take)
     assert caught.value.reason == "api_encoded"
     assert caught.value.facts["encodings"] == [encoding]
+    assert set(caught.value.facts) == {"http_status", "encodings"}, "nothing of its body was read"
     assert not kept
     assert len(kore.asked) == kore.draws == 1
     assert "\r\naccept-encoding: identity\r\n" in raw.heads[0].lower()
@@ -356,6 +359,24 @@ async def test_a_refusal_is_asked_once_more_with_a_fresh_token(simulator: Simula
     assert (await kore.ask()).status == "media_unavailable"
     assert kore.client.signer.token() != before
     assert kore.draws == calls(simulator) == 2
+
+
+async def test_a_fresh_token_is_not_shown_again_after_a_fault(simulator: Simulator) -> None:
+    """An app may take each token once: after the fault the same one would be refused, for another call."""
+    shown: set[str] = set()
+
+    def reply(head: str) -> bytes:
+        token = head.partition("\r\nauth: ")[2].partition("\r\n")[0]
+        if token == first or token in shown:
+            return http_answer(b"{}", "401 Unauthorized")
+        shown.add(token)
+        return http_answer(b"", "503 Service Unavailable") if len(shown) == 1 else http_answer(b'{"status": "failed"}')
+
+    async with raw_server(reply) as raw, asking(bot_of(simulator, host=raw.url)) as kore:
+        first = kore.client.signer.token()
+        assert (await kore.ask()).status == "failed"
+    assert [asked.http_status for asked in kore.asked] == [401, 503, 200]
+    assert kore.draws == 3
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -640,6 +661,25 @@ async def test_a_recording_in_an_answer_takes_the_time_that_it_needs(simulator: 
         assert (await kore.ask(take=take)).listed == 1
     assert bytes(came) == audio * times
     assert asyncio.get_running_loop().time() - began > 5 * 0.1
+
+
+async def test_an_answer_that_came_in_time_may_take_longer_to_understand(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    understand = kore_answers.understand
+
+    def slowly(*args: Any) -> Answer:
+        time.sleep(0.7)
+        return understand(*args)
+
+    monkeypatch.setattr(kore_answers, "understand", slowly)
+    reply = http_answer(INLINE + b'UklGRg=="], "padding": "' + b"x" * LONG_ANSWER + b'"}')
+    async with (
+        raw_server(lambda head: reply) as raw,
+        asking(bot_of(simulator, host=raw.url, api="v1"), stall_timeout="100ms") as kore,
+    ):
+        assert (await kore.ask()).listed == 1
+    assert [asked.http_status for asked in kore.asked] == [200]
 
 
 # --- secrets
