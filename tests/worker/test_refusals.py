@@ -298,8 +298,10 @@ def of_one_account(harness: WorkerHarness, *changes: dict[str, Any]) -> Settings
 
 @pytest.mark.parametrize("unfit", ["refused", "paused", "held"])
 async def test_a_bot_that_cannot_be_asked_does_not_keep_the_account_from_being_probed(
-    harness: WorkerHarness, logged: Logged, quick_probes: None, unfit: str
+    harness: WorkerHarness, logged: Logged, quick_probes: None, unfit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Who asks is drawn by lot, of three of which one may: with pauses that double, six draws are all that there is time for.
+    monkeypatch.setattr(quota_module, "MAX_PROBE_PAUSE", timedelta(seconds=0.2))
     wrong = {"client_secret": "a-secret-of-long-ago-0123456789"}
     settings = of_one_account(harness, {}, wrong, wrong)
     queue = Queue(harness.database, settings.retry)
