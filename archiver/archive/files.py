@@ -82,8 +82,12 @@ class Files:
         if any((file.ordinal, file.source_name) == TRANSCRIPTIONS for file in session.known):
             return
         name = clean_file_name("transcriptions.json", [*(file.file_name for file in session.known), *names])
-        content = _canonical(transcriptions)
-        await self._store(ordinal, source_name, name, lambda progress: Document(content, "application/json", progress, transfers))
+        await self._store(
+            ordinal,
+            source_name,
+            name,
+            lambda progress: Document(_canonical(transcriptions), "application/json", progress, transfers),
+        )
 
     def raise_problem(self) -> None:
         """Raise what came in the way of a file, if anything did. As long as one of them may still come, the session is not given

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from archiver.archive.files import TRANSCRIPTIONS, Files
 from archiver.outcome import Archived, Failed, NotReady, Unavailable
 from tests.archive.conftest import SESSION, SessionHarness
 
@@ -100,6 +101,17 @@ async def test_half_characters_are_kept_as_json_escapes(harness: SessionHarness)
     voicemail(harness, transcriptions=["\ud83d"])
     assert (await go(harness)).outcome == Archived()
     assert harness.files()[f"{FOLDER}/transcriptions.json"] == b'["\\ud83d"]'
+
+
+async def test_what_cannot_be_written_as_json_is_missing(harness: SessionHarness) -> None:
+    """As what is nested too deep: its session must not pass for one that has all of its files."""
+    way = await harness.go(kind="nothing is asked for this")
+    said: list[Any] = []
+    said.append(said)
+    files = Files(way.attempt, harness.bot.media, harness.archive, lambda: None)
+    with pytest.raises(ValueError, match="Circular"):
+        await files.take_transcriptions(said, [])
+    assert way.attempt.missing == {TRANSCRIPTIONS}
 
 
 async def test_expired_urls_are_renewed(harness: SessionHarness) -> None:
