@@ -14,13 +14,16 @@ from typing import Any, TypedDict
 
 from archiver.config import RetrySettings
 from archiver.errors import DatabaseError
-from archiver.outcome import Outcome
+from archiver.observe.logs import logger
+from archiver.outcome import Outcome, facts_of
 from archiver.postgres.database import Database
 from archiver.queue.claim_rows import RECHECKS, SESSIONS, plan_turns, read_sessions
 from archiver.queue.outcome_rows import OutcomeRows
 from archiver.queue.quota import PROBE_TURN, Quota
 from archiver.queue.sql import sql
 from archiver.session import Attempt, Session, State
+
+log = logger(__name__)
 
 PROBE_EVERY = timedelta(minutes=5)
 """How often one session may try a held bot again."""
@@ -274,12 +277,16 @@ class Queue:
             return
         bots = sorted({bot for bot, _ in lessons})
         counts = Counter(lessons)
-        await self._database.rows(
-            sql("settle/first_ask"),
-            bots=bots,
-            too_early=[counts[bot, "too_early"] > 0 for bot in bots],
-            in_time=[counts[bot, "in_time"] for bot in bots],
-        )
+        try:
+            await self._database.rows(
+                sql("settle/first_ask"),
+                bots=bots,
+                too_early=[counts[bot, "too_early"] > 0 for bot in bots],
+                in_time=[counts[bot, "in_time"] for bot in bots],
+            )
+        except DatabaseError as error:
+            # The outcomes are written, and whoever waits for them is to know it; later batches teach as much.
+            log.warning("first_ask_update_failed", **facts_of(error))
 
     # --- the fleet
 

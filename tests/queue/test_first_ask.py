@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from archiver.outcome import Archived, NotReady, Outcome, Retry, Unavailable
+from archiver.outcome import Archived, HandedBack, NotReady, Outcome, Retry, Unavailable
 from archiver.queue.sql import sql
 from archiver.session import Attempt, State
 from tests.queue.conftest import QueueHarness, ids
@@ -171,6 +172,24 @@ async def test_it_stays_between_a_second_and_an_hour(harness: QueueHarness) -> N
     assert await answer(harness, worker, 60 * MINUTES, NotReady("media_in_progress")) == 60 * MINUTES
     await harness.fetch("UPDATE archive_bots SET first_ask = interval '1 second'")
     assert await answer(harness, worker, 10 * SECONDS, Archived()) == SECONDS
+
+
+async def test_outcomes_are_written_though_nothing_can_be_learned_from_them(harness: QueueHarness) -> None:
+    """Somebody has the bot's row locked until the wait for it ends. By then another may have claimed what was handed back."""
+    worker = await harness.worker()
+    await harness.add("s-1", "s-2")
+    sessions = await harness.claim(worker)
+    await harness.fetch("UPDATE archive_queue SET enqueued_at = claimed_at, ended_at = claimed_at - interval '2 minutes'")
+    outcomes: list[Outcome] = [Archived(), HandedBack("worker_stopped")]
+    async with harness.locked("SELECT FROM archive_bots FOR UPDATE"):
+        settling = asyncio.create_task(
+            harness.queue.settle(
+                [(Attempt(session, calls=1), outcome) for session, outcome in zip(sessions, outcomes, strict=True)]
+            )
+        )
+        await harness.value("SELECT pg_cancel_backend($1)", await harness.blocked())
+        assert await settling == [State.ARCHIVED, State.PENDING]
+    assert await first_ask(harness) == 2 * MINUTES
 
 
 async def test_bots_learn_apart(harness: QueueHarness) -> None:
