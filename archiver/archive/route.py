@@ -71,7 +71,7 @@ async def _ask(attempt: Attempt, bot: BotAccess, files: Files | None = None) -> 
                     await files.take_inline(recording)
             return await asking.answer()
 
-    return await bot.client.retrying(ask)()
+    return await bot.client.retrying(ask)
 
 
 def _unavailable(session: Session, bot: BotSettings, answer: Answer) -> Unavailable:

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -24,7 +24,6 @@ from archiver.kore.inline import Inline
 from archiver.kore.token import TokenSigner
 from archiver.runtime.retry import retry_transient
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 LONG_ANSWER = 32 * 1024
@@ -86,6 +85,10 @@ class Asking:
         return await asyncio.to_thread(answers.understand, self._kind, self._reply, self._max_files)
 
 
+async def _do(ask: Callable[[], Awaitable[Any]]) -> Any:
+    return await ask()
+
+
 class KoreClient:
     """Asks for one bot. Needs an HTTP session of its own, whose headers and cookies nobody else shares."""
 
@@ -104,11 +107,12 @@ class KoreClient:
         self._exchange = Exchange(bot, http, terms or TransferSettings(), self.signer)
         self._paths_v1: tuple[str, ...] = _PATHS_V1
         self._known_until = float("-inf")  # by the monotonic clock
-        self._on_retry = on_retry
+        self._retrying = retry_transient(ApiUnreachable, on_retry=on_retry)(_do)
 
-    def retrying(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-        """Repeat what asks where the connection breaks: three tries in ten seconds, at most."""
-        return retry_transient(ApiUnreachable, on_retry=self._on_retry)(function)
+    async def retrying(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Do what asks, and again where the connection breaks: three tries in ten seconds, at most."""
+        answer: T = await self._retrying(ask)
+        return answer
 
     @asynccontextmanager
     async def ask(
@@ -180,7 +184,7 @@ class KoreClient:
                 return await asking.answer()
 
         try:
-            answer = await self.retrying(ask)()
+            answer = await self.retrying(ask)
         except ApiDefect as error:
             http_status: int = error.facts.get("http_status", 0)
             if http_status in LET_IN or error.reason == "api_empty_success":
@@ -206,7 +210,7 @@ class KoreClient:
             async with self._exchange.authenticated(request, draw, lambda _: None) as reply:
                 return reply
 
-        reply = await self.retrying(ask)()
+        reply = await self.retrying(ask)
         try:
             data = answers.parsed(reply)
         except ApiDefect as error:

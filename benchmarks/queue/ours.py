@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import tempfile
@@ -17,8 +16,8 @@ from archiver import __version__
 from archiver.archive.context import Archive, BotAccess
 from archiver.archive.media import MediaClient, MediaHosts
 from archiver.config import BotSettings, Settings
-from archiver.kore.answers import Reply
-from archiver.kore.client import Asking, KoreClient, P, T
+from archiver.kore.answers import Answer, Reply
+from archiver.kore.client import Asking, KoreClient, T
 from archiver.kore.exchange import Note, Pay
 from archiver.observe.logs import configure
 from archiver.observe.tally import Tally
@@ -33,7 +32,17 @@ from benchmarks.queue.tool import SESSION_ID, ProducerContext, Release, Settled,
 
 BOT = "bench"
 
-_ANSWER = json.dumps({"status": "media_unavailable"}).encode()
+
+class Nothing(Asking):
+    """There is no recording, and nothing that has to be understood first."""
+
+    async def answer(self) -> Answer:
+        """The same for all."""
+        return _ANSWER
+
+
+_ANSWER = Answer("media_unavailable", (), "", 200)
+_NOTHING = Nothing("recording", Reply(), 1)
 
 
 class NoPlatform(KoreClient):
@@ -43,9 +52,9 @@ class NoPlatform(KoreClient):
         self.bot = bot
         self.asked = 0
 
-    def retrying(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    async def retrying(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Nothing breaks."""
-        return function
+        return await ask()
 
     @asynccontextmanager
     async def ask(
@@ -53,7 +62,7 @@ class NoPlatform(KoreClient):
     ) -> AsyncIterator[Asking]:
         """One answer for all."""
         self.asked += 1
-        yield Asking(kind, Reply(200, _ANSWER), 1)
+        yield _NOTHING
 
 
 class Archiver(Tool):

@@ -69,7 +69,7 @@ class KoreHarness:
                         await take(recording)
                 return await asking.answer()
 
-        return await self.client.retrying(once)()
+        return await self.client.retrying(once)
 
     async def _draw(self) -> None:
         self.draws += 1

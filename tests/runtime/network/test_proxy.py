@@ -58,7 +58,7 @@ async def ask(network: Network, host: str = f"https://{API}") -> Answer:
             async with client.ask("s-1", draw=draw, on_answer=lambda asked: None) as asking:
                 return await asking.answer()
 
-        return await client.retrying(once)()
+        return await client.retrying(once)
 
 
 async def fetch(network: Network, url: str, *patterns: str) -> bytes:
