@@ -85,7 +85,8 @@ class Asking:
         return await asyncio.to_thread(answers.understand, self._kind, self._reply, self._max_files)
 
 
-async def _do(ask: Callable[[], Awaitable[Any]]) -> Any:
+async def _run(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """What `retrying` repeats: a function of the module, so that its decorator is made once for each client."""
     return await ask()
 
 
@@ -107,7 +108,7 @@ class KoreClient:
         self._exchange = Exchange(bot, http, terms or TransferSettings(), self.signer)
         self._paths_v1: tuple[str, ...] = _PATHS_V1
         self._known_until = float("-inf")  # by the monotonic clock
-        self._retrying = retry_transient(ApiUnreachable, on_retry=on_retry)(_do)
+        self._retrying = retry_transient(ApiUnreachable, on_retry=on_retry)(_run)
 
     async def retrying(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Do what asks, and again where the connection breaks: three tries in ten seconds, at most."""

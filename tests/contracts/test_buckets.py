@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -17,19 +16,26 @@ from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
 from archiver.stores import Saved
 from tests.azure_servers import ACCOUNT
 from tests.stores.cancelled import CancelledAt, ended
-from tests.stores.harnesses import MEGABYTE, AzureHarness, S3Harness, azure_harness, s3_harness
+from tests.stores.harnesses import (
+    FOLDER,
+    KEY,
+    MEGABYTE,
+    PART,
+    PIECE,
+    SMALL,
+    BucketHarness,
+    S3Harness,
+    azure_harness,
+    content,
+    keep,
+    s3_harness,
+    sha256,
+)
 from tests.stores.proxy import Fault, Proxy, error
 
 pytestmark = pytest.mark.once
 
-KEY = "bot=b/date=2026-01-02/s 1+ü/recording/a&b'.wav"
-FOLDER = KEY.rpartition("/")[0]
-PART = ".session-1.worker-2.epoch-3.part"
-SMALL = b"RIFF" + bytes(range(256)) * 40
-PIECE = bytes(range(256)) * 1024  # 256 KiB
 NOBODY = "http://127.0.0.1:9"
-
-BucketHarness = S3Harness | AzureHarness
 
 
 @dataclass(frozen=True)
@@ -168,29 +174,6 @@ async def tried(harness: BucketHarness) -> None:
     """The trial is over: what follows is the upload's alone."""
     store = harness.s3 if isinstance(harness, S3Harness) else harness.azure
     await store.driver.trial.result()
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-async def keep(
-    harness: BucketHarness,
-    data: bytes = SMALL,
-    key: str = KEY,
-    *,
-    movable: bool = False,
-    to: str | None = None,
-    guard: Callable[[], None] | None = None,
-) -> Saved:
-    async with harness.store.upload(key, part=PART, movable=movable) as upload:
-        for start in range(0, len(data), len(PIECE)):
-            await upload.write(data[start : start + len(PIECE)])
-        return await upload.save(to, guard=guard)
-
-
-async def content(harness: BucketHarness, key: str = KEY) -> bytes:
-    return b"".join([block async for block in harness.store.read(key)])
 
 
 def metadata(harness: BucketHarness, key: str) -> dict[str, str]:

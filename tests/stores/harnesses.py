@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
 from archiver.config import StorageSettings
 from archiver.runtime.buffers import Buffers
-from archiver.stores import Store
+from archiver.stores import Saved, Store
 from archiver.stores.azure.access import access_of
 from archiver.stores.azure.driver import open_azure
 from archiver.stores.bucket.store import BucketStore
@@ -140,3 +141,37 @@ async def azure_harness(
 def new_prefix() -> str:
     """A prefix that no other test has, and that needs escaping."""
     return f"tests {os.getpid()}/~+{next(_numbers)} ü"
+
+
+# --- what all tests of buckets keep
+
+KEY = "bot=b/date=2026-01-02/s 1+ü/recording/a&b'.wav"
+FOLDER = KEY.rpartition("/")[0]
+PART = ".session-1.worker-2.epoch-3.part"
+SMALL = b"RIFF" + bytes(range(256)) * 40
+PIECE = bytes(range(256)) * 1024  # 256 KiB
+
+BucketHarness = S3Harness | AzureHarness
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+async def keep(
+    harness: BucketHarness,
+    data: bytes = SMALL,
+    key: str = KEY,
+    *,
+    movable: bool = False,
+    to: str | None = None,
+    guard: Callable[[], None] | None = None,
+) -> Saved:
+    async with harness.store.upload(key, part=PART, movable=movable) as upload:
+        for start in range(0, len(data), len(PIECE)):
+            await upload.write(data[start : start + len(PIECE)])
+        return await upload.save(to, guard=guard)
+
+
+async def content(harness: BucketHarness, key: str = KEY) -> bytes:
+    return b"".join([block async for block in harness.store.read(key)])

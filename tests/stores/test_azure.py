@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -20,43 +20,15 @@ from archiver.stores.bucket import objects as bucket
 from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.wire import Body, base64_of
 from tests.azure_servers import ACCOUNT, ACCOUNT_KEY, AzureServer
-from tests.stores.harnesses import MEGABYTE, AzureHarness, azure_harness
+from tests.stores.harnesses import FOLDER, KEY, MEGABYTE, PART, PIECE, SMALL, AzureHarness, azure_harness, content, keep, sha256
 from tests.stores.proxy import Fault, Proxy, error
 
 pytestmark = pytest.mark.once
 
-KEY = "bot=b/date=2026-01-02/s 1+ü/recording/a&b'.wav"
-FOLDER = KEY.rpartition("/")[0]
-PART = ".session-1.worker-2.epoch-3.part"
-SMALL = b"RIFF" + bytes(range(256)) * 40
-PIECE = bytes(range(256)) * 1024  # 256 KiB
 LONG_BODY = PIECE * 11
 """In three blocks: two whole ones and three quarters of one."""
 
 ALWAYS = 10**9
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-async def keep(
-    harness: AzureHarness,
-    data: bytes = SMALL,
-    key: str = KEY,
-    *,
-    movable: bool = False,
-    to: str | None = None,
-    guard: Callable[[], None] | None = None,
-) -> Saved:
-    async with harness.store.upload(key, part=PART, movable=movable) as upload:
-        for start in range(0, len(data), len(PIECE)):
-            await upload.write(data[start : start + len(PIECE)])
-        return await upload.save(to, guard=guard)
-
-
-async def content(harness: AzureHarness, key: str = KEY) -> bytes:
-    return b"".join([block async for block in harness.store.read(key)])
 
 
 @asynccontextmanager

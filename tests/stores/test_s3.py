@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -17,35 +17,14 @@ from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.wire import Body, base64_of
 from archiver.stores.s3.wire import S3Wire
 from tests.s3_servers import LOCKED_BUCKET, SECRET_KEY, S3Server
-from tests.stores.harnesses import MEGABYTE, S3Harness, s3_harness
+from tests.stores.harnesses import KEY, MEGABYTE, PART, PIECE, SMALL, S3Harness, content, keep, s3_harness, sha256
 from tests.stores.proxy import Fault, Proxy, error
 
 pytestmark = pytest.mark.once
 
-KEY = "bot=b/date=2026-01-02/s 1+ü/recording/a&b'.wav"
-PART = ".session-1.worker-2.epoch-3.part"
-SMALL = b"RIFF" + bytes(range(256)) * 40
-PIECE = bytes(range(256)) * 1024  # 256 KiB
 LONG = 44
 """Pieces of a body in three parts: two whole ones and one of a megabyte."""
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 LONG_BODY = PIECE * LONG
-
-
-async def keep(harness: S3Harness, data: bytes = SMALL, key: str = KEY, *, guard: Callable[[], None] | None = None) -> Saved:
-    async with harness.store.upload(key, part=PART) as upload:
-        for start in range(0, len(data), len(PIECE)):
-            await upload.write(data[start : start + len(PIECE)])
-        return await upload.save(guard=guard)
-
-
-async def content(harness: S3Harness, key: str = KEY) -> bytes:
-    return b"".join([block async for block in harness.store.read(key)])
 
 
 @pytest.fixture(params=["seaweedfs", pytest.param("localstack", marks=pytest.mark.thorough)])
