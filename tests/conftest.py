@@ -154,6 +154,15 @@ async def empty_database_url(postgres: str, worker_id: str) -> AsyncIterator[str
 
 
 @pytest.fixture
+async def latin_database_url(postgres: str, worker_id: str) -> AsyncIterator[str]:
+    """The URL of a database without any table that holds Latin-1 alone."""
+    name = f"latin_{worker_id}_{next(_numbers)}"
+    await _administer(postgres, f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    yield _named(postgres, name)
+    await _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
 async def database_url(postgres: str, template: str, worker_id: str) -> AsyncIterator[str]:
     """The URL of a migrated database of this test's own."""
     name = f"test_{worker_id}_{next(_numbers)}"

@@ -51,12 +51,16 @@ _UNREACHABLE = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
-    # Not what we say, but when: a server that takes no writes for a while, rows that others have locked.
-    asyncpg.ReadOnlySQLTransactionError,
+    # Not what we say, but when: rows that others have locked.
     asyncpg.LockNotAvailableError,
     asyncpg.TransactionRollbackError,
 )
 
+
+_WRITABLE = (
+    "let database.url lead to the primary (it may list several hosts: the one that takes writes is used); where a server is "
+    "read-only because its disk is full, free space there"
+)
 
 AnyConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -78,6 +82,8 @@ def translated(key: str = "database.url") -> Iterator[None]:
         raise DatabaseUnreachable(f"the database refused this user: {error}") from None
     except asyncpg.InvalidCatalogNameError as error:
         raise DatabaseUnreachable(f"{error}", hint="create the database, or correct database.url") from None
+    except (asyncpg.ReadOnlySQLTransactionError, asyncpg.TargetServerAttributeNotMatched):
+        raise DatabaseUnreachable("the database takes no writes: it is a standby, or read-only", hint=_WRITABLE) from None
     except _UNREACHABLE as error:
         # What the driver says of its own state helps nobody.
         text = "the connection broke" if isinstance(error, asyncpg.InternalClientError) else str(error) or type(error).__name__
@@ -151,7 +157,6 @@ class Database:
                 self.dsn,
                 min_size=1,
                 max_size=self._pool_size,
-                timeout=10,
                 command_timeout=STATEMENT_TIMEOUT,
                 statement_cache_size=self._cache_size,
                 connect=self._connect,
@@ -171,12 +176,12 @@ class Database:
             # All was well when we began: somebody is at it, and it may be well again.
             raise DatabaseUnreachable(error.message, hint=error.hint) from None
         self._endpoint = endpoint
-        return await asyncpg.connect(dsn, **await self._arguments(endpoint), **options)
+        return await self._connect_to(endpoint, **options)
 
-    async def _arguments(self, endpoint: Endpoint) -> dict[str, Any]:
-        if self._port_now is None:
-            return endpoint.arguments
-        return {**endpoint.arguments, "port": [await asyncio.to_thread(self._port_now)]}
+    async def _connect_to(self, endpoint: Endpoint, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
+        if self._port_now is not None:
+            options["port"] = [await asyncio.to_thread(self._port_now)]
+        return await endpoint.connect(**options)
 
     async def _prepare(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         await _prepare(connection)
@@ -204,15 +209,19 @@ class Database:
         assert self._pool is not None, "used outside its `async with`"
         with translated():
             async with self._pool.acquire(timeout=STATEMENT_TIMEOUT) as connection:
-                yield connection
+                try:
+                    yield connection
+                except asyncpg.ReadOnlySQLTransactionError:
+                    # This server became a standby, or read-only, under its connections. New ones find the one that takes writes.
+                    connection.terminate()
+                    await self._pool.expire_connections()
+                    raise
 
     async def _connect_beside_pool(self) -> tuple[Endpoint, asyncpg.Connection[asyncpg.Record]]:
         """A connection beside the pool, where LISTEN goes; the caller's to end."""
         with _connecting(self._listen_key):
             endpoint = await endpoint_of(self._listen_key, self.listen_dsn)
-            connection = await asyncpg.connect(
-                self.listen_dsn, **await self._arguments(endpoint), timeout=10, command_timeout=STATEMENT_TIMEOUT
-            )
+            connection = await self._connect_to(endpoint, command_timeout=STATEMENT_TIMEOUT)
         return endpoint, connection
 
     async def protection(self) -> str:

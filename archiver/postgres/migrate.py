@@ -117,6 +117,7 @@ async def migrate(database: Database, folder: Traversable | None = None) -> list
     known = migrations(folder)
     applied: list[Migration] = []
     async with database.connection() as connection:
+        _check_encoding(connection)
         while True:
             # The lock belongs to the transaction: one of the session would stay behind in a transaction-pooling pgbouncer.
             async with connection.transaction():
@@ -195,8 +196,11 @@ async def _history(connection: _Connection) -> list[asyncpg.Record]:
 
 
 async def check_version(database: Database) -> int:
-    """The database's version, if it is this program's. Raises NotMigrated or DatabaseTooNew."""
+    """The database's version, if it is this program's and can hold what platforms say. Raises NotMigrated, DatabaseTooNew,
+    DatabaseError.
+    """
     async with database.connection() as connection:
+        _check_encoding(connection)
         if await connection.fetchval("SELECT to_regclass('archive_migrations')") is None:
             raise NotMigrated("the database was never migrated")
         rows = await _history(connection)
@@ -205,6 +209,17 @@ async def check_version(database: Database) -> int:
     if len(rows) < len(known):
         raise NotMigrated(f"the database is at version {len(rows)}, this program needs {len(known)}")
     return len(rows)
+
+
+def _check_encoding(connection: _Connection) -> None:
+    """Raises DatabaseError for a database that cannot hold every name: it would refuse what is recorded of files long stored."""
+    encoding = connection.get_settings().server_encoding
+    if encoding not in ("UTF8", "UNICODE"):
+        raise DatabaseError(
+            f"the database's encoding is {encoding}: it cannot hold every file name and answer",
+            hint="create one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0 and name it in database.url; what an "
+            "existing one holds is moved there with pg_dump and pg_restore",
+        )
 
 
 async def schema_open_to_all(database: Database) -> str | None:

@@ -9,20 +9,21 @@ PGSSLMODE. Unix sockets and loopback stay on the machine: there the default is l
 from __future__ import annotations
 
 import asyncio
-import configparser
 import os
 import re
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
 
 from archiver.config import is_loopback
 from archiver.errors import ConfigError, DatabaseUnreachable
 from archiver.observe.redact import remember_secret
+from archiver.postgres.parameters import MAX_CONNECT_SECONDS, Parameters, read_parameters
 
 MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
@@ -35,23 +36,52 @@ _VERSIONS = {version.name.replace("_", "."): version for version in ssl.TLSVersi
 
 _SERVER = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.%a-z]+)\]|(?P<name>[^:\[\]]*))(:(?P<port>[0-9]{0,5}))?")
 
+NEXT_SERVER = (
+    OSError,
+    TimeoutError,
+    asyncpg.TargetServerAttributeNotMatched,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # it is starting, or being shut down
+)
+"""After these another server of the URL is tried."""
+
 _NAME_DIFFERS = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a URL leads, and with which TLS. `arguments` go to asyncpg beside the URL, so that it connects to what was checked.
-    `mode` is the `sslmode` that applies; `given`: it was set explicitly.
+    """Where a URL leads, and with which TLS. `arguments` go to asyncpg beside the `url`, so that it connects to what was checked,
+    and to a server that takes writes. `mode` is the `sslmode` that applies; `given`: it was set explicitly.
     """
 
+    url: str
     arguments: dict[str, Any]
     mode: str
     given: bool
+    parameters: Parameters
+
+    async def connect(self, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection to the first server that takes writes; `options` are asyncpg's. Each has as long as the URL allows one:
+        the driver would give up with the first that does not answer, or is still starting.
+        """
+        arguments = {**self.arguments, **options}
+        servers = list(zip(arguments["host"], arguments["port"], strict=True)) if arguments["host"] else [(None, None)]
+        arguments["timeout"] = min(self.parameters.connect_seconds, MAX_CONNECT_SECONDS / len(servers))
+        for left, (host, port) in zip(reversed(range(len(servers))), servers, strict=True):
+            try:
+                connection = await asyncpg.connect(self.url, **{**arguments, "host": host, "port": port})
+            except NEXT_SERVER:
+                if not left:
+                    raise
+            else:
+                self.parameters.keep_alive(_transport_of(connection))
+                return connection
+        raise AssertionError("the last server answers or raises")
 
     def describe(self, connection: Any) -> str:
         """What protects a connection made to it, for people."""
-        transport: asyncio.BaseTransport = connection._transport  # asyncpg has no public way to it
+        transport = _transport_of(connection)
         tls, peer = transport.get_extra_info("ssl_object"), transport.get_extra_info("peername")
         given = f" (sslmode={self.mode} given)" if self.given else ""
         if tls is None:
@@ -70,7 +100,10 @@ async def endpoint_of(key: str, url: str) -> Endpoint:
     quotes the URL.
     """
     parts = urlsplit(url)
-    find = _parameters(key, parts.query)
+    parameters = read_parameters(key, url)
+    parameters.check_numbers()
+    parameters.check_writable()
+    find = parameters.find
     for secret in (unquote(parts.password or ""), find("password", "PGPASSWORD")):
         remember_secret(secret)
     servers = parts.netloc.rpartition("@")[2]
@@ -91,7 +124,13 @@ async def endpoint_of(key: str, url: str) -> Endpoint:
         # is missing it would not say.
         context = await asyncio.to_thread(_context, key, find, mode)
         protection = context if mode in ("require", "verify-ca", "verify-full") else mode
-    return Endpoint({"host": hosts, "port": ports, "ssl": protection}, mode, given)
+    arguments = {"host": hosts, "port": ports, "ssl": protection, "target_session_attrs": "read-write"}
+    return Endpoint(parameters.driver_url, arguments, mode, given, parameters)
+
+
+def _transport_of(connection: Any) -> asyncio.BaseTransport:
+    transport: asyncio.BaseTransport = connection._transport  # asyncpg has no public way to it
+    return transport
 
 
 @contextmanager
@@ -120,36 +159,6 @@ def tls_refused(key: str) -> Iterator[None]:
             hint="switch TLS on there (`ssl = on`), and name its authority with sslrootcert=FILE if it is private; or "
             "go without TLS, with an explicit sslmode=disable in the URL",
         ) from None
-
-
-def _parameters(key: str, query: str) -> Callable[[str, str], str]:
-    """A function that looks a parameter up as asyncpg does: in the query, in the service that it names, in the environment."""
-    asked = {name: values[-1] for name, values in parse_qs(query, strict_parsing=bool(query)).items()}
-    service = _service(key, asked["service"]) if "service" in asked else {}
-
-    def find(name: str, variable: str) -> str:
-        return asked.get(name) or service.get(name) or os.environ.get(variable, "")
-
-    return find
-
-
-def _service(key: str, name: str) -> Mapping[str, str]:
-    file = os.environ.get("PGSERVICEFILE") or os.path.expanduser("~/.pg_service.conf")  # noqa: PTH111  # Path.expanduser may raise
-    parser = configparser.ConfigParser()  # as asyncpg reads it, '%' included
-    try:
-        with Path(file).open(encoding="utf-8") as lines:
-            parser.read_file(lines)
-        return dict(parser[name])
-    except KeyError:
-        problem = f"{file} has no such section"
-    except OSError as error:
-        problem = f"{file}: {error.strerror}"
-    except (configparser.Error, UnicodeDecodeError) as error:
-        # Its text may quote the line, which may be the password's.
-        problem = f"{file} cannot be read ({type(error).__name__}); a '%' in a value is written '%%'"
-    raise ConfigError(
-        f"{key}: service={name}: {problem}", hint="correct the file, or name another one in PGSERVICEFILE"
-    ) from None
 
 
 def _addresses(listed: list[str], ports: str) -> tuple[list[str], list[int]]:

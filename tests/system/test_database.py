@@ -87,6 +87,15 @@ async def test_a_wrong_password_and_a_missing_database_are_told_without_the_pass
     (await archiver("status")).refused(1, '"no_such_database" does not exist', "create the database")
 
 
+@pytest.mark.parametrize("command", [["migrate"], ["status"], ["worker", "--drain"]], ids=lambda words: words[0])
+async def test_a_database_that_cannot_hold_every_name_is_refused(
+    archiver: Program, data: dict[str, Any], latin_database_url: str, command: list[str]
+) -> None:
+    data["database"]["url"] = latin_database_url
+    archiver.configure(data)
+    (await archiver(*command)).refused(1, "LATIN1", "ENCODING 'UTF8'", "pg_dump")
+
+
 async def test_an_embedded_database_needs_no_migrate_and_none_is_left_running(archiver: Program, data: dict[str, Any]) -> None:
     data["database"]["url"] = "embedded:queue"
     archiver.configure(data)
