@@ -12,7 +12,7 @@ from archiver.archive.route import archive_session
 from archiver.errors import LeaseLost
 from archiver.observe.logs import bind_subject, logger
 from archiver.observe.transfers import Transfer, Transfers
-from archiver.outcome import HandedBack, Outcome, Retry
+from archiver.outcome import HandedBack, Outcome, Retry, classify
 from archiver.session import Attempt, Session
 from archiver.worker.accounting import Accounting
 from archiver.worker.holds import Holds
@@ -164,11 +164,18 @@ class Attempts:
         except LeaseLost:
             raise
         except Exception as error:  # noqa: BLE001  # the last catch of a session: nothing of it may stop the others
-            outcome = await self._judge.judge(session, error)
+            outcome = await self._judged(session, error)
         if attempt.stored:
             self._holds.forget_host_refusals(session.bot)
             self._gate.open()
         return outcome
+
+    async def _judged(self, session: Session, error: Exception) -> Outcome:
+        try:
+            return await self._judge.judge(session, error)
+        except Exception as defect:  # the attempt has an outcome all the same: what it stored is recorded with that
+            log.exception("internal_error", error=repr(defect))
+            return classify(error)
 
     def _yielded(self, session: Session, facts: dict[str, Any]) -> Outcome:
         """It comes again later, when there may be room. That costs no attempt the first time, the next one does: for ever it must

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from archiver.errors import DatabaseUnreachable, NotMigrated
 from archiver.observe.logs import logger
 from archiver.observe.redact import redact
-from archiver.outcome import Outcome, Retry
+from archiver.outcome import Failed, HandedBack, Outcome, Retry, Unavailable
 from archiver.queue.sessions import Queue
 from archiver.session import Attempt, Session, State
 from archiver.worker.lease import Lease
@@ -27,7 +27,9 @@ LATER_SECONDS = 1.0
 """After so long a batch is tried again that could not be written."""
 
 PATIENCE = 3
-"""So often the database may refuse an outcome before a plainer one is written in its place."""
+"""So often the database may refuse an outcome before a plainer one is written in its place: first without what was noted on the
+way, then without the rows of its files, which are named in its detail.
+"""
 
 
 @dataclass(eq=False)
@@ -117,7 +119,9 @@ class Settling:
                         return
                     refused += not isinstance(error, DatabaseUnreachable | NotMigrated)
                     if refused == PATIENCE:
-                        self._write_plainly(batch[0])
+                        _drop_notes(batch[0])
+                    elif refused == 2 * PATIENCE:
+                        _name_files(batch[0])
                     await asyncio.sleep(min(LATER_SECONDS, max(batch[0].lease.remaining, 0.05)))
                     continue
             for ended, state in zip(batch, states, strict=True):
@@ -133,8 +137,27 @@ class Settling:
             # Only now: while a hold is being released the drain must not think that everything is done.
             del self._open[ended]
 
-    @staticmethod
-    def _write_plainly(ended: Ended) -> None:
-        """It is not the connection but what we say that the database refuses."""
-        ended.attempt = Attempt(ended.attempt.session, calls=ended.attempt.calls, missing=ended.attempt.missing)
-        ended.outcome = Retry("internal_error", {"message": "the database refused the outcome; the archiver's log has more"})
+
+# It is not the connection but what is said that the database refuses.
+
+
+def _drop_notes(ended: Ended) -> None:
+    """Leave out what came from outside and proves nothing by itself. What is stored stays recorded."""
+    attempt, outcome = ended.attempt, ended.outcome
+    ended.attempt = replace(attempt, events=[])
+    ended.attempt.note("notes_refused", events=len(attempt.events))
+    if isinstance(outcome, Unavailable | Retry | Failed | HandedBack):
+        ended.outcome = replace(outcome, detail={"message": "the database refused the details; the archiver's log has them"})
+    log.error("outcome_notes_refused", **attempt.session.naming(), outcome=outcome.name, events=attempt.events)
+
+
+def _name_files(ended: Ended) -> None:
+    """Leave out the rows of the files, too, and name them where any text can stand: in the session's detail."""
+    attempt = ended.attempt
+    files = [ascii(file.as_row()) for file in attempt.stored]
+    ended.attempt = replace(attempt, stored=[], events=[])
+    ended.outcome = Retry(
+        "internal_error",
+        {"message": "the database refused the outcome; the archiver's log has more"} | ({"stored": files} if files else {}),
+    )
+    log.error("stored_files_refused", **attempt.session.naming(), files=files)

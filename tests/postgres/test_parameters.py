@@ -84,13 +84,13 @@ async def test_protection_that_the_environment_demands_is_not_passed_over(
 async def test_a_server_that_goes_away_without_a_word_is_missed(
     database_url: str, query: str, alive: int, idle: int | None
 ) -> None:
-    async with Database(f"{database_url}?{query}" if query else database_url, pool_size=1) as database:
-        async with database.connection() as pooled:
-            line = pooled._con._transport.get_extra_info("socket")  # type: ignore[attr-defined]
-            assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == alive
-            if idle is not None:
-                assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == idle
-                assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
+    url = f"{database_url}?{query}" if query else database_url
+    async with Database(url, pool_size=1) as database, database.connection() as pooled:
+        line = pooled._con._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+        assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == alive
+        if idle is not None:
+            assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == idle
+            assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
 
 
 async def test_of_several_hosts_the_next_is_tried_when_one_does_not_answer(database_url: str) -> None:

@@ -119,9 +119,31 @@ async def test_one_that_the_database_refuses_does_not_take_the_others_along(
     attempts[3].stored[0].__dict__["bytes"] = -1  # the ledger's CHECK
     desk.add(*attempts)
     await desk.settling.finished()
-    assert desk.queue.batches == [5, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert desk.queue.batches == [5] + [1] * 11
     assert [desk.told[f"s-{n}"] for n in range(5)] == ["archived", "archived", "archived", "pending", "archived"]
-    assert (await queue_harness.row("s-3"))["reason"] == "internal_error", "after three refusals a plainer outcome is written"
+    row = await queue_harness.row("s-3")
+    assert row["reason"] == "internal_error", "after six refusals the plainest outcome is written"
+    (named,) = row["detail"]["stored"]
+    assert attempts[3].stored[0].store_key in named
+    assert attempts[3].stored[0].sha256 in named
+
+
+async def test_a_file_that_is_stored_stays_recorded_when_what_was_noted_is_refused(
+    queue_harness: QueueHarness, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "LATER_SECONDS", 0.01)
+    (session,) = await claimed(queue_harness, 1)
+    attempt = Attempt(session)
+    attempt.stored.append(stored_file())
+    attempt.note("asked", answer="what no statement takes")
+    attempt.events[0]["at"] = "no time"
+    desk.add(attempt)
+    await desk.settling.finished()
+    assert desk.told == {"s-0": State.ARCHIVED}
+    (recorded,) = await queue_harness.fetch("SELECT store_key, sha256 FROM archived_recordings")
+    assert recorded["store_key"] == attempt.stored[0].store_key
+    events = await queue_harness.fetch("SELECT event FROM archive_events ORDER BY id")
+    assert [row["event"] for row in events][-2:] == ["notes_refused", "archived"]
 
 
 async def test_while_the_database_is_away_it_is_tried_again(
