@@ -314,10 +314,29 @@ class Queue:
         """Take a worker off the list; if it still held something, its lease runs out instead."""
         await self._database.rows(sql("worker/stop"), worker_id=worker_id)
 
-    async def rescue(self, *, actor: str) -> list[Rescued]:
-        """Put back what dead workers held."""
+    async def take_back(self, worker_id: int, *, former: int, claims: Sequence[Session]) -> tuple[int, int]:
+        """Let a worker that lost its lease and lives, `former` of then, have no crash counted for what it held: `claims` were in
+        hand. Returns how many were put back, and for how many a crash was counted that no longer is. May be called again.
+        """
+        row = await self._database.row(
+            sql("worker/take_back"),
+            worker_id=worker_id,
+            former=former,
+            ids=[session.id for session in claims],
+            epochs=[session.epoch for session in claims],
+            max_crashes=MAX_CRASHES,
+        )
+        assert row is not None
+        return row["put_back"], row["undone"]
+
+    async def rescue(self, *, actor: str, worker_id: int | None = None) -> list[Rescued]:
+        """Put back what dead workers held. A rescuer that is a worker, `worker_id`, must have a lease that holds."""
         rows = await self._database.rows(
-            sql("upkeep/rescue"), max_crashes=MAX_CRASHES, backoff_base=self._retry.backoff_base, actor=actor
+            sql("upkeep/rescue"),
+            max_crashes=MAX_CRASHES,
+            backoff_base=self._retry.backoff_base,
+            actor=actor,
+            worker_id=worker_id,
         )
         return [Rescued(r["bot"], r["session_id"], r["state"], r["crashes"], r["lost_worker"]) for r in rows]
 

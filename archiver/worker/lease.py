@@ -17,6 +17,9 @@ log = logger(__name__)
 MARGIN = 0.9
 """The part of its lease that a worker uses: it stops before others may act on the rest."""
 
+HUNG = 0.5
+"""A loop that computed for more than this part of the time since its lease was last renewed was hung."""
+
 
 def boottime() -> float:
     """A clock that nobody sets, and that goes on while the machine sleeps: the lease does run out meanwhile."""
@@ -33,6 +36,16 @@ class Lease:
         self._length = length
         self._until = asked_at + length.total_seconds() * MARGIN
         self._lost = False
+        self._renewed_at, self._busy_at = asked_at, time.thread_time()
+        self._tried = False
+
+    @property
+    def hung(self) -> bool:
+        """Of one that is lost: this process kept its own loop from renewing it, by what it computed. What it worked on then may
+        be to blame, as for a crash. It was not if the database did not answer, or if the process was not let run.
+        """
+        busy, elapsed = time.thread_time() - self._busy_at, boottime() - self._renewed_at
+        return self.lost and not self._tried and busy > elapsed * HUNG
 
     @property
     def lost(self) -> bool:
@@ -53,6 +66,7 @@ class Lease:
         """The database prolonged it, when asked at that time."""
         if not self.lost:
             self._until = asked_at + self._length.total_seconds() * MARGIN
+            self._renewed_at, self._busy_at, self._tried = asked_at, time.thread_time(), False
 
     def guard(self) -> None:
         """Raises LeaseLost if another worker may own the sessions now."""
@@ -63,8 +77,10 @@ class Lease:
         """Renew at a third of the length, after a failure sooner, until it is lost. On the loop: one that hangs must lose it."""
         third = self._length.total_seconds() / 3
         pause = third
-        while not self.lost:
+        while True:
             await asyncio.sleep(min(pause, self.remaining))
+            if self.lost:
+                return
             asked_at = boottime()
             try:
                 if not await within(self.remaining, renew(self.worker_id, self._length)):
@@ -72,5 +88,6 @@ class Lease:
                 self.renewed(asked_at)
                 pause = third
             except (DatabaseError, TimeoutError) as error:
+                self._tried = True
                 log.warning("lease_renewal_failed", remaining_seconds=round(self.remaining, 1), error=str(error))
                 pause = min(1.0, third / 3)

@@ -18,6 +18,7 @@ from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
 from archiver.queue.sessions import Queue
 from archiver.runtime.cancellation import to_its_end
+from archiver.session import Session
 from archiver.worker.accounting import Accounting
 from archiver.worker.attempts import SLOW_STALLS, Attempts
 from archiver.worker.claiming import Claiming, Drained, Terms
@@ -166,9 +167,14 @@ class Worker:
             # Cancelled once more it hurries, but is not left half way: sessions would stay claimed.
             await to_its_end(self._leave(work, helpers), on_cancel=self.hurry)
 
-    def _lease_lost(self) -> None:
-        log.error("worker_lease_lost", worker=self._registration.lease.worker_id, running=len(self._attempts))
+    def _lease_lost(self) -> list[Session]:
+        lease = self._registration.lease
+        log.error("worker_lease_lost", worker=lease.worker_id, running=len(self._attempts), hung=lease.hung)
+        unsettled = [session for session in self._settling.sessions if session.worker_id == lease.worker_id]
+        claims = [*self._attempts.of_worker(lease.worker_id), *unsettled]
         self._attempts.stop()
+        self._upkeep.spare_others()
+        return claims
 
     async def _listen(self) -> None:
         """Wake the claim loop when somebody enqueues. Checked, and opened again; without it polling goes on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +11,7 @@ from archiver.errors import DatabaseError
 from archiver.observe.logs import logger
 from archiver.queue.sessions import Queue
 from archiver.runtime.cancellation import within
+from archiver.session import Session
 from archiver.worker.lease import Lease, boottime
 
 log = logger(__name__)
@@ -47,20 +48,36 @@ class Registration:
         self._lease = Lease(worker_id, self._length, asked_at)
         log.info("worker_started", worker=worker_id, concurrency=self._concurrency, bots=self._bots)
 
-    async def keep(self, *, on_lost: Callable[[], None], on_registered: Callable[[], None]) -> None:
-        """Renew the lease. Never returns: when it is lost, `on_lost` has to stop everything that was begun under it, and the
-        worker is registered anew.
+    async def keep(self, *, on_lost: Callable[[], Sequence[Session]], on_registered: Callable[[], None]) -> None:
+        """Renew the lease. Never returns: when it is lost, `on_lost` has to stop everything that was begun under it, and returns
+        what that is; the worker is registered anew, and says of these that it lives.
         """
         while True:
-            await self.lease.keep(self._queue.renew)
-            on_lost()
+            former = self.lease
+            await former.keep(self._queue.renew)
+            hung = former.hung
+            claims = on_lost()
             while self.lease.lost:
                 try:
                     await within(5, self.register())
                 except (DatabaseError, TimeoutError) as error:
                     log.warning("worker_registration_failed", error=str(error))
                     await asyncio.sleep(1)
+            if not hung:
+                await self._take_back(former.worker_id, claims)
             on_registered()
+
+    async def _take_back(self, former: int, claims: Sequence[Session]) -> None:
+        """Where that fails for as long as the new lease holds, others rescue them, and count a crash for each."""
+        while not self.lease.lost:
+            try:
+                put_back, undone = await within(5, self._queue.take_back(self.lease.worker_id, former=former, claims=claims))
+            except (DatabaseError, TimeoutError) as error:
+                log.warning("claims_return_failed", sessions=len(claims), error=str(error))
+                await asyncio.sleep(1)
+            else:
+                log.info("claims_returned", from_worker=former, sessions=put_back, crashes_withdrawn=undone)
+                return
 
     async def deregister(self) -> None:
         """Sign off. Where that fails the lease runs out by itself."""

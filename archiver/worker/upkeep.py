@@ -42,11 +42,13 @@ class Upkeep:
         self._queue = queue
         self._archive = archive
         self._bots = list(bots)
-        self._pause = min(UPKEEP_SECONDS, lease_length.total_seconds() / 3)
+        self._lease_seconds = lease_length.total_seconds()
+        self._pause = min(UPKEEP_SECONDS, self._lease_seconds / 3)
         self._keep_history = keep_history
         self._wake = wake
         self._warned: set[str] = set()
         self._prune_at = 0.0
+        self._rescue_at = 0.0
 
     async def run(self, worker_id: Callable[[], int]) -> None:
         """Never returns. `worker_id` names this worker in the history of what it rescues."""
@@ -58,10 +60,17 @@ class Upkeep:
                 await self._prune()
             except DatabaseError as error:
                 log.warning("database_unavailable", **facts_of(error))
+                self.spare_others()
             await asyncio.sleep(self._pause)
 
+    def spare_others(self) -> None:
+        """The database was away for this worker, and so it may have been for others: they get a lease's time to come back."""
+        self._rescue_at = time.monotonic() + self._lease_seconds
+
     async def _rescue(self, worker_id: int) -> None:
-        for rescued in await self._queue.rescue(actor=f"worker {worker_id}"):
+        if time.monotonic() < self._rescue_at:
+            return
+        for rescued in await self._queue.rescue(actor=f"worker {worker_id}", worker_id=worker_id):
             log.warning("session_rescued", session=rescued.session_id, bot=rescued.bot, state=rescued.state,
                         crashes=rescued.crashes, from_worker=rescued.lost_worker)  # fmt: skip
             self._wake()

@@ -32,6 +32,7 @@ MOST = {
     "upkeep/rescue nothing": 1_300,
     "claim/release_orphans": 19_000,
     "claim/lost": 2_400,
+    "worker/take_back": 19_000,
     "enqueue/sessions": 95_000,
     "settle/outcomes": 18_000,
     "settle/first_ask": 60,
@@ -114,7 +115,7 @@ class Worker:
         budget = {"budget": "key", "windows": [timedelta(minutes=1), HOUR], "limits": [60_000, 1_800_000]}
         slots = {"worker_id": self._worker_id, "bot": "bot-1", "kind": "recording", "slots": 16, **budget}
         bots = ["bot-0", "bot-1", "bot-2"]
-        rescue = {"max_crashes": MAX_CRASHES, "backoff_base": timedelta(seconds=2), "actor": "me"}
+        rescue = {"max_crashes": MAX_CRASHES, "backoff_base": timedelta(seconds=2), "actor": "me", "worker_id": None}
         deadlines = {"bot": "bot-1", "retention": 90 * DAY, "time_per_call": timedelta(seconds=1), "max_rows": 1000}
         values: dict[str, dict[str, Any]] = {
             "claim/sessions": {**slots, "probe_every": PROBE_EVERY, "retention": None},
@@ -128,6 +129,13 @@ class Worker:
             "upkeep/rescue nothing": rescue,
             "claim/release_orphans": {"worker_id": self._worker_id, "working_on": []},
             "claim/lost": {"ids": ids, "epochs": epochs},
+            "worker/take_back": {
+                "worker_id": self._worker_id,
+                "former": self._worker_id,
+                "ids": ids,
+                "epochs": epochs,
+                "max_crashes": MAX_CRASHES,
+            },
             "enqueue/sessions": _enqueued([*known, *(("bot-0", f"new-{n}", "recording") for n in range(few * 5 // 2))]),
             "settle/outcomes": _settled(ids, epochs),
             "settle/first_ask": {"bots": bots, "too_early": [True, False, False], "in_time": [0, 1, 200]},

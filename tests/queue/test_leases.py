@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 
 from archiver.errors import LeaseLost
-from archiver.outcome import Archived
+from archiver.outcome import Archived, Failed
 from archiver.queue.sessions import MAX_CRASHES
-from archiver.session import Attempt
+from archiver.session import Attempt, Session
 from tests.queue.conftest import MINUTE, QueueHarness, ids, stored_file
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python; test_model.py goes through it on each
@@ -78,15 +78,95 @@ async def test_a_session_that_takes_workers_down_is_given_up(harness: QueueHarne
     assert (await harness.history("s-1"))[-1] == "failed"
 
 
-async def test_a_session_given_up_with_files_stored_is_partial(harness: QueueHarness) -> None:
-    session = await harness.claim_one()
-    await harness.fetch("UPDATE archive_queue SET crashes = $1", MAX_CRASHES - 1)
+async def record_file(harness: QueueHarness, queue_id: int) -> None:
     await harness.fetch(
         """INSERT INTO archived_recordings
             (bot, session_id, kind, ordinal, file_name, store_key, bytes, sha256, source_name, queue_id)
         VALUES ('bot', 's-1', 'recording', 1, 'a', 'a', 1, repeat('0', 64), 'a', $1)""",
-        session.id,
+        queue_id,
     )
+
+
+async def take_back(harness: QueueHarness, former: int, *claims: Session) -> tuple[int, int]:
+    return await harness.queue.take_back(await harness.worker(), former=former, claims=claims)
+
+
+async def test_a_worker_that_lost_its_lease_and_lives_puts_back_what_it_held(harness: QueueHarness) -> None:
+    session = await harness.claim_one()
+    await harness.expire(session.worker_id)
+    assert await take_back(harness, session.worker_id, session) == (1, 0)
+    row = await harness.row("s-1")
+    assert (row["state"], row["reason"], row["crashes"], row["epoch"]) == ("pending", "lease_lost", 0, session.epoch + 1)
+    assert await harness.history("s-1") == ["enqueued", "claimed", "handed_back"]
+    assert [left.epoch for left in await harness.queue.list_leftovers()] == [session.epoch]
+    assert await harness.queue.rescue(actor="other") == []
+    assert await take_back(harness, session.worker_id, session) == (0, 0), "said twice it is done once"
+
+
+async def test_a_crash_that_a_rescuer_counted_is_withdrawn_and_once(harness: QueueHarness) -> None:
+    session = await harness.claim_one()
+    await harness.fetch("UPDATE archive_queue SET crashes = 2")
+    await harness.expire(session.worker_id)
+    await harness.queue.rescue(actor="other")
+    await harness.make_due()
+    (again,) = await harness.claim(await harness.worker())
+    assert await take_back(harness, session.worker_id, session) == (0, 1)
+    row = await harness.row("s-1")
+    assert (row["state"], row["crashes"], row["epoch"], row["worker_id"]) == ("claimed", 2, again.epoch, again.worker_id)
+    assert await take_back(harness, session.worker_id, session) == (0, 0)
+    assert await harness.settle(Attempt(again, [stored_file()]), Archived())
+
+
+async def test_only_crashes_of_its_own_claim_are_withdrawn(harness: QueueHarness) -> None:
+    session = await harness.claim_one()
+    await harness.expire(session.worker_id)
+    await harness.queue.rescue(actor="other")
+    stranger = await harness.worker()
+    assert await take_back(harness, stranger, session) == (0, 0)
+    assert (await harness.row("s-1"))["crashes"] == 1
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_a_session_given_up_for_workers_that_live_is_pending_again(harness: QueueHarness, stored: bool) -> None:
+    session = await harness.claim_one()
+    await harness.fetch("UPDATE archive_queue SET crashes = $1", MAX_CRASHES - 1)
+    if stored:
+        await record_file(harness, session.id)
+    await harness.expire(session.worker_id)
+    (rescued,) = await harness.queue.rescue(actor="other")
+    assert rescued.state == "failed"
+    assert await take_back(harness, session.worker_id, session) == (0, 1)
+    row = await harness.row("s-1")
+    assert (row["state"], row["reason"], row["crashes"], row["finished_at"]) == ("pending", "lease_lost", MAX_CRASHES - 1, None)
+    assert await harness.history("s-1") == ["enqueued", "claimed", "failed", "crash_withdrawn"]
+    assert await harness.claim(await harness.worker())
+
+
+async def test_a_session_that_failed_for_itself_stays_failed(harness: QueueHarness) -> None:
+    session = await harness.claim_one()
+    await harness.expire(session.worker_id)
+    await harness.queue.rescue(actor="other")
+    await harness.make_due()
+    (again,) = await harness.claim(await harness.worker())
+    await harness.settle(Attempt(again), Failed("platform_failed"))
+    assert await take_back(harness, session.worker_id, session) == (0, 1)
+    assert (await harness.row("s-1"))["state"] == "failed"
+
+
+async def test_a_rescuer_that_was_away_itself_rescues_nobody(harness: QueueHarness) -> None:
+    session = await harness.claim_one()
+    await harness.expire(session.worker_id)
+    away, here = await harness.worker(), await harness.worker()
+    await harness.expire(away)
+    assert await harness.queue.rescue(actor="away", worker_id=away) == []
+    assert await harness.queue.rescue(actor="gone", worker_id=10**9) == []
+    assert len(await harness.queue.rescue(actor="here", worker_id=here)) == 1
+
+
+async def test_a_session_given_up_with_files_stored_is_partial(harness: QueueHarness) -> None:
+    session = await harness.claim_one()
+    await harness.fetch("UPDATE archive_queue SET crashes = $1", MAX_CRASHES - 1)
+    await record_file(harness, session.id)
     await harness.expire(session.worker_id)
     await harness.queue.rescue(actor="other")
     row = await harness.row("s-1")

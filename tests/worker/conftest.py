@@ -205,13 +205,13 @@ class Logged:
     def named(self, *names: str) -> list[Row]:
         return [entry for entry in self.entries if entry["event"] in names]
 
-    async def until(self, name: str, timeout: float = 15) -> Row:
-        """The first entry of that name."""
+    async def until(self, name: str, timeout: float = 15, *, times: int = 1) -> Row:
+        """The nth entry of that name."""
         async with asyncio.timeout(timeout):
-            while not (found := self.named(name)):
+            while len(found := self.named(name)) < times:
                 self._more.clear()
                 await self._more.wait()
-        return found[0]
+        return found[times - 1]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 
 from archiver.errors import LeaseLost
 from archiver.queue.operators import Operators
+from archiver.queue.sessions import MAX_CRASHES, Queue
 from archiver.session import part_name
 from archiver.worker import claiming
 from archiver.worker.lease import Lease, boottime
+from tests.conftest import RETRY
 from tests.worker.conftest import Logged, TcpProxy, WorkerHarness
 
 ONE_STALL = {"kind": "stall", "at": 1000, "times": 1}
@@ -48,11 +51,11 @@ async def test_a_worker_that_lost_its_lease_drops_what_it_did_and_goes_on_as_a_n
     assert shift.worker.tally.lost == 3
     assert harness.parts() == []
     sessions = await harness.sessions()
-    assert {(row["state"], row["crashes"], row["failures"]) for row in sessions.values()} == {("archived", 1, 0)}
+    assert {(row["state"], row["crashes"], row["failures"]) for row in sessions.values()} == {("archived", 0, 0)}, "none died"
     workers = [entry["worker"] for entry in logged.named("worker_started")]
     assert workers[0] == old["id"] < workers[1]
     assert {entry["session"] for entry in logged.named("session_lease_lost")} == set(ids)
-    assert await harness.events(ids[0]) == ["enqueued", "claimed", "rescued", "claimed", "asked", "stored", "archived"]
+    assert await harness.events(ids[0]) == ["enqueued", "claimed", "handed_back", "claimed", "asked", "stored", "archived"]
     await harness.assert_accounted_for()
 
 
@@ -85,6 +88,44 @@ async def test_a_worker_cut_off_from_its_database_stops_before_others_take_over(
     sessions = await harness.sessions()
     assert {row["state"] for row in sessions.values()} == {"archived"}
     await harness.assert_accounted_for()
+
+
+async def test_a_database_that_is_away_for_longer_than_the_lease_again_and_again_fails_no_session(
+    harness: WorkerHarness, proxy: TcpProxy, logged: Logged
+) -> None:
+    """Five times, which is how often a session may take a worker down."""
+    ids = await harness.scripted(2, faults=[{"kind": "stall", "at": 1000, "times": MAX_CRASHES}])
+    settings = harness.settings(database={"url": proxy.url}, worker={"lease_seconds": 1})
+    async with harness.shift(settings) as shift:
+        for outage in range(1, MAX_CRASHES + 1):
+            await harness.downloading(2 * outage)
+            proxy.hang()
+            await logged.until("worker_lease_lost", times=outage)
+            # Nobody else is there to rescue; a rescuer that nobody restrains finds what the first has lost.
+            await harness.eventually("SELECT 1 FROM archive_workers WHERE expires_at < clock_timestamp()")
+            if outage % 2:
+                assert len(await Queue(harness.database, RETRY).rescue(actor="another")) == 2
+            proxy.flow()
+            await logged.until("claims_returned", times=outage)
+        await harness.eventually("SELECT 1 FROM archive_queue HAVING every(state = 'archived')")
+        await shift.stopped()
+    sessions = await harness.sessions()
+    assert {(row["state"], row["crashes"], row["failures"]) for row in sessions.values()} == {("archived", 0, 0)}
+    assert {entry["hung"] for entry in logged.named("worker_lease_lost")} == {False}
+    assert set(sessions) == set(ids)
+    await harness.assert_accounted_for()
+
+
+def test_a_loop_that_hangs_over_what_it_computes_is_told_from_one_that_was_not_let_run() -> None:
+    computing = Lease(1, timedelta(seconds=0.3), boottime())
+    deadline = boottime() + 0.4
+    while boottime() < deadline:
+        pass
+    assert computing.hung
+    waiting = Lease(1, timedelta(seconds=0.3), boottime())
+    time.sleep(0.4)  # as a process that is stopped, or its machine
+    assert waiting.lost
+    assert not waiting.hung
 
 
 async def test_a_session_that_was_cancelled_meanwhile_stays_cancelled(harness: WorkerHarness, logged: Logged) -> None:

@@ -1,12 +1,17 @@
 -- Take back what dead workers hold, also one that is off the list already (a claim of its own came in while it was taken off).
 -- The epoch rises, so that one that comes back from the dead can write nothing.
+-- Nothing is taken by a worker (:worker_id; null: somebody else) whose own lease has run out: it was away, and so may others have
+-- been that live.
 -- A session that took :max_crashes workers down is given up: it would only take the next. A recheck leaves it unavailable and is
 -- due as it was; given up, it is the last one.
-WITH dead AS MATERIALIZED (
-    SELECT id FROM archive_workers WHERE expires_at <= clock_timestamp() FOR UPDATE SKIP LOCKED
+WITH rescuer AS MATERIALIZED (
+    SELECT :worker_id::bigint IS NULL
+           OR EXISTS (SELECT FROM archive_workers WHERE id = :worker_id::bigint AND expires_at > clock_timestamp()) AS allowed
+), dead AS MATERIALIZED (
+    SELECT id FROM archive_workers WHERE expires_at <= clock_timestamp() AND (SELECT allowed FROM rescuer) FOR UPDATE SKIP LOCKED
 ), lost AS MATERIALIZED (
     SELECT q.id, q.worker_id, q.epoch FROM archive_queue q
-    WHERE q.worker_id IS NOT NULL AND (q.worker_id = ANY (ARRAY(SELECT id FROM dead))
+    WHERE (SELECT allowed FROM rescuer) AND q.worker_id IS NOT NULL AND (q.worker_id = ANY (ARRAY(SELECT id FROM dead))
                                        OR NOT EXISTS (SELECT FROM archive_workers w WHERE w.id = q.worker_id))
     ORDER BY q.id FOR UPDATE OF q
 ), rescued AS (
