@@ -10,6 +10,7 @@
     │   └── EmbeddedUnavailable
     ├── StoreError                   one object cannot be stored
     │   ├── StoreUnavailable         the store as a whole: nothing can be stored now (disk full, no permission)
+    │   │   └── WrongStore           it is not this archive's: nothing must be stored there
     │   └── KeyConflict              the key already holds other content; both hashes are in `facts`
     ├── KoreError                    one answer of the platform's API
     │   ├── ApiUnreachable           no answer, or 5xx, after the short retries
@@ -112,6 +113,10 @@ class StoreError(ArchiverError):
 
 class StoreUnavailable(StoreError):
     """The store as a whole cannot store anything now: disk full, no permission, read-only."""
+
+
+class WrongStore(StoreUnavailable):
+    """The store is another archive's, has not the marker that it should have, or is not where others put recordings."""
 
 
 class KeyConflict(StoreError):

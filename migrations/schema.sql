@@ -335,6 +335,19 @@ CREATE TABLE public.archive_holds (
 
 COMMENT ON TABLE public.archive_holds IS 'What the whole fleet leaves alone until an operator mends it: rejected credentials, a short media_hosts list.';
 
+CREATE TABLE public.archive_identity (
+    one boolean DEFAULT true NOT NULL,
+    archive_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    store_marked_at timestamp with time zone,
+    store_url text,
+    CONSTRAINT archive_identity_one_check CHECK (one)
+);
+
+COMMENT ON TABLE public.archive_identity IS 'One row: the archive''s ID, when its store was first known to have its marker, and where that store was last.';
+
+COMMENT ON COLUMN public.archive_identity.store_url IS 'storage.url of the worker that last started.';
+
 CREATE TABLE public.archive_leftovers (
     queue_id bigint NOT NULL,
     worker_id bigint NOT NULL,
@@ -462,11 +475,14 @@ CREATE TABLE public.archive_workers (
     renewed_at timestamp with time zone DEFAULT now() NOT NULL,
     expires_at timestamp with time zone NOT NULL,
     progress jsonb DEFAULT '{}'::jsonb NOT NULL,
-    progress_at timestamp with time zone
+    progress_at timestamp with time zone,
+    store text
 )
 WITH (fillfactor='20');
 
 COMMENT ON TABLE public.archive_workers IS 'Live workers: one lease a worker. A row past expires_at is a dead worker whose sessions anybody may rescue.';
+
+COMMENT ON COLUMN public.archive_workers.store IS 'storage.url of the worker. Null: of a version that did not say it.';
 
 ALTER TABLE public.archive_workers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.archive_workers_id_seq
@@ -514,6 +530,9 @@ ALTER TABLE ONLY public.archive_events
 
 ALTER TABLE ONLY public.archive_holds
     ADD CONSTRAINT archive_holds_pkey PRIMARY KEY (bot, kind);
+
+ALTER TABLE ONLY public.archive_identity
+    ADD CONSTRAINT archive_identity_pkey PRIMARY KEY (one);
 
 ALTER TABLE ONLY public.archive_leftovers
     ADD CONSTRAINT archive_leftovers_pkey PRIMARY KEY (queue_id, epoch);

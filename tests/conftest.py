@@ -25,6 +25,7 @@ from archiver.postgres.embedded.server import embedded_postgres
 from archiver.postgres.migrate import migrate
 from archiver.queue.sessions import Queue
 from archiver.simulator.platform import Simulator, SimulatorSettings
+from archiver.stores import MARKER
 from tests import azure_servers, s3_servers
 from tests.azure_servers import AzureServer
 from tests.s3_servers import S3Server
@@ -195,6 +196,11 @@ async def simulator() -> AsyncIterator[Simulator]:
 def settings(simulator: Simulator, database_url: str, tmp_path: Path) -> Settings:
     """A configuration for that platform, that database and a store of this test's own: one bot, called "bot"."""
     return Settings.model_validate(settings_data(simulator, database_url, tmp_path / "store"))
+
+
+def is_recording(path: Path) -> bool:
+    """Whether it is a file of a store, and not the one that says whose store it is."""
+    return path.is_file() and path.name != MARKER
 
 
 def settings_data(simulator: Simulator, database_url: str, store: Path) -> dict[str, object]:

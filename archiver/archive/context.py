@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from archiver.archive.media import MediaClient
+from archiver.archive.naming import MAX_NAME_BYTES, MIN_NAME_BYTES
 from archiver.archive.transfer import Target
 from archiver.config import BotSettings, RetrySettings, TransferSettings
 from archiver.config.path_template import QUARANTINE, PathTemplate
@@ -13,6 +14,9 @@ from archiver.observe.transfers import Transfers
 from archiver.queue.quota import Quota
 from archiver.session import Session
 from archiver.stores import Store
+
+QUARANTINE_PREFIX = 32
+"""Bytes that a name begins with in quarantine, at most: epoch, length, and a dash after each."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +39,30 @@ class Archive:
     retry: RetrySettings
     terms: TransferSettings = field(default_factory=TransferSettings)
     transfers: Transfers = field(default_factory=Transfers)
+    longest_name: int | None = None
+    """Bytes of the longest name that the store takes; None: only whole keys have a limit."""
 
-    def target(self, session: Session, file_name: str, taken: int) -> Target:
-        """Where one file of a session goes, whose others take so many bytes. A rejected body is kept when nothing else comes."""
-        key = self.path.render(
+    def max_file_name(self, session: Session) -> int:
+        """Bytes that the name of a file of this session may have: what lies beside it in the last part of the path takes some,
+        and what a name begins with in quarantine.
+        """
+        if self.longest_name is None:
+            return MAX_NAME_BYTES
+        beside = len(self._key(session, "").rpartition("/")[2].encode())
+        return max(MIN_NAME_BYTES, min(MAX_NAME_BYTES, self.longest_name - max(beside, QUARANTINE_PREFIX)))
+
+    def _key(self, session: Session, file_name: str) -> str:
+        return self.path.render(
             bot=session.bot,
             date=session.archive_date,
             session_id=session.session_id,
             kind=session.kind,
             file_name=file_name,
         )
+
+    def target(self, session: Session, file_name: str, taken: int) -> Target:
+        """Where one file of a session goes, whose others take so many bytes. A rejected body is kept when nothing else comes."""
+        key = self._key(session, file_name)
         folder = "/".join((QUARANTINE, *key.split("/")[:-1]))
         last = session.failures + 1 >= self.retry.max_attempts
         left, longest = max(self.terms.max_session - taken, 0), self.terms.max_recording

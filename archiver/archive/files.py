@@ -37,6 +37,7 @@ class Files:
         self._archive = archive
         self._guard = guard
         self._problems: dict[int, ArchiverError] = {}
+        self._max_name = archive.max_file_name(attempt.session)
         self._hosts = HostPace(attempt.session.id)
         self._taken = sum(file.bytes for file in attempt.session.known)
         """Bytes that the session's files take so far, of earlier attempts and in quarantine too; and those that came of what was
@@ -47,7 +48,7 @@ class Files:
         """The files of an answer that no earlier attempt stored, with the names that they will have. They are noted as missing
         until they are stored.
         """
-        missing = _missing(self._attempt.session, answer)
+        missing = _missing(self._attempt.session, answer, self._max_name)
         self._attempt.missing |= {(file.ordinal, file.name) for file, _ in missing}
         return missing
 
@@ -67,7 +68,8 @@ class Files:
                 async for _ in InlineBody(recording, self._media.bandwidth, progress, transfers).pieces():
                     pass
             return
-        name = clean_file_name(name_by_place(recording.ordinal, recording.media_type), [file.file_name for file in session.known])
+        given = name_by_place(recording.ordinal, recording.media_type)
+        name = clean_file_name(given, [file.file_name for file in session.known], self._max_name)
         await self._store(
             recording.ordinal, "", name, lambda progress: InlineBody(recording, self._media.bandwidth, progress, transfers)
         )
@@ -81,7 +83,7 @@ class Files:
         ordinal, source_name = TRANSCRIPTIONS
         if any((file.ordinal, file.source_name) == TRANSCRIPTIONS for file in session.known):
             return
-        name = clean_file_name("transcriptions.json", [*(file.file_name for file in session.known), *names])
+        name = clean_file_name("transcriptions.json", [*(file.file_name for file in session.known), *names], self._max_name)
         await self._store(
             ordinal,
             source_name,
@@ -146,7 +148,7 @@ def _canonical(said: Any) -> bytes:
         return json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _missing(session: Session, answer: Answer) -> list[tuple[RemoteFile, str]]:
+def _missing(session: Session, answer: Answer, max_name: int) -> list[tuple[RemoteFile, str]]:
     """The files that no earlier attempt stored, with the names that they will have.
 
     A file is known by its place and name; of those left over on both sides, by its name alone: a list in another order, or with
@@ -155,7 +157,7 @@ def _missing(session: Session, answer: Answer) -> list[tuple[RemoteFile, str]]:
     listed = {(file.ordinal, file.name) for file in answer.files}
     known = {(file.ordinal, file.source_name) for file in session.known}
     moved = Counter(name for place, name in known - listed if place > 0)  # no file of a list has place 0
-    names = FileNames(file.file_name for file in session.known)
+    names = FileNames((file.file_name for file in session.known), max_name)
     missing = []
     for file in answer.files:
         if (file.ordinal, file.name) in known:

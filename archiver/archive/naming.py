@@ -13,34 +13,40 @@ from archiver.config.path_template import DEVICE_NAME
 MAX_NAME_BYTES = 180
 """A cleaned file name is at most this long in UTF-8: below the 255 of file systems, with room for a marker."""
 
+MIN_NAME_BYTES = 40
+"""So many it may always have: a shorter one could not be told from others."""
+
 _SPACE = "".join(c for c in map(chr, range(0x3001)) if c.isspace())
 
 
-def clean_file_name(given: str, taken: Iterable[str]) -> str:
+def clean_file_name(given: str, taken: Iterable[str], max_bytes: int = MAX_NAME_BYTES) -> str:
     """A name that cannot leave its folder, is valid on every operating system, and differs from those in `taken`.
 
     Names are compared as a careless file system does: without case, in one Unicode form. Deterministic: the same answer of
     the platform gives the same names, so that a second run meets its own work. Never empty, never hidden.
     """
-    return FileNames(taken).take(given)
+    return FileNames(taken, max_bytes).take(given)
 
 
 class FileNames:
-    """The names in one folder. Many may want to be called alike: each costs the same, however many there are."""
+    """The names in one folder, of at most `max_bytes` in UTF-8. Many may want to be called alike: each costs the same, however
+    many there are.
+    """
 
-    def __init__(self, taken: Iterable[str]) -> None:
+    def __init__(self, taken: Iterable[str], max_bytes: int = MAX_NAME_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._folded = {_fold(name) for name in taken}
         self._numbers: dict[str, int] = {}  # the last that was given, by what no mark cuts off of a name
 
     def take(self, given: str) -> str:
         """What `clean_file_name` says; it is taken from now on."""
         stem, end = _cleaned(given)
-        candidate = _cut(stem, MAX_NAME_BYTES - len(end.encode())) + end
-        number = self._numbers.get(alike := _fold(_cut(stem, MAX_NAME_BYTES - len(end.encode()) - 8) + end), 1)
+        candidate = _cut(stem, self._max_bytes - len(end.encode())) + end
+        number = self._numbers.get(alike := _fold(_cut(stem, self._max_bytes - len(end.encode()) - 8) + end), 1)
         while (folded := _fold(candidate)) in self._folded:
             number += 1
             mark = f"~{number}"
-            candidate = _cut(stem, MAX_NAME_BYTES - len((mark + end).encode())) + mark + end
+            candidate = _cut(stem, self._max_bytes - len((mark + end).encode())) + mark + end
         self._numbers[alike] = number
         self._folded.add(folded)
         return candidate

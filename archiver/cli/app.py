@@ -34,6 +34,7 @@ COMMANDS = {
     "workers": "Show who is at work, since when, and on what.",
     "show": "Show one session: its state, its recordings, its whole history.",
     "verify": "Read every stored file again and hold it against its recorded SHA-256.",
+    "store": "Say whose store it is: `store adopt`.",
     "retry": "Bring failed or cancelled sessions back; look for new files of archived ones.",
     "cancel": "Take sessions out of the queue.",
     "pause": "Claim nothing more of a bot, or of all.",

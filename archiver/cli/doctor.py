@@ -24,11 +24,12 @@ from archiver.health.checks import (
     check_listing,
     check_network,
     check_secret_files,
-    check_store,
     of_error,
 )
+from archiver.health.store_checks import check_store
 from archiver.postgres.database import Database, open_database
 from archiver.queue.discoveries import Discoveries
+from archiver.queue.identity import Identities
 
 MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", "failure": "[red]failure[/red]"}
 
@@ -91,12 +92,12 @@ async def _doctor(settings: Settings) -> list[Finding]:
         async with open_database(settings.database, pool_size=2) as database:
             found = await check_database(database)
             findings += [found, *check_embedded(settings)]
-            findings += await check_store(settings)
+            findings += await check_store(settings, Identities(database) if found.verdict == "ok" else None)
             findings += await check_deadlines(settings, database) if found.verdict == "ok" else []
             findings += await _bots(settings, database, budget=found.verdict == "ok")
     except ArchiverError as error:
         findings.append(of_error("database", error))
-        findings += await check_store(settings)
+        findings += await check_store(settings, None)
         # Without the database nobody knows the budget: one call a bot is asked all the same.
         findings += await _bots(settings, Database(""), budget=False)
     return findings

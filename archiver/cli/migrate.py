@@ -7,17 +7,19 @@ import click
 from archiver.cli.compose import run_async, settings_of
 from archiver.cli.output import printable
 from archiver.config import Settings
-from archiver.postgres.database import open_database
+from archiver.postgres.database import Database, open_database
 from archiver.postgres.migrate import migrate, schema_open_to_all
+from archiver.queue.identity import Identities
 from archiver.queue.sessions import Queue
 
 
 @click.command(short_help="Create or update the database's tables.")
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """Create or update the database's tables, and record the configured bots. Run it again at will.
+    """Create or update the database's tables, and record the configured bots. Run it again at will. Where no store is known to be
+    this archive's yet, the one at storage.url is marked so, if it can be reached, and is empty or has the recorded files.
 
-    Exit codes: 0 up to date; 1 the database cannot be used; 2 configuration.
+    Exit codes: 0 up to date; 1 the database cannot be used, or the store is another archive's; 2 configuration.
     """
     run_async(_migrate(settings_of(ctx)))
 
@@ -27,12 +29,21 @@ async def _migrate(settings: Settings) -> None:
         applied = await migrate(database)
         await Queue(database, settings.retry).record_bots([bot.name for bot in settings.bots], complete=True)
         schema = await schema_open_to_all(database)
+        unmarked = "" if (await Identities(database).read()).marked_at else await _mark_store(settings, database)
     for migration in applied:
         click.echo(f"applied {migration.version:04d}_{migration.name}")
     click.echo("the database is up to date")
+    if unmarked:
+        click.echo(unmarked, err=True)
     if schema is not None:
         click.echo(
             f"any role that can log in may create objects in schema {printable(schema)}, and so act as a role that uses it; "
             f"its owner should run: REVOKE CREATE ON SCHEMA {printable(schema)} FROM PUBLIC",
             err=True,
         )
+
+
+async def _mark_store(settings: Settings, database: Database) -> str:
+    from archiver.cli.store import mark_store  # needed once in an archive's life
+
+    return await mark_store(settings, database)

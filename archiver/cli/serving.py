@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from archiver import __version__
 from archiver.archive.context import Archive, BotAccess
 from archiver.archive.media import MediaClient, MediaHosts
+from archiver.archive.store_identity import ADOPT, claim_store
 from archiver.cli.compose import restore_signals
 from archiver.config import Budget, Settings, account_budgets, sessions_budgets
 from archiver.errors import ConfigError, MetricsUnavailable
@@ -77,7 +78,7 @@ def _log_retries(bot: str) -> Callable[[Exception, float], None]:
 async def composed_worker(settings: Settings, database: Database, queue: Queue, tally: Tally) -> AsyncIterator[Worker]:
     """A worker that has everything, whose store can be written, and whose metrics are served if that is wanted.
 
-    Raises StoreError, ConfigError, MetricsUnavailable.
+    Raises StoreError (WrongStore: it is not this archive's), ConfigError, MetricsUnavailable.
     """
     if not settings.bots:
         raise ConfigError("no bot is configured: nothing can be archived", hint="add a [[bots]] block to the configuration")
@@ -85,6 +86,9 @@ async def composed_worker(settings: Settings, database: Database, queue: Queue, 
     if network.proxy is not None:
         log.info("proxy_configured", proxy=network.proxy.url, named_by=network.proxy.named_by, hint=UNCHECKED)
     async with open_store(settings.storage, buffers, network) as store, bot_access(settings, database) as bots:
+        found = await claim_store(database, store, settings.storage.url, adopt_known=False)
+        if found.marker is None:
+            log.warning("store_unmarked", store=settings.storage.url, hint=ADOPT)
         await store.check()
         if settings.storage.url.startswith("file:"):  # of a bucket `doctor` alone asks that: it takes rights of its own
             for seen, hint in await store.advice():
@@ -92,7 +96,8 @@ async def composed_worker(settings: Settings, database: Database, queue: Queue, 
         for bot in bots.values():
             # A key that cannot sign is found here, not by every session in turn.
             bot.client.signer.token()
-        archive = Archive(store, settings.storage.path, settings.retry, settings.transfer, tally.transfers)
+        longest = await store.longest_name()
+        archive = Archive(store, settings.storage.path, settings.retry, settings.transfer, tally.transfers, longest)
         worker = Worker(
             settings,
             database,

@@ -8,13 +8,18 @@ from typing import Any
 import click
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
+from archiver.archive.store_identity import recognise
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, settings_of
-from archiver.cli.output import console, json_option, print_json, safe, size
+from archiver.cli.output import console, json_option, print_error, print_json, safe, size
 from archiver.config import Settings
+from archiver.errors import StoreError, WrongStore
 from archiver.evidence.verify import Verified, verify
+from archiver.postgres.database import Database
+from archiver.queue.identity import Identities
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import Network
+from archiver.stores import Store
 from archiver.stores.open import open_store
 
 
@@ -46,6 +51,9 @@ async def _verify(settings: Settings, bot: str | None, *, quiet: bool) -> dict[s
     files = read = 0
     buffers, network = Buffers(settings.transfer.max_buffer), Network.of(settings.network)
     async with opened(settings) as (database, _), open_store(settings.storage, buffers, network) as store:
+        wrong = await _wrong_store(settings, database, store)
+        if wrong is not None:
+            print_error(wrong.message, wrong.hint)
         with _progress(quiet) as progress:
             task = progress.add_task("verifying", total=None, read="")
             async for verified in verify(database, store, bot=bot):
@@ -58,8 +66,20 @@ async def _verify(settings: Settings, bot: str | None, *, quiet: bool) -> dict[s
         "files": files,
         "equal": files - len(findings),
         "bytes": read,
+        "store": "" if wrong is None else wrong.message,
         "findings": [asdict(finding) for finding in findings],
     }
+
+
+async def _wrong_store(settings: Settings, database: Database, store: Store) -> WrongStore | None:
+    """What is wrong with the store as a whole. What is there is verified all the same: only writing could do harm."""
+    try:
+        await recognise(Identities(database), store, settings.storage.url)
+    except WrongStore as error:
+        return error
+    except StoreError:  # each file says so
+        pass
+    return None
 
 
 def _progress(quiet: bool) -> Progress:

@@ -21,15 +21,11 @@ from archiver.kore.listings.sources import sources_in_use, sources_of
 from archiver.postgres.database import Database
 from archiver.postgres.migrate import check_version
 from archiver.queue.deadlines import HINT, read_deadlines
-from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import UNCHECKED, Network
-from archiver.stores.open import open_store
 
 SKEW_WARNING = 30.0
 SKEW_FAILURE = 240.0
 """Seconds between the API's clock and ours. Tokens are good for ten minutes, and signed URLs for a few."""
-
-LOW_DISK = 5_000_000_000
 
 
 @dataclass(frozen=True)
@@ -169,21 +165,6 @@ async def check_deadlines(settings: Settings, database: Database) -> list[Findin
         else Finding(f"bot {each.bot}: source_retention", "ok", f"{each.days:g}d; all waiting sessions can be archived in time")
         for each in await read_deadlines(database, settings.bots)
     ]
-
-
-async def check_store(settings: Settings) -> list[Finding]:
-    """A small object written, read back and deleted; room for more; and what the store itself advises."""
-    try:
-        async with open_store(settings.storage, Buffers(settings.transfer.max_buffer), Network.of(settings.network)) as store:
-            message = await store.check()
-            free = await store.free()
-            advice = await store.advice()
-    except ArchiverError as error:
-        return [of_error("store", error)]
-    found = [Finding("store: advice", "warning", seen, hint) for seen, hint in advice]
-    if free is not None and free < LOW_DISK:
-        return [Finding("store", "warning", message, "free disk space: there is room for few recordings only"), *found]
-    return [Finding("store", "ok", message), *found]
 
 
 async def check_bot(bot: BotAccess, *, budget: bool) -> list[Finding]:

@@ -70,6 +70,7 @@ class Endpoint:
         arguments["timeout"] = min(self.parameters.connect_seconds, MAX_CONNECT_SECONDS / len(servers))
         for left, (host, port) in zip(reversed(range(len(servers))), servers, strict=True):
             try:
+                connection: asyncpg.Connection[asyncpg.Record]
                 connection = await asyncpg.connect(self.url, **{**arguments, "host": host, "port": port})
             except NEXT_SERVER:
                 if not left:

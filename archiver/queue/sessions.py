@@ -290,10 +290,12 @@ class Queue:
 
     # --- the fleet
 
-    async def start_worker(self, *, host: str, pid: int, version: str, lease: timedelta, bots: Sequence[str]) -> int:
-        """Record the configured bots and a new worker; returns its ID."""
+    async def start_worker(
+        self, *, host: str, pid: int, version: str, lease: timedelta, bots: Sequence[str], store: str | None = None
+    ) -> int:
+        """Record the configured bots and a new worker, which puts recordings into `store`; returns its ID."""
         await self.record_bots(bots, complete=False)
-        row = await self._database.row(sql("worker/start"), host=host, pid=pid, version=version, lease=lease)
+        row = await self._database.row(sql("worker/start"), host=host, pid=pid, version=version, store=store, lease=lease)
         assert row is not None
         worker_id: int = row["id"]
         return worker_id

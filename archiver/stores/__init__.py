@@ -27,6 +27,12 @@ from archiver.errors import StoreError
 ANY_FILE = "*"
 """Stands for a file's name in a key that is to match any. No template of paths and no clean name has it."""
 
+MARKER = "archiver-store.json"
+"""The object that says whose store it is. No template of paths gives this key."""
+
+MAX_MARKER = 4096
+"""Bytes of it that are read, at most."""
+
 MAX_COMPARED = 2**30
 """Bytes of the longest object that is hashed where a shorter one was to be kept: that they differ, their lengths say."""
 
@@ -94,6 +100,14 @@ class Store(Protocol):
 
     async def free(self) -> int | None:
         """Bytes that are free; None where nobody can know."""
+
+    async def longest_name(self) -> int | None:
+        """Bytes of the longest name of a file or folder that can be kept, as found by trying; None if only whole keys have a
+        limit. Raises StoreError.
+        """
+
+    async def empty(self) -> bool:
+        """Whether nothing is there but what trials left. A folder that is not there yet is empty. Raises StoreError."""
 
     async def advice(self) -> list[Advice]:
         """What is well enough to work with and yet should be different, for `doctor`, after a `check`. Raises StoreError."""

@@ -17,7 +17,7 @@ log = logger(__name__)
 MARGIN = 0.9
 """The part of its lease that a worker uses: it stops before others may act on the rest."""
 
-HUNG = 0.5
+HUNG = 0.1
 """A loop that computed for more than this part of the time since its lease was last renewed was hung."""
 
 

@@ -12,10 +12,12 @@ from datetime import timedelta
 from typing import Any
 
 from archiver.archive.context import Archive, BotAccess
+from archiver.archive.store_identity import recognise
 from archiver.config import Settings
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
+from archiver.queue.identity import Identities
 from archiver.queue.sessions import Queue
 from archiver.runtime.cancellation import to_its_end
 from archiver.session import Session
@@ -67,12 +69,21 @@ class Worker:
         self._trying_credentials: asyncio.Task[None] | None = None
         concurrency, wake = settings.worker.concurrency, self._wake.set
         lease_length = timedelta(seconds=settings.worker.lease_seconds)
+        identities = Identities(database)
         self._registration = Registration(
-            queue, bots, host=host, pid=pid, version=version, length=lease_length, concurrency=concurrency
+            queue,
+            identities,
+            bots,
+            host=host,
+            pid=pid,
+            version=version,
+            store=settings.storage.url,
+            length=lease_length,
+            concurrency=concurrency,
         )
         probes = Probes(bots)
         self._holds = Holds(queue, bots, probes, wake)
-        gate = StoreGate(archive.store)
+        gate = StoreGate(archive.store, lambda: recognise(identities, archive.store, settings.storage.url))
         accounting = Accounting(bots, self._holds, self.tally, wake)
         self._settling = Settling(queue, written=accounting.record)
         longest_pause = settings.retry.backoff_max

@@ -7,8 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
-from archiver.errors import DatabaseError
+from archiver.archive.store_identity import mixes
+from archiver.errors import DatabaseError, WrongStore
 from archiver.observe.logs import logger
+from archiver.queue.identity import Identities
 from archiver.queue.sessions import Queue
 from archiver.runtime.cancellation import within
 from archiver.session import Session
@@ -21,11 +23,22 @@ class Registration:
     """Registers the worker as one that serves `bots`, and holds its lease. A new registration is a new worker to the database."""
 
     def __init__(
-        self, queue: Queue, bots: Collection[str], *, host: str, pid: int, version: str, length: timedelta, concurrency: int
+        self,
+        queue: Queue,
+        identities: Identities,
+        bots: Collection[str],
+        *,
+        host: str,
+        pid: int,
+        version: str,
+        store: str,
+        length: timedelta,
+        concurrency: int,
     ) -> None:
         self._queue = queue
+        self._identities = identities
         self._bots = list(bots)
-        self._identity: dict[str, Any] = {"host": host, "pid": pid, "version": version}
+        self._identity: dict[str, Any] = {"host": host, "pid": pid, "version": version, "store": store}
         self._length = length
         self._concurrency = concurrency
         self._lease: Lease | None = None
@@ -42,11 +55,23 @@ class Registration:
         return 0.0 if self._lease is None else self._lease.remaining
 
     async def register(self) -> None:
-        """Raises DatabaseError."""
+        """Raises DatabaseError, and WrongStore where living workers put recordings into another store."""
         asked_at = boottime()
         worker_id = await self._queue.start_worker(**self._identity, lease=self._length, bots=self._bots)
+        await self._check_stores(worker_id)
         self._lease = Lease(worker_id, self._length, asked_at)
         log.info("worker_started", worker=worker_id, concurrency=self._concurrency, bots=self._bots)
+
+    async def _check_stores(self, worker_id: int) -> None:
+        store = self._identity["store"]
+        for other in await self._identities.storing_workers(but=worker_id):
+            if mixes(store, other["store"]):
+                await self._queue.stop_worker(worker_id)
+                raise WrongStore(
+                    f"worker {other['id']} (host {other['host']}, process {other['pid']}) stores into {other['store']}, this one "
+                    f"would into {store}",
+                    hint="correct storage.url; after a move of the store, end the workers of the old one first",
+                )
 
     async def keep(self, *, on_lost: Callable[[], Sequence[Session]], on_registered: Callable[[], None]) -> None:
         """Renew the lease. Never returns: when it is lost, `on_lost` has to stop everything that was begun under it, and returns

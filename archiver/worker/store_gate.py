@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from archiver.errors import StoreError
@@ -21,8 +22,10 @@ LONGEST_PAUSE_SECONDS = 60.0
 class StoreGate:
     """Counts failures in a row. Sessions that fail within one pause count once."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, recognise: Callable[[], Awaitable[object]]) -> None:
+        """`recognise` raises WrongStore where the store is not this archive's any more."""
         self._store = store
+        self._recognise = recognise
         self._failures = 0
         self._retry_at = 0.0
 
@@ -51,11 +54,12 @@ class StoreGate:
 
     async def try_store(self) -> bool:
         """Whether the pause is over and the store can be written. Tried before a session is spent on it: that would cost a call
-        to the platform.
+        to the platform. Raises DatabaseError.
         """
         if time.monotonic() < self._retry_at:
             return False
         try:
+            await self._recognise()
             await self._store.check()
         except StoreError as error:
             self.close(error)

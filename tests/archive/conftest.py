@@ -22,6 +22,7 @@ from archiver.runtime.buffers import Buffers
 from archiver.session import Attempt, KnownFile, Session, StoredFile
 from archiver.simulator.platform import Simulator
 from archiver.stores.open import open_store
+from tests.conftest import is_recording
 from tests.kore.conftest import kore, unknown_authority
 
 __all__ = ["kore", "unknown_authority"]
@@ -116,7 +117,9 @@ class SessionHarness:
     def files(self) -> dict[str, bytes]:
         """All that lies in the store."""
         return {
-            path.relative_to(self.root).as_posix(): path.read_bytes() for path in sorted(self.root.rglob("*")) if path.is_file()
+            path.relative_to(self.root).as_posix(): path.read_bytes()
+            for path in sorted(self.root.rglob("*"))
+            if is_recording(path)
         }
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from archiver.cli.serving import bot_access
-from archiver.health import checks as health
-from archiver.health.checks import Finding, check_bot, check_configuration, check_database, check_store
+from archiver.health import store_checks
+from archiver.health.checks import Finding, check_bot, check_configuration, check_database
+from archiver.health.store_checks import check_store
 from archiver.postgres.database import Database
 from tests.worker.conftest import WorkerHarness
 
@@ -78,12 +79,16 @@ async def test_a_clock_that_is_years_away_is_told_with_what_follows(harness: Wor
 
 
 async def test_a_store_that_works_and_one_that_does_not(harness: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (await check_store(harness.settings()))[0].verdict == "ok"
-    monkeypatch.setattr(health, "LOW_DISK", 1 << 62)
-    assert (await check_store(harness.settings()))[0].verdict == "warning"
+    (found,) = await check_store(harness.settings(), None)
+    assert (found.verdict, "the first worker makes it" in found.message) == ("ok", True)
+    assert not harness.root.exists()
+    harness.root.mkdir()
+    assert (await check_store(harness.settings(), None))[0].verdict == "ok"
+    monkeypatch.setattr(store_checks, "LOW_DISK", 1 << 62)
+    assert (await check_store(harness.settings(), None))[0].verdict == "warning"
     blocked = harness.root.with_name("blocked")
     blocked.write_bytes(b"")
-    (found,) = await check_store(harness.settings(storage={"url": blocked.as_uri()}))
+    (found,) = await check_store(harness.settings(storage={"url": blocked.as_uri()}), None)
     assert (found.verdict, found.hint != "") == ("failure", True)
 
 

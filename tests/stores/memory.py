@@ -77,5 +77,11 @@ class MemoryStore:
     async def free(self) -> None:
         return None
 
+    async def longest_name(self) -> None:
+        return None
+
+    async def empty(self) -> bool:
+        return not self.objects
+
     async def advice(self) -> list[Advice]:
         return [Advice("it is forgotten with the process", "for tests only")]

@@ -26,7 +26,7 @@ from archiver.queue.sessions import NewSession, Queue
 from archiver.simulator.platform import Simulator
 from archiver.worker.claiming import Drained
 from archiver.worker.loop import Worker
-from tests.conftest import settings_data
+from tests.conftest import is_recording, settings_data
 from tests.queue.conftest import QueueHarness
 
 Row = dict[str, Any]
@@ -157,7 +157,9 @@ class WorkerHarness:
 
     def files(self) -> dict[str, bytes]:
         return {
-            path.relative_to(self.root).as_posix(): path.read_bytes() for path in sorted(self.root.rglob("*")) if path.is_file()
+            path.relative_to(self.root).as_posix(): path.read_bytes()
+            for path in sorted(self.root.rglob("*"))
+            if is_recording(path)
         }
 
     def parts(self) -> list[str]:

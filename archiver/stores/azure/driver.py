@@ -26,9 +26,9 @@ from archiver.stores.azure.blocks import Blocks
 from archiver.stores.azure.refusals import HINTS, TAKEN
 from archiver.stores.azure.trial import headers_of, try_server
 from archiver.stores.azure.wire import AzureWire
-from archiver.stores.bucket.driver import Parts, Trial, Tried
+from archiver.stores.bucket.driver import LISTED, Parts, Trial, Tried
 from archiver.stores.bucket.objects import Objects, length_of
-from archiver.stores.bucket.refusals import Refused
+from archiver.stores.bucket.refusals import Refused, text_of
 from archiver.stores.bucket.store import BucketStore
 from archiver.stores.bucket.wire import Body, base64_of, open_http
 
@@ -69,6 +69,16 @@ class AzureDriver:
     async def sweep(self, key: str, part_key: str, left_for: timedelta) -> bool:
         """Blocks cannot be found. They are invisible, and gone within a week."""
         return False
+
+    async def first_names(self) -> list[str]:
+        prefix, names = self._objects.prefix, list[str]()
+        query = {"restype": "container", "comp": "list", "prefix": prefix, "maxresults": str(LISTED)}
+        while True:
+            listed = (await self._wire.send("GET", query=query)).xml()
+            names += [text_of(blob, "Name").removeprefix(prefix) for blob in listed.iter("Blob")]
+            query["marker"] = listed.findtext("NextMarker") or ""
+            if names or not query["marker"]:  # the service may give a page without any, and go on with the next one
+                return names
 
     async def advice(self) -> list[Advice]:
         return await advise(self._wire, self._objects.prefix, await self.trial.result())

@@ -15,6 +15,9 @@ from archiver.runtime.cancellation import settled
 from archiver.stores import Advice, Saved
 from archiver.stores.bucket.wire import Body
 
+LISTED = 1000
+"""Keys that one request lists, at most."""
+
 
 @dataclass(frozen=True)
 class Tried:
@@ -116,6 +119,9 @@ class Driver(Protocol):
 
     async def sweep(self, key: str, part_key: str, left_for: timedelta) -> bool:
         """Remove parts as `Store.discard` says, where a server has such that can be removed. Raises Refused."""
+
+    async def first_names(self) -> list[str]:
+        """The first keys of the store, as many as one request lists. Raises Refused."""
 
     async def advice(self) -> list[Advice]:
         """As `Store.advice`."""

@@ -92,6 +92,13 @@ class BucketStore:
     async def free(self) -> None:
         return None
 
+    async def longest_name(self) -> None:
+        return None
+
+    async def empty(self) -> bool:
+        with self.objects.translated(self._at):
+            return not any(not name.startswith(".") for name in await self.driver.first_names())
+
     async def advice(self) -> list[Advice]:
         with self.objects.translated(self._at):
             return await self.driver.advice()

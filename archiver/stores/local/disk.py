@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from aiofiles.threadpool import wrap
@@ -20,6 +20,11 @@ from archiver.errors import StoreError, StoreUnavailable
 BLOCK = 1024 * 1024
 """Bytes that go to the disk, or come from it, at a time: a hop to a thread costs as much as writing many kilobytes."""
 
+MAX_NAME = 255
+"""Bytes of the longest name that is tried."""
+
+_TRIED_NAME = ".check-name-"
+
 MAX_PIECES = 1000
 """So many pieces are written at once, at most: the system takes 1,024."""
 
@@ -27,13 +32,30 @@ READABLE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 LINK_HINT = "put the folder or file itself there, or mount it: below the folder of storage.url links could lead anywhere"
 
+_LINKS = "the file system offers no hard links, by which nothing is ever overwritten"
+_LINKS_HINT = "use one that does, such as ext4, XFS, Btrfs, ZFS or NFS, or an object store (s3://, az://)"
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK})
+"""What link(2) answers where there are none: exFAT, FUSE file systems such as sshfs, CIFS."""
+
+_SYNC = "the file system cannot make folders durable (fsync of a folder)"
+_SYNC_HINT = "use one that can, such as ext4, XFS, Btrfs, ZFS or NFS, or an object store (s3://, az://)"
+_NO_SYNC = frozenset({errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+
+
+class Lacking(OSError):
+    """The file system lacks what a store needs of it, whichever file it is. `hint` is what to do."""
+
+    def __init__(self, number: int, what: str, hint: str) -> None:
+        super().__init__(number, what)
+        self.hint = hint
+
+
 _HINTS = {
     errno.ENOSPC: "free disk space, or move storage.url",
     errno.EDQUOT: "raise the quota of the archiver's user",
     errno.EACCES: "let the archiver's user write there",
-    errno.EPERM: "let the archiver's user write there; the file system must offer hard links",
+    errno.EPERM: "let the archiver's user write there",
     errno.EROFS: "the file system is read-only: mount it for writing",
-    errno.ENOTSUP: "the file system offers no hard links, which are what keeps files from being overwritten",
     errno.EXDEV: "put quarantine/ on the file system of the others, or on one where a file can be without a name (not NFS)",
     errno.ENAMETOOLONG: "shorten storage.path",
     errno.EFBIG: "the file is larger than the file system, or the user's limit, allows",
@@ -190,8 +212,44 @@ def sync_folder(folder: str, below: int | None = None) -> None:
     descriptor = os.open(folder, READABLE, dir_fd=below)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in _NO_SYNC:
+            raise Lacking(error.errno, _SYNC, _SYNC_HINT) from None
+        raise
     finally:
         os.close(descriptor)
+
+
+def link_new(source: str, name: str, *, source_folder: int | None, folder: int) -> None:
+    """Give a file one more name, unless something has it: FileExistsError then."""
+    try:
+        os.link(source, name, src_dir_fd=source_folder, dst_dir_fd=folder, follow_symlinks=source_folder is None)
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            raise Lacking(error.errno, _LINKS, _LINKS_HINT) from None
+        raise
+
+
+def longest_name_in(folder: int) -> int:
+    """Bytes of the longest name that a folder takes. Some file systems say more than they take: it is tried."""
+    longest = min(os.fstatvfs(folder).f_namemax, MAX_NAME)
+    shorter = 0
+    while shorter < longest:
+        tried = longest if shorter == 0 else (shorter + longest + 1) // 2
+        name = _TRIED_NAME + "x" * (tried - len(_TRIED_NAME))
+        try:
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640, dir_fd=folder))
+        except FileExistsError:  # another worker tries
+            shorter = tried
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            longest, shorter = tried - 1, max(shorter, len(_TRIED_NAME))
+        else:
+            shorter = tried
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+    return longest
 
 
 @contextmanager
@@ -200,13 +258,14 @@ def translated(key: str, done: str = "kept") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise store_error_of(error, key, StoreError if error.errno in _OF_ONE_KEY else StoreUnavailable, done) from None
+        one_key = error.errno in _OF_ONE_KEY and not isinstance(error, Lacking)
+        raise store_error_of(error, key, StoreError if one_key else StoreUnavailable, done) from None
 
 
 def store_error_of(error: OSError, key: str, kind: type[E], done: str = "kept") -> E:
     return kind(
         f"{key} cannot be {done}: {error.strerror or error}",
-        hint=_HINTS.get(error.errno or 0, "check the disk and the folder of storage.url"),
+        hint=getattr(error, "hint", "") or _HINTS.get(error.errno or 0, "check the disk and the folder of storage.url"),
         store_key=key,
         error=errno.errorcode.get(error.errno or 0, type(error).__name__),
     )

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from archiver.stores import Advice
-from archiver.stores.local.disk import LINK_HINT, names_in, sync_folder
+from archiver.stores import MARKER, MAX_MARKER, Advice
+from archiver.stores.local.disk import LINK_HINT, NotRegular, longest_name_in, names_in, open_regular, sync_folder
 
 MODE = 0o750
 """Of folders that are made: recordings are not for everybody to list."""
@@ -50,6 +50,8 @@ class Folders:
         self._known: set[str] = set()
         self._seen = False
         self._mode = MODE
+        self._root: tuple[int, int] | None = None  # device and inode of the root that was last written to
+        self._marker: bytes | None = None
         self._stuck: set[tuple[str, str]] = set()  # folders and temporary files in them
 
     @contextmanager
@@ -103,6 +105,19 @@ class Folders:
         if len(self._known) >= KNOWN_FOLDERS:
             self._known.clear()
         self._known.update(synced[:-1])
+
+    def longest_name(self) -> int:
+        """Bytes of the longest name in the root, as found by trying."""
+        with self.opened("") as root:
+            return longest_name_in(root)
+
+    def empty(self) -> bool:
+        """Whether the root has nothing in it but hidden files and what a new file system has, or is not there yet."""
+        try:
+            with self.opened("") as root:
+                return all(name.startswith(".") or name == "lost+found" for name in names_in(root))
+        except FileNotFoundError:
+            return True
 
     def advise(self) -> list[Advice]:
         """Links where folders should be, in the root and in its folders."""
@@ -176,10 +191,28 @@ class Folders:
                 raise FileNotFoundError(errno.ENOENT, "the folder of storage.url is gone") from None
             self._make_root()
             descriptor = _open_root(self.root)
+        try:
+            self._check_root(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
         if not self._seen:
             self._mode = SHARED if os.fstat(descriptor).st_mode & stat.S_IWGRP else MODE
             self._seen = True
         return descriptor
+
+    def _check_root(self, descriptor: int) -> None:
+        """Raises OSError where the root is another folder than before, such as the empty one below a disk that is unmounted, and
+        has not the marker that the former one had.
+        """
+        found = os.fstat(descriptor)
+        here = (found.st_dev, found.st_ino)
+        if self._marker is None or here != self._root:
+            marker = _marker_in(descriptor)
+            if self._marker is not None and marker != self._marker:
+                raise OSError(errno.ENODEV, f"another folder is in the place of storage.url: it has not this store's {MARKER}")
+            self._marker = marker
+        self._root = here
 
     def _make_root(self) -> None:
         above = [self.root]
@@ -189,6 +222,17 @@ class Folders:
             with suppress(FileExistsError):
                 os.mkdir(missing, MODE)
             sync_folder(os.path.dirname(missing))
+
+
+def _marker_in(root: int) -> bytes | None:
+    try:
+        descriptor = open_regular(MARKER, root)
+    except (OSError, NotRegular):
+        return None
+    try:
+        return os.read(descriptor, MAX_MARKER)
+    finally:
+        os.close(descriptor)
 
 
 def _open_root(root: str) -> int:

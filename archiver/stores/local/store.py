@@ -157,6 +157,14 @@ class LocalStore:
         with translated(str(self.root)):
             return (await self._threads.run(shutil.disk_usage, self.root)).free
 
+    async def longest_name(self) -> int:
+        with translated(str(self.root), "looked at"):
+            return await self._threads.run(self.folders.longest_name)
+
+    async def empty(self) -> bool:
+        with translated(str(self.root), "looked at"):
+            return await self._threads.run(self.folders.empty)
+
     async def advice(self) -> list[Advice]:
         with translated(str(self.root), "looked at"):
             return await self._threads.run(self.folders.advise)

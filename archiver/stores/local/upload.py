@@ -29,6 +29,7 @@ from archiver.stores.local.disk import (
     Pieces,
     copied,
     hash_of,
+    link_new,
     open_regular,
     store_error_of,
     sync_folder,
@@ -191,7 +192,7 @@ class Ending:
             if self._guard is not None:
                 self._guard()
             try:
-                os.link(file.name, name, src_dir_fd=file.folder, dst_dir_fd=target, follow_symlinks=False)
+                link_new(file.name, name, source_folder=file.folder, folder=target)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
@@ -215,7 +216,7 @@ class Ending:
         try:
             if self._guard is not None:
                 self._guard()
-            os.link(f"/proc/self/fd/{copy}", name, dst_dir_fd=target)
+            link_new(f"/proc/self/fd/{copy}", name, source_folder=None, folder=target)
         finally:
             os.close(copy)
 

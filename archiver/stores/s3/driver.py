@@ -24,7 +24,7 @@ from archiver.runtime.buffers import Buffers
 from archiver.runtime.cancellation import settled
 from archiver.runtime.network import DIRECT, Network
 from archiver.stores import Advice, Saved
-from archiver.stores.bucket.driver import Parts, Trial, Tried
+from archiver.stores.bucket.driver import LISTED, Parts, Trial, Tried
 from archiver.stores.bucket.objects import Objects, length_of
 from archiver.stores.bucket.refusals import Refused, text_of
 from archiver.stores.bucket.store import BucketStore
@@ -131,6 +131,12 @@ class S3Driver:
         swept = await sweep(self._wire, self._objects.prefix + key, left_for)
         # The temporary one's name tells whose it is, so that its age does not matter.
         return await sweep(self._wire, self._objects.prefix + part_key, timedelta.min) or swept
+
+    async def first_names(self) -> list[str]:
+        prefix = self._objects.prefix
+        answer = await self._wire.send("GET", query={"list-type": "2", "prefix": prefix, "max-keys": str(LISTED)})
+        keys = [text_of(each, "Key") for each in answer.xml().iter("Contents")]
+        return [key.removeprefix(prefix) for key in keys]
 
     async def advice(self) -> list[Advice]:
         return await advise(self._wire, self._objects.prefix, await self.trial.result())

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from archiver.simulator.platform import Simulator
+from tests.conftest import is_recording
 from tests.system.container.files import ROOT, SECRETS, copy_context, environment_of, image_environment, last
 
 pytestmark = pytest.mark.once  # the image has one Python
@@ -223,7 +224,7 @@ async def test_another_user_archives_from_a_read_only_tree(
 
     code, output = await image.run(environment, "verify")
     assert (code, f"{len(SESSIONS)} of {len(SESSIONS)} files equal" in output) == (0, True), output
-    files = [path for path in (image.folder / "volume").rglob("*") if path.is_file()]
+    files = [path for path in (image.folder / "volume").rglob("*") if is_recording(path)]
     assert len(files) == len(SESSIONS)
     assert {path.stat().st_uid for path in files} == {_other_user().get("user", os.geteuid())}
     assert image.closed() == before

@@ -19,7 +19,7 @@ import asyncpg
 import pytest
 
 from archiver.simulator.platform import Simulator
-from tests.conftest import settings_data
+from tests.conftest import is_recording, settings_data
 from tests.system.conftest import Program, Running, eventually
 
 WORKERS = 3
@@ -193,7 +193,7 @@ class Fleet:
         return {
             path.relative_to(self.root).as_posix(): path
             for path in self.root.rglob("*")
-            if path.is_file() and not path.name.endswith(".part")
+            if is_recording(path) and not path.name.endswith(".part")
         }
 
     def parts(self) -> list[Path]:

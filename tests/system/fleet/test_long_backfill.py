@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from archiver.simulator.platform import Simulator
-from tests.conftest import settings_data
+from tests.conftest import is_recording, settings_data
 from tests.system.conftest import Program
 
 CALLS, CHATS, UNAVAILABLE = 600, 30, 12
@@ -77,7 +77,7 @@ async def test_a_backfill_that_is_killed_while_it_lists_and_while_it_archives_mi
         rescued = await sql.fetchval("SELECT count(*) FROM archive_events WHERE event = 'rescued'")
         recorded = {row["store_key"] for row in await sql.fetch("SELECT store_key FROM archived_recordings")}
         assert rescued, "no session was taken over from the killed"
-        files = [path.relative_to(store).as_posix() for path in store.rglob("*") if path.is_file()]
+        files = [path.relative_to(store).as_posix() for path in store.rglob("*") if is_recording(path)]
         assert sorted(files) == sorted(recorded), "a file that the ledger doesn't know, or a part that the killed left"
         assert len(files) == VOICE - UNAVAILABLE
     finally:

@@ -8,7 +8,7 @@ WITH held AS (
     FROM archive_queue q WHERE q.worker_id IS NOT NULL GROUP BY q.worker_id
 )
 SELECT jsonb_build_object(
-           'id', coalesce(w.id, h.worker_id), 'host', w.host, 'pid', w.pid, 'version', w.version, 'started_at', w.started_at,
+           'id', coalesce(w.id, h.worker_id), 'host', w.host, 'pid', w.pid, 'version', w.version, 'store', w.store, 'started_at', w.started_at,
            'renewed_at', w.renewed_at, 'lease_until', w.expires_at, 'alive', coalesce(w.expires_at > clock_timestamp(), false),
            'claimed', coalesce(h.claimed, 0),
            'sessions', CASE WHEN :all_sessions THEN coalesce(h.sessions, '[]')

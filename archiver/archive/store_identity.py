@@ -1,0 +1,234 @@
+"""Whose store it is: a marker in the store names the archive, and the database knows whether there is one.
+
+Without it the folder below a disk that is not mounted looks like an empty store, and takes recordings that nobody finds again.
+The model is restic's repository ID. The marker travels with the store: wherever it is moved to, it is this archive's.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from uuid import UUID
+
+from archiver.errors import KeyConflict, StoreError, WrongStore
+from archiver.observe.logs import logger
+from archiver.postgres.database import Database
+from archiver.queue.identity import Identities, Identity
+from archiver.stores import MARKER, MAX_MARKER, Store
+
+log = logger(__name__)
+
+SAMPLE_EACH = 10
+"""Recorded files that are looked for in a store without a marker: so many of the first sessions, and of the last."""
+
+ADOPT = "if it is this archive's store: `archiver store adopt`"
+
+_ABOUT = "This is the store of one archive of call recordings. Keep this file with it, also when it is moved."
+
+
+class Standing(Enum):
+    """How a store and a database stand to each other."""
+
+    OWN = "own"
+    """The marker is this archive's."""
+    TO_TAKE = "to take"
+    """The marker is another archive's, and the database has no sessions: it may become that archive's."""
+    FRESH = "fresh"
+    """No marker, and no recordings."""
+    UNADOPTED = "unadopted"
+    """No marker, though there are recordings: of a version that wrote none."""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What the object MARKER says."""
+
+    archive_id: UUID
+    created_at: datetime
+
+    @property
+    def content(self) -> bytes:
+        """Its bytes, the same whoever writes them: two workers that start at once don't contradict each other."""
+        document = {
+            "about": _ABOUT,
+            "archive": str(self.archive_id),
+            "created_at": self.created_at.astimezone(UTC).isoformat(),
+            "format": 1,
+        }
+        return json.dumps(document, indent=1).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, content: bytes) -> Marker:
+        """Raises ValueError."""
+        document = json.loads(content)
+        if not isinstance(document, dict):
+            raise TypeError("no object")
+        created_at = datetime.fromisoformat(str(document["created_at"]))
+        return cls(UUID(str(document["archive"])), created_at if created_at.tzinfo else created_at.replace(tzinfo=UTC))
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A store that may be used. `marker`: the one that it has."""
+
+    standing: Standing
+    identity: Identity
+    marker: Marker | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Recorded files that were looked for in a store."""
+
+    looked_for: int
+    missing: list[str]
+    """The keys of those that are not there with the size recorded."""
+
+
+async def recognise(identities: Identities, store: Store, url: str) -> Recognised:
+    """Tell whose store is at `url`; writes nothing. Raises WrongStore where it is another archive's, or has not the marker that
+    this archive's store is known to have; and other StoreErrors.
+    """
+    identity = await identities.read()
+    marker = await _read_marker(store, url)
+    if marker is None and identity.marked_at is not None:
+        raise WrongStore(
+            f"{url} has no {MARKER}, which this archive's store has had since {identity.marked_at:%Y-%m-%d}: its disk is not "
+            "mounted, or it is another folder or bucket",
+            hint="mount it, or correct storage.url; if the store was moved without that file: `archiver store adopt`",
+        )
+    if marker is None:
+        return Recognised(Standing.UNADOPTED if identity.has_recordings else Standing.FRESH, identity, None)
+    if marker.archive_id == identity.archive_id:
+        return Recognised(Standing.OWN, identity, marker)
+    if identity.has_sessions:
+        raise WrongStore(
+            f"{url} is the store of archive {marker.archive_id}; this database is of archive {identity.archive_id}",
+            hint="correct storage.url or database.url, whichever leads to the other archive; a database without sessions takes "
+            "the identity of its store",
+        )
+    return Recognised(Standing.TO_TAKE, identity, marker)
+
+
+async def claim_store(database: Database, store: Store, url: str, *, adopt_known: bool) -> Recognised:
+    """Recognise the store, and mark it if it is empty and no recording is known; with `adopt_known` also if all files of a
+    sample are there. Raises as `recognise`.
+    """
+    identities = Identities(database)
+    found = await recognise(identities, store, url)
+    match found.standing:
+        case Standing.OWN:
+            if found.identity.url not in (None, url):
+                log.warning("store_moved", from_url=found.identity.url, to_url=url)
+            if found.identity.url != url:
+                await identities.mark(url)
+        case Standing.TO_TAKE if found.marker is not None:
+            await identities.take(found.marker.archive_id, found.marker.created_at, url)
+            log.info("identity_taken", archive=str(found.marker.archive_id), store=url)
+        case Standing.FRESH if not await _is_empty(store):
+            return found
+        case Standing.UNADOPTED if not adopt_known or (await sample(identities, store)).missing:
+            return found
+        case _:
+            await _mark(database, store, url, found.standing)
+    return await recognise(identities, store, url)
+
+
+async def adopt(database: Database, store: Store, url: str) -> Sample:
+    """Say that the store at `url` is this archive's: mark it, if a sample of the recorded files is there, at least in part.
+    Raises WrongStore where none is, or where it is another archive's.
+    """
+    identities = Identities(database)
+    identity, marker = await identities.read(), await _read_marker(store, url)
+    looked = await sample(identities, store)
+    if marker is not None:
+        await claim_store(database, store, url, adopt_known=False)
+    elif looked.looked_for and len(looked.missing) == looked.looked_for:
+        raise WrongStore(
+            f"{url} has none of {looked.looked_for} recorded files that were looked for, such as {looked.missing[0]}",
+            hint="mount its disk, or let storage.url name the store that has this archive's recordings",
+        )
+    else:
+        await _write_marker(store, url, identity)
+        await identities.mark(url)
+    return looked
+
+
+async def sample(identities: Identities, store: Store) -> Sample:
+    """Look for some recorded files. Raises StoreUnavailable."""
+    known = await identities.sample(SAMPLE_EACH)
+    return Sample(len(known), [key for key, size in known if not await _is_there(store, key, size)])
+
+
+def mixes(url: str, other: str) -> bool:
+    """Whether workers with these storage.urls would put recordings into different stores. Folders may be mounted anywhere: which
+    one it is, its marker says.
+    """
+    kinds = {each.partition(":")[0] for each in (url, other)}
+    return kinds != {"file"} and url.rstrip("/") != other.rstrip("/")
+
+
+async def _mark(database: Database, store: Store, url: str, standing: Standing) -> None:
+    """Under a lock: two hosts must not each mark an empty folder of their own."""
+    identities = Identities(database)
+    async with database.alone("store marker", on_wait=lambda: None):
+        found = await recognise(identities, store, url)
+        if found.standing is standing:
+            await _write_marker(store, url, found.identity)
+            await identities.mark(url)
+            log.info("store_marked", archive=str(found.identity.archive_id), store=url)
+
+
+async def _is_empty(store: Store) -> bool:
+    try:
+        return await store.empty()
+    except StoreError as error:  # such as a bucket that may not be listed
+        log.info("store_listing_failed", error=error.message)
+        return False
+
+
+async def _is_there(store: Store, key: str, size: int) -> bool:
+    try:
+        return await store.size(key) == size
+    except StoreError as error:
+        if error.facts.get("not_a_regular_file"):
+            return False
+        raise
+
+
+async def _read_marker(store: Store, url: str) -> Marker | None:
+    content = b""
+    try:
+        async with aclosing(store.read(MARKER)) as blocks:
+            async for block in blocks:
+                content += block
+                if len(content) > MAX_MARKER:
+                    break
+    except StoreError as error:
+        if error.facts.get("missing"):
+            return None
+        raise
+    try:
+        return Marker.parse(content[: MAX_MARKER + 1])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise WrongStore(
+            f"{MARKER} in {url} is not what the archiver writes there",
+            hint="find out who wrote it, and restore the file from a copy of the store; without one, move it away and run "
+            "`archiver store adopt`",
+        ) from None
+
+
+async def _write_marker(store: Store, url: str, identity: Identity) -> None:
+    content = Marker(identity.archive_id, identity.created_at).content
+    try:
+        async with store.upload(MARKER, part=f".{MARKER}.part") as upload:
+            upload.expect(len(content))
+            await upload.write(content)
+            await upload.save()
+    except KeyConflict:
+        raise WrongStore(
+            f"{url} was marked as the store of another archive a moment ago", hint="run this again; it says which"
+        ) from None

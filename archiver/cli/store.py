@@ -1,0 +1,95 @@
+"""`archiver store`."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from archiver.archive.store_identity import ADOPT, Sample, adopt, claim_store
+from archiver.cli.app import Incomplete
+from archiver.cli.compose import opened, run_async, settings_of
+from archiver.cli.output import printable
+from archiver.config import Settings
+from archiver.errors import ConfigError, StoreError, UsageError, WrongStore
+from archiver.postgres.database import Database
+from archiver.runtime.buffers import Buffers
+from archiver.runtime.network import Network
+from archiver.stores import MARKER
+from archiver.stores.open import open_store
+
+SHOWN = 5
+
+
+@click.group(short_help="Say whose store it is: `store adopt`.")
+def command() -> None:
+    """Say whose store it is.
+
+    Exit codes: 0 done; those of `store adopt --help` otherwise.
+    """
+
+
+@command.command("adopt", short_help="Mark the store as this archive's.")
+@click.pass_context
+def adopt_command(ctx: click.Context) -> None:
+    """Mark the store at storage.url as this archive's, by the object archiver-store.json, once some recorded files were found in
+    it: for stores of versions that wrote none, and for one that was moved without it. From then on workers refuse a store without
+    its marker, or with another archive's. Run it as the account that the workers run as.
+
+    Exit codes: 0 it is marked; 1 it is another archive's, has none of the files, or cannot be used; 2 configuration; 3 it is
+    marked, but some of the files that were looked for are missing: see `archiver verify`.
+    """
+    settings = settings_of(ctx)
+    looked = run_async(_adopt(settings))
+    click.echo(f"{printable(settings.storage.url)} is this archive's store ({MARKER})")
+    if looked.looked_for:
+        there = looked.looked_for - len(looked.missing)
+        click.echo(f"{there} of {looked.looked_for} recorded files that were looked for are there")
+    for key in looked.missing[:SHOWN]:
+        click.echo(f"missing: {printable(key)}")
+    if looked.missing:
+        click.echo("next: `archiver verify` looks for all of them", err=True)
+        raise Incomplete
+
+
+async def _adopt(settings: Settings) -> Sample:
+    _refuse_strange_account(settings)
+    async with (
+        opened(settings) as (database, _),
+        open_store(settings.storage, Buffers(settings.transfer.max_buffer), Network.of(settings.network)) as store,
+    ):
+        return await adopt(database, store, settings.storage.url)
+
+
+def _refuse_strange_account(settings: Settings) -> None:
+    """Raises UsageError where the marker would belong to another account than the store, whose workers might not read it."""
+    owner = _owner_of_folder(settings)
+    if owner not in (None, os.geteuid()):
+        raise UsageError(
+            f"{settings.storage.folder} belongs to uid {owner}, and this is uid {os.geteuid()}",
+            hint=f"run it as the account of the workers: sudo -u '#{owner}' archiver store adopt",
+        )
+
+
+def _owner_of_folder(settings: Settings) -> int | None:
+    """The number of the account that a folder store belongs to; None where there is no folder, or none yet."""
+    try:
+        return settings.storage.folder.stat().st_uid if settings.storage.url.startswith("file:") else None
+    except OSError:
+        return None
+
+
+async def mark_store(settings: Settings, database: Database) -> str:
+    """What `migrate` does for the store. Returns why it could not be marked, if a person should know. Raises WrongStore."""
+    if not settings.bots:
+        return ""
+    if settings.storage.url.startswith("file:") and _owner_of_folder(settings) != os.geteuid():
+        return ""  # made by the first worker, whose account is to own it; that marks it as well
+    try:
+        async with open_store(settings.storage, Buffers(settings.transfer.max_buffer), Network.of(settings.network)) as store:
+            found = await claim_store(database, store, settings.storage.url, adopt_known=True)
+    except WrongStore:
+        raise
+    except (StoreError, ConfigError) as error:
+        return f"the store was not marked as this archive's, the first worker does it: {printable(error.message)}"
+    return "" if found.marker else f"{printable(settings.storage.url)} is not marked as this archive's; {ADOPT}"
