@@ -52,10 +52,17 @@ RETRY = RetrySettings(
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
+def memory(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Path]:
+    """A folder for databases, which all processes of the run see and nobody has to tidy up."""
+    with _memory(_shared(tmp_path_factory, worker_id)) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres(memory: Path) -> Iterator[str]:
     """The URL of one Postgres for the whole run: every process of the run joins it, the last stops it."""
-    with _memory(_shared(tmp_path_factory, worker_id)) as folder, asyncio.Runner() as runner:
-        context = embedded_postgres(folder / "postgres")
+    with asyncio.Runner() as runner:
+        context = embedded_postgres(memory / "postgres")
         url = runner.run(context.__aenter__())
         runner.run(_forget_on_power_cut(url))
         try:

@@ -229,12 +229,12 @@ async def logged(monkeypatch: pytest.MonkeyPatch) -> Logged:
 
 
 class TcpProxy:
-    """A TCP line to Postgres that can be made to hang, as a network does that drops packets."""
+    """A TCP line to Postgres that can be made to hang, as a network does that drops packets, or to lead to another server."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         parts = urlsplit(url)
-        self._target = (parts.hostname or "", parts.port or 0)
+        self._target = self._first = (parts.hostname or "", parts.port or 0)
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._pipes: set[asyncio.Task[None]] = set()
@@ -255,7 +255,7 @@ class TcpProxy:
     def url(self) -> str:
         """The database's, by way of this line."""
         assert self._server is not None
-        host, port = self._target
+        host, port = self._first
         return self._url.replace(f"{host}:{port}", f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}")
 
     def hang(self) -> None:
@@ -264,8 +264,16 @@ class TcpProxy:
     def flow(self) -> None:
         self._flowing.set()
 
+    def lead_to(self, port: int) -> None:
+        """Let new connections go to another server of that host; those that stand go on to where they lead."""
+        self._target = (self._target[0], port)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(*self._target)
+        try:
+            there, back = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.transport.abort()
+            return
         for source, target in ((reader, back), (there, writer)):
             pipe = asyncio.create_task(self._pipe(source, target))
             self._pipes.add(pipe)

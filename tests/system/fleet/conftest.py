@@ -84,7 +84,7 @@ class Fleet:
         self._program = Program(folder)
         self._sql: asyncpg.Connection[asyncpg.Record] | None = None
         self._hurt_at = 0.0
-        self._over_at = 0.0
+        self.over_at = 0.0
         self.configure()
 
     def configure(self, **database: Any) -> None:
@@ -101,10 +101,10 @@ class Fleet:
 
     # --- what happens
 
-    async def enqueue(self, count: int, priority: str = "normal") -> None:
-        """Let the platform and the queue know so many sessions more, of one recording each."""
+    async def enqueue(self, count: int, priority: str = "normal", *, pace: int = PACE) -> None:
+        """Let the platform and the queue know so many sessions more, of one recording each, which comes at this pace."""
         first, last = self.sessions, self.sessions + count
-        fault = {"kind": "slow", "bytes_per_second": PACE, "times": None}
+        fault = {"kind": "slow", "bytes_per_second": pace, "times": None}
         for number in range(first, last):
             self._script(number, fault)
         await self.rows(
@@ -134,11 +134,11 @@ class Fleet:
 
     def hurt(self) -> None:
         """The fault begins now: up to here the rate is as it should be."""
-        self._hurt_at = self._over_at = time.time()
+        self._hurt_at = self.over_at = time.time()
 
     def over(self) -> None:
         """The fault has ended now: from here on recovery is measured, otherwise from its beginning."""
-        self._over_at = time.time()
+        self.over_at = time.time()
 
     async def rows(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         if self._sql is None or self._sql.is_closed():
@@ -227,8 +227,8 @@ class Fleet:
             stale=len(stale),
             taken_over=len(taken_over),
             before=before,
-            settled_after=next((at - self._over_at for at in times if at >= self._over_at), None),
-            recovered_after=_recovered_after(times, self._over_at, before * strength / 2),
+            settled_after=next((at - self.over_at for at in times if at >= self.over_at), None),
+            recovered_after=_recovered_after(times, self.over_at, before * strength / 2),
         )
         self._record("fleet", asdict(found))
         assert (found.sessions, found.lost, found.twice, found.stale) == (self.sessions, 0, 0, 0), (found, stale[:5])
