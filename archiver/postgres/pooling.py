@@ -1,0 +1,75 @@
+"""Whether a URL leads through a proxy that gives each transaction to whichever connection to the server is free."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import TypeAlias
+
+import asyncpg
+
+_Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+CONNECTIONS = 4
+"""How many are compared: if up to three proxies share the work, two of these meet at one, and there get the same server."""
+
+WAIT_SECONDS = 2.0
+"""How long a further one may wait for a server, until we look whether the others wait too."""
+
+
+async def pools_transactions(connect: Callable[[], Awaitable[_Connection]]) -> bool:
+    """Whether a connection made by `connect` loses its server at the end of each transaction.
+
+    One round trip where no proxy is on the way. Changes nothing on the server. True is certain. A proxy that gives us a server,
+    but not enough of them to compare, counts as one that leaves it to us. Raises what `connect` and the driver raise, such as
+    TimeoutError.
+    """
+    async with AsyncExitStack() as stack:
+        first = await connect()
+        stack.callback(first.terminate)
+        if not await through_proxy(first):
+            return False
+        servers = {first: await _server(first)}
+        while len(servers) < CONNECTIONS:
+            try:
+                newcomer = await connect()
+            except (asyncpg.PostgresError, OSError):
+                return False
+            asking = asyncio.create_task(_server(newcomer))
+            stack.push_async_callback(_leave, newcomer, asking)
+            await asyncio.wait({asking}, timeout=WAIT_SECONDS)
+            # Each is asked twice running: servers that are lent in turn could come back to whom they were lent before.
+            for connection, server in servers.items():
+                if await _server(connection) != server or await _server(connection) != server:
+                    return True
+            if not asking.done() or asking.exception() is not None:
+                return False  # it waits, or was refused, while the others are served: theirs are their own
+            # Whose it was has answered since, so it was not given up meanwhile.
+            if asking.result() in servers.values():
+                return True
+            servers[newcomer] = asking.result()
+    return False
+
+
+async def through_proxy(connection: _Connection) -> bool:
+    """Whether the server that answers is another one than the connection was told of when it was made; one round trip."""
+    return await _server(connection) != connection.get_server_pid()
+
+
+async def _leave(connection: _Connection, asking: asyncio.Task[int]) -> None:
+    connection.terminate()
+    await asyncio.gather(asking, return_exceptions=True)
+
+
+async def _server(connection: _Connection) -> int:
+    """The process that serves it now. By COPY, as that is one message, which one server gets: what prepares a statement first
+    sends two, and a second server would run what somebody else has prepared there.
+    """
+    answer = bytearray()
+
+    async def take(data: bytes) -> None:
+        answer.extend(data)
+
+    await connection.copy_from_query("SELECT pg_backend_pid()", output=take)
+    return int(answer)
