@@ -63,8 +63,8 @@ async def _leave(connection: _Connection, asking: asyncio.Task[int]) -> None:
 
 
 async def _server(connection: _Connection) -> int:
-    """The process that serves it now. By COPY, as that is one message, which one server gets: what prepares a statement first
-    sends two, and a second server would run what somebody else has prepared there.
+    """The process that serves it now. By COPY, which prepares no statement: that would stay with the server, and meet another one
+    of its name there.
     """
     answer = bytearray()
 
