@@ -1,6 +1,6 @@
 """The `archiver` command: its options, its subcommands, and how everything that goes wrong reaches the user.
 
-Exit codes: 0 done and complete; 1 fatal; 2 usage or configuration; 3 finished, but something is incomplete; 130 and 143 on
+Exit codes: 0 done and complete; 1 fatal; 2 usage or configuration; 3 finished, but something is incomplete; 129, 130 and 143 on
 signals. No traceback reaches a user; at log level debug it is in the log, redacted.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import resource
 import signal
@@ -103,6 +104,7 @@ def run() -> NoReturn:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _allow_files()
     _open_standard_streams()
+    _escape_what_cannot_be_printed()
     # pydantic would read the metadata of every installed package, in search of plugins that nobody has for it.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
@@ -145,6 +147,13 @@ def _open_standard_streams() -> None:
         if getattr(sys, name) is None:
             descriptor = os.open(os.devnull, mode)
             setattr(sys, name, os.fdopen(descriptor, "w" if mode == os.O_WRONLY else "r", encoding="utf-8"))
+
+
+def _escape_what_cannot_be_printed() -> None:
+    """No character from outside ends a command: what the output's encoding lacks is printed as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _discard_output() -> None:

@@ -52,7 +52,7 @@ def command(
     with the same options it goes on where it stopped. Other workers may help; `reconcile` says what became of each call.
 
     Exit codes: 0 all is done; 1 fatal; 2 usage or configuration; 3 sessions failed meanwhile or had to be left pending, a bot was
-    refused, or a time could not be read whole; 130, 143 stopped by a signal.
+    refused, or a time could not be read whole; 129, 130, 143 stopped by a signal.
     """
     settings = settings_of(ctx)
     bots = select_bots(settings, names)

@@ -44,8 +44,8 @@ def settings_of(ctx: click.Context) -> Settings:
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine; Ctrl-C and SIGTERM cancel it, and it cleans up: exit codes 130 and 143. On uvloop, if the extra
-    `fast` has brought it.
+    """Run a command's coroutine; Ctrl-C, SIGTERM and SIGHUP cancel it, and it cleans up: exit codes 130, 143 and 129. On uvloop,
+    if the extra `fast` has brought it.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_terminable(main))
@@ -59,33 +59,40 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-_on_sigterm: ContextVar[Callable[[], None]] = ContextVar("what SIGTERM does, unless something else is put in its place")
+_on_ending_signal: ContextVar[Callable[[int], None]] = ContextVar("what such a signal does, unless something else is put there")
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Those that end a command beside SIGINT. A terminal that goes away sends SIGHUP; `nohup` has it ignored."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGHUP]
 
 
 def restore_signals() -> None:
     """Let signals end the command again, after something else was put in their place."""
     loop = asyncio.get_running_loop()
     loop.remove_signal_handler(signal.SIGINT)
-    loop.add_signal_handler(signal.SIGTERM, _on_sigterm.get())
+    for number in ending_signals():
+        loop.add_signal_handler(number, _on_ending_signal.get(), number)
 
 
 async def _terminable(main: Coroutine[Any, Any, T]) -> T:
     task = asyncio.current_task()
     assert task is not None
-    terminated = asyncio.Event()
+    received: list[int] = []
 
-    def on_signal() -> None:
-        terminated.set()
+    def on_signal(number: int) -> None:
+        received.append(number)
         task.cancel()
 
     # Process 1 of a container has no default action for it: without this, `docker stop` would wait and then kill.
-    _on_sigterm.set(on_signal)
+    _on_ending_signal.set(on_signal)
     restore_signals()
     try:
         return await main
     except asyncio.CancelledError:
-        if terminated.is_set():
-            raise click.exceptions.Exit(128 + signal.SIGTERM) from None
+        if received:
+            raise click.exceptions.Exit(128 + received[0]) from None
         raise
 
 

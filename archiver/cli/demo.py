@@ -96,7 +96,7 @@ def command(ctx: click.Context, directory: Path, sessions: int, audio: Path | No
 
     Starts a stand-in for the platform on loopback and an embedded Postgres; both end with it.
 
-    Exit codes: 0 every session ended as it should and every file is equal; 1 fatal; 2 usage; 3 something did not; 130, 143
+    Exit codes: 0 every session ended as it should and every file is equal; 1 fatal; 2 usage; 3 something did not; 129, 130, 143
     stopped by a signal.
     """
     chosen = secrets.randbelow(10**6) if seed is None else seed

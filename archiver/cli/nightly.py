@@ -50,7 +50,7 @@ def command(
     the listings, then both archive. What is broken off goes on the next time.
 
     Exit codes: 0 every call is accounted for; 1 fatal; 2 usage or configuration; 3 some failed, are pending, missing or
-    mismatched, or a bot was refused; 130, 143 stopped by a signal.
+    mismatched, or a bot was refused; 129, 130, 143 stopped by a signal.
     """
     settings = settings_of(ctx)
     shift, closing = run_async(_night(settings, select_bots(settings, names), start, end, max_wait))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from archiver.observe.logs import flush
 from archiver.observe.redact import harmless, redact, redact_value
 
 if TYPE_CHECKING:  # rich is imported when something is drawn: --json and messages need none of it
@@ -68,6 +69,7 @@ def print_error(message: str, hint: str, *, keep: str = "") -> None:
     """To standard error: what is wrong, and what to do. A message may quote rows that other systems wrote: `keep` is for those
     that cannot.
     """
+    flush()
     click.echo(f"error: {printable(message, keep=keep)}", err=True)
     if hint:
         click.echo(f"  next: {printable(hint)}", err=True)

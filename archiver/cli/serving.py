@@ -13,7 +13,7 @@ from archiver import __version__
 from archiver.archive.context import Archive, BotAccess
 from archiver.archive.media import MediaClient, MediaHosts
 from archiver.archive.store_identity import ADOPT, claim_store
-from archiver.cli.compose import restore_signals
+from archiver.cli.compose import ending_signals, restore_signals
 from archiver.config import Budget, Settings, account_budgets, sessions_budgets
 from archiver.errors import ConfigError, MetricsUnavailable
 from archiver.kore.client import KoreClient
@@ -145,7 +145,10 @@ async def _metrics(settings: Settings, worker: Worker) -> AsyncIterator[None]:
 
 @contextmanager
 def stop_on_signals(worker: Worker, *, at_once: bool = False) -> Iterator[list[int]]:
-    """SIGTERM and SIGINT stop the worker in order; a second one (`at_once`: the first) hurries it. Yields those received."""
+    """SIGTERM, SIGHUP and SIGINT stop the worker in order; a second one (`at_once`: the first) hurries it. Yields those that
+    came.
+    """
+    numbers = (*ending_signals(), signal.SIGINT)
     loop = asyncio.get_running_loop()
     of_ctrl_c = signal.getsignal(signal.SIGINT)
     received: list[int] = []
@@ -157,12 +160,12 @@ def stop_on_signals(worker: Worker, *, at_once: bool = False) -> Iterator[list[i
         else:
             worker.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
     try:
         yield received
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in numbers:
             # It is ending; what is left to do is bounded, and must not be cut short by one more signal.
             loop.add_signal_handler(number, received.append, number)
         if not received:

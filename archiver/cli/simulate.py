@@ -85,7 +85,7 @@ def command(
                   "recorded_seconds": 20, "recorded_as": "flac"}]}
       [{"session_id": "s1"}, {"session_id": "s2", "answers": [{"status": "media_unavailable"}]}]
 
-    Exit codes: 130, 143 stopped by a signal; 2 usage.
+    Exit codes: 129, 130, 143 stopped by a signal; 2 usage.
     """
     from pydantic import ValidationError
 

@@ -43,7 +43,7 @@ def command(ctx: click.Context, watch: bool, every: timedelta | None, as_json: b
     With --watch a terminal is redrawn; elsewhere every look prints one line, with --json one JSON document in a line. The pause
     between two looks is at least ten times what the last one took the database.
 
-    Exit codes: 0; 1 the database cannot be used; 2 usage or configuration; 130, 143 a watch that was stopped by a signal.
+    Exit codes: 0; 1 the database cannot be used; 2 usage or configuration; 129, 130, 143 a watch that was stopped by a signal.
     """
     if every is not None and not watch:
         raise click.UsageError("--every goes with --watch")

@@ -30,11 +30,11 @@ log = logger(__name__)
 def command(ctx: click.Context, drain: bool, max_wait: timedelta | None) -> None:
     """Archive what is in the queue, until stopped or, with --drain, until it is empty.
 
-    SIGTERM and SIGINT stop claiming, finish or hand back what runs within worker.drain_grace_seconds, and exit; a second one
-    hands back at once.
+    SIGTERM, SIGINT and SIGHUP stop claiming, finish or hand back what runs within worker.drain_grace_seconds, and exit; a second
+    one hands back at once.
 
     Exit codes: 0 drained and complete; 1 fatal; 2 configuration; 3 drained, but sessions failed meanwhile or had to be left
-    pending (a held or paused bot, an unknown one, what falls due after --max-wait); 130, 143 stopped by a signal.
+    pending (a held or paused bot, an unknown one, what falls due after --max-wait); 129, 130, 143 stopped by a signal.
     """
     if max_wait is not None and not drain:
         raise click.UsageError("--max-wait goes with --drain")

@@ -7,12 +7,15 @@ before rendering redact every string, whoever logged it, and escape what would c
 from __future__ import annotations
 
 import logging
+import os
+import stat
 import sys
 from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from archiver.observe.patient_handler import PatientHandler
 from archiver.observe.redact import harmless, redact, redact_value
 
 if TYPE_CHECKING:
@@ -79,7 +82,7 @@ def configure(*, level: str, form: str, stream: TextIO | None = None) -> None:
     """
     stream = stream or sys.stderr
     console = form == "console" or (form == "auto" and stream.isatty())
-    handler = logging.StreamHandler(stream)
+    handler = _handler(stream)
     handler.setFormatter(_Formatter(console=console, colors=stream.isatty()))
     root = logging.getLogger()
     root.handlers = [handler]
@@ -88,6 +91,29 @@ def configure(*, level: str, form: str, stream: TextIO | None = None) -> None:
         logging.getLogger(tree).setLevel(max(logging.WARNING, root.level))
     # asyncpg's pool logs tracebacks about an unreachable server, which we log in one line.
     logging.getLogger("asyncpg").setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
+
+
+def _handler(stream: TextIO) -> logging.Handler:
+    """A file takes every line; whatever else it is may have a reader that stops."""
+    try:
+        descriptor = stream.fileno()
+        patient = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except (OSError, ValueError):
+        return logging.StreamHandler(stream)
+    if not patient:
+        return logging.StreamHandler(stream)
+    return PatientHandler(descriptor, stream.encoding or "utf-8", _log_dropped)
+
+
+def _log_dropped(lines: int) -> None:
+    hint = 'see to it that whoever reads the log keeps up, or set log.level = "warning"'
+    logger(__name__).warning("log_lines_dropped", lines=lines, hint=hint)
+
+
+def flush() -> None:
+    """Wait, a moment at most, until what was logged is written: what is printed next comes after it."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
 
 
 class _Formatter(logging.Formatter):

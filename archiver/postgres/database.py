@@ -16,6 +16,7 @@ from archiver.errors import ConfigError, DatabaseError, DatabaseUnreachable, Not
 from archiver.observe.logs import logger
 from archiver.postgres.embedded.server import embedded_postgres, serving_port
 from archiver.postgres.json_codec import from_json, to_json
+from archiver.postgres.pooling import pools_transactions, through_proxy
 from archiver.postgres.statements import Statement
 from archiver.postgres.tls import Endpoint, endpoint_of, tls_refused
 
@@ -147,6 +148,7 @@ class Database:
         self._server_settings = {"application_name": "archiver", "timezone": "UTC"}
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._endpoint: Endpoint | None = None
+        self._pooling_seen = self._listening_seen = False
 
     def __repr__(self) -> str:
         return "Database(...)"
@@ -176,7 +178,33 @@ class Database:
             # All was well when we began: somebody is at it, and it may be well again.
             raise DatabaseUnreachable(error.message, hint=error.hint) from None
         self._endpoint = endpoint
-        return await self._connect_to(endpoint, **options)
+        connection = await self._connect_to(endpoint, **options)
+        if not self._pooling_seen and self._listen_key == "database.url":
+            await self._check_pooling("database.url", endpoint, connection)
+            self._pooling_seen = True
+        return connection
+
+    async def _check_pooling(self, key: str, endpoint: Endpoint, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        """Raises ConfigError, and ends the connection, where a proxy gives each of our transactions to another server: what is
+        prepared, listened to or locked in a session would be lost, or somebody else's.
+        """
+        try:
+            if not await through_proxy(connection):
+                return
+            direct = partial(self._connect_to, endpoint, statement_cache_size=0, command_timeout=STATEMENT_TIMEOUT)
+            if not await pools_transactions(direct):
+                return
+        except BaseException:
+            connection.terminate()
+            raise
+        connection.terminate()
+        to_be = "set it to the URL of Postgres itself" if key == "database.url" else "let it lead to Postgres itself"
+        missing = ", and database.listen_url is empty" if key == "database.url" else ""
+        raise ConfigError(
+            f"{key} leads through a proxy that pools transactions, such as pgbouncer{missing}",
+            hint=f"{to_be}: LISTEN and locks go there; database.url may lead through pool_mode = transaction or session, not "
+            "through statement",
+        )
 
     async def _connect_to(self, endpoint: Endpoint, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
         if self._port_now is not None:
@@ -222,6 +250,9 @@ class Database:
         with _connecting(self._listen_key):
             endpoint = await endpoint_of(self._listen_key, self.listen_dsn)
             connection = await self._connect_to(endpoint, command_timeout=STATEMENT_TIMEOUT)
+            if not self._listening_seen and self._listen_key != "database.url":
+                await self._check_pooling(self._listen_key, endpoint, connection)
+                self._listening_seen = True
         return endpoint, connection
 
     async def protection(self) -> str:
@@ -229,7 +260,7 @@ class Database:
         assert self._endpoint is not None, "used outside its `async with`"
         async with self.connection() as pooled:
             protection = self._endpoint.describe(pooled)
-        if self.listen_dsn == self.dsn:
+        if self._listen_key == "database.url":
             return protection
         endpoint, connection = await self._connect_beside_pool()
         try:

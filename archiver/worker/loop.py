@@ -14,6 +14,7 @@ from typing import Any
 from archiver.archive.context import Archive, BotAccess
 from archiver.archive.store_identity import recognise
 from archiver.config import Settings
+from archiver.errors import ConfigError
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
@@ -189,16 +190,19 @@ class Worker:
 
     async def _listen(self) -> None:
         """Wake the claim loop when somebody enqueues. Checked, and opened again; without it polling goes on."""
-        logged = False
+        logged = listened = False
         while True:
             try:
                 async with self._database.listening(self._wake) as connection:
-                    logged = False
+                    logged, listened = False, True
                     self._wake.set()
                     while True:
                         await asyncio.sleep(LISTENER_CHECK_SECONDS)
                         await connection.execute("SELECT 1", timeout=10)
-            except Exception as error:  # noqa: BLE001  # whatever breaks a listener, polling remains
+            except Exception as error:
+                if isinstance(error, ConfigError) and not listened:
+                    raise  # it never can: a mistake that somebody should hear of
+                # Whatever else breaks a listener, polling remains.
                 if not logged:
                     log.warning("listener_disconnected", error=str(error) or type(error).__name__)
                 logged = True

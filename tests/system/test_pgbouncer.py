@@ -36,7 +36,10 @@ async def drained(archiver: Program, simulator: Simulator, sql: Any) -> None:
         ("archived", 20)
     ]
     assert (await archiver("verify")).code == 0
-    assert not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+    assert not await sql.fetchval(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
 
 
 async def test_a_worker_drains_through_lent_servers_and_listens_directly(
