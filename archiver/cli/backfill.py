@@ -22,8 +22,9 @@ from archiver.cli.listing import (
     warn_of_deadlines,
     work_with_listings,
 )
-from archiver.cli.worker import log_drain, pool_size
+from archiver.cli.worker import log_drain
 from archiver.config import BotSettings, Settings
+from archiver.runtime.open_files import pool_size
 
 
 @click.command(short_help="Discover and archive calls of a time long past, after everything else.")
@@ -81,7 +82,7 @@ async def _backfill(
     afresh: bool,
     max_wait: timedelta | None,
 ) -> Shift:
-    async with opened(settings, pool_size=pool_size(settings)) as (database, queue):
+    async with opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue):
         await warn_of_deadlines(database, settings.bots)
         now = await queue.clock()
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}

@@ -21,6 +21,7 @@ from archiver.health.checks import (
     check_database,
     check_deadlines,
     check_embedded,
+    check_host,
     check_listing,
     check_network,
     check_secret_files,
@@ -87,7 +88,8 @@ def _budgets(settings: Settings) -> list[dict[str, Any]]:
 
 
 async def _doctor(settings: Settings) -> list[Finding]:
-    findings = check_configuration(settings) + check_secret_files(settings) + check_network(settings, os.environ)
+    findings = check_configuration(settings) + check_secret_files(settings) + check_host(settings)
+    findings += check_network(settings, os.environ)
     try:
         async with open_database(settings.database, pool_size=2) as database:
             found = await check_database(database)

@@ -19,9 +19,10 @@ from archiver.cli.listing import (
     warn_of_deadlines,
     work_with_listings,
 )
-from archiver.cli.worker import log_drain, pool_size
+from archiver.cli.worker import log_drain
 from archiver.config import BotSettings, Settings
 from archiver.queue.discoveries import Discoveries
+from archiver.runtime.open_files import pool_size
 
 
 @click.command(short_help="Discover, archive and account for all calls since the last complete night.")
@@ -74,7 +75,7 @@ async def _night(
     end: date | datetime | None,
     max_wait: timedelta | None,
 ) -> tuple[Shift, Closing | None]:
-    async with opened(settings, pool_size=pool_size(settings)) as (database, queue):
+    async with opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue):
         await warn_of_deadlines(database, settings.bots)
         now, discoveries = await queue.clock(), Discoveries(database)
         spans = {bot.name: await night_span(settings, discoveries, bot, start, end, now) for bot in bots}

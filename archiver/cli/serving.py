@@ -23,9 +23,11 @@ from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import Queue
+from archiver.queue.sql import sql
 from archiver.runtime.bandwidth import Bandwidth
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import UNCHECKED, Network
+from archiver.runtime.open_files import RAISE_FILES, files_allowed, files_needed, fitting_concurrency
 from archiver.stores.open import open_store
 from archiver.worker.loop import Worker
 
@@ -82,6 +84,8 @@ async def composed_worker(settings: Settings, database: Database, queue: Queue, 
     """
     if not settings.bots:
         raise ConfigError("no bot is configured: nothing can be archived", hint="add a [[bots]] block to the configuration")
+    settings = _fitted(settings)
+    sql.load()  # later on there may be no file to open them with
     buffers, network = Buffers(settings.transfer.max_buffer), Network.of(settings.network)
     if network.proxy is not None:
         log.info("proxy_configured", proxy=network.proxy.url, named_by=network.proxy.named_by, hint=UNCHECKED)
@@ -111,6 +115,24 @@ async def composed_worker(settings: Settings, database: Database, queue: Queue, 
         )
         async with _metrics(settings, worker):
             yield worker
+
+
+def _fitted(settings: Settings) -> Settings:
+    """With as many sessions at once as the files allow that this process may have open. Raises ConfigError if not even one."""
+    wanted, bots = settings.worker.concurrency, len(settings.bots)
+    fitting = fitting_concurrency(wanted, bots)
+    if not fitting:
+        raise ConfigError(
+            f"this process may have {files_allowed()} files open, and a worker needs {files_needed(1, bots)} at least",
+            hint=RAISE_FILES,
+        )
+    if fitting < wanted:
+        needed = files_needed(wanted, bots)
+        log.warning(
+            "concurrency_lowered", wanted=wanted, concurrency=fitting, files=files_allowed(), needed=needed, hint=RAISE_FILES
+        )
+    worker = settings.worker.model_copy(update={"concurrency": fitting})
+    return settings.model_copy(update={"worker": worker})
 
 
 @asynccontextmanager

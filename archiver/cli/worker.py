@@ -14,6 +14,7 @@ from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
 from archiver.queue.sessions import Queue
+from archiver.runtime.open_files import pool_size
 from archiver.worker.claiming import Drained
 
 log = logger(__name__)
@@ -48,13 +49,8 @@ def command(ctx: click.Context, drain: bool, max_wait: timedelta | None) -> None
 
 
 async def _work(settings: Settings, drain: bool, max_wait: timedelta | None) -> tuple[list[int], Drained]:
-    async with opened(settings, pool_size=pool_size(settings)) as (database, queue):
+    async with opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue):
         return await worked(settings, database, queue, drain=drain, max_wait=max_wait)
-
-
-def pool_size(settings: Settings) -> int:
-    """Connections to the database that a worker has use for."""
-    return min(settings.worker.concurrency, 12) + 4
 
 
 async def worked(

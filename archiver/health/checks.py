@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+import sys
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from archiver.postgres.database import Database
 from archiver.postgres.migrate import check_version
 from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.runtime.network import UNCHECKED, Network
+from archiver.runtime.open_files import RAISE_FILES, files_allowed, files_needed, fitting_concurrency
 
 SKEW_WARNING = 30.0
 SKEW_FAILURE = 240.0
@@ -91,6 +93,24 @@ def check_secret_files(settings: Settings) -> list[Finding]:
         else:
             hint = f"as root: chown {os.geteuid()} {name} && chmod 400 {name}"
         found.append(Finding(f"secret file {file}", "warning", f"{readers} can read it ({what})", hint))
+    return found
+
+
+def check_host(settings: Settings) -> list[Finding]:
+    """What this machine lets a process have: open files, and the encoding of what is printed."""
+    found = []
+    wanted, bots, allowed = settings.worker.concurrency, len(settings.bots), files_allowed()
+    fitting, needed = fitting_concurrency(wanted, bots), files_needed(wanted, bots)
+    if not fitting:
+        message = f"a process may have {allowed} open, and a worker needs {files_needed(1, bots)} at least"
+        found.append(Finding("open files", "failure", message, RAISE_FILES))
+    elif fitting < wanted:
+        message = f"a process may have {allowed} open, and worker.concurrency = {wanted} needs {needed}: it will be {fitting}"
+        found.append(Finding("open files", "warning", message, RAISE_FILES))
+    encoding = sys.stdout.encoding.lower()
+    if encoding not in ("utf-8", "utf8"):
+        message = f"what is printed is in {encoding}, and in escapes what that lacks; files have their names all the same"
+        found.append(Finding("locale", "warning", message, "set LANG=C.UTF-8, or another locale of UTF-8"))
     return found
 
 

@@ -60,8 +60,13 @@ class Statements:
     def _read(self, name: str) -> Statement:
         return Statement.parse(name, self._folder.joinpath(f"{name}.sql").read_text(encoding="utf-8"))
 
+    def load(self) -> None:
+        """Read all of them now."""
+        for _ in self:
+            pass
+
     def __iter__(self) -> Iterator[Statement]:
-        """All of them, for the tests that prepare and read them all."""
+        """All of them."""
         return map(self, sorted(_names(self._folder)))
 
 

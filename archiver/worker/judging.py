@@ -19,14 +19,19 @@ from archiver.errors import (
     StoreUnavailable,
 )
 from archiver.observe.logs import logger
+from archiver.observe.redact import redact
 from archiver.outcome import MAX_WAIT, HandedBack, Outcome, Retry, classify, facts_of
 from archiver.queue.sessions import PROBE_EVERY
+from archiver.runtime.open_files import RAISE_FILES, files_allowed, files_exhausted
 from archiver.session import Session
 from archiver.worker.holds import Holds
 from archiver.worker.probes import Probes
 from archiver.worker.store_gate import StoreGate
 
 log = logger(__name__)
+
+FILES_PAUSE_SECONDS = 10.0
+"""How long a session waits for which no file could be opened."""
 
 ALONE_SECONDS = 60.0
 """How long a session waits, at least, that is refused alone, or while nobody could say whether its bot is, too."""
@@ -47,6 +52,14 @@ class Judge:
     async def judge(self, session: Session, error: Exception) -> Outcome:
         """Never raises: where the database is away, what `classify` says stands."""
         outcome = classify(error)
+        if isinstance(outcome, Retry | HandedBack) and files_exhausted(error):
+            # Whoever is named by what failed, it is not to blame.
+            log.error("open_files_exhausted", files=files_allowed(), error=redact(f"{type(error).__name__}: {error}"))
+            detail = {"message": "this process had no more files to open", "files": files_allowed(), "hint": RAISE_FILES}
+            return HandedBack("too_many_open_files", after=timedelta(seconds=FILES_PAUSE_SECONDS), detail=detail)
+        return await self._judge(session, error, outcome)
+
+    async def _judge(self, session: Session, error: Exception, outcome: Outcome) -> Outcome:
         bot = self._bots[session.bot]
         try:
             match error:
