@@ -56,7 +56,7 @@ class PatientHandler(logging.Handler):
         """Return when all is written, or after FLUSH_SECONDS."""
         deadline = time.monotonic() + FLUSH_SECONDS
         with self._changed:
-            while (self._lines or self._writing) and (left := deadline - time.monotonic()) > 0:
+            while (self._lines or self._dropped or self._writing) and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
 
     def _write(self) -> None:

@@ -297,3 +297,22 @@ async def test_a_hundred_megabytes_go_through_in_constant_memory(harness: StoreH
         tracemalloc.stop()
     assert saved.bytes == read == 400 * len(piece)
     assert peak < harness.peak or not harness.peak  # a store in memory has to hold all of it
+
+
+async def test_it_is_empty_until_something_is_kept_whatever_its_trials_left(harness: StoreHarness) -> None:
+    assert await harness.store.empty()
+    await harness.store.check()
+    harness.put(f".check-{PART}", b"left by a trial")
+    assert await harness.store.empty()
+    await keep(harness.store, BODY)
+    assert not await harness.store.empty()
+
+
+async def test_the_longest_name_can_be_kept_and_a_longer_one_not(harness: StoreHarness) -> None:
+    longest = await harness.store.longest_name()
+    if longest is None:
+        return  # whole keys alone have a limit
+    await keep(harness.store, BODY, "folder/" + "n" * longest)
+    with pytest.raises(StoreError):
+        await keep(harness.store, BODY, "folder/" + "n" * (longest + 1))
+    assert harness.objects() == {"folder/" + "n" * longest}

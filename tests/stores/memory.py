@@ -81,7 +81,7 @@ class MemoryStore:
         return None
 
     async def empty(self) -> bool:
-        return not self.objects
+        return all(key.startswith(".") for key in self.objects)
 
     async def advice(self) -> list[Advice]:
         return [Advice("it is forgotten with the process", "for tests only")]

@@ -108,8 +108,9 @@ class Folders:
 
     def longest_name(self) -> int:
         """Bytes of the longest name in the root, as found by trying."""
-        with self.opened("") as root:
-            return longest_name_in(root)
+        root, longest = self.make_in("", longest_name_in)
+        os.close(root)
+        return longest
 
     def empty(self) -> bool:
         """Whether the root has nothing in it but hidden files and what a new file system has, or is not there yet."""
