@@ -13,6 +13,7 @@ from typing import Any
 
 from azure.storage.blob import BlobServiceClient, ContainerClient, ContainerSasPermissions, generate_container_sas
 
+from archiver.stores import MARKER
 from tests.servers import ROOT, Ready, joined
 
 ACCOUNT = "archivertests"
@@ -62,8 +63,11 @@ class Folder:
         self.prefix = prefix
 
     def objects(self) -> set[str]:
-        """The keys of the blobs there, as anybody sees them: what has uncommitted blocks alone is not among them."""
-        return {name.removeprefix(self.prefix) for name in self.server.container.list_blob_names(name_starts_with=self.prefix)}
+        """The keys of the blobs there, but for the one that says whose store it is, as anybody sees them: what has uncommitted
+        blocks alone is not among them.
+        """
+        names = self.server.container.list_blob_names(name_starts_with=self.prefix)
+        return {name.removeprefix(self.prefix) for name in names} - {MARKER}
 
     def uncommitted(self) -> set[str]:
         """The keys of blobs of which there are only blocks: those of one listing that have no type of content.

@@ -14,6 +14,7 @@ import botocore.session
 from botocore.config import Config
 
 from archiver.config import S3Settings
+from archiver.stores import MARKER
 from tests.servers import ROOT, Ready, free_ports, joined
 
 if TYPE_CHECKING:
@@ -78,10 +79,12 @@ class Prefix:
         self.bucket = bucket
 
     def objects(self) -> set[str]:
-        """The keys there, and those of uploads in parts that are neither completed nor aborted, marked as such."""
+        """The keys there, but for the one that says whose store it is, and those of uploads in parts that are neither completed
+        nor aborted, marked as such.
+        """
         listed = self.server.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix)
         keys = {found["Key"].removeprefix(self.prefix) for found in listed.get("Contents", [])}
-        return keys | {f"{key} (in parts)" for key in self.uploads()}
+        return keys - {MARKER} | {f"{key} (in parts)" for key in self.uploads()}
 
     def uploads(self) -> list[str]:
         """The keys of uploads in parts."""

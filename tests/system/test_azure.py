@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from archiver.simulator.platform import Simulator
+from archiver.stores import MARKER
 from tests.azure_servers import ACCOUNT_KEY, CONTAINER, AzureServer, Folder
 from tests.system.conftest import Program, eventually
 from tests.system.test_object_storage import LONG, SHORT, recordings
@@ -46,6 +47,7 @@ async def test_recordings_are_archived_into_a_container_and_verified_there(
     kept = await recordings(sql)
     assert sorted(key.rpartition("/")[2] for key in kept) == ["long.wav", "short.wav"]
     assert container.objects() == set(kept)
+    assert b'"archive"' in container.get(MARKER)
     for key, (size, sha256) in kept.items():
         body = container.get(key)
         assert (len(body), hashlib.sha256(body).hexdigest()) == (size, sha256)

@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from archiver.simulator.platform import Simulator
+from archiver.stores import MARKER
 from tests.s3_servers import BUCKET, SECRET_KEY, Prefix, S3Server
 from tests.system.conftest import Program, eventually
 
@@ -57,6 +58,7 @@ async def test_recordings_are_archived_into_a_bucket_and_verified_there(
     kept = await recordings(sql)
     assert sorted(key.rpartition("/")[2] for key in kept) == ["long.wav", "short.wav"]
     assert bucket.objects() == set(kept)
+    assert b'"archive"' in bucket.get(MARKER)
     for key, (size, sha256) in kept.items():
         body = bucket.get(key)
         assert (len(body), hashlib.sha256(body).hexdigest()) == (size, sha256)
@@ -71,9 +73,10 @@ async def test_recordings_are_archived_into_a_bucket_and_verified_there(
 async def test_doctor_tries_the_bucket_and_advises_on_it(archiver: Program, bucket: Prefix) -> None:
     found = (await archiver("doctor", "--json")).document["findings"]
     store = [finding for finding in found if finding["check"].startswith("store")]
-    assert [finding["verdict"] for finding in store] == ["ok", "warning"]
-    assert store[0]["message"].startswith(f"s3://{BUCKET}/{bucket.prefix} at {bucket.server.url}")
-    assert "AbortIncompleteMultipartUpload" in store[1]["hint"]
+    assert [finding["verdict"] for finding in store] == ["ok", "ok", "warning"]
+    assert "not marked yet" in store[0]["message"]
+    assert store[1]["message"].startswith(f"s3://{BUCKET}/{bucket.prefix} at {bucket.server.url}")
+    assert "AbortIncompleteMultipartUpload" in store[2]["hint"]
     assert bucket.objects() == set()
 
 
