@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob import BlobServiceClient, ContainerClient, ContainerSasPermissions, generate_container_sas
 
 from archiver.stores import MARKER
@@ -104,7 +105,8 @@ def azurite(folder: Path) -> Iterator[AzureServer]:
         ]  # fmt: skip
 
     def make_container(url: str) -> None:
-        AzureServer(url).container.create_container()
+        with suppress(ResourceExistsError):  # its client tries again where the first answer is slow
+            AzureServer(url).container.create_container()
 
     ready = Ready(answers={400, 403}, then=make_container)
     with joined(folder, "azurite", modules / "azurite" / "package.json", command, ready) as url:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
+from typing import Literal
 from uuid import UUID
 
 from archiver.errors import KeyConflict, StoreError, WrongStore
@@ -25,6 +26,10 @@ SAMPLE_EACH = 10
 """Recorded files that are looked for in a store without a marker: so many of the first sessions, and of the last."""
 
 ADOPT = "if it is this archive's store: `archiver store adopt`"
+
+TAKEN = "this database had no sessions; if that archive still has a database of its own, let storage.url lead elsewhere"
+
+MOUNT = "mount its disk, or correct storage.url"
 
 _ABOUT = "This is the store of one archive of call recordings. Keep this file with it, also when it is moved."
 
@@ -77,6 +82,8 @@ class Recognised:
     standing: Standing
     identity: Identity
     marker: Marker | None
+    changed: Literal["", "store_marked", "identity_taken", "store_moved"] = ""
+    """What `claim_store` did, or noticed."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,11 @@ class Sample:
     missing: list[str]
     """The keys of those that are not there with the size recorded."""
 
+    @property
+    def found(self) -> int:
+        """How many are there."""
+        return self.looked_for - len(self.missing)
+
 
 async def recognise(identities: Identities, store: Store, url: str) -> Recognised:
     """Tell whose store is at `url`; writes nothing. Raises WrongStore where it is another archive's, or has not the marker that
@@ -96,8 +108,8 @@ async def recognise(identities: Identities, store: Store, url: str) -> Recognise
     marker = await _read_marker(store, url)
     if marker is None and identity.marked_at is not None:
         raise WrongStore(
-            f"{url} has no {MARKER}, which this archive's store has had since {identity.marked_at:%Y-%m-%d}: its disk is not "
-            "mounted, or it is another folder or bucket",
+            f"{url} has no {MARKER}, which this archive's store has had since {identity.marked_at:%Y-%m-%d}: probably its "
+            "disk is not mounted, or it is another folder or bucket",
             hint="mount it, or correct storage.url; if the store was moved without that file: `archiver store adopt`",
         )
     if marker is None:
@@ -107,51 +119,47 @@ async def recognise(identities: Identities, store: Store, url: str) -> Recognise
     if identity.has_sessions:
         raise WrongStore(
             f"{url} is the store of archive {marker.archive_id}; this database is of archive {identity.archive_id}",
-            hint="correct storage.url or database.url, whichever leads to the other archive; a database without sessions takes "
-            "the identity of its store",
+            hint="correct storage.url or database.url, whichever leads to the other archive",
         )
     return Recognised(Standing.TO_TAKE, identity, marker)
 
 
 async def claim_store(database: Database, store: Store, url: str, *, adopt_known: bool) -> Recognised:
     """Recognise the store, and mark it if it is empty and no recording is known; with `adopt_known` also if all files of a
-    sample are there. Raises as `recognise`.
+    sample are there. Raises as `recognise`, and WrongStore for an unmarked store that has none of the recorded files.
     """
     identities = Identities(database)
     found = await recognise(identities, store, url)
     match found.standing:
         case Standing.OWN:
-            if found.identity.url not in (None, url):
-                log.warning("store_moved", from_url=found.identity.url, to_url=url)
-            if found.identity.url != url:
-                await identities.mark(url)
+            if found.identity.url == url:
+                return found
+            await identities.mark(url)
+            return replace(found, changed="store_moved" if found.identity.url is not None else "")
         case Standing.TO_TAKE if found.marker is not None:
             await identities.take(found.marker.archive_id, found.marker.created_at, url)
-            log.info("identity_taken", archive=str(found.marker.archive_id), store=url)
-        case Standing.FRESH if not await _is_empty(store):
+            return replace(await recognise(identities, store, url), changed="identity_taken")
+        case Standing.FRESH if not await is_empty(store):
             return found
-        case Standing.UNADOPTED if not adopt_known or (await sample(identities, store)).missing:
-            return found
-        case _:
-            await _mark(database, store, url, found.standing)
-    return await recognise(identities, store, url)
+        case Standing.UNADOPTED:
+            looked = await sample(identities, store)
+            _refuse_without_files(url, looked, most=False)
+            if not adopt_known or looked.missing:
+                return found
+    return await _mark(database, store, url, found.standing)
 
 
-async def adopt(database: Database, store: Store, url: str) -> Sample:
-    """Say that the store at `url` is this archive's: mark it, if a sample of the recorded files is there, at least in part.
-    Raises WrongStore where none is, or where it is another archive's.
+async def adopt(database: Database, store: Store, url: str, *, force: bool = False) -> Sample:
+    """Say that the store at `url` is this archive's: mark it, if half of a sample of the recorded files is there, or any with
+    `force`. Raises WrongStore where they are not, or where it is another archive's.
     """
     identities = Identities(database)
     identity, marker = await identities.read(), await _read_marker(store, url)
     looked = await sample(identities, store)
     if marker is not None:
         await claim_store(database, store, url, adopt_known=False)
-    elif looked.looked_for and len(looked.missing) == looked.looked_for:
-        raise WrongStore(
-            f"{url} has none of {looked.looked_for} recorded files that were looked for, such as {looked.missing[0]}",
-            hint="mount its disk, or let storage.url name the store that has this archive's recordings",
-        )
     else:
+        _refuse_without_files(url, looked, most=not force)
         await _write_marker(store, url, identity)
         await identities.mark(url)
     return looked
@@ -171,21 +179,36 @@ def mixes(url: str, other: str) -> bool:
     return kinds != {"file"} and url.rstrip("/") != other.rstrip("/")
 
 
-async def _mark(database: Database, store: Store, url: str, standing: Standing) -> None:
+async def _mark(database: Database, store: Store, url: str, standing: Standing) -> Recognised:
     """Under a lock: two hosts must not each mark an empty folder of their own."""
     identities = Identities(database)
     async with database.alone("store marker", on_wait=lambda: None):
         found = await recognise(identities, store, url)
-        if found.standing is standing:
-            await _write_marker(store, url, found.identity)
-            await identities.mark(url)
-            log.info("store_marked", archive=str(found.identity.archive_id), store=url)
+        if found.standing is not standing:
+            return found
+        await _write_marker(store, url, found.identity)
+        await identities.mark(url)
+        return replace(await recognise(identities, store, url), changed="store_marked")
 
 
-async def _is_empty(store: Store) -> bool:
+def _refuse_without_files(url: str, looked: Sample, *, most: bool) -> None:
+    """Raises WrongStore where none of the files is there; with `most`, where fewer than half are: a worker may have put some
+    into the folder below a disk that was not mounted.
+    """
+    if not looked.looked_for or (looked.found * 2 >= looked.looked_for if most else looked.found):
+        return
+    few = f"{looked.found} of {looked.looked_for}" if looked.found else f"none of {looked.looked_for}"
+    raise WrongStore(
+        f"{url} has {few} recorded files that were looked for; missing is, for example, {looked.missing[0]}",
+        hint=MOUNT + ("; `archiver store adopt --force` if it is the right one and has lost the others" if looked.found else ""),
+    )
+
+
+async def is_empty(store: Store) -> bool:
+    """Whether nothing is in it, as far as that may be seen: a bucket may not be listed by everybody."""
     try:
         return await store.empty()
-    except StoreError as error:  # such as a bucket that may not be listed
+    except StoreError as error:
         log.info("store_listing_failed", error=error.message)
         return False
 
@@ -210,6 +233,8 @@ async def _read_marker(store: Store, url: str) -> Marker | None:
     except StoreError as error:
         if error.facts.get("missing"):
             return None
+        if error.facts.get("not_a_regular_file"):
+            raise WrongStore(error.message, hint=error.hint) from None
         raise
     try:
         return Marker.parse(content[: MAX_MARKER + 1])

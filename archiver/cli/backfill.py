@@ -22,6 +22,7 @@ from archiver.cli.listing import (
     warn_of_deadlines,
     work_with_listings,
 )
+from archiver.cli.serving import fitted
 from archiver.cli.worker import log_drain
 from archiver.config import BotSettings, Settings
 from archiver.runtime.open_files import pool_size
@@ -82,6 +83,7 @@ async def _backfill(
     afresh: bool,
     max_wait: timedelta | None,
 ) -> Shift:
+    settings = fitted(settings)
     async with opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue):
         await warn_of_deadlines(database, settings.bots)
         now = await queue.clock()

@@ -29,12 +29,12 @@ async def _migrate(settings: Settings) -> None:
         applied = await migrate(database)
         await Queue(database, settings.retry).record_bots([bot.name for bot in settings.bots], complete=True)
         schema = await schema_open_to_all(database)
-        unmarked = "" if (await Identities(database).read()).marked_at else await _mark_store(settings, database)
+        of_store = "" if (await Identities(database).read()).marked_at else await _mark_store(settings, database)
     for migration in applied:
         click.echo(f"applied {migration.version:04d}_{migration.name}")
     click.echo("the database is up to date")
-    if unmarked:
-        click.echo(unmarked, err=True)
+    if of_store:
+        click.echo(of_store, err=True)
     if schema is not None:
         click.echo(
             f"any role that can log in may create objects in schema {printable(schema)}, and so act as a role that uses it; "

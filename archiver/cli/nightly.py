@@ -19,6 +19,7 @@ from archiver.cli.listing import (
     warn_of_deadlines,
     work_with_listings,
 )
+from archiver.cli.serving import fitted
 from archiver.cli.worker import log_drain
 from archiver.config import BotSettings, Settings
 from archiver.queue.discoveries import Discoveries
@@ -75,6 +76,7 @@ async def _night(
     end: date | datetime | None,
     max_wait: timedelta | None,
 ) -> tuple[Shift, Closing | None]:
+    settings = fitted(settings)
     async with opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue):
         await warn_of_deadlines(database, settings.bots)
         now, discoveries = await queue.clock(), Discoveries(database)

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from archiver import __version__
 from archiver.archive.context import Archive, BotAccess
 from archiver.archive.media import MediaClient, MediaHosts
-from archiver.archive.store_identity import ADOPT, claim_store
+from archiver.archive.store_identity import ADOPT, TAKEN, Recognised, claim_store
 from archiver.cli.compose import ending_signals, restore_signals
 from archiver.config import Budget, Settings, account_budgets, sessions_budgets
 from archiver.errors import ConfigError, MetricsUnavailable
@@ -84,15 +84,14 @@ async def composed_worker(settings: Settings, database: Database, queue: Queue, 
     """
     if not settings.bots:
         raise ConfigError("no bot is configured: nothing can be archived", hint="add a [[bots]] block to the configuration")
-    settings = _fitted(settings)
+    settings = fitted(settings)
     sql.load()  # later on there may be no file to open them with
     buffers, network = Buffers(settings.transfer.max_buffer), Network.of(settings.network)
     if network.proxy is not None:
         log.info("proxy_configured", proxy=network.proxy.url, named_by=network.proxy.named_by, hint=UNCHECKED)
     async with open_store(settings.storage, buffers, network) as store, bot_access(settings, database) as bots:
         found = await claim_store(database, store, settings.storage.url, adopt_known=False)
-        if found.marker is None:
-            log.warning("store_unmarked", store=settings.storage.url, hint=ADOPT)
+        _log_identity(found, settings.storage.url)
         await store.check()
         if settings.storage.url.startswith("file:"):  # of a bucket `doctor` alone asks that: it takes rights of its own
             for seen, hint in await store.advice():
@@ -117,8 +116,22 @@ async def composed_worker(settings: Settings, database: Database, queue: Queue, 
             yield worker
 
 
-def _fitted(settings: Settings) -> Settings:
-    """With as many sessions at once as the files allow that this process may have open. Raises ConfigError if not even one."""
+def _log_identity(found: Recognised, url: str) -> None:
+    archive = str(found.identity.archive_id)
+    match found.changed:
+        case "store_marked":
+            log.info("store_marked", archive=archive, store=url)
+        case "store_moved":
+            hint = "workers elsewhere have to use the new place as well: a copy must not be used beside its original"
+            log.warning("store_moved", from_url=found.identity.url, to_url=url, hint=hint)
+        case "identity_taken":
+            log.warning("identity_taken", archive=archive, store=url, hint=TAKEN)
+        case "" if found.marker is None:
+            log.warning("store_unmarked", store=url, hint=ADOPT)
+
+
+def fitted(settings: Settings) -> Settings:
+    """The settings, with as many sessions at once as the files allow that this process may have open. Raises ConfigError if not even one."""
     wanted, bots = settings.worker.concurrency, len(settings.bots)
     fitting = fitting_concurrency(wanted, bots)
     if not fitting:

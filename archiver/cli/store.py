@@ -6,7 +6,7 @@ import os
 
 import click
 
-from archiver.archive.store_identity import ADOPT, Sample, adopt, claim_store
+from archiver.archive.store_identity import ADOPT, TAKEN, Sample, adopt, claim_store
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import opened, run_async, settings_of
 from archiver.cli.output import printable
@@ -30,21 +30,23 @@ def command() -> None:
 
 
 @command.command("adopt", short_help="Mark the store as this archive's.")
+@click.option("--force", is_flag=True, help="Also if most of the files that are looked for are missing, but not if all are.")
 @click.pass_context
-def adopt_command(ctx: click.Context) -> None:
-    """Mark the store at storage.url as this archive's, by the object archiver-store.json, once some recorded files were found in
-    it: for stores of versions that wrote none, and for one that was moved without it. From then on workers refuse a store without
-    its marker, or with another archive's. Run it as the account that the workers run as.
+def adopt_command(ctx: click.Context, force: bool) -> None:
+    """Mark the store at storage.url as this archive's, by the object archiver-store.json, once recorded files were looked for in
+    it, and half of them found: for stores of versions that wrote none, and for one that was moved without it. From then on
+    workers refuse a store without its marker, or with another archive's. Run it as the account that the workers run as.
 
-    Exit codes: 0 it is marked; 1 it is another archive's, has none of the files, or cannot be used; 2 configuration; 3 it is
-    marked, but some of the files that were looked for are missing: see `archiver verify`.
+    Exit codes: 0 it is marked; 1 it is another archive's, has too few of the files, or cannot be used; 2 configuration; 3 it is
+    marked, but files that were looked for are missing: see `archiver verify`.
     """
     settings = settings_of(ctx)
-    looked = run_async(_adopt(settings))
+    looked = run_async(_adopt(settings, force))
     click.echo(f"{printable(settings.storage.url)} is this archive's store ({MARKER})")
     if looked.looked_for:
-        there = looked.looked_for - len(looked.missing)
-        click.echo(f"{there} of {looked.looked_for} recorded files that were looked for are there")
+        click.echo(f"{looked.found} of {looked.looked_for} recorded files that were looked for are there")
+    else:
+        click.echo("there are no recordings yet, so no file could be looked for")
     for key in looked.missing[:SHOWN]:
         click.echo(f"missing: {printable(key)}")
     if looked.missing:
@@ -52,13 +54,13 @@ def adopt_command(ctx: click.Context) -> None:
         raise Incomplete
 
 
-async def _adopt(settings: Settings) -> Sample:
+async def _adopt(settings: Settings, force: bool) -> Sample:
     _refuse_strange_account(settings)
     async with (
         opened(settings) as (database, _),
         open_store(settings.storage, Buffers(settings.transfer.max_buffer), Network.of(settings.network)) as store,
     ):
-        return await adopt(database, store, settings.storage.url)
+        return await adopt(database, store, settings.storage.url, force=force)
 
 
 def _refuse_strange_account(settings: Settings) -> None:
@@ -80,7 +82,7 @@ def _owner_of_folder(settings: Settings) -> int | None:
 
 
 async def mark_store(settings: Settings, database: Database) -> str:
-    """What `migrate` does for the store. Returns why it could not be marked, if a person should know. Raises WrongStore."""
+    """What `migrate` does for the store. Returns what came of it, for people. Raises WrongStore."""
     if not settings.bots:
         return ""
     if settings.storage.url.startswith("file:") and _owner_of_folder(settings) != os.geteuid():
@@ -91,5 +93,8 @@ async def mark_store(settings: Settings, database: Database) -> str:
     except WrongStore:
         raise
     except (StoreError, ConfigError) as error:
-        return f"the store was not marked as this archive's, the first worker does it: {printable(error.message)}"
-    return "" if found.marker else f"{printable(settings.storage.url)} is not marked as this archive's; {ADOPT}"
+        return f"the store is not marked as this archive's yet: {printable(error.message)}\n  next: {printable(error.hint)}"
+    url, archive = printable(settings.storage.url), found.identity.archive_id
+    if found.marker is None:
+        return f"{url} is not marked as this archive's; {ADOPT}"
+    return f"{url} is the store of archive {archive}" + (f"; {TAKEN}" if found.changed == "identity_taken" else "")

@@ -11,7 +11,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from archiver.archive.store_identity import recognise
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, settings_of
-from archiver.cli.output import console, json_option, print_error, print_json, safe, size
+from archiver.cli.output import console, json_option, print_json, printable, safe, size
 from archiver.config import Settings
 from archiver.errors import StoreError, WrongStore
 from archiver.evidence.verify import Verified, verify
@@ -42,6 +42,8 @@ def command(ctx: click.Context, bot: str | None, as_json: bool) -> None:
         for finding in document["findings"]:
             out.print(f"{finding['verdict']}: {safe(finding['store_key'])}: {safe(finding['message'])}", soft_wrap=True)
         out.print(f"{document['equal']:,} of {document['files']:,} files equal, {size(document['bytes'])} read")
+        if document["store_problem"]:
+            click.echo(f"warning: {printable(document['store_problem'])}", err=True)
     if document["findings"]:
         raise Incomplete
 
@@ -52,8 +54,6 @@ async def _verify(settings: Settings, bot: str | None, *, quiet: bool) -> dict[s
     buffers, network = Buffers(settings.transfer.max_buffer), Network.of(settings.network)
     async with opened(settings) as (database, _), open_store(settings.storage, buffers, network) as store:
         wrong = await _wrong_store(settings, database, store)
-        if wrong is not None:
-            print_error(wrong.message, wrong.hint)
         with _progress(quiet) as progress:
             task = progress.add_task("verifying", total=None, read="")
             async for verified in verify(database, store, bot=bot):
@@ -66,7 +66,7 @@ async def _verify(settings: Settings, bot: str | None, *, quiet: bool) -> dict[s
         "files": files,
         "equal": files - len(findings),
         "bytes": read,
-        "store": "" if wrong is None else wrong.message,
+        "store_problem": "" if wrong is None else f"{wrong.message}; {wrong.hint}",
         "findings": [asdict(finding) for finding in findings],
     }
 

@@ -8,7 +8,7 @@ import click
 
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import DURATION, opened, run_async, settings_of
-from archiver.cli.serving import composed_worker, stop_on_signals
+from archiver.cli.serving import composed_worker, fitted, stop_on_signals
 from archiver.config import Settings
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
@@ -49,6 +49,7 @@ def command(ctx: click.Context, drain: bool, max_wait: timedelta | None) -> None
 
 
 async def _work(settings: Settings, drain: bool, max_wait: timedelta | None) -> tuple[list[int], Drained]:
+    settings = fitted(settings)
     async with opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue):
         return await worked(settings, database, queue, drain=drain, max_wait=max_wait)
 

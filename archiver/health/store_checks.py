@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+from typing import Literal
 
-from archiver.archive.store_identity import ADOPT, Standing, mixes, recognise, sample
+from archiver.archive.store_identity import ADOPT, MOUNT, TAKEN, Standing, is_empty, mixes, recognise, sample
 from archiver.config import Settings
 from archiver.errors import ArchiverError, StoreError, WrongStore
 from archiver.health.checks import Finding, of_error
@@ -33,13 +34,13 @@ async def check_store(settings: Settings, identities: Identities | None) -> list
             if found and found[0].verdict == "failure":
                 return found
             if (missing := _missing_folder(settings)) is not None:
-                return [*found, missing]
+                return [missing, *found]
             message = await store.check()
             free = await store.free()
             advice = await store.advice()
             longest = await store.longest_name()
     except ArchiverError as error:
-        return [*found, of_error("store", error)]
+        return [of_error("store", error), *found]
     found += [Finding("store: advice", "warning", seen, hint) for seen, hint in advice]
     if longest is not None and longest < MAX_PART:
         seen = f"names have at most {longest} bytes: file names are cut to fit, and sessions with longer IDs cannot be kept"
@@ -54,17 +55,19 @@ async def _check_identity(url: str, identities: Identities, store: Store) -> Fin
     try:
         found = await recognise(identities, store, url)
         for other in await identities.storing_workers():
-            if mixes(url, other["store"]):
+            if url != other["store"]:
                 message = f"worker {other['id']} (host {other['host']}, process {other['pid']}) stores into {other['store']}"
-                return Finding(check, "failure", message, "let storage.url be the same everywhere, and restart the other workers")
+                verdict: Literal["warning", "failure"] = "failure" if mixes(url, other["store"]) else "warning"
+                hint = "let storage.url be the same everywhere, and restart the other workers"
+                return Finding(check, verdict, message, hint)
         match found.standing:
             case Standing.OWN:
                 return Finding(check, "ok", f"archive {found.identity.archive_id}")
             case Standing.TO_TAKE if found.marker is not None:
                 message = f"archive {found.marker.archive_id}, which this database without sessions becomes with its first worker"
-                return Finding(check, "ok", message)
-            case Standing.FRESH if await store.empty():
-                return Finding(check, "ok", "empty, and not marked yet: `archiver migrate` or the first worker does it")
+                return Finding(check, "warning", message, TAKEN)
+            case Standing.FRESH if await is_empty(store):
+                return Finding(check, "ok", "empty, and not marked yet: the first worker does it")
             case Standing.FRESH:
                 message = "not marked as this archive's, and has files that the database does not know"
                 return Finding(check, "warning", message, ADOPT)
@@ -73,11 +76,10 @@ async def _check_identity(url: str, identities: Identities, store: Store) -> Fin
         return of_error(check, error)
     except StoreError:  # what is tried next says so
         return None
-    there = looked.looked_for - len(looked.missing)
-    message = f"not marked as this archive's; {there} of {looked.looked_for} recorded files that were looked for are there"
-    if there:
-        return Finding(check, "warning", message, ADOPT)
-    return Finding(check, "failure", message, "mount its disk, or correct storage.url")
+    message = f"not marked as this archive's; {looked.found} of {looked.looked_for} recorded files that were looked for are there"
+    if looked.found:
+        return Finding(check, "warning", message, ADOPT if not looked.missing else f"{MOUNT}; {ADOPT}")
+    return Finding(check, "failure", message, MOUNT)
 
 
 def _missing_folder(settings: Settings) -> Finding | None:

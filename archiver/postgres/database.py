@@ -16,7 +16,7 @@ from archiver.errors import ConfigError, DatabaseError, DatabaseUnreachable, Not
 from archiver.observe.logs import logger
 from archiver.postgres.embedded.server import embedded_postgres, serving_port
 from archiver.postgres.json_codec import from_json, to_json
-from archiver.postgres.pooling import pools_transactions, through_proxy
+from archiver.postgres.pooling import refuse_pooling
 from archiver.postgres.statements import Statement
 from archiver.postgres.tls import Endpoint, endpoint_of, tls_refused
 
@@ -59,8 +59,8 @@ _UNREACHABLE = (
 
 
 _WRITABLE = (
-    "let database.url lead to the primary (it may list several hosts: the one that takes writes is used); where a server is "
-    "read-only because its disk is full, free space there"
+    "let database.url lead to the primary (it may list several hosts: the one that takes writes is used); where a server or "
+    "role is read-only (default_transaction_read_only, as services set it when a disk is full), look why"
 )
 
 AnyConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -88,7 +88,13 @@ def translated(key: str = "database.url") -> Iterator[None]:
     except _UNREACHABLE as error:
         # What the driver says of its own state helps nobody.
         text = "the connection broke" if isinstance(error, asyncpg.InternalClientError) else str(error) or type(error).__name__
-        raise DatabaseUnreachable(f"the database cannot be reached: {text}") from None
+        hint = f"check {key}, that the server runs, and that it accepts this user"
+        if "unsupported startup parameter" in text:  # pgbouncer's words
+            hint = "leave it out of the URL, or name it in pgbouncer's ignore_startup_parameters"
+        raise DatabaseUnreachable(f"the database cannot be reached: {text}", hint=hint) from None
+    except asyncpg.UndefinedObjectError as error:
+        hint = f"leave it out of {key}" if "configuration parameter" in str(error) else ""
+        raise DatabaseError(f"the database refused: {error}", hint=hint) from None
     except asyncpg.PostgresError as error:
         raise DatabaseError(f"the database refused: {error}") from None
 
@@ -185,26 +191,8 @@ class Database:
         return connection
 
     async def _check_pooling(self, key: str, endpoint: Endpoint, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        """Raises ConfigError, and ends the connection, where a proxy gives each of our transactions to another server: what is
-        prepared, listened to or locked in a session would be lost, or somebody else's.
-        """
-        try:
-            if not await through_proxy(connection):
-                return
-            direct = partial(self._connect_to, endpoint, statement_cache_size=0, command_timeout=STATEMENT_TIMEOUT)
-            if not await pools_transactions(direct):
-                return
-        except BaseException:
-            connection.terminate()
-            raise
-        connection.terminate()
-        to_be = "set it to the URL of Postgres itself" if key == "database.url" else "let it lead to Postgres itself"
-        missing = ", and database.listen_url is empty" if key == "database.url" else ""
-        raise ConfigError(
-            f"{key} leads through a proxy that pools transactions, such as pgbouncer{missing}",
-            hint=f"{to_be}: LISTEN and locks go there; database.url may lead through pool_mode = transaction or session, not "
-            "through statement",
-        )
+        direct = partial(self._connect_to, endpoint, statement_cache_size=0, command_timeout=STATEMENT_TIMEOUT)
+        await refuse_pooling(key, connection, direct)
 
     async def _connect_to(self, endpoint: Endpoint, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
         if self._port_now is not None:
@@ -218,6 +206,23 @@ class Database:
             # read the whole table when it has grown. What needs all rows reads them all the same. Before Postgres 18 such a
             # scan seems so dear that it would be compiled.
             await connection.execute("SET enable_seqscan = off; SET jit = off")
+
+    async def _check_same_database(self, listening: asyncpg.Connection[asyncpg.Record]) -> None:
+        """Raises ConfigError, and ends the connection, where `listen_url` leads to another database than `url`."""
+        place = "SELECT current_database(), pg_postmaster_start_time()"
+        try:
+            async with self.connection() as pooled:
+                ours = await pooled.fetchrow(place)
+            theirs = await listening.fetchrow(place)
+        except BaseException:
+            listening.terminate()
+            raise
+        if ours != theirs:
+            listening.terminate()
+            raise ConfigError(
+                "database.listen_url leads to another database than database.url",
+                hint="let both lead to one, the former without a proxy that pools transactions",
+            )
 
     async def __aexit__(self, *_: object) -> None:
         if self._pool is None:
@@ -252,6 +257,7 @@ class Database:
             connection = await self._connect_to(endpoint, command_timeout=STATEMENT_TIMEOUT)
             if not self._listening_seen and self._listen_key != "database.url":
                 await self._check_pooling(self._listen_key, endpoint, connection)
+                await self._check_same_database(connection)
                 self._listening_seen = True
         return endpoint, connection
 

@@ -61,7 +61,7 @@ _WITHOUT_EFFECT: Mapping[str, tuple[tuple[str, ...], str]] = {
 _VARIABLES = {"channel_binding": "PGCHANNELBINDING", "gssencmode": "PGGSSENCMODE", "require_auth": "PGREQUIREAUTH"}
 """Those that protect a connection are looked up in the environment, too: what somebody demands there is not passed over."""
 
-_READERS = ("standby", "read-only", "prefer-standby")
+_WRITERS = ("any", "read-write", "primary")
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,10 @@ class Parameters:
     def check_writable(self) -> None:
         """Raises ConfigError where a server is asked for that takes no writes."""
         attributes = self.find("target_session_attrs", "PGTARGETSESSIONATTRS")
-        if attributes in _READERS:
+        source = self.key if self.find("target_session_attrs") else "PGTARGETSESSIONATTRS in the environment"
+        if attributes and attributes not in _WRITERS:
             raise ConfigError(
-                f"{self.key}: target_session_attrs={attributes}: the archiver needs a server that it can write to",
+                f"{source}: target_session_attrs={attributes}: the archiver needs a server that it can write to",
                 hint="leave it out; of several hosts the one that takes writes is used",
             )
 

@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 import asyncpg
 
+from archiver.errors import ConfigError
+
 _Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 CONNECTIONS = 4
@@ -50,6 +52,25 @@ async def pools_transactions(connect: Callable[[], Awaitable[_Connection]]) -> b
                 return True
             servers[newcomer] = asking.result()
     return False
+
+
+async def refuse_pooling(key: str, connection: _Connection, connect: Callable[[], Awaitable[_Connection]]) -> None:
+    """Raises ConfigError, and ends the connection, where a proxy gives each of our transactions to another server: what is
+    prepared, listened to or locked in a session would be lost, or somebody else's. `key` says where the connection leads.
+    """
+    try:
+        if not await through_proxy(connection) or not await pools_transactions(connect):
+            return
+    except BaseException:
+        connection.terminate()
+        raise
+    connection.terminate()
+    alone = key == "database.url"
+    raise ConfigError(
+        f"{key} leads through a proxy that pools transactions, such as pgbouncer{', and database.listen_url is empty' * alone}",
+        hint=f"let {'it' if not alone else 'database.listen_url'} lead to Postgres itself: LISTEN and locks go there; database.url "
+        "may lead through pool_mode = transaction or session, not through statement",
+    )
 
 
 async def through_proxy(connection: _Connection) -> bool:

@@ -19,8 +19,8 @@ POOLED = 12
 SPARE = 4
 
 RAISE_FILES = (
-    "raise the limit of open files (a shell: ulimit -Hn, systemd: LimitNOFILE=, Docker: --ulimit nofile=), or lower "
-    "worker.concurrency"
+    "raise the limit of open files: LimitNOFILE= of a systemd unit, --ulimit nofile= of a container, `nofile` in "
+    "/etc/security/limits.conf"
 )
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE)

@@ -72,6 +72,10 @@ class Registration:
                     f"would into {store}",
                     hint="correct storage.url; after a move of the store, end the workers of the old one first",
                 )
+            if store != other["store"]:
+                hint = "mount one store at one path everywhere: these may be two folders, of which one is a copy"
+                log.warning("stores_differ", store=store, other_worker=other["id"], other_host=other["host"],
+                            other_store=other["store"], hint=hint)  # fmt: skip
 
     async def keep(self, *, on_lost: Callable[[], Sequence[Session]], on_registered: Callable[[], None]) -> None:
         """Renew the lease. Never returns: when it is lost, `on_lost` has to stop everything that was begun under it, and returns

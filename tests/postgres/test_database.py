@@ -165,3 +165,17 @@ async def test_a_listener_is_woken_at_once_and_then_once_a_second_however_many_i
         async with asyncio.timeout(20):
             await wake.wait()  # for the last of them
         assert 2 <= wake.times <= 1 + (loop.time() - began) / WAKE_SECONDS
+
+
+async def test_a_listen_url_to_another_database_is_refused(database_url: str, empty_database_url: str) -> None:
+    async with Database(database_url, listen_dsn=empty_database_url) as database:
+        with pytest.raises(ConfigError, match=r"database\.listen_url leads to another database"):
+            async with database.listening(asyncio.Event()):
+                pass
+
+
+async def test_a_parameter_that_the_server_does_not_know_is_told_with_what_to_do(database_url: str) -> None:
+    with pytest.raises(DatabaseError, match="no_such_setting") as caught:
+        async with Database(f"{database_url}?no_such_setting=1"):
+            pass
+    assert "leave it out of database.url" in caught.value.hint

@@ -44,6 +44,7 @@ REFUSED = [
     ("keepalives_idle=99999999999999999999", "whole number"),
     ("target_session_attrs=standby", "write"),
     ("target_session_attrs=prefer-standby", "write"),
+    ("target_session_attrs=foo", "write"),
 ]
 
 

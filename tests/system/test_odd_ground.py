@@ -247,7 +247,7 @@ async def test_an_empty_mount_point_is_no_store(archiver: Program, used: Path, s
         code, found = await finding(archiver, "store: identity")
         assert (code, found["verdict"]) == (3, "failure")
         (await archiver("worker", "--drain")).refused(1, MARKER, "mount")
-        (await archiver("store", "adopt")).refused(1, "none of 2 recorded files", "mount its disk")
+        (await archiver("store", "adopt", "--force")).refused(1, "none of 2 recorded files", "mount its disk")
         told = await archiver("verify")
         assert (told.code, "mount it" in told.stderr, told.stdout.count("missing: ")) == (3, True, 2)
         assert listed(used) == []
@@ -301,8 +301,10 @@ async def test_a_database_without_sessions_becomes_the_archive_of_its_store(
     data["database"]["url"] = other_database
     archiver.configure(data)
     _, found = await finding(archiver, "store: identity")
-    assert (found["verdict"], "becomes" in found["message"]) == ("ok", True)
-    assert (await archiver("worker", "--drain")).code == 0
+    assert (found["verdict"], "becomes" in found["message"]) == ("warning", True)
+    running = await archiver.start("worker", "--drain")
+    assert (await running.logged("identity_taken"))["level"] == "warning"
+    assert (await running.ended()).code == 0
     other = await asyncpg.connect(other_database)
     ours = await sql.fetchrow("SELECT archive_id, created_at FROM archive_identity")
     assert await other.fetchrow("SELECT archive_id, created_at FROM archive_identity") == ours
@@ -332,8 +334,20 @@ async def test_a_store_of_a_version_that_wrote_no_marker_works_on_and_is_adopted
 async def test_migrate_marks_a_store_that_has_the_recorded_files(archiver: Program, used: Path, sql: Any) -> None:
     await forget_marker(used, sql)
     result = await archiver("migrate")
-    assert (result.code, "store_marked" in result.stderr) == (0, True)
+    assert (result.code, "is the store of archive" in result.stderr) == (0, True)
     assert (used / MARKER).is_file()
+    assert (await archiver("migrate")).stderr == ""
+
+
+async def test_a_store_without_a_marker_that_has_none_of_the_files_is_refused(archiver: Program, used: Path, sql: Any) -> None:
+    """As after an upgrade with the disk not mounted."""
+    await forget_marker(used, sql)
+    move(used, used.with_name("unmounted"))
+    used.mkdir()
+    for words in (["migrate"], ["worker", "--drain"], ["store", "adopt"], ["store", "adopt", "--force"]):
+        (await archiver(*words)).refused(1, "none of 2 recorded files", "mount its disk")
+    assert (await finding(archiver, "store: identity"))[1]["verdict"] == "failure"
+    assert listed(used) == []
 
 
 async def test_migrate_marks_no_store_with_files_that_nobody_knows(archiver: Program) -> None:
@@ -351,9 +365,27 @@ async def test_migrate_marks_no_store_with_files_that_nobody_knows(archiver: Pro
 async def test_a_store_that_lost_some_files_is_adopted_and_that_is_said(archiver: Program, used: Path, sql: Any) -> None:
     await forget_marker(used, sql)
     lose_one(used)
+    await sql.execute(
+        "INSERT INTO archived_recordings (bot, session_id, kind, ordinal, file_name, store_key, bytes, sha256, source_name, queue_id) "
+        "SELECT bot, session_id, kind, 2, 'x', 'gone', 1, sha256, 'x', queue_id FROM archived_recordings LIMIT 1"
+    )
+    (await archiver("store", "adopt")).refused(1, "1 of 3 recorded files", "adopt --force")
+    await sql.execute("DELETE FROM archived_recordings WHERE ordinal = 2")
     adopted = await archiver("store", "adopt")
     assert (adopted.code, "1 of 2 recorded files" in adopted.stdout, "missing: bot=bot/" in adopted.stdout) == (3, True, True)
     assert "archiver verify" in adopted.stderr
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+async def test_a_marker_that_is_no_file_is_told(archiver: Program, used: Path, kind: str) -> None:
+    (used / MARKER).unlink()
+    if kind == "folder":
+        (used / MARKER).mkdir()
+    else:
+        (used / MARKER).symlink_to("/dev/null")
+    (await archiver("worker", "--drain")).refused(1, "not a regular file")
+    code, found = await finding(archiver, "store: identity")
+    assert (code, found["verdict"]) == (3, "failure")
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff" * 10_000, b'{"archive": "x", "created_at": "y"}', b"[" * 5000])
@@ -384,7 +416,10 @@ async def test_workers_of_a_folder_and_of_a_bucket_do_not_mix(archiver: Program,
     code, found = await finding(archiver, "store: identity")
     assert (code, found["verdict"]) == (3, "failure")
     await sql.execute("UPDATE archive_workers SET store = 'file:///mnt/elsewhere'")  # the same disk may be mounted there
-    assert (await archiver("worker", "--drain")).code == 0
+    running = await archiver.start("worker", "--drain")
+    assert (await running.logged("stores_differ"))["other_store"] == "file:///mnt/elsewhere"
+    assert (await running.ended()).code == 0
+    assert (await finding(archiver, "store: identity"))[1]["verdict"] == "warning"
 
 
 async def test_two_hosts_do_not_each_mark_a_folder_of_their_own(archiver: Program, data: dict[str, Any]) -> None:

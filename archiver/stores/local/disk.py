@@ -43,7 +43,7 @@ _NO_SYNC = frozenset({errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, er
 
 
 class Lacking(OSError):
-    """The file system lacks what a store needs of it, whichever file it is. `hint` is what to do."""
+    """What a store needs is not there, whichever file it is: something of the file system, or the disk. `hint` is what to do."""
 
     def __init__(self, number: int, what: str, hint: str) -> None:
         super().__init__(number, what)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from archiver.stores import MARKER, MAX_MARKER, Advice
-from archiver.stores.local.disk import LINK_HINT, NotRegular, longest_name_in, names_in, open_regular, sync_folder
+from archiver.stores.local.disk import LINK_HINT, Lacking, NotRegular, longest_name_in, names_in, open_regular, sync_folder
 
 MODE = 0o750
 """Of folders that are made: recordings are not for everybody to list."""
@@ -211,7 +211,11 @@ class Folders:
         if self._marker is None or here != self._root:
             marker = _marker_in(descriptor)
             if self._marker is not None and marker != self._marker:
-                raise OSError(errno.ENODEV, f"another folder is in the place of storage.url: it has not this store's {MARKER}")
+                raise Lacking(
+                    errno.ENODEV,
+                    f"another folder is in the place of storage.url: it does not have this store's {MARKER}",
+                    "mount the store's disk there; the worker goes on by itself",
+                )
             self._marker = marker
         self._root = here
 
