@@ -72,7 +72,8 @@ class Marker:
         if not isinstance(document, dict):
             raise TypeError("no object")
         created_at = datetime.fromisoformat(str(document["created_at"]))
-        return cls(UUID(str(document["archive"])), created_at if created_at.tzinfo else created_at.replace(tzinfo=UTC))
+        created_at = created_at if created_at.tzinfo else created_at.replace(tzinfo=UTC)
+        return cls(UUID(str(document["archive"])), created_at.astimezone(UTC))
 
 
 @dataclass(frozen=True)
@@ -109,18 +110,16 @@ async def recognise(identities: Identities, store: Store, url: str) -> Recognise
     if marker is None and identity.marked_at is not None:
         raise WrongStore(
             f"{url} has no {MARKER}, which this archive's store has had since {identity.marked_at:%Y-%m-%d}: probably its "
-            "disk is not mounted, or it is another folder or bucket",
-            hint="mount it, or correct storage.url; if the store was moved without that file: `archiver store adopt`",
+            f"disk is not mounted, or it is another folder or bucket; it was last at {identity.url}",
+            hint="mount it, or correct storage.url; if the store was moved without that file: `archiver store adopt`; if it is "
+            "lost, and this is to be a new one: `archiver store adopt --force`",
         )
     if marker is None:
         return Recognised(Standing.UNADOPTED if identity.has_recordings else Standing.FRESH, identity, None)
     if marker.archive_id == identity.archive_id:
         return Recognised(Standing.OWN, identity, marker)
     if identity.has_sessions:
-        raise WrongStore(
-            f"{url} is the store of archive {marker.archive_id}; this database is of archive {identity.archive_id}",
-            hint="correct storage.url or database.url, whichever leads to the other archive",
-        )
+        raise _foreign(url, marker, identity)
     return Recognised(Standing.TO_TAKE, identity, marker)
 
 
@@ -150,18 +149,27 @@ async def claim_store(database: Database, store: Store, url: str, *, adopt_known
 
 
 async def adopt(database: Database, store: Store, url: str, *, force: bool = False) -> Sample:
-    """Say that the store at `url` is this archive's: mark it, if half of a sample of the recorded files is there, or any with
-    `force`. Raises WrongStore where they are not, or where it is another archive's.
+    """Say that the store at `url` is this archive's, if half of a sample of the recorded files is there, or anyhow with `force`.
+    It is marked; where it has another archive's marker, which nobody overwrites, the database takes that archive's ID, as after
+    an older dump was restored. Raises WrongStore where too few files are there, or the marker is not the archiver's.
     """
     identities = Identities(database)
     identity, marker = await identities.read(), await _read_marker(store, url)
     looked = await sample(identities, store)
-    if marker is not None:
-        await claim_store(database, store, url, adopt_known=False)
-    else:
-        _refuse_without_files(url, looked, most=not force)
+    if marker is None or marker.archive_id != identity.archive_id:
+        if not force:
+            _refuse_without_files(url, looked, most=True)
+        if marker is not None and not looked.looked_for and identity.has_sessions and not force:
+            raise _foreign(url, marker, identity)
+    if marker is None:
         await _write_marker(store, url, identity)
         await identities.mark(url)
+    elif marker.archive_id == identity.archive_id:
+        await identities.mark(url)
+    else:
+        await identities.take(marker.archive_id, marker.created_at, url, deliberately=True)
+    log.warning("store_adopted", store=url, archive=str((await identities.read()).archive_id), found=looked.found,
+                looked_for=looked.looked_for, forced=force)  # fmt: skip
     return looked
 
 
@@ -200,7 +208,15 @@ def _refuse_without_files(url: str, looked: Sample, *, most: bool) -> None:
     few = f"{looked.found} of {looked.looked_for}" if looked.found else f"none of {looked.looked_for}"
     raise WrongStore(
         f"{url} has {few} recorded files that were looked for; missing is, for example, {looked.missing[0]}",
-        hint=MOUNT + ("; `archiver store adopt --force` if it is the right one and has lost the others" if looked.found else ""),
+        hint=f"{MOUNT}; if it is the right one, and they are lost: `archiver store adopt --force`",
+    )
+
+
+def _foreign(url: str, marker: Marker, identity: Identity) -> WrongStore:
+    return WrongStore(
+        f"{url} is the store of archive {marker.archive_id}; this database is of archive {identity.archive_id}",
+        hint="correct storage.url or database.url, whichever leads to the other archive; if the database was restored from an "
+        "older dump, and the store is its own: `archiver store adopt`",
     )
 
 
@@ -237,13 +253,15 @@ async def _read_marker(store: Store, url: str) -> Marker | None:
             raise WrongStore(error.message, hint=error.hint) from None
         raise
     try:
-        return Marker.parse(content[: MAX_MARKER + 1])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise WrongStore(
-            f"{MARKER} in {url} is not what the archiver writes there",
-            hint="find out who wrote it, and restore the file from a copy of the store; without one, move it away and run "
-            "`archiver store adopt`",
-        ) from None
+        if len(content) <= MAX_MARKER:
+            return Marker.parse(content)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        pass
+    raise WrongStore(
+        f"{MARKER} in {url} is not what the archiver writes there",
+        hint="find out who wrote it, and restore the file from a copy of the store; without one, move it away and run "
+        "`archiver store adopt`",
+    )
 
 
 async def _write_marker(store: Store, url: str, identity: Identity) -> None:

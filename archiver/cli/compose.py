@@ -193,9 +193,11 @@ def check_bot_was_meant(settings: Settings, name: str | None, found: int) -> Non
 
 
 @asynccontextmanager
-async def opened(settings: Settings, *, pool_size: int = 4) -> AsyncIterator[tuple[Database, Queue]]:
-    """The database, at this program's version. An embedded one is ours alone, so it is migrated on the way."""
-    async with open_database(settings.database, pool_size=pool_size) as database:
+async def opened(settings: Settings, *, pool_size: int = 4, writes: bool = True) -> AsyncIterator[tuple[Database, Queue]]:
+    """The database, at this program's version. An embedded one is ours alone, so it is migrated on the way. What only reads
+    (not `writes`) takes a standby, too.
+    """
+    async with open_database(settings.database, pool_size=pool_size, writes=writes) as database:
         queue = Queue(database, settings.retry)
         if settings.database.embedded_path is not None:
             # Later on only `migrate` and a worker's start say which bots there are: a look with another file must not.

@@ -26,7 +26,7 @@ def command(ctx: click.Context) -> None:
 
 
 async def _check(settings: Settings) -> str:
-    async with opened(settings, pool_size=1) as (database, _):
+    async with opened(settings, pool_size=1, writes=False) as (database, _):
         workers = await Reports(database).list_workers_of_host(socket.gethostname())
     if not workers:
         raise ArchiverError(f"no worker of host {socket.gethostname()} is registered", hint="start `archiver worker` here")

@@ -131,7 +131,9 @@ def _log_identity(found: Recognised, url: str) -> None:
 
 
 def fitted(settings: Settings) -> Settings:
-    """The settings, with as many sessions at once as the files allow that this process may have open. Raises ConfigError if not even one."""
+    """The settings, with as many sessions at once as the files allow that this process may have open. Raises ConfigError if they
+    allow none.
+    """
     wanted, bots = settings.worker.concurrency, len(settings.bots)
     fitting = fitting_concurrency(wanted, bots)
     if not fitting:

@@ -34,7 +34,7 @@ def command(ctx: click.Context, session_id: str, bot: str | None, kind: str | No
 
 
 async def _show(settings: Settings, session_id: str, bot: str | None, kind: str | None) -> dict[str, Any]:
-    async with opened(settings) as (database, _):
+    async with opened(settings, writes=False) as (database, _):
         stories = await Reports(database).find_session(session_id, bot, kind)
     check_bot_was_meant(settings, bot, len(stories))
     if not stories:

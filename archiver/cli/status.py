@@ -61,13 +61,13 @@ def command(ctx: click.Context, watch: bool, every: timedelta | None, as_json: b
 
 
 async def _status(settings: Settings) -> dict[str, Any]:
-    async with opened(settings) as (database, _):
+    async with opened(settings, writes=False) as (database, _):
         return await status_document(database, settings.bots)
 
 
 async def _watch(settings: Settings, every: timedelta, as_json: bool) -> None:
     out = console()
-    async with opened(settings) as (database, _):
+    async with opened(settings, writes=False) as (database, _):
         if as_json or not out.is_terminal:
             while True:
                 document, pause = await _look(database, settings, every)

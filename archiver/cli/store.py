@@ -13,6 +13,7 @@ from archiver.cli.output import printable
 from archiver.config import Settings
 from archiver.errors import ConfigError, StoreError, UsageError, WrongStore
 from archiver.postgres.database import Database
+from archiver.queue.identity import Identities
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import Network
 from archiver.stores import MARKER
@@ -25,17 +26,18 @@ SHOWN = 5
 def command() -> None:
     """Say whose store it is.
 
-    Exit codes: 0 done; those of `store adopt --help` otherwise.
+    Exit codes: 0 done; 1 refused; 2 configuration; 3 done, but files are missing.
     """
 
 
 @command.command("adopt", short_help="Mark the store as this archive's.")
-@click.option("--force", is_flag=True, help="Also if most of the files that are looked for are missing, but not if all are.")
+@click.option("--force", is_flag=True, help="Also if the files that are looked for are missing, most or all of them.")
 @click.pass_context
 def adopt_command(ctx: click.Context, force: bool) -> None:
     """Mark the store at storage.url as this archive's, by the object archiver-store.json, once recorded files were looked for in
-    it, and half of them found: for stores of versions that wrote none, and for one that was moved without it. From then on
-    workers refuse a store without its marker, or with another archive's. Run it as the account that the workers run as.
+    it, and half of them found: for stores of versions that wrote none, and for one that was moved without it. Where the store has
+    another archive's marker, and this archive's files, the database takes the marker's ID: as after an older dump was restored.
+    Workers refuse a store without its marker, or with another one. Run it as the account that the workers run as.
 
     Exit codes: 0 it is marked; 1 it is another archive's, has too few of the files, or cannot be used; 2 configuration; 3 it is
     marked, but files that were looked for are missing: see `archiver verify`.
@@ -83,10 +85,14 @@ def _owner_of_folder(settings: Settings) -> int | None:
 
 async def mark_store(settings: Settings, database: Database) -> str:
     """What `migrate` does for the store. Returns what came of it, for people. Raises WrongStore."""
+    url = printable(settings.storage.url)
     if not settings.bots:
         return ""
     if settings.storage.url.startswith("file:") and _owner_of_folder(settings) != os.geteuid():
-        return ""  # made by the first worker, whose account is to own it; that marks it as well
+        # The folder, and the marker in it, have to belong to the account of the workers. The first of them makes both, where
+        # nothing is known to be there already.
+        known = (await Identities(database).read()).has_recordings
+        return f"{url} is not marked as this archive's; as the account of its workers: `archiver store adopt`" if known else ""
     try:
         async with open_store(settings.storage, Buffers(settings.transfer.max_buffer), Network.of(settings.network)) as store:
             found = await claim_store(database, store, settings.storage.url, adopt_known=True)
@@ -94,7 +100,7 @@ async def mark_store(settings: Settings, database: Database) -> str:
         raise
     except (StoreError, ConfigError) as error:
         return f"the store is not marked as this archive's yet: {printable(error.message)}\n  next: {printable(error.hint)}"
-    url, archive = printable(settings.storage.url), found.identity.archive_id
+    archive = found.identity.archive_id
     if found.marker is None:
         return f"{url} is not marked as this archive's; {ADOPT}"
     return f"{url} is the store of archive {archive}" + (f"; {TAKEN}" if found.changed == "identity_taken" else "")

@@ -29,7 +29,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 async def _workers(settings: Settings) -> list[dict[str, Any]]:
-    async with opened(settings) as (database, _):
+    async with opened(settings, writes=False) as (database, _):
         return await list_workers(database, all_sessions=True)
 
 

@@ -97,17 +97,11 @@ def _handler(stream: TextIO) -> logging.Handler:
     """A file takes every line; whatever else it is may have a reader that stops."""
     try:
         descriptor = stream.fileno()
-        patient = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return PatientHandler(descriptor, stream.encoding or "utf-8")
     except (OSError, ValueError):
-        return logging.StreamHandler(stream)
-    if not patient:
-        return logging.StreamHandler(stream)
-    return PatientHandler(descriptor, stream.encoding or "utf-8", _log_dropped)
-
-
-def _log_dropped(lines: int) -> None:
-    hint = 'see to it that whoever reads the log keeps up, or set log.level = "warning"'
-    logger(__name__).warning("log_lines_dropped", lines=lines, hint=hint)
+        pass  # it has no descriptor
+    return logging.StreamHandler(stream)
 
 
 def flush() -> None:

@@ -140,16 +140,26 @@ class Database:
     """A pool of connections. Every wait is bounded by STATEMENT_TIMEOUT; errors are ArchiverErrors.
 
     Behind a transaction-pooling pgbouncer (`listen_url` is set then) no statement is kept prepared. `port_now` says before each
-    connection which port it goes to, in place of the URL's; it raises OSError if there is nobody to connect to.
+    connection which port it goes to, in place of the URL's; it raises OSError if there is nobody to connect to. What never
+    `writes` goes to a standby where there is no other server.
     """
 
-    def __init__(self, dsn: str, *, listen_dsn: str = "", pool_size: int = 8, port_now: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        listen_dsn: str = "",
+        pool_size: int = 8,
+        port_now: Callable[[], int] | None = None,
+        writes: bool = True,
+    ) -> None:
         self.dsn = dsn
         self.listen_dsn = listen_dsn or dsn
         self._cache_size = 0 if listen_dsn else 200
         self._listen_key = "database.listen_url" if listen_dsn else "database.url"
         self._pool_size = pool_size
         self._port_now = port_now
+        self._writes = writes
         # UTC: a rate limit's day has 24 hours, also where the server's own zone changes its clocks.
         self._server_settings = {"application_name": "archiver", "timezone": "UTC"}
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
@@ -197,7 +207,7 @@ class Database:
     async def _connect_to(self, endpoint: Endpoint, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
         if self._port_now is not None:
             options["port"] = [await asyncio.to_thread(self._port_now)]
-        return await endpoint.connect(**options)
+        return await endpoint.connect(writes=self._writes, **options)
 
     async def _prepare(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         await _prepare(connection)
@@ -366,8 +376,8 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(settings: DatabaseSettings, *, pool_size: int = 8) -> AsyncIterator[Database]:
-    """The configured database, the embedded one started if need be. Does not look at its version."""
+async def open_database(settings: DatabaseSettings, *, pool_size: int = 8, writes: bool = True) -> AsyncIterator[Database]:
+    """The configured database, the embedded one started if need be. Does not look at its version. `writes`: see Database."""
     listen = settings.listen_url.get_secret_value()
     path = settings.embedded_path
     if path is not None:
@@ -379,5 +389,5 @@ async def open_database(settings: DatabaseSettings, *, pool_size: int = 8) -> As
             yield database
     else:
         dsn = settings.url.get_secret_value()
-        async with Database(dsn, listen_dsn=listen, pool_size=pool_size) as database:
+        async with Database(dsn, listen_dsn=listen, pool_size=pool_size, writes=writes) as database:
             yield database

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ _VERIFY = "leave it out; sslmode=verify-full proves who the server is"
 
 _OF_THE_DRIVER = "leave it out: the archiver's driver cannot do that"
 
+_MOST = {"keepalives_idle": 32_767, "keepalives_interval": 32_767, "keepalives_count": 127, "tcp_user_timeout": 10**9}
+"""What Linux takes."""
+
 _WITHOUT_EFFECT: Mapping[str, tuple[tuple[str, ...], str]] = {
     "channel_binding": (("prefer", "disable"), _VERIFY),
     "gssencmode": (("prefer", "disable"), "leave it out, and encrypt by TLS: sslmode=verify-full"),
@@ -42,10 +46,9 @@ _WITHOUT_EFFECT: Mapping[str, tuple[tuple[str, ...], str]] = {
     "requiressl": (("0",), "write sslmode=require, or better sslmode=verify-full"),
     "requirepeer": ((), _OF_THE_DRIVER),
     "hostaddr": ((), "write the address in the place of the host, and with sslmode=verify-ca check the authority alone"),
-    "load_balance_hosts": (("disable",), _OF_THE_DRIVER),
+    "load_balance_hosts": (("disable", "random"), _OF_THE_DRIVER),
     "replication": (("false", "off", "no", "0"), "leave it out: the archiver uses ordinary connections"),
     "client_encoding": (("utf8", "utf-8", "auto"), "leave it out: the archiver speaks UTF-8"),
-    "fallback_application_name": (("archiver",), "leave it out: the archiver names its connections itself"),
     "servicefile": ((), "name the file in PGSERVICEFILE"),
     "min_protocol_version": (("3.0",), _OF_THE_DRIVER),
     "max_protocol_version": (("3.0", "3.2", "latest"), _OF_THE_DRIVER),
@@ -57,6 +60,8 @@ _WITHOUT_EFFECT: Mapping[str, tuple[tuple[str, ...], str]] = {
     "oauth_scope": ((), "give a password or a client certificate instead"),
 }
 """What is dropped: by name, the values that change nothing here, and what to do with any other."""
+
+_DONE_HERE = ("keepalives", "connect_timeout", "target_session_attrs", "fallback_application_name")
 
 _VARIABLES = {"channel_binding": "PGCHANNELBINDING", "gssencmode": "PGGSSENCMODE", "require_auth": "PGREQUIREAUTH"}
 """Those that protect a connection are looked up in the environment, too: what somebody demands there is not passed over."""
@@ -85,9 +90,9 @@ class Parameters:
         for name, (idle, hint) in _WITHOUT_EFFECT.items():
             value = self.find(name, _VARIABLES.get(name, ""))
             if value and value.lower() not in idle:
-                shown = name if name.startswith("scram") or "secret" in name else f"{name}={value}"
+                shown = name if name.startswith("scram") or "secret" in name else f"{name}={_shown(value)}"
                 raise ConfigError(f"{self.key}: {shown} is not supported", hint=hint)
-        dropped = {*_WITHOUT_EFFECT, *_KEEPALIVES, "keepalives", "connect_timeout", "target_session_attrs"}
+        dropped = {*_WITHOUT_EFFECT, *_KEEPALIVES, *_DONE_HERE}
         query = urlencode({name: value for name, value in self.asked.items() if name not in dropped})
         return f"{self.url}?{query}" if query else self.url
 
@@ -97,7 +102,7 @@ class Parameters:
         source = self.key if self.find("target_session_attrs") else "PGTARGETSESSIONATTRS in the environment"
         if attributes and attributes not in _WRITERS:
             raise ConfigError(
-                f"{source}: target_session_attrs={attributes}: the archiver needs a server that it can write to",
+                f"{source}: target_session_attrs={_shown(attributes)}: the archiver needs a server that it can write to",
                 hint="leave it out; of several hosts the one that takes writes is used",
             )
 
@@ -119,7 +124,7 @@ class Parameters:
             ("keepalives_count", "TCP_KEEPCNT"),
             ("tcp_user_timeout", "TCP_USER_TIMEOUT"),
         ):
-            number = self._number(name, _KEEPALIVES[name])
+            number = min(self._number(name, _KEEPALIVES[name]), _MOST[name])
             if number > 0 and hasattr(socket, option):  # 0: the system's own
                 line.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), number)
 
@@ -132,8 +137,13 @@ class Parameters:
         text = self.find(name, variable)
         # Longer ones overflow what the system takes.
         if text and not (text.removeprefix("-").isascii() and text.removeprefix("-").isdigit() and len(text) <= 9):
-            raise ConfigError(f"{self.key}: {name}={text}: must be a whole number", hint="correct it, or leave it out")
+            raise ConfigError(f"{self.key}: {name}={_shown(text)}: must be a whole number", hint="correct it, or leave it out")
         return int(text) if text else default
+
+
+def _shown(value: str) -> str:
+    """A value in a message. What may be a part of a password that has a `?` in it is not quoted."""
+    return value if re.fullmatch(r"[\w.,:/+-]{1,80}", value) else "..."
 
 
 def read_parameters(key: str, url: str) -> Parameters:
@@ -159,5 +169,5 @@ def _service(key: str, name: str) -> Mapping[str, str]:
         # Its text may quote the line, which may be the password's.
         problem = f"{file} cannot be read ({type(error).__name__}); a '%' in a value is written '%%'"
     raise ConfigError(
-        f"{key}: service={name}: {problem}", hint="correct the file, or name another one in PGSERVICEFILE"
+        f"{key}: service={_shown(name)}: {problem}", hint="correct the file, or name another one in PGSERVICEFILE"
     ) from None

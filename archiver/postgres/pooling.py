@@ -17,27 +17,26 @@ CONNECTIONS = 4
 """How many are compared: if up to three proxies share the work, two of these meet at one, and there get the same server."""
 
 WAIT_SECONDS = 2.0
-"""How long a further one may wait for a server, until we look whether the others wait too."""
+"""How long a further one may wait: to be let in, and for a server, before we look whether the others wait as well."""
 
 
-async def pools_transactions(connect: Callable[[], Awaitable[_Connection]]) -> bool:
-    """Whether a connection made by `connect` loses its server at the end of each transaction.
+async def pools_transactions(first: _Connection, connect: Callable[[], Awaitable[_Connection]]) -> bool:
+    """Whether `first`, and further connections made by `connect`, lose their servers at the end of each transaction.
 
-    One round trip where no proxy is on the way. Changes nothing on the server. True is certain. A proxy that gives us a server,
-    but not enough of them to compare, counts as one that leaves it to us. Raises what `connect` and the driver raise, such as
-    TimeoutError.
+    One round trip where no proxy is on the way. Changes nothing on the server. Where the answer is True it is certain. A proxy
+    that does not give us enough connections to compare counts as one that leaves their servers to us. Raises what the driver
+    raises of `first`.
     """
+    if not await through_proxy(first):
+        return False
     async with AsyncExitStack() as stack:
-        first = await connect()
-        stack.callback(first.terminate)
-        if not await through_proxy(first):
-            return False
         servers = {first: await _server(first)}
         while len(servers) < CONNECTIONS:
             try:
-                newcomer = await connect()
-            except (asyncpg.PostgresError, OSError):
-                return False
+                async with asyncio.timeout(WAIT_SECONDS):
+                    newcomer = await connect()
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                return False  # such as: no more of them are allowed
             asking = asyncio.create_task(_server(newcomer))
             stack.push_async_callback(_leave, newcomer, asking)
             await asyncio.wait({asking}, timeout=WAIT_SECONDS)
@@ -59,7 +58,7 @@ async def refuse_pooling(key: str, connection: _Connection, connect: Callable[[]
     prepared, listened to or locked in a session would be lost, or somebody else's. `key` says where the connection leads.
     """
     try:
-        if not await through_proxy(connection) or not await pools_transactions(connect):
+        if not await pools_transactions(connection, connect):
             return
     except BaseException:
         connection.terminate()
@@ -68,8 +67,8 @@ async def refuse_pooling(key: str, connection: _Connection, connect: Callable[[]
     alone = key == "database.url"
     raise ConfigError(
         f"{key} leads through a proxy that pools transactions, such as pgbouncer{', and database.listen_url is empty' * alone}",
-        hint=f"let {'it' if not alone else 'database.listen_url'} lead to Postgres itself: LISTEN and locks go there; database.url "
-        "may lead through pool_mode = transaction or session, not through statement",
+        hint=f"let {'database.listen_url' if alone else 'it'} lead to Postgres itself, for LISTEN and locks; database.url may "
+        "lead through pool_mode = transaction or session, not through statement",
     )
 
 

@@ -61,24 +61,35 @@ class Endpoint:
     given: bool
     parameters: Parameters
 
-    async def connect(self, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
-        """A connection to the first server that takes writes; `options` are asyncpg's. Each has as long as the URL allows one:
-        the driver would give up with the first that does not answer, or is still starting.
+    async def connect(self, *, writes: bool = True, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection to the first server that takes writes, or else, unless it `writes`, to the first that answers; `options`
+        are asyncpg's. Each server has as long as the URL allows: the driver would give up with the first one that does not
+        answer, or is still starting.
         """
+        if writes:
+            self.parameters.check_writable()
         arguments = {**self.arguments, **options}
         servers = list(zip(arguments["host"], arguments["port"], strict=True)) if arguments["host"] else [(None, None)]
         arguments["timeout"] = min(self.parameters.connect_seconds, MAX_CONNECT_SECONDS / len(servers))
-        for left, (host, port) in zip(reversed(range(len(servers))), servers, strict=True):
-            try:
-                connection: asyncpg.Connection[asyncpg.Record]
-                connection = await asyncpg.connect(self.url, **{**arguments, "host": host, "port": port})
-            except NEXT_SERVER:
-                if not left:
+        refusals: dict[str, Exception] = {}
+        for attributes in ("read-write",) if writes else ("read-write", "any"):
+            for host, port in servers:
+                server = {"host": host, "port": port, "target_session_attrs": attributes}
+                try:
+                    connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(self.url, **{**arguments, **server})
+                except NEXT_SERVER as error:
+                    refusals[f"{host}:{port}"] = error
+                    continue
+                try:
+                    self.parameters.keep_alive(_transport_of(connection))
+                except BaseException:
+                    connection.terminate()
                     raise
-            else:
-                self.parameters.keep_alive(_transport_of(connection))
                 return connection
-        raise AssertionError("the last server answers or raises")
+        if len(refusals) == 1:
+            raise next(iter(refusals.values()))
+        told = (f"{server} ({_refusal(error)})" for server, error in refusals.items())
+        raise DatabaseUnreachable(f"none of the servers can be used: {', '.join(told)}")
 
     def describe(self, connection: Any) -> str:
         """What protects a connection made to it, for people."""
@@ -103,7 +114,6 @@ async def endpoint_of(key: str, url: str) -> Endpoint:
     parts = urlsplit(url)
     parameters = read_parameters(key, url)
     parameters.check_numbers()
-    parameters.check_writable()
     find = parameters.find
     for secret in (unquote(parts.password or ""), find("password", "PGPASSWORD")):
         remember_secret(secret)
@@ -125,8 +135,14 @@ async def endpoint_of(key: str, url: str) -> Endpoint:
         # is missing it would not say.
         context = await asyncio.to_thread(_context, key, find, mode)
         protection = context if mode in ("require", "verify-ca", "verify-full") else mode
-    arguments = {"host": hosts, "port": ports, "ssl": protection, "target_session_attrs": "read-write"}
+    arguments = {"host": hosts, "port": ports, "ssl": protection}
     return Endpoint(parameters.driver_url, arguments, mode, given, parameters)
+
+
+def _refusal(error: Exception) -> str:
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "a standby, or read-only"
+    return str(error) or type(error).__name__
 
 
 def _transport_of(connection: Any) -> asyncio.BaseTransport:

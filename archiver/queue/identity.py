@@ -46,9 +46,13 @@ class Identities:
             raise NotMigrated("the database does not say which archive it is: archive_identity has no row")
         return Identity(**dict(row))
 
-    async def take(self, archive_id: UUID, created_at: datetime, url: str) -> bool:
-        """Be the archive that the marker of the store at `url` names. False, if there are sessions already."""
-        row = await self._database.row(sql("identity/take"), archive_id=archive_id, created_at=created_at, url=url)
+    async def take(self, archive_id: UUID, created_at: datetime, url: str, *, deliberately: bool = False) -> bool:
+        """Be the archive that the marker of the store at `url` names. False, if there are sessions already: then a person has to
+        say so, `deliberately`.
+        """
+        row = await self._database.row(
+            sql("identity/take"), archive_id=archive_id, created_at=created_at, url=url, deliberately=deliberately
+        )
         return row is not None
 
     async def mark(self, url: str) -> None:

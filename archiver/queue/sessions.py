@@ -37,6 +37,11 @@ NO_RETENTIONS: Mapping[str, timedelta | None] = {}
 MAX_CRASHES = 5
 """A session that was held by so many dying workers is given up: it would only take the next one down."""
 
+MAX_STALLS = 5
+"""So often a session may be in the hands of a worker that loses its lease because its own event loop stalled, before that counts
+as a crash. A loop may be stalled by its machine, or by what it works on.
+"""
+
 
 @dataclass(frozen=True)
 class NewSession:
@@ -316,19 +321,27 @@ class Queue:
         """Take a worker off the list; if it still held something, its lease runs out instead."""
         await self._database.rows(sql("worker/stop"), worker_id=worker_id)
 
-    async def take_back(self, worker_id: int, *, former: int, claims: Sequence[Session]) -> tuple[int, int]:
+    async def take_back(
+        self, worker_id: int, *, former: int, claims: Sequence[Session], stalled: bool = False
+    ) -> tuple[int, int]:
         """Let a worker that lost its lease and lives, `former` of then, have no crash counted for what it held: `claims` were in
-        hand. Returns how many were put back, and for how many a crash was counted that no longer is. May be called again.
+        hand. Those of one that `stalled` may be to blame: each is forgiven MAX_STALLS times. Returns how many were put back, and
+        for how many a crash was counted that no longer is. May be called again.
         """
-        row = await self._database.row(
-            sql("worker/take_back"),
-            worker_id=worker_id,
-            former=former,
-            ids=[session.id for session in claims],
-            epochs=[session.epoch for session in claims],
-            max_crashes=MAX_CRASHES,
-        )
-        assert row is not None
+        ids, epochs = [session.id for session in claims], [session.epoch for session in claims]
+        async with self._database.transaction() as run:
+            # Whether a crash is withdrawn already is to be seen once nobody else can do it.
+            await run(sql("worker/lock_claims"), former=former, ids=ids)
+            (row,) = await run(
+                sql("worker/take_back"),
+                worker_id=worker_id,
+                former=former,
+                ids=ids,
+                epochs=epochs,
+                max_crashes=MAX_CRASHES,
+                max_returns=MAX_STALLS if stalled else None,
+                backoff_base=self._retry.backoff_base,
+            )
         return row["put_back"], row["undone"]
 
     async def rescue(self, *, actor: str, worker_id: int | None = None) -> list[Rescued]:

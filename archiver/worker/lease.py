@@ -17,9 +17,6 @@ log = logger(__name__)
 MARGIN = 0.9
 """The part of its lease that a worker uses: it stops before others may act on the rest."""
 
-HUNG = 0.1
-"""A loop that computed for more than this part of the time since its lease was last renewed was hung."""
-
 
 def boottime() -> float:
     """A clock that nobody sets, and that goes on while the machine sleeps: the lease does run out meanwhile."""
@@ -36,16 +33,14 @@ class Lease:
         self._length = length
         self._until = asked_at + length.total_seconds() * MARGIN
         self._lost = False
-        self._renewed_at, self._busy_at = asked_at, time.thread_time()
         self._tried = False
 
     @property
-    def hung(self) -> bool:
-        """Of one that is lost: this process kept its own loop from renewing it, by what it computed. What it worked on then may
-        be to blame, as for a crash. It was not if the database did not answer, or if the process was not let run.
+    def stalled(self) -> bool:
+        """Of one that is lost: the event loop did not come to renewing it. Its process was not let run, or something that it
+        worked on kept it from going on, and may be to blame, as for a crash.
         """
-        busy, elapsed = time.thread_time() - self._busy_at, boottime() - self._renewed_at
-        return self.lost and not self._tried and busy > elapsed * HUNG
+        return self.lost and not self._tried
 
     @property
     def lost(self) -> bool:
@@ -66,7 +61,7 @@ class Lease:
         """The database prolonged it, when asked at that time."""
         if not self.lost:
             self._until = asked_at + self._length.total_seconds() * MARGIN
-            self._renewed_at, self._busy_at, self._tried = asked_at, time.thread_time(), False
+            self._tried = False
 
     def guard(self) -> None:
         """Raises LeaseLost if another worker may own the sessions now."""
@@ -81,13 +76,12 @@ class Lease:
             await asyncio.sleep(min(pause, self.remaining))
             if self.lost:
                 return
-            asked_at = boottime()
+            asked_at, self._tried = boottime(), True
             try:
                 if not await within(self.remaining, renew(self.worker_id, self._length)):
                     self.give_up()
                 self.renewed(asked_at)
                 pause = third
             except (DatabaseError, TimeoutError) as error:
-                self._tried = True
                 log.warning("lease_renewal_failed", remaining_seconds=round(self.remaining, 1), error=str(error))
                 pause = min(1.0, third / 3)

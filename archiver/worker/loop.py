@@ -181,7 +181,7 @@ class Worker:
 
     def _lease_lost(self) -> list[Session]:
         lease = self._registration.lease
-        log.error("worker_lease_lost", worker=lease.worker_id, running=len(self._attempts), hung=lease.hung)
+        log.error("worker_lease_lost", worker=lease.worker_id, running=len(self._attempts), stalled=lease.stalled)
         unsettled = [session for session in self._settling.sessions if session.worker_id == lease.worker_id]
         claims = [*self._attempts.of_worker(lease.worker_id), *unsettled]
         self._attempts.stop()

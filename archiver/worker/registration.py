@@ -65,12 +65,13 @@ class Registration:
     async def _check_stores(self, worker_id: int) -> None:
         store = self._identity["store"]
         for other in await self._identities.storing_workers(but=worker_id):
-            if mixes(store, other["store"]):
+            if mixes(store, other["store"]) and other["id"] < worker_id:  # of two that start at once, one stays
                 await self._queue.stop_worker(worker_id)
                 raise WrongStore(
                     f"worker {other['id']} (host {other['host']}, process {other['pid']}) stores into {other['store']}, this one "
                     f"would into {store}",
-                    hint="correct storage.url; after a move of the store, end the workers of the old one first",
+                    hint="correct storage.url; after a move of the store, end the workers of the old one first; one that was "
+                    "killed counts until its lease ends",
                 )
             if store != other["store"]:
                 hint = "mount one store at one path everywhere: these may be two folders, of which one is a copy"
@@ -84,7 +85,7 @@ class Registration:
         while True:
             former = self.lease
             await former.keep(self._queue.renew)
-            hung = former.hung
+            stalled = former.stalled
             claims = on_lost()
             while self.lease.lost:
                 try:
@@ -92,15 +93,16 @@ class Registration:
                 except (DatabaseError, TimeoutError) as error:
                     log.warning("worker_registration_failed", error=str(error))
                     await asyncio.sleep(1)
-            if not hung:
-                await self._take_back(former.worker_id, claims)
+            await self._take_back(former.worker_id, claims, stalled=stalled)
             on_registered()
 
-    async def _take_back(self, former: int, claims: Sequence[Session]) -> None:
+    async def _take_back(self, former: int, claims: Sequence[Session], *, stalled: bool) -> None:
         """Where that fails for as long as the new lease holds, others rescue them, and count a crash for each."""
         while not self.lease.lost:
             try:
-                put_back, undone = await within(5, self._queue.take_back(self.lease.worker_id, former=former, claims=claims))
+                put_back, undone = await within(
+                    5, self._queue.take_back(self.lease.worker_id, former=former, claims=claims, stalled=stalled)
+                )
             except (DatabaseError, TimeoutError) as error:
                 log.warning("claims_return_failed", sessions=len(claims), error=str(error))
                 await asyncio.sleep(1)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from datetime import timedelta
 
 from archiver.archive.context import Archive
-from archiver.errors import DatabaseError, StoreError, StoreUnavailable
+from archiver.errors import DatabaseError, DatabaseUnreachable, StoreError, StoreUnavailable
 from archiver.observe.logs import logger
 from archiver.outcome import facts_of
 from archiver.queue.sessions import Queue
@@ -55,12 +55,17 @@ class Upkeep:
         while True:
             try:
                 await self._rescue(worker_id())
+            except DatabaseUnreachable as error:
+                log.warning("database_unavailable", **facts_of(error))
+                self.spare_others()
+            except DatabaseError as error:
+                log.warning("rescue_failed", **facts_of(error))
+            try:
                 await self._remove_leftovers()
                 await self._warn_of_unknown_bots()
                 await self._prune()
             except DatabaseError as error:
-                log.warning("database_unavailable", **facts_of(error))
-                self.spare_others()
+                log.warning("upkeep_failed", **facts_of(error))
             await asyncio.sleep(self._pause)
 
     def spare_others(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -16,18 +17,21 @@ from archiver.observe import patient_handler
 from archiver.observe.patient_handler import PatientHandler
 
 
+class Counted(logging.Formatter):
+    """Says how many lines are told of."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = getattr(record, "lines", None)
+        return super().format(record) + ("" if lines is None else f" {lines}")
+
+
 class Pipe:
     """A pipe, and a handler that writes into it."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()
-        self.dropped: list[int] = []
-        self.told = threading.Event()
-        self.handler = PatientHandler(self.writer, "ascii", self._on_dropped)
-
-    def _on_dropped(self, lines: int) -> None:
-        self.dropped.append(lines)
-        self.told.set()
+        self.handler = PatientHandler(self.writer, "ascii")
+        self.handler.setFormatter(Counted("%(message)s"))
 
     def log(self, text: str) -> None:
         self.handler.handle(logging.LogRecord("x", logging.INFO, "", 0, text, None, None))
@@ -57,8 +61,7 @@ def test_lines_come_in_order_and_whole(pipe: Pipe) -> None:
     for number in range(1000):
         pipe.log(f"line {number}")
     assert pipe.read_lines(1000) == [f"line {number}" for number in range(1000)]
-    pipe.handler.flush()
-    assert pipe.dropped == []
+    assert pipe.handler._thread is None, "nothing had to wait"
 
 
 def test_what_the_encoding_lacks_is_escaped(pipe: Pipe) -> None:
@@ -73,20 +76,62 @@ def test_nobody_waits_for_a_reader_and_what_is_left_out_is_counted(pipe: Pipe, m
     for _ in range(1000):  # a megabyte, of which the pipe holds a sixteenth
         pipe.log(line)
     pipe.handler.flush()  # gives up
-    assert pipe.dropped == []
-    monkeypatch.setattr(patient_handler, "FLUSH_SECONDS", 20)
     lines: list[str] = []
     reading = threading.Thread(target=lambda: lines.extend(pipe.read_until("and on")))
     reading.start()
-    pipe.handler.flush()
-    assert pipe.told.wait(20), "counted as soon as the others are written"
+    monkeypatch.setattr(patient_handler, "FLUSH_SECONDS", 20)
     pipe.handler.flush()
     pipe.log("and on")
     reading.join(20)
-    assert lines[-1] == "and on"
-    assert set(lines[:-1]) == {line}
-    assert len(lines) - 1 + sum(pipe.dropped) == 1000
-    assert sum(pipe.dropped) > 500
+    (told,) = (each for each in lines if each.startswith("log_lines_dropped "))
+    dropped = int(told.split()[1])
+    assert lines == [line] * (1000 - dropped) + [told, "and on"]
+    assert dropped > 500
+
+
+def test_a_pipe_that_may_not_be_opened_once_more_is_written_by_the_thread_alone(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(patient_handler, "_Pipe", refuse)
+    pipe.handler = PatientHandler(pipe.writer, "ascii")
+    for number in range(5000):
+        pipe.log(f"line {number}")
+    assert pipe.read_lines(5000) == [f"line {number}" for number in range(5000)]
+
+
+def test_a_socket_that_nobody_reads_stops_nobody() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        handler = PatientHandler(ours.fileno(), "ascii")
+        for number in range(10_000):
+            handler.handle(logging.LogRecord("x", logging.INFO, "", 0, f"line {number}", None, None))
+        text = b""
+        while text.count(b"\n") < 10_000:
+            text += theirs.recv(1 << 20)
+    assert text.decode().splitlines() == [f"line {number}" for number in range(10_000)]
+
+
+def test_a_line_that_cannot_be_rendered_fails_nobody(pipe: Pipe, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe.handler.handle(logging.LogRecord("x", logging.INFO, "", 0, "%d files", ("a",), None))
+    pipe.log("and on")
+    assert pipe.read_lines(1) == ["and on"]
+    assert "%d files" in capsys.readouterr().err
+
+
+def test_nothing_is_lost_when_the_process_aborts() -> None:
+    program = """
+import os
+from archiver.observe import logs
+logs.configure(level="info", form="json")
+for number in range(100):
+    logs.logger("x").info("happened", number=number)
+os.abort()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, check=False, timeout=30)
+    assert ended.stderr.count(b'"happened"') == 100
 
 
 def test_a_reader_that_is_gone_ends_nothing(pipe: Pipe) -> None:

@@ -24,7 +24,11 @@ async def connect(url: str) -> asyncpg.Connection[asyncpg.Record]:
 
 
 async def pooled(url: str) -> bool:
-    return await pools_transactions(lambda: connect(url))
+    first = await connect(url)
+    try:
+        return await pools_transactions(first, lambda: connect(url))
+    finally:
+        first.terminate()
 
 
 @asynccontextmanager
@@ -115,8 +119,11 @@ async def test_nothing_is_left_behind(database_url: str, monkeypatch: pytest.Mon
 
     for mode in ("transaction", "session"):
         async with pgbouncer(database_url, mode, default_pool_size=2) as url:
+            first = await connect(url)
             before = asyncio.all_tasks()
-            await pools_transactions(counted)
+            await pools_transactions(first, counted)
             assert asyncio.all_tasks() == before
-    assert len(made) == 2 + 3
+            assert not first.is_closed(), "the caller's"
+            first.terminate()
+    assert len(made) == 1 + 2
     assert all(connection.is_closed() for connection in made)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from archiver.postgres.database import Database
-from archiver.queue.sessions import MAX_CRASHES, PROBE_EVERY
+from archiver.queue.sessions import MAX_CRASHES, MAX_STALLS, PROBE_EVERY
 from archiver.queue.sql import sql
 from tests.queue.conftest import stored_file
 
@@ -32,7 +32,7 @@ MOST = {
     "upkeep/rescue nothing": 1_300,
     "claim/release_orphans": 19_000,
     "claim/lost": 2_400,
-    "worker/take_back": 19_000,
+    "worker/take_back": 33_000,
     "enqueue/sessions": 95_000,
     "settle/outcomes": 18_000,
     "settle/first_ask": 60,
@@ -135,6 +135,8 @@ class Worker:
                 "ids": ids,
                 "epochs": epochs,
                 "max_crashes": MAX_CRASHES,
+                "max_returns": MAX_STALLS,
+                "backoff_base": timedelta(seconds=2),
             },
             "enqueue/sessions": _enqueued([*known, *(("bot-0", f"new-{n}", "recording") for n in range(few * 5 // 2))]),
             "settle/outcomes": _settled(ids, epochs),

@@ -9,8 +9,8 @@ import pytest
 
 from archiver.errors import LeaseLost
 from archiver.outcome import Archived, Failed
-from archiver.queue.sessions import MAX_CRASHES
-from archiver.session import Attempt, Session
+from archiver.queue.sessions import MAX_CRASHES, MAX_STALLS
+from archiver.session import Attempt, Session, State
 from tests.queue.conftest import MINUTE, QueueHarness, ids, stored_file
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python; test_model.py goes through it on each
@@ -115,6 +115,66 @@ async def test_a_crash_that_a_rescuer_counted_is_withdrawn_and_once(harness: Que
     assert (row["state"], row["crashes"], row["epoch"], row["worker_id"]) == ("claimed", 2, again.epoch, again.worker_id)
     assert await take_back(harness, session.worker_id, session) == (0, 0)
     assert await harness.settle(Attempt(again, [stored_file()]), Archived())
+
+
+async def test_two_calls_at_once_withdraw_one_crash(harness: QueueHarness) -> None:
+    """The first one's client gave up waiting; the server goes on with it while the second begins."""
+    session = await harness.claim_one()
+    await harness.fetch("UPDATE archive_queue SET crashes = 2")
+    await harness.expire(session.worker_id)
+    await harness.queue.rescue(actor="other")
+    async with harness.locked("SELECT 1 FROM archive_queue FOR UPDATE"):
+        calls = [asyncio.create_task(take_back(harness, session.worker_id, session)) for _ in range(2)]
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        async with asyncio.timeout(20):
+            while await harness.value(waiting) < 2:  # noqa: ASYNC110  # the database tells nobody who waits
+                await asyncio.sleep(0.01)
+    assert sorted([await call for call in calls]) == [(0, 0), (0, 1)]
+    assert (await harness.row("s-1"))["crashes"] == 2
+
+
+async def test_what_a_person_has_forgotten_is_not_withdrawn_from_a_later_crash(harness: QueueHarness) -> None:
+    session = await harness.claim_one()
+    await harness.expire(session.worker_id)
+    await harness.queue.rescue(actor="other")
+    await harness.make_due()
+    (again,) = await harness.claim(await harness.worker())
+    await harness.settle(Attempt(again), Failed("platform_failed"))
+    assert await harness.operators.retry(ids=["s-1"], bot=None, kind=None, states=[State.FAILED], actor="me") == ["s-1"]
+    (third,) = await harness.claim(await harness.worker())
+    await harness.expire(third.worker_id)
+    await harness.queue.rescue(actor="other")
+    assert await take_back(harness, session.worker_id, session) == (0, 0)
+    assert (await harness.row("s-1"))["crashes"] == 1
+
+
+async def test_a_session_over_which_loops_stall_again_and_again_counts_as_crashing(harness: QueueHarness) -> None:
+    await harness.add("s-1")
+    for stall in range(MAX_STALLS + 2):
+        await harness.make_due()
+        worker = await harness.worker()
+        (session,) = await harness.claim(worker)
+        if stall % 2:
+            await harness.expire(worker)
+            await harness.queue.rescue(actor="other")
+        done = await harness.queue.take_back(await harness.worker(), former=worker, claims=[session], stalled=True)
+        assert sum(done) == (1 if stall < MAX_STALLS else 0)
+        if not any(done):
+            await harness.expire(worker)
+            await harness.queue.rescue(actor="other")
+    assert (await harness.row("s-1"))["crashes"] == 2
+    assert await harness.value("SELECT count(*) FROM archive_events WHERE data ->> 'reason' = 'lease_lost'") == MAX_STALLS
+
+
+async def test_a_database_that_is_away_may_be_so_any_number_of_times(harness: QueueHarness) -> None:
+    await harness.add("s-1")
+    for _ in range(2 * (MAX_STALLS + MAX_CRASHES)):
+        await harness.make_due()
+        worker = await harness.worker()
+        (session,) = await harness.claim(worker)
+        assert await take_back(harness, worker, session) == (1, 0)
+        assert await harness.value("SELECT count(*) FROM archive_workers WHERE id = $1", worker) == 0, "it is on no list any more"
+    assert (await harness.row("s-1"))["crashes"] == 0
 
 
 async def test_only_crashes_of_its_own_claim_are_withdrawn(harness: QueueHarness) -> None:

@@ -167,7 +167,7 @@ def test_a_folder_without_permission_says_what_to_do(tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", _AS_NOBODY, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
     )
-    assert ran.stdout == "EACCES,let the archiver's user write there\n"
+    assert ran.stdout == "EACCES,let the archiver's user read and write there\n"
 
 
 async def test_a_read_only_file_system_says_so(small_disk: Path) -> None:
@@ -386,7 +386,7 @@ async def test_what_could_not_be_begun_cannot_be_saved(tmp_path: Path, monkeypat
     """The first block is lost with the file that could not be opened: what comes later must not pass for the whole."""
     store = LocalStore(tmp_path, Buffers(2**26))
 
-    def refuse(*_: object) -> object:
+    def refuse(*_: object, **__: object) -> object:
         raise OSError(errno.EMFILE, "Too many open files")
 
     async with store.upload(KEY, part=PART) as upload:

@@ -123,9 +123,9 @@ async def test_a_folder_swapped_for_a_link_between_two_steps_leads_nowhere(
         session.symlink_to(outside)
 
     class Swapping(Part):
-        def __init__(self, name: str, folder: int) -> None:
+        def __init__(self, name: str, folder: int, mode: int = 0o640) -> None:
             swap()
-            super().__init__(name, folder)
+            super().__init__(name, folder, mode)
 
     with monkeypatch.context() as swapped:
         swapped.setattr(local_upload, "Part", Swapping)

@@ -40,6 +40,10 @@ def listed(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) if folder.exists() else ["gone"]
 
 
+def make(folder: Path) -> None:
+    folder.mkdir()
+
+
 def move(source: Path, target: Path) -> None:
     source.rename(target)
 
@@ -136,6 +140,13 @@ async def test_a_locale_that_is_not_utf8_ends_no_command(archiver: Program, simu
     assert (code, found["verdict"], "LANG=C.UTF-8" in found["hint"]) == (0, "warning", True)
 
 
+async def test_options_of_python_that_keep_it_from_utf8_are_borne(archiver: Program) -> None:
+    python, *module = archiver.command
+    for options in (["-X", "utf8=0"], ["-E"], ["-I"]):
+        archiver.command = (python, *options, *module)
+        assert (await archiver("--version", environment=ASCII, timeout=20)).code == 0
+
+
 async def test_a_log_that_nobody_reads_does_not_stop_the_archive(archiver: Program, simulator: Simulator, sql: Any) -> None:
     ids = [f"s-{n}" for n in range(100)]
     for each in ids:
@@ -201,6 +212,27 @@ async def test_a_database_that_cannot_hold_every_name_is_told(
     assert "ENCODING 'UTF8'" in found["hint"]
 
 
+async def test_an_auditor_who_may_read_two_tables_verifies_on_a_standby_too(
+    archiver: Program, data: dict[str, Any], simulator: Simulator, sql: Any
+) -> None:
+    """Read-only is what a standby is to a client."""
+    await archived(archiver, simulator, "s-1")
+    role = f"auditor_{await sql.fetchval('SELECT current_database()')}"
+    await sql.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+    try:
+        await sql.execute(f"GRANT SELECT ON archived_recordings, archive_sessions, archive_migrations TO {role}")
+        await sql.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
+        place = data["database"]["url"].rpartition("@")[2]
+        data["database"]["url"] = f"postgresql://{role}:x@{place}"
+        archiver.configure(data)
+        result = await archiver("verify")
+        assert (result.code, "1 of 1 files equal" in result.stdout) == (0, True), result
+        (await archiver("worker", "--drain")).refused(1, "takes no writes")
+    finally:
+        await sql.execute(f"DROP OWNED BY {role}")
+        await sql.execute(f"DROP ROLE {role}")
+
+
 # --- whose store it is
 
 
@@ -247,7 +279,7 @@ async def test_an_empty_mount_point_is_no_store(archiver: Program, used: Path, s
         code, found = await finding(archiver, "store: identity")
         assert (code, found["verdict"]) == (3, "failure")
         (await archiver("worker", "--drain")).refused(1, MARKER, "mount")
-        (await archiver("store", "adopt", "--force")).refused(1, "none of 2 recorded files", "mount its disk")
+        (await archiver("store", "adopt")).refused(1, "none of 2 recorded files", "mount its disk")
         told = await archiver("verify")
         assert (told.code, "mount it" in told.stderr, told.stdout.count("missing: ")) == (3, True, 2)
         assert listed(used) == []
@@ -343,11 +375,32 @@ async def test_a_store_without_a_marker_that_has_none_of_the_files_is_refused(ar
     """As after an upgrade with the disk not mounted."""
     await forget_marker(used, sql)
     move(used, used.with_name("unmounted"))
-    used.mkdir()
-    for words in (["migrate"], ["worker", "--drain"], ["store", "adopt"], ["store", "adopt", "--force"]):
+    make(used)
+    for words in (["migrate"], ["worker", "--drain"], ["store", "adopt"]):
         (await archiver(*words)).refused(1, "none of 2 recorded files", "mount its disk")
     assert (await finding(archiver, "store: identity"))[1]["verdict"] == "failure"
     assert listed(used) == []
+
+
+async def test_a_store_that_is_lost_is_replaced_on_purpose_alone(archiver: Program, used: Path) -> None:
+    move(used, used.with_name("broken"))
+    make(used)
+    (await archiver("worker", "--drain")).refused(1, "store adopt --force")
+    replaced = await archiver("store", "adopt", "--force")
+    assert (replaced.code, "0 of 2 recorded files" in replaced.stdout) == (3, True)
+    assert (await archiver("worker", "--drain")).code == 0
+    assert (await archiver("verify")).code == 3
+
+
+async def test_after_an_older_dump_was_restored_its_own_store_is_adopted(archiver: Program, used: Path, sql: Any) -> None:
+    """A dump of a version without identity gets a new one when it is migrated."""
+    marker = (used / MARKER).read_bytes()
+    await sql.execute("UPDATE archive_identity SET archive_id = gen_random_uuid(), store_marked_at = NULL, store_url = NULL")
+    (await archiver("worker", "--drain")).refused(1, "is the store of archive", "restored from an older dump", "store adopt")
+    adopted = await archiver("store", "adopt")
+    assert (adopted.code, "2 of 2 recorded files" in adopted.stdout) == (0, True)
+    assert str(await sql.fetchval("SELECT archive_id FROM archive_identity")).encode() in marker
+    assert (await archiver("worker", "--drain")).code == 0
 
 
 async def test_migrate_marks_no_store_with_files_that_nobody_knows(archiver: Program) -> None:
@@ -366,7 +419,8 @@ async def test_a_store_that_lost_some_files_is_adopted_and_that_is_said(archiver
     await forget_marker(used, sql)
     lose_one(used)
     await sql.execute(
-        "INSERT INTO archived_recordings (bot, session_id, kind, ordinal, file_name, store_key, bytes, sha256, source_name, queue_id) "
+        "INSERT INTO archived_recordings "
+        "(bot, session_id, kind, ordinal, file_name, store_key, bytes, sha256, source_name, queue_id) "
         "SELECT bot, session_id, kind, 2, 'x', 'gone', 1, sha256, 'x', queue_id FROM archived_recordings LIMIT 1"
     )
     (await archiver("store", "adopt")).refused(1, "1 of 3 recorded files", "adopt --force")

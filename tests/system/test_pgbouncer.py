@@ -137,3 +137,14 @@ async def test_a_proxy_that_leaves_a_server_to_each_connection_needs_nothing(
         assert (await archiver("migrate")).code == 0
         await drained(archiver, simulator, sql)
         assert (await archiver("doctor")).code == 0
+
+
+@pytest.mark.parametrize("settings", [{"default_pool_size": 1}, {"max_client_conn": 1}], ids=str)
+async def test_one_connection_is_enough_for_a_command(
+    archiver: Program, data: dict[str, Any], database_url: str, settings: dict[str, int]
+) -> None:
+    async with pgbouncer(database_url, "session", **settings) as url:
+        data["database"]["url"] = f"{url}?connect_timeout=2"
+        archiver.configure(data)
+        assert (await archiver("healthcheck")).code == 1  # there is no worker
+        assert "no worker" in (await archiver("healthcheck")).stderr

@@ -97,7 +97,7 @@ class BucketStore:
 
     async def empty(self) -> bool:
         with self.objects.translated(self._at):
-            return not any(not name.startswith(".") for name in await self.driver.first_names())
+            return not any(name and not name.startswith(".") for name in await self.driver.first_names())
 
     async def advice(self) -> list[Advice]:
         with self.objects.translated(self._at):

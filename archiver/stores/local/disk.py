@@ -53,7 +53,7 @@ class Lacking(OSError):
 _HINTS = {
     errno.ENOSPC: "free disk space, or move storage.url",
     errno.EDQUOT: "raise the quota of the archiver's user",
-    errno.EACCES: "let the archiver's user write there",
+    errno.EACCES: "let the archiver's user read and write there",
     errno.EPERM: "let the archiver's user write there",
     errno.EROFS: "the file system is read-only: mount it for writing",
     errno.EXDEV: "put quarantine/ on the file system of the others, or on one where a file can be without a name (not NFS)",
@@ -88,9 +88,9 @@ class NotRegular(Exception):
 class Part:
     """A temporary file that hashes what it writes, in the same hop to a thread. `folder`: the descriptor of where it lies."""
 
-    def __init__(self, name: str, folder: int) -> None:
+    def __init__(self, name: str, folder: int, mode: int = 0o640) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._descriptor = os.open(name, flags, 0o640, dir_fd=folder)
+        self._descriptor = os.open(name, flags, mode, dir_fd=folder)
         self.name = name
         self.folder = folder
         self.sha256 = hashlib.sha256()
@@ -232,7 +232,7 @@ def link_new(source: str, name: str, *, source_folder: int | None, folder: int) 
 
 def longest_name_in(folder: int) -> int:
     """Bytes of the longest name that a folder takes. Some file systems say more than they take: it is tried."""
-    longest = min(os.fstatvfs(folder).f_namemax, MAX_NAME)
+    longest = min(os.fstatvfs(folder).f_namemax or MAX_NAME, MAX_NAME)
     shorter = 0
     while shorter < longest:
         tried = longest if shorter == 0 else (shorter + longest + 1) // 2

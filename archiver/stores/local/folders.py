@@ -232,7 +232,7 @@ class Folders:
 def _marker_in(root: int) -> bytes | None:
     try:
         descriptor = open_regular(MARKER, root)
-    except (OSError, NotRegular):
+    except (FileNotFoundError, NotRegular):
         return None
     try:
         return os.read(descriptor, MAX_MARKER)

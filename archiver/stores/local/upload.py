@@ -20,7 +20,7 @@ from aiofiles.threadpool.binary import AsyncFileIO
 from archiver.errors import KeyConflict, LeaseLost, StoreError, StoreUnavailable
 from archiver.runtime.buffers import Reservation
 from archiver.runtime.cancellation import to_its_end
-from archiver.stores import MAX_COMPARED, Saved, check_key
+from archiver.stores import MARKER, MAX_COMPARED, Saved, check_key
 from archiver.stores.local.disk import (
     BLOCK,
     MAX_PIECES,
@@ -99,7 +99,8 @@ class LocalUpload:
                 raise StoreError(f"{self._key}: this upload is over", store_key=self._key)
             # What could not be begun cannot be saved: what was to be written first may be lost.
             self._over = True
-            _, file = self.folders.make_in(self.folder, partial(Part, self._part))
+            mode = 0o644 if self._key == MARKER else 0o640  # workers of every account read whose store it is
+            _, file = self.folders.make_in(self.folder, partial(Part, self._part, mode=mode))
             self._file = file
             self._over = False
         return self._file
