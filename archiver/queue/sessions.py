@@ -20,6 +20,7 @@ from archiver.postgres.database import Database
 from archiver.queue.claim_rows import RECHECKS, SESSIONS, plan_turns, read_sessions
 from archiver.queue.outcome_rows import OutcomeRows
 from archiver.queue.quota import PROBE_TURN, Quota
+from archiver.queue.rescue_rows import Leftover, Rescued
 from archiver.queue.sql import sql
 from archiver.session import Attempt, Session, State
 
@@ -75,31 +76,6 @@ class Claim:
 
     sessions: list[Session]
     again_in: timedelta | None
-
-
-@dataclass(frozen=True)
-class Rescued:
-    """A session taken back from a dead worker."""
-
-    bot: str
-    session_id: str
-    state: str
-    crashes: int
-    lost_worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class Leftover:
-    """A temporary file that a dead worker may have left, and what its folder's name is made of. `left_for`: since when."""
-
-    queue_id: int
-    worker_id: int
-    epoch: int
-    bot: str
-    session_id: str
-    kind: str
-    archive_date: datetime
-    left_for: timedelta
 
 
 class LeftPending(TypedDict):
