@@ -144,8 +144,10 @@ def test_every_command_that_is_named_exists(document: Path) -> None:
             continue
         command = cli.get_command(click.Context(cli), found[1])
         assert command is not None, line
-        options = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
         words = shlex.split(re.split(r" +[#|>]| 2>", found[2] or "")[0].replace("'", ""))
+        if isinstance(command, click.Group):
+            command = command.commands[words[0]] if words else command
+        options = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
         assert {word.partition("=")[0] for word in words if word.startswith("--")} - {"--help"} <= options, line
 
 
