@@ -319,7 +319,7 @@ async def test_the_store_of_another_archive_is_refused(
     data["database"]["url"] = other_database
     archiver.configure(data)
     before = listed(used)
-    for words in (["worker", "--drain"], ["store", "adopt"], ["migrate"]):
+    for words in (["worker", "--drain"], ["migrate"]):
         (await archiver(*words)).refused(1, "is the store of archive", "storage.url or database.url")
     code, found = await finding(archiver, "store: identity")
     assert (code, found["verdict"]) == (3, "failure")
@@ -430,22 +430,12 @@ async def test_a_store_that_lost_some_files_is_adopted_and_that_is_said(archiver
     assert "archiver verify" in adopted.stderr
 
 
-@pytest.mark.parametrize("kind", ["folder", "link"])
-async def test_a_marker_that_is_no_file_is_told(archiver: Program, used: Path, kind: str) -> None:
+async def test_a_marker_that_is_no_file_is_told(archiver: Program, used: Path) -> None:
     (used / MARKER).unlink()
-    if kind == "folder":
-        (used / MARKER).mkdir()
-    else:
-        (used / MARKER).symlink_to("/dev/null")
+    (used / MARKER).symlink_to("/dev/null")
     (await archiver("worker", "--drain")).refused(1, "not a regular file")
     code, found = await finding(archiver, "store: identity")
     assert (code, found["verdict"]) == (3, "failure")
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff" * 10_000, b'{"archive": "x", "created_at": "y"}', b"[" * 5000])
-async def test_a_marker_that_somebody_else_wrote_is_told(archiver: Program, used: Path, content: bytes) -> None:
-    (used / MARKER).write_bytes(content)
-    (await archiver("worker", "--drain")).refused(1, "not what the archiver writes there", "store adopt")
 
 
 async def test_a_moved_store_is_the_same_and_its_old_place_is_noticed(

@@ -13,8 +13,6 @@ from tests.system.conftest import Program
 
 SESSIONS = [f"session-{number:02}" for number in range(20)]
 
-COMMANDS = [["status"], ["worker", "--drain"], ["worker"], ["migrate"], ["enqueue", "x"], ["healthcheck"]]
-
 WHAT_TO_DO = "database.listen_url"
 
 
@@ -65,9 +63,8 @@ async def test_a_worker_behind_lent_servers_is_woken_by_the_server_itself(
         await running.logged("session_archived", times=number)
 
 
-@pytest.mark.parametrize("mode", ["transaction", "statement"])
 @pytest.mark.parametrize(
-    "words", [["status"], ["worker", "--drain"], ["migrate"], ["enqueue", "x"], ["healthcheck"]], ids=" ".join
+    ("mode", "words"), [("transaction", ["worker", "--drain"]), ("transaction", ["status"]), ("statement", ["enqueue", "x"])]
 )
 async def test_lent_servers_without_a_way_to_listen_are_refused(
     archiver: Program, data: dict[str, Any], database_url: str, sql: Any, words: list[str], mode: Mode
@@ -99,13 +96,12 @@ async def test_doctor_tells_of_lent_servers_without_a_way_to_listen(
     await fails_of_database(archiver)
 
 
-@pytest.mark.parametrize("words", [["worker", "--drain"], ["worker"]], ids=" ".join)
 async def test_a_way_to_listen_that_leads_through_lent_servers_too_is_refused(
-    archiver: Program, data: dict[str, Any], transactions: str, words: list[str]
+    archiver: Program, data: dict[str, Any], transactions: str
 ) -> None:
     data["database"] |= {"url": transactions, "listen_url": transactions}
     archiver.configure(data)
-    (await (await archiver.start(*words)).ended()).refused(2, WHAT_TO_DO)
+    (await (await archiver.start("worker")).ended()).refused(2, WHAT_TO_DO)
     await fails_of_database(archiver)
 
 
@@ -146,5 +142,4 @@ async def test_one_connection_is_enough_for_a_command(
     async with pgbouncer(database_url, "session", **settings) as url:
         data["database"]["url"] = f"{url}?connect_timeout=2"
         archiver.configure(data)
-        assert (await archiver("healthcheck")).code == 1  # there is no worker
-        assert "no worker" in (await archiver("healthcheck")).stderr
+        (await archiver("healthcheck")).refused(1, "no worker of host")
