@@ -19,6 +19,7 @@ from archiver.health.checks import (
     check_bot,
     check_configuration,
     check_database,
+    check_database_settings,
     check_deadlines,
     check_embedded,
     check_host,
@@ -94,6 +95,7 @@ async def _doctor(settings: Settings) -> list[Finding]:
         async with open_database(settings.database, pool_size=2) as database:
             found = await check_database(database)
             findings += [found, *check_embedded(settings)]
+            findings += await check_database_settings(database) if found.verdict == "ok" else []
             findings += await check_store(settings, Identities(database) if found.verdict == "ok" else None)
             findings += await check_deadlines(settings, database) if found.verdict == "ok" else []
             findings += await _bots(settings, database, budget=found.verdict == "ok")

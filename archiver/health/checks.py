@@ -19,7 +19,7 @@ from archiver.kore.clock import MAX_OFFSET
 from archiver.kore.exchange import Asked
 from archiver.kore.listings.calls import Span
 from archiver.kore.listings.sources import sources_in_use, sources_of
-from archiver.postgres.database import Database
+from archiver.postgres.database import ISOLATION, Database
 from archiver.postgres.migrate import check_version
 from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.runtime.network import UNCHECKED, Network
@@ -175,6 +175,23 @@ async def check_database(database: Database) -> Finding:
         return Finding("database", "ok", f"migration {version}, answers in {took}, {await database.protection()}")
     except ArchiverError as error:
         return of_error("database", error)
+
+
+async def check_database_settings(database: Database) -> list[Finding]:
+    """Settings of the server, database or role under which work is lost, or goes on for ever."""
+    found = []
+    async with database.connection() as connection:
+        durable, isolation = await connection.fetchrow(
+            "SELECT current_setting('fsync') = 'on', current_setting('default_transaction_isolation')"
+        )
+    if not durable:
+        message = "fsync is off: a power cut can take the whole queue and ledger"
+        found.append(Finding("database: fsync", "warning", message, "set fsync = on in postgresql.conf"))
+    if isolation != ISOLATION:
+        message = f"default_transaction_isolation is {isolation!r}: workers would get into each other's way"
+        hint = f"set it to {ISOLATION!r} for the archiver's role: ALTER ROLE ... SET default_transaction_isolation"
+        found.append(Finding("database: isolation", "warning", message, hint))
+    return found
 
 
 async def check_deadlines(settings: Settings, database: Database) -> list[Finding]:

@@ -31,6 +31,9 @@ LOCK_POLL_SECONDS = 1.0
 DEADLOCK_TRIES = 3
 """How often a statement is run that lost a deadlock: with plain SQL of others that is possible, and it was undone whole."""
 
+ISOLATION = "read committed"
+"""What statements that wait for rows are written for: under a stricter one they fail, and are begun again and again."""
+
 WAKE_CHANNEL = "archive_queue"
 
 WAKE_SECONDS = 1.0
@@ -215,7 +218,9 @@ class Database:
             # What can be found by an index is to be found so: a plan that was made while a table was small is kept, and would
             # read the whole table when it has grown. What needs all rows reads them all the same. Before Postgres 18 such a
             # scan seems so dear that it would be compiled.
-            await connection.execute("SET enable_seqscan = off; SET jit = off")
+            await connection.execute(
+                f"SET enable_seqscan = off; SET jit = off; SET default_transaction_isolation = '{ISOLATION}'"
+            )
 
     async def _check_same_database(self, listening: asyncpg.Connection[asyncpg.Record]) -> None:
         """Raises ConfigError, and ends the connection, where `listen_url` leads to another database than `url`."""

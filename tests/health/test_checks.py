@@ -8,7 +8,7 @@ import pytest
 
 from archiver.cli.serving import bot_access
 from archiver.health import store_checks
-from archiver.health.checks import Finding, check_bot, check_configuration, check_database
+from archiver.health.checks import Finding, check_bot, check_configuration, check_database, check_database_settings
 from archiver.health.store_checks import check_store
 from archiver.postgres.database import Database
 from tests.worker.conftest import WorkerHarness
@@ -104,3 +104,14 @@ def test_the_example_is_recognised_as_such(harness: WorkerHarness) -> None:
     assert (found.verdict, "client_id" in found.message) == ("failure", True)
     (found,) = check_configuration(harness.settings())
     assert found.verdict == "ok"
+
+
+async def test_settings_under_which_work_is_lost_or_never_done_are_told(harness: WorkerHarness, database_url: str) -> None:
+    assert await check_database_settings(harness.database) == []
+    name = database_url.rpartition("/")[2]
+    await harness.rows(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+    async with Database(database_url, pool_size=1) as direct:
+        assert await check_database_settings(direct) == [], "a connection of ours sets its own"
+    async with Database(database_url, listen_dsn=database_url, pool_size=1) as pooled:
+        (found,) = await check_database_settings(pooled)
+    assert (found.verdict, "serializable" in found.message, "ALTER ROLE" in found.hint) == ("warning", True, True)
