@@ -181,10 +181,9 @@ async def check_database_settings(database: Database) -> list[Finding]:
     """Settings of the server, database or role under which work is lost, or goes on for ever."""
     found = []
     async with database.connection() as connection:
-        durable, isolation = await connection.fetchrow(
-            "SELECT current_setting('fsync') = 'on', current_setting('default_transaction_isolation')"
-        )
-    if not durable:
+        fsync = await connection.fetchval("SELECT current_setting('fsync')")
+        isolation = await connection.fetchval("SELECT current_setting('default_transaction_isolation')")
+    if fsync != "on":
         message = "fsync is off: a power cut can take the whole queue and ledger"
         found.append(Finding("database: fsync", "warning", message, "set fsync = on in postgresql.conf"))
     if isolation != ISOLATION:
