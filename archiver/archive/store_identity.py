@@ -40,7 +40,7 @@ class Standing(Enum):
     OWN = "own"
     """The marker is this archive's."""
     TO_TAKE = "to take"
-    """The marker is another archive's, and the database has no sessions: it may become that archive's."""
+    """The marker is another archive's, and the database has neither sessions nor a store: it may become that archive's."""
     FRESH = "fresh"
     """No marker, and no recordings."""
     UNADOPTED = "unadopted"
@@ -118,7 +118,7 @@ async def recognise(identities: Identities, store: Store, url: str) -> Recognise
         return Recognised(Standing.UNADOPTED if identity.has_recordings else Standing.FRESH, identity, None)
     if marker.archive_id == identity.archive_id:
         return Recognised(Standing.OWN, identity, marker)
-    if identity.has_sessions:
+    if identity.has_sessions or identity.marked_at is not None:
         raise _foreign(url, marker, identity)
     return Recognised(Standing.TO_TAKE, identity, marker)
 
@@ -149,27 +149,35 @@ async def claim_store(database: Database, store: Store, url: str, *, adopt_known
 
 
 async def adopt(database: Database, store: Store, url: str, *, force: bool = False) -> Sample:
-    """Say that the store at `url` is this archive's, if half of a sample of the recorded files is there, or anyhow with `force`.
-    It is marked; where it has another archive's marker, which nobody overwrites, the database takes that archive's ID, as after
-    an older dump was restored. Raises WrongStore where too few files are there, or the marker is not the archiver's.
+    """Say that the store at `url` is this archive's, if half of a sample of the recorded files is there. It is marked, with
+    `force` also if fewer or none are there. Where it has another archive's marker, which nobody overwrites, the database takes
+    that archive's ID, as after an older dump was restored. Raises WrongStore where too few files are there, where living workers
+    use another store, and where the marker is not the archiver's.
     """
     identities = Identities(database)
     identity, marker = await identities.read(), await _read_marker(store, url)
     looked = await sample(identities, store)
-    if marker is None or marker.archive_id != identity.archive_id:
+    if marker is not None and marker.archive_id == identity.archive_id:
+        await identities.mark(url)
+        return looked
+    for other in await identities.storing_workers():
+        raise WrongStore(
+            f"worker {other['id']} (host {other['host']}, process {other['pid']}) is at work, and stores into {other['store']}",
+            hint="end the workers first: they would go on with the store that they have",
+        )
+    if marker is not None:
+        _refuse_without_files(url, looked, most=True)
+        if not looked.looked_for and (identity.has_sessions or identity.marked_at is not None):
+            raise _foreign(url, marker, identity, restored=False)
+        await identities.take(marker.archive_id, marker.created_at, url, deliberately=True)
+    else:
         if not force:
             _refuse_without_files(url, looked, most=True)
-        if marker is not None and not looked.looked_for and identity.has_sessions and not force:
-            raise _foreign(url, marker, identity)
-    if marker is None:
+            _refuse_second_store(url, looked, identity)
         await _write_marker(store, url, identity)
         await identities.mark(url)
-    elif marker.archive_id == identity.archive_id:
-        await identities.mark(url)
-    else:
-        await identities.take(marker.archive_id, marker.created_at, url, deliberately=True)
-    log.warning("store_adopted", store=url, archive=str((await identities.read()).archive_id), found=looked.found,
-                looked_for=looked.looked_for, forced=force)  # fmt: skip
+    log.warning("store_adopted", store=url, archive=str((await identities.read()).archive_id),
+                formerly=str(identity.archive_id), found=looked.found, looked_for=looked.looked_for, forced=force)  # fmt: skip
     return looked
 
 
@@ -212,11 +220,22 @@ def _refuse_without_files(url: str, looked: Sample, *, most: bool) -> None:
     )
 
 
-def _foreign(url: str, marker: Marker, identity: Identity) -> WrongStore:
+def _refuse_second_store(url: str, looked: Sample, identity: Identity) -> None:
+    """Raises WrongStore where there is a marked store, and nothing by which another could be recognised."""
+    if identity.marked_at is not None and not looked.looked_for:
+        raise WrongStore(
+            f"{url} has no {MARKER}; this archive's store has been marked at {identity.url}, and there are no recordings yet by "
+            "which another place could be recognised",
+            hint=f"{MOUNT}; if this is to be the store from now on: `archiver store adopt --force`",
+        )
+
+
+def _foreign(url: str, marker: Marker, identity: Identity, *, restored: bool = True) -> WrongStore:
+    hint = "correct storage.url or database.url, whichever leads to the other archive"
+    if restored and identity.has_recordings:
+        hint += "; if the database was restored from an older dump, and the store is its own: `archiver store adopt`"
     return WrongStore(
-        f"{url} is the store of archive {marker.archive_id}; this database is of archive {identity.archive_id}",
-        hint="correct storage.url or database.url, whichever leads to the other archive; if the database was restored from an "
-        "older dump, and the store is its own: `archiver store adopt`",
+        f"{url} is the store of archive {marker.archive_id}; this database is of archive {identity.archive_id}", hint=hint
     )
 
 

@@ -25,6 +25,8 @@ from archiver.postgres.database import Database, open_database
 from archiver.postgres.migrate import check_version, migrate
 from archiver.queue.sessions import Queue
 
+log = logs.logger(__name__)
+
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -205,6 +207,8 @@ async def opened(settings: Settings, *, pool_size: int = 4, writes: bool = True)
                 await queue.record_bots([bot.name for bot in settings.bots], complete=True)
         else:
             await check_version(database)
+        if not writes and await database.reads_standby():
+            log.warning("standby_read", hint="what it has may be older than what the primary has")
         yield database, queue
 
 

@@ -31,7 +31,7 @@ def command() -> None:
 
 
 @command.command("adopt", short_help="Mark the store as this archive's.")
-@click.option("--force", is_flag=True, help="Also if the files that are looked for are missing, most or all of them.")
+@click.option("--force", is_flag=True, help="Mark it also if the files that are looked for are missing, most or all of them.")
 @click.pass_context
 def adopt_command(ctx: click.Context, force: bool) -> None:
     """Mark the store at storage.url as this archive's, by the object archiver-store.json, once recorded files were looked for in

@@ -7,6 +7,7 @@ waits for the reader, and what is more than MAX_BYTES is left out, and counted.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -58,13 +59,22 @@ class PatientHandler(logging.Handler):
                 return
             if self._size + len(line) > MAX_BYTES:
                 self._dropped += 1
-                return
-            self._lines.append(line)
-            self._size += len(line)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._write, name="log", daemon=True)
-                self._thread.start()
+            else:
+                self._tell_dropped()  # where they are missing
+                self._append(line)
+            self._start()
             self._changed.notify_all()
+
+    def _append(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._size += len(line)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._write, name="log", daemon=True)
+            with suppress(RuntimeError):  # the system lets us have none: the next line tries again
+                thread.start()
+                self._thread = thread
 
     def flush(self) -> None:
         """Return when all is written, or after FLUSH_SECONDS."""
@@ -83,7 +93,8 @@ class PatientHandler(logging.Handler):
                 line = line[self._way.write(line) :]
         except BlockingIOError:
             return line
-        except OSError:  # its reader is gone, or its terminal: there is nobody to tell
+        except OSError as error:  # its reader is gone, or its terminal: there is nobody to tell
+            self._dropped += error.errno == errno.EMSGSIZE  # or a datagram holds no such line
             return b""
         return line
 
@@ -97,7 +108,7 @@ class PatientHandler(logging.Handler):
             self._deliver(line)
             with self._changed:
                 self._size -= len(self._lines.popleft())
-                if not self._lines and self._dropped:
+                if not self._lines:
                     self._tell_dropped()
                 self._changed.notify_all()
 
@@ -112,12 +123,12 @@ class PatientHandler(logging.Handler):
                     poll.poll()
 
     def _tell_dropped(self) -> None:
+        if not self._dropped:
+            return
         record = logging.makeLogRecord({**DROPPED, "lines": self._dropped})
         self._dropped = 0
         with suppress(Exception):  # the lines that follow are worth more than this one
-            line = self._rendered(record)
-            self._lines.append(line)
-            self._size += len(line)
+            self._append(self._rendered(record))
 
 
 class _Pipe:

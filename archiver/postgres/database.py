@@ -7,7 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import asyncpg
 
@@ -15,6 +15,7 @@ from archiver.config import DatabaseSettings
 from archiver.errors import ConfigError, DatabaseError, DatabaseUnreachable, NotMigrated
 from archiver.observe.logs import logger
 from archiver.postgres.embedded.server import embedded_postgres, serving_port
+from archiver.postgres.foreign_locks import held_by_foreign_role
 from archiver.postgres.json_codec import from_json, to_json
 from archiver.postgres.pooling import refuse_pooling
 from archiver.postgres.statements import Statement
@@ -39,14 +40,6 @@ WAKE_CHANNEL = "archive_queue"
 WAKE_SECONDS = 1.0
 """A listener is woken so often at most: many producers may insert a row at a time, and whoever may log in may notify."""
 
-_HOLDER = """
-    SELECT a.usename AS role, l.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.database = a.datid AND a.datname = current_database()
-      AND (l.classid::bigint << 32) + l.objid::bigint = $1
-      AND NOT has_table_privilege(a.usesysid, to_regclass('archive_queue'), 'UPDATE')
-    LIMIT 1"""
-"""Who holds the advisory lock $1 and may not write the queue, so is none of ours."""
-
 _UNREACHABLE = (
     OSError,
     TimeoutError,
@@ -65,8 +58,6 @@ _WRITABLE = (
     "let database.url lead to the primary (it may list several hosts: the one that takes writes is used); where a server or "
     "role is read-only (default_transaction_read_only, as services set it when a disk is full), look why"
 )
-
-AnyConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
 @contextmanager
@@ -129,14 +120,6 @@ async def _skip_reset(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """No statement of ours changes the session: asking the server to reset it would be a second trip for each of them. An open
     transaction is rolled back all the same.
     """
-
-
-async def held_by_foreign_role(connection: AnyConnection, key: int, what: str) -> bool:
-    """Whether somebody has this advisory lock who is none of ours; whoever may log in can take it. The log names them."""
-    stranger = await connection.fetchrow(_HOLDER, key)
-    if stranger is not None:
-        log.warning("foreign_lock_found", lock=what, **stranger, hint="look at what it is, and end its connection")
-    return stranger is not None
 
 
 class Database:
@@ -250,6 +233,11 @@ class Database:
         except asyncio.CancelledError:
             pool.terminate()
             raise
+
+    async def reads_standby(self) -> bool:
+        """Whether it leads to a server that may be behind the primary."""
+        async with self.connection() as connection:
+            return getattr(connection.get_settings(), "in_hot_standby", "off") == "on"
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:

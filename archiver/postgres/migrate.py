@@ -22,7 +22,8 @@ from typing import TypeAlias
 import asyncpg
 
 from archiver.errors import DatabaseError, DatabaseTooNew, NotMigrated
-from archiver.postgres.database import LOCK_POLL_SECONDS, Database, held_by_foreign_role
+from archiver.postgres.database import LOCK_POLL_SECONDS, Database
+from archiver.postgres.foreign_locks import held_by_foreign_role
 
 _Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 

@@ -72,13 +72,16 @@ class Endpoint:
         servers = list(zip(arguments["host"], arguments["port"], strict=True)) if arguments["host"] else [(None, None)]
         arguments["timeout"] = min(self.parameters.connect_seconds, MAX_CONNECT_SECONDS / len(servers))
         refusals: dict[str, Exception] = {}
+        readers: list[tuple[str | None, int | None]] = []
         for attributes in ("read-write",) if writes else ("read-write", "any"):
-            for host, port in servers:
+            for host, port in servers if attributes == "read-write" else readers:
                 server = {"host": host, "port": port, "target_session_attrs": attributes}
                 try:
                     connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(self.url, **{**arguments, **server})
                 except NEXT_SERVER as error:
                     refusals[f"{host}:{port}"] = error
+                    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+                        readers.append((host, port))
                     continue
                 try:
                     self.parameters.keep_alive(_transport_of(connection))

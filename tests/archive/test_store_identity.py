@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 
-from archiver.archive.store_identity import Marker, Standing, claim_store, mixes, recognise
+from archiver.archive.store_identity import Marker, Standing, adopt, claim_store, mixes, recognise
 from archiver.errors import WrongStore
 from archiver.postgres.database import Database
 from archiver.queue.identity import Identities
@@ -60,10 +61,40 @@ async def test_another_archives_marker_is_taken_by_a_database_without_sessions_a
     store.objects[MARKER] = theirs.content
     assert (await claim_store(database, store, URL, adopt_known=False)).changed == "identity_taken"
     assert (await Identities(database).read()).archive_id == theirs.archive_id
+    store.objects[MARKER] = Marker(uuid4(), identity.created_at).content
+    with pytest.raises(WrongStore, match="is the store of archive"):  # it has a store by now
+        await claim_store(database, store, URL, adopt_known=False)
     await queue.enqueue([NewSession("bot", "s-1")], actor="test")
     store.objects[MARKER] = Marker(uuid4(), identity.created_at).content
     with pytest.raises(WrongStore, match="is the store of archive"):
         await claim_store(database, store, URL, adopt_known=True)
+
+
+async def test_a_second_store_is_adopted_on_purpose_alone(database: Database, store: MemoryStore) -> None:
+    """Without recordings there is nothing by which it could be recognised."""
+    await claim_store(database, store, URL, adopt_known=False)
+    second = MemoryStore(Buffers(2**26))
+    with pytest.raises(WrongStore, match="no recordings yet") as caught:
+        await adopt(database, second, "file:///second")
+    assert "adopt --force" in caught.value.hint
+    assert second.objects == {}
+    await adopt(database, second, "file:///second", force=True)
+    assert second.objects == store.objects
+
+
+async def test_no_force_makes_two_archives_share_a_store(database: Database, queue: Queue, store: MemoryStore) -> None:
+    await queue.enqueue([NewSession("bot", "s-1")], actor="test")
+    theirs = Marker(uuid4(), (await Identities(database).read()).created_at)
+    store.objects[MARKER] = theirs.content
+    with pytest.raises(WrongStore, match="is the store of archive") as caught:
+        await adopt(database, store, URL, force=True)
+    assert "adopt" not in caught.value.hint
+
+
+async def test_nothing_is_adopted_under_living_workers(database: Database, queue: Queue, store: MemoryStore) -> None:
+    await queue.start_worker(host="h", pid=1, version="v", lease=timedelta(hours=1), bots=["bot"], store="file:///theirs")
+    with pytest.raises(WrongStore, match="is at work, and stores into file:///theirs"):
+        await adopt(database, store, URL, force=True)
 
 
 @pytest.mark.parametrize(

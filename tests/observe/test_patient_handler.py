@@ -85,7 +85,7 @@ def test_nobody_waits_for_a_reader_and_what_is_left_out_is_counted(pipe: Pipe, m
     reading.join(20)
     (told,) = (each for each in lines if each.startswith("log_lines_dropped "))
     dropped = int(told.split()[1])
-    assert lines == [line] * (1000 - dropped) + [told, "and on"]
+    assert lines == [line] * (1000 - dropped) + [told, "and on"], "it is told where they are missing"
     assert dropped > 500
 
 
@@ -112,6 +112,18 @@ def test_a_socket_that_nobody_reads_stops_nobody() -> None:
         while text.count(b"\n") < 10_000:
             text += theirs.recv(1 << 20)
     assert text.decode().splitlines() == [f"line {number}" for number in range(10_000)]
+
+
+def test_a_thread_that_cannot_be_had_fails_nobody_and_is_tried_again(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as without:
+        without.setattr(threading.Thread, "start", refuse)
+        for number in range(200):
+            pipe.log(f"{number:0999}")
+    pipe.log("and on")
+    assert pipe.read_until("and on") == [*(f"{number:0999}" for number in range(200)), "and on"]
 
 
 def test_a_line_that_cannot_be_rendered_fails_nobody(pipe: Pipe, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,6 +104,20 @@ async def test_of_several_hosts_the_next_is_tried_when_one_does_not_answer(datab
             assert await database.rows(sql("report/clock"))
 
 
+async def test_a_server_that_does_not_answer_is_waited_for_once_by_those_who_read_too(database_url: str) -> None:
+    (port,) = free_ports(1)
+    place = database_url.rpartition("@")[2].partition("/")[0]
+    with socket.create_server(("127.0.0.1", port)) as silent:
+        with pytest.raises(DatabaseUnreachable):
+            async with Database(database_url.replace(place, f"127.0.0.1:{port}") + "?connect_timeout=1", writes=False):
+                pass
+        silent.settimeout(5)
+        silent.accept()[0].close()
+        silent.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+
+
 async def test_a_database_that_takes_no_writes_is_refused_and_one_that_becomes_so_is_left(database_url: str) -> None:
     name = database_url.rpartition("/")[2]
     owner = await asyncpg.connect(database_url)

@@ -9,7 +9,9 @@ import pytest
 
 from archiver.errors import LeaseLost
 from archiver.outcome import Archived, Failed
+from archiver.postgres.statements import Statement
 from archiver.queue.sessions import MAX_CRASHES, MAX_STALLS
+from archiver.queue.sql import sql
 from archiver.session import Attempt, Session, State
 from tests.queue.conftest import MINUTE, QueueHarness, ids, stored_file
 
@@ -164,6 +166,41 @@ async def test_a_session_over_which_loops_stall_again_and_again_counts_as_crashi
             await harness.queue.rescue(actor="other")
     assert (await harness.row("s-1"))["crashes"] == 2
     assert await harness.value("SELECT count(*) FROM archive_events WHERE data ->> 'reason' = 'lease_lost'") == MAX_STALLS
+
+
+async def test_stalls_alone_are_counted_as_such(harness: QueueHarness) -> None:
+    await harness.add("s-1")
+    for stalled in [*[False] * (MAX_STALLS + 1), True]:
+        await harness.make_due()
+        worker = await harness.worker()
+        (session,) = await harness.claim(worker)
+        claims = [session]
+        assert await harness.queue.take_back(await harness.worker(), former=worker, claims=claims, stalled=stalled) == (1, 0)
+
+
+async def test_one_that_stops_while_it_takes_back_holds_up_nobody(harness: QueueHarness) -> None:
+    session = await harness.claim_one()
+    async with harness.database.transaction() as run:
+        assert await run(sql("worker/lock_claims"), former=session.worker_id, ids=[session.id])
+        bounds = await run(Statement.parse("bounds", "SELECT current_setting('idle_in_transaction_session_timeout') AS idle, "
+                                                     "current_setting('lock_timeout') AS lock"))  # fmt: skip
+    assert [tuple(row) for row in bounds] == [("5s", "5s")]
+    assert await harness.value("SELECT current_setting('lock_timeout')") == "0"
+
+
+async def test_a_session_given_up_for_a_crash_too_many_is_pending_again(harness: QueueHarness) -> None:
+    """The last one was real, and one before it was not."""
+    await harness.add("s-1")
+    lost: list[Session] = []
+    for _ in range(MAX_CRASHES):
+        await harness.make_due()
+        lost += await harness.claim(await harness.worker())
+        await harness.expire(lost[-1].worker_id)
+        await harness.queue.rescue(actor="other")
+    assert (await harness.row("s-1"))["state"] == "failed"
+    assert await take_back(harness, lost[0].worker_id, lost[0]) == (0, 1)
+    row = await harness.row("s-1")
+    assert (row["state"], row["crashes"]) == ("pending", MAX_CRASHES - 1)
 
 
 async def test_a_database_that_is_away_may_be_so_any_number_of_times(harness: QueueHarness) -> None:

@@ -8,7 +8,7 @@ WITH held AS MATERIALIZED (
     FROM archive_queue q, LATERAL (
         SELECT count(*) AS n FROM archive_events e
         WHERE :max_returns::integer IS NOT NULL AND e.queue_id = q.id AND e.event IN ('handed_back', 'crash_withdrawn')
-          AND e.data ->> 'reason' = 'lease_lost'
+          AND e.data ->> 'reason' = 'lease_lost' AND (e.data ->> 'stalled')::boolean
     ) returns
     WHERE q.worker_id = :former::bigint
 ), put_back AS (
@@ -24,7 +24,7 @@ WITH held AS MATERIALIZED (
     SELECT id, :former::bigint, epoch FROM held WHERE NOT crashed ON CONFLICT (queue_id, epoch) DO NOTHING
 ), rescued AS MATERIALIZED (
     SELECT q.id,
-           q.epoch = c.epoch + 1 AND q.state = 'failed'
+           q.state = 'failed' AND q.crashes <= :max_crashes::integer
                AND (q.reason = 'crashed_workers' OR q.detail ->> 'reason' = 'crashed_workers') AS given_up
     FROM unnest(:ids::bigint[], :epochs::bigint[]) AS c (id, epoch) JOIN archive_queue q ON q.id = c.id AND q.epoch > c.epoch,
          LATERAL (
@@ -33,7 +33,8 @@ WITH held AS MATERIALIZED (
                     -- Withdrawn already; or all were forgotten, when a person brought it back.
                     coalesce(bool_or(e.event = 'crash_withdrawn' AND e.data ->> 'from' = w.name
                                      OR e.event = 'retried' AND e.epoch > c.epoch), false) AS settled,
-                    count(*) FILTER (WHERE e.event IN ('handed_back', 'crash_withdrawn') AND e.data ->> 'reason' = 'lease_lost') AS returns
+                    count(*) FILTER (WHERE e.event IN ('handed_back', 'crash_withdrawn') AND e.data ->> 'reason' = 'lease_lost'
+                                        AND (e.data ->> 'stalled')::boolean) AS returns
              FROM archive_events e, (SELECT 'worker ' || :former::bigint AS name) w
              WHERE e.queue_id = q.id
          ) told
@@ -54,11 +55,12 @@ WITH held AS MATERIALIZED (
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, data)
     SELECT id, 'handed_back', epoch, 'worker ' || :worker_id::bigint,
-           jsonb_build_object('reason', 'lease_lost', 'from', 'worker ' || :former::bigint)
+           jsonb_build_object('reason', 'lease_lost', 'from', 'worker ' || :former::bigint, 'stalled', :max_returns::integer IS NOT NULL)
     FROM put_back
     UNION ALL
     SELECT id, 'crash_withdrawn', epoch, 'worker ' || :worker_id::bigint,
-           jsonb_build_object('reason', 'lease_lost', 'from', 'worker ' || :former::bigint, 'crashes', crashes)
+           jsonb_build_object('reason', 'lease_lost', 'from', 'worker ' || :former::bigint, 'stalled', :max_returns::integer IS NOT NULL,
+                              'crashes', crashes)
     FROM undone
 ), gone AS (
     -- It holds nothing any more, unless what it holds counts as crashed: then a rescuer takes that, and the row with it.
