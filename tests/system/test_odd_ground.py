@@ -237,9 +237,12 @@ async def test_an_auditor_who_may_read_two_tables_verifies_on_a_standby_too(
 
 
 @pytest.fixture
-async def used(archiver: Program, simulator: Simulator) -> Path:
+async def used(archiver: Program, simulator: Simulator, sql: Any) -> Path:
     """The store of an archive with two recordings."""
-    await archived(archiver, simulator, "s-1", "s-2")
+    for each in ("s-1", "s-2"):
+        simulator.script({"session_id": each})
+        await sql.execute("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', $1)", each)
+    assert (await archiver("worker", "--drain")).code == 0
     return archiver.folder / "store"
 
 
