@@ -108,9 +108,10 @@ async def recognise(identities: Identities, store: Store, url: str) -> Recognise
     identity = await identities.read()
     marker = await _read_marker(store, url)
     if marker is None and identity.marked_at is not None:
+        formerly = f"; it was last at {identity.url}" if identity.url != url else ""
         raise WrongStore(
             f"{url} has no {MARKER}, which this archive's store has had since {identity.marked_at:%Y-%m-%d}: probably its "
-            f"disk is not mounted, or it is another folder or bucket; it was last at {identity.url}",
+            f"disk is not mounted, or it is another folder or bucket{formerly}",
             hint="mount it, or correct storage.url; if the store was moved without that file: `archiver store adopt`; if it is "
             "lost, and this is to be a new one: `archiver store adopt --force`",
         )

@@ -137,7 +137,7 @@ class LocalStore:
                     await upload.write(payload)
                     await upload.save()
             except StoreError as error:
-                what = error.message.removeprefix(f"{probe} cannot be kept: ")
+                what = error.message.rpartition(" cannot be kept: ")[2]
                 raise StoreUnavailable(f"{self.root} cannot be written: {what}", hint=error.hint, **error.facts) from None
             found = b"".join([block async for block in self.read(probe)])
         finally:
