@@ -162,13 +162,15 @@ async def adopt(database: Database, store: Store, url: str, *, force: bool = Fal
         await identities.mark(url)
         return looked
     for other in await identities.storing_workers():
-        raise WrongStore(
-            f"worker {other['id']} (host {other['host']}, process {other['pid']}) is at work, and stores into {other['store']}",
-            hint="end the workers first: they would go on with the store that they have",
-        )
+        if marker is not None or other["store"] != url:  # one that stores here only has its store marked
+            raise WrongStore(
+                f"worker {other['id']} (host {other['host']}, process {other['pid']}) is at work, and stores into "
+                f"{other['store']}",
+                hint="end the workers first: they would go on with the store that they have",
+            )
     if marker is not None:
-        _refuse_without_files(url, looked, most=True)
-        if not looked.looked_for and (identity.has_sessions or identity.marked_at is not None):
+        unknown = not looked.looked_for and (identity.has_sessions or identity.marked_at is not None)
+        if unknown or 2 * looked.found < looked.looked_for:
             raise _foreign(url, marker, identity, restored=False)
         await identities.take(marker.archive_id, marker.created_at, url, deliberately=True)
     else:

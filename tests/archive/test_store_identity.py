@@ -95,6 +95,9 @@ async def test_nothing_is_adopted_under_living_workers(database: Database, queue
     await queue.start_worker(host="h", pid=1, version="v", lease=timedelta(hours=1), bots=["bot"], store="file:///theirs")
     with pytest.raises(WrongStore, match="is at work, and stores into file:///theirs"):
         await adopt(database, store, URL, force=True)
+    assert store.objects == {}
+    await adopt(database, store, "file:///theirs")
+    assert set(store.objects) == {MARKER}, "a worker that stores there has its store marked, and works on"
 
 
 @pytest.mark.parametrize(
