@@ -12,6 +12,8 @@ from archiver.postgres.database import Database
 from archiver.queue.sql import sql
 from tests.servers import free_ports
 
+pytestmark = pytest.mark.once  # what a URL means is the same under every Python
+
 TAKEN = [
     "connect_timeout=5",
     "connect_timeout=0",

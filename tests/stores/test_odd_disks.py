@@ -23,6 +23,8 @@ from archiver.stores.local.upload import ALONE
 from tests.disks import disk
 from tests.odd_disks import Lacks, is_mounted, odd_disk
 
+pytestmark = pytest.mark.once  # what a file system answers is the same under every Python
+
 KEY = "s1/recording/a.wav"
 PART = ".session-1.worker-2.epoch-3.part"
 DATA = b"data"
