@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import IO
@@ -152,31 +152,34 @@ def template(postgres: str, worker_id: str) -> str:
     return name
 
 
+@asynccontextmanager
+async def _created(postgres: str, kind: str, worker_id: str, options: str = "") -> AsyncIterator[str]:
+    """The URL of a database that lasts as long as this."""
+    name = f"{kind}_{worker_id}_{next(_numbers)}"
+    await _administer(postgres, f"CREATE DATABASE {name} {options}")
+    yield _named(postgres, name)
+    await _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
 async def empty_database_url(postgres: str, worker_id: str) -> AsyncIterator[str]:
     """The URL of a database without any table."""
-    name = f"empty_{worker_id}_{next(_numbers)}"
-    await _administer(postgres, f"CREATE DATABASE {name}")
-    yield _named(postgres, name)
-    await _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    async with _created(postgres, "empty", worker_id) as url:
+        yield url
 
 
 @pytest.fixture
 async def latin_database_url(postgres: str, worker_id: str) -> AsyncIterator[str]:
     """The URL of a database without any table that holds Latin-1 alone."""
-    name = f"latin_{worker_id}_{next(_numbers)}"
-    await _administer(postgres, f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
-    yield _named(postgres, name)
-    await _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    async with _created(postgres, "latin", worker_id, "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0") as url:
+        yield url
 
 
 @pytest.fixture
 async def database_url(postgres: str, template: str, worker_id: str) -> AsyncIterator[str]:
     """The URL of a migrated database of this test's own."""
-    name = f"test_{worker_id}_{next(_numbers)}"
-    await _administer(postgres, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-    yield _named(postgres, name)
-    await _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    async with _created(postgres, "test", worker_id, f"TEMPLATE {template} STRATEGY file_copy") as url:
+        yield url
 
 
 @pytest.fixture

@@ -89,6 +89,17 @@ async def record_file(harness: QueueHarness, queue_id: int) -> None:
     )
 
 
+async def rescued_and_failed(harness: QueueHarness) -> Session:
+    """A claim that was lost, and whose session another worker then ended."""
+    session = await harness.claim_one()
+    await harness.expire(session.worker_id)
+    await harness.queue.rescue(actor="other")
+    await harness.make_due()
+    (again,) = await harness.claim(await harness.worker())
+    await harness.settle(Attempt(again), Failed("platform_failed"))
+    return session
+
+
 async def take_back(harness: QueueHarness, former: int, *claims: Session) -> tuple[int, int]:
     return await harness.queue.take_back(await harness.worker(), former=former, claims=claims)
 
@@ -136,12 +147,7 @@ async def test_two_calls_at_once_withdraw_one_crash(harness: QueueHarness) -> No
 
 
 async def test_what_a_person_has_forgotten_is_not_withdrawn_from_a_later_crash(harness: QueueHarness) -> None:
-    session = await harness.claim_one()
-    await harness.expire(session.worker_id)
-    await harness.queue.rescue(actor="other")
-    await harness.make_due()
-    (again,) = await harness.claim(await harness.worker())
-    await harness.settle(Attempt(again), Failed("platform_failed"))
+    session = await rescued_and_failed(harness)
     assert await harness.operators.retry(ids=["s-1"], bot=None, kind=None, states=[State.FAILED], actor="me") == ["s-1"]
     (third,) = await harness.claim(await harness.worker())
     await harness.expire(third.worker_id)
@@ -240,12 +246,7 @@ async def test_a_session_given_up_for_workers_that_live_is_pending_again(harness
 
 
 async def test_a_session_that_failed_for_itself_stays_failed(harness: QueueHarness) -> None:
-    session = await harness.claim_one()
-    await harness.expire(session.worker_id)
-    await harness.queue.rescue(actor="other")
-    await harness.make_due()
-    (again,) = await harness.claim(await harness.worker())
-    await harness.settle(Attempt(again), Failed("platform_failed"))
+    session = await rescued_and_failed(harness)
     assert await take_back(harness, session.worker_id, session) == (0, 1)
     assert (await harness.row("s-1"))["state"] == "failed"
 
