@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import os
 import pwd
-import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,8 +14,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-import pytest
-
+from tests.programs import installed
 from tests.servers import free_ports
 
 READY_SECONDS = 20
@@ -64,7 +62,7 @@ def _path(fd: int) -> str:
 @asynccontextmanager
 async def _running(configuration: int, users: int) -> AsyncIterator[None]:
     """One process, which accepts connections. It ends with us, however we end."""
-    program = _program()
+    program = installed("pgbouncer", "pgbouncer", beside="/usr/sbin")
     # It refuses to run as root.
     account = pwd.getpwnam("nobody")
     switch: dict[str, Any] = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
@@ -88,17 +86,6 @@ async def _running(configuration: int, users: int) -> AsyncIterator[None]:
             process.kill()
         await process.wait()
     await reading
-
-
-def _program() -> str:
-    """CI must have it."""
-    found = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-    if found is None:
-        missing = "pgbouncer is not installed: apt-get install pgbouncer"
-        if os.environ.get("CI"):
-            pytest.fail(missing, pytrace=False)
-        pytest.skip(missing)
-    return found
 
 
 def _end_with(parent: int) -> None:

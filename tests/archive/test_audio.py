@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
-import shutil
 import subprocess
 import time
 import unicodedata
@@ -24,6 +22,7 @@ from archiver.archive.naming import MAX_NAME_BYTES, FileNames, clean_file_name
 from archiver.errors import RecordingRejected
 from tests.audio_files import CASES, EXTENSIBLE, FRAME, LIST, VORBIS, Case, chunk, flac, frame, id3, ogg, opus, rf64, wav
 from tests.audio_files import MULAW as FMT
+from tests.programs import installed
 
 WAV = "audio/wav"
 
@@ -371,11 +370,8 @@ ENCODED = [
 
 @pytest.fixture
 def programs() -> None:
-    missing = [name for name in PROGRAMS if not shutil.which(name)]
-    if missing and os.environ.get("CI"):
-        pytest.fail(f"{missing} missing: .ci/run installs them (Debian: file, sox, libsox-fmt-all)")
-    if missing:
-        pytest.skip(f"needs {missing} (Debian: file, sox, libsox-fmt-all)")
+    for name in PROGRAMS:
+        installed(name, "file sox libsox-fmt-all")
 
 
 def run(*command: str) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from archiver.simulator.platform import Simulator, SimulatorSettings
 from tests.conftest import settings_data
+from tests.programs import installed
 from tests.runtime.network.conftest import API, BUCKET_HOST, MEDIA, Authority, ForwardProxy, forward_proxy, front, listening
 from tests.s3_servers import BUCKET, Prefix, S3Server
 from tests.system.conftest import Program
@@ -28,14 +29,8 @@ PASSWORD = "Open-Sesame-77"
 
 @pytest.fixture(scope="module")
 def tinyproxy() -> str:
-    """Debian's proxy. CI must have it."""
-    found = shutil.which("tinyproxy")
-    if found is None:
-        missing = "tinyproxy is not installed: apt-get install tinyproxy-bin"
-        if os.environ.get("CI"):
-            pytest.fail(missing, pytrace=False)
-        pytest.skip(missing)
-    return found
+    """Debian's proxy."""
+    return installed("tinyproxy", "tinyproxy-bin")
 
 
 @dataclass(frozen=True)
