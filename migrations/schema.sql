@@ -133,6 +133,87 @@ BEGIN
     RETURN NEW;
 END $_$;
 
+CREATE FUNCTION public.archive_count_files() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF TG_RELID <> 'public.archived_recordings'::regclass OR TG_WHEN <> 'AFTER' OR TG_LEVEL <> 'STATEMENT' THEN
+        RAISE EXCEPTION 'archive_count_files serves archived_recordings alone' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    -- One after the other: a statement's rows before and after it are there only where it has both.
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO public.archive_rollup_changes (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
+        SELECT q.bot, q.kind, q.priority, q.day, q.state, q.reason, 0, 0, 0, 0, sum(f.files), sum(f.bytes), sum(f.milliseconds)
+        FROM (SELECT queue_id, count(*) AS files, sum(bytes) AS bytes, sum(coalesce(round(seconds * 1000), 0)) AS milliseconds
+              FROM after_rows GROUP BY queue_id) f
+        JOIN public.archive_countable q ON q.id = f.queue_id
+        GROUP BY 1, 2, 3, 4, 5, 6;
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO public.archive_rollup_changes (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
+        SELECT q.bot, q.kind, q.priority, q.day, q.state, q.reason, 0, 0, 0, 0, -sum(f.files), -sum(f.bytes), -sum(f.milliseconds)
+        FROM (SELECT queue_id, count(*) AS files, sum(bytes) AS bytes, sum(coalesce(round(seconds * 1000), 0)) AS milliseconds
+              FROM before_rows GROUP BY queue_id) f
+        JOIN public.archive_countable q ON q.id = f.queue_id
+        GROUP BY 1, 2, 3, 4, 5, 6;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION public.archive_count_sessions() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF TG_RELID <> 'public.archive_queue'::regclass OR TG_WHEN <> 'AFTER' OR TG_LEVEL <> 'STATEMENT' THEN
+        RAISE EXCEPTION 'archive_count_sessions serves archive_queue alone' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO public.archive_rollup_changes (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
+        SELECT bot, CASE WHEN kind IN ('recording', 'voicemail') THEN kind ELSE 'other' END, CASE WHEN finished_at IS NULL THEN priority ELSE '' END,
+               (archive_date AT TIME ZONE 'UTC')::date, state, left(coalesce(reason, ''), 100), count(*), count(accepted_at), count(recheck_at),
+               sum(calls), 0, 0, 0
+        FROM after_rows GROUP BY 1, 2, 3, 4, 5, 6;
+    ELSIF TG_OP = 'DELETE' THEN     -- its recordings, if it had any, went before
+        INSERT INTO public.archive_rollup_changes (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
+        SELECT bot, CASE WHEN kind IN ('recording', 'voicemail') THEN kind ELSE 'other' END, CASE WHEN finished_at IS NULL THEN priority ELSE '' END,
+               (archive_date AT TIME ZONE 'UTC')::date, state, left(coalesce(reason, ''), 100), -count(*), -count(accepted_at), -count(recheck_at),
+               -sum(calls), 0, 0, 0
+        FROM before_rows GROUP BY 1, 2, 3, 4, 5, 6;
+    ELSE
+        INSERT INTO public.archive_rollup_changes (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
+        SELECT c.bot, CASE WHEN c.kind IN ('recording', 'voicemail') THEN c.kind ELSE 'other' END, CASE WHEN c.ended THEN '' ELSE c.priority END,
+               (c.archive_date AT TIME ZONE 'UTC')::date, c.state, left(coalesce(c.reason, ''), 100), sum(c.n), sum(c.n * c.accepted),
+               sum(c.n * c.rechecks), sum(c.n * c.calls), sum(c.n * c.files), sum(c.n * c.bytes), sum(c.n * c.milliseconds)
+        FROM (
+            SELECT v.*, coalesce(f.files, 0) AS files, coalesce(f.bytes, 0) AS bytes, coalesce(f.milliseconds, 0) AS milliseconds
+            FROM before_rows o JOIN after_rows a USING (id)
+            -- What it had stored moves along. What this very statement stores is counted by archive_count_files, where the session is
+            -- now: such a row and the session's own bear the same transaction and command. A session whose first claim is being
+            -- made, or ends, had nothing.
+            LEFT JOIN LATERAL (
+                SELECT count(*) AS files, sum(r.bytes) AS bytes, sum(coalesce(round(r.seconds * 1000), 0)) AS milliseconds
+                FROM public.archived_recordings r, public.archive_queue q
+                WHERE r.queue_id = o.id AND q.id = o.id AND (r.xmin <> q.xmin OR NOT r.cmin = q.cmin)
+            ) f ON o.epoch > 1 OR (o.epoch = 1 AND o.worker_id IS NULL)
+            CROSS JOIN LATERAL (VALUES
+                (-1, o.bot, o.kind, o.priority, o.finished_at IS NOT NULL, o.archive_date, o.state, o.reason,
+                 (o.accepted_at IS NOT NULL)::integer, (o.recheck_at IS NOT NULL)::integer, o.calls),
+                (1, a.bot, a.kind, a.priority, a.finished_at IS NOT NULL, a.archive_date, a.state, a.reason,
+                 (a.accepted_at IS NOT NULL)::integer, (a.recheck_at IS NOT NULL)::integer, a.calls)
+            ) v (n, bot, kind, priority, ended, archive_date, state, reason, accepted, rechecks, calls)
+            WHERE (o.state, o.reason, o.calls, o.recheck_at IS NULL, o.priority, o.accepted_at IS NULL, o.bot, o.kind, o.archive_date)
+                  IS DISTINCT FROM
+                  (a.state, a.reason, a.calls, a.recheck_at IS NULL, a.priority, a.accepted_at IS NULL, a.bot, a.kind, a.archive_date)
+        ) c
+        GROUP BY 1, 2, 3, 4, 5, 6
+        HAVING sum(c.n) <> 0 OR sum(c.n * c.accepted) <> 0 OR sum(c.n * c.rechecks) <> 0 OR sum(c.n * c.calls) <> 0 OR sum(c.n * c.files) <> 0
+               OR sum(c.n * c.bytes) <> 0 OR sum(c.n * c.milliseconds) <> 0;
+    END IF;
+    RETURN NULL;
+END $$;
+
 CREATE FUNCTION public.archive_draw(budget text, wanted integer, windows interval[], limits integer[]) RETURNS TABLE(granted integer, wait interval)
     LANGUAGE plpgsql
     AS $$
@@ -212,6 +293,16 @@ CREATE FUNCTION public.archive_first_ask(ended_at timestamp with time zone, enqu
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN (LEAST(ended_at, enqueued_at) + first_ask);
 
+CREATE FUNCTION public.archive_refuse_acceptance() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    NEW.accepted_at := NULL;
+    NEW.accepted_by := NULL;
+    NEW.accept_reason := NULL;
+    RETURN NEW;
+END $$;
+
 CREATE FUNCTION public.archive_refuse_transition() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -223,6 +314,50 @@ END $$;
 CREATE FUNCTION public.archive_short(value text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT
     RETURN CASE WHEN (length(value) <= 200) THEN value ELSE (("left"(value, 135) || '~'::text) || encode(sha256(convert_to(value, 'UTF8'::name)), 'hex'::text)) END;
+
+CREATE TABLE public.archive_account_days (
+    account_id bigint NOT NULL,
+    bot text NOT NULL,
+    day date NOT NULL,
+    time_zone text NOT NULL,
+    from_at timestamp with time zone NOT NULL,
+    to_at timestamp with time zone NOT NULL,
+    whole boolean NOT NULL,
+    complete boolean NOT NULL,
+    counts jsonb NOT NULL
+);
+
+COMMENT ON TABLE public.archive_account_days IS 'The days of each account: a day begins at midnight in the bot''s time zone.';
+
+COMMENT ON COLUMN public.archive_account_days.whole IS 'The account was of the whole day, and not of a part of it.';
+
+CREATE TABLE public.archive_accounts (
+    id bigint NOT NULL,
+    made_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    made_by text NOT NULL,
+    command text NOT NULL,
+    version text NOT NULL,
+    from_at timestamp with time zone NOT NULL,
+    to_at timestamp with time zone NOT NULL,
+    complete boolean NOT NULL,
+    counts jsonb NOT NULL,
+    problems jsonb NOT NULL,
+    failed_bots jsonb NOT NULL,
+    CONSTRAINT archive_accounts_command_check CHECK ((command = ANY (ARRAY['nightly'::text, 'reconcile'::text])))
+);
+
+COMMENT ON TABLE public.archive_accounts IS 'Each account of calls that nightly or reconcile made, append only.';
+
+COMMENT ON COLUMN public.archive_accounts.failed_bots IS 'Bots that the platform gave no list of calls for, and why.';
+
+ALTER TABLE public.archive_accounts ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.archive_accounts_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE public.archive_bot_events (
     id bigint NOT NULL,
@@ -274,6 +409,172 @@ WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500');
 
 COMMENT ON TABLE public.archive_calls IS 'One row a call drawn, kept as long as the longest window of its bot: the longer windows are counted, not guessed.';
 
+CREATE TABLE public.archive_queue (
+    id bigint NOT NULL,
+    bot text NOT NULL,
+    session_id text NOT NULL,
+    kind text DEFAULT 'recording'::text NOT NULL,
+    user_id text,
+    started_at timestamp with time zone,
+    priority text DEFAULT 'normal'::text NOT NULL,
+    run_at timestamp with time zone DEFAULT now() NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    state text DEFAULT 'pending'::text NOT NULL,
+    reason text,
+    detail jsonb DEFAULT '{}'::jsonb NOT NULL,
+    archive_date timestamp with time zone DEFAULT now() NOT NULL,
+    enqueued_at timestamp with time zone DEFAULT now() NOT NULL,
+    claimed_at timestamp with time zone,
+    first_asked_at timestamp with time zone,
+    finished_at timestamp with time zone,
+    worker_id bigint,
+    epoch bigint DEFAULT 0 NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    checks integer DEFAULT 0 NOT NULL,
+    crashes integer DEFAULT 0 NOT NULL,
+    calls integer DEFAULT 0 NOT NULL,
+    ended_at timestamp with time zone,
+    call jsonb DEFAULT '{}'::jsonb NOT NULL,
+    files integer,
+    listed_at timestamp with time zone,
+    recheck_at timestamp with time zone,
+    rechecks integer DEFAULT 0 NOT NULL,
+    recheck_tries integer DEFAULT 0 NOT NULL,
+    last_asked_at timestamp with time zone,
+    archived_before boolean DEFAULT false NOT NULL,
+    accepted_at timestamp with time zone,
+    accepted_by text,
+    accept_reason text,
+    CONSTRAINT archive_queue_accepted CHECK (
+CASE
+    WHEN (accepted_at IS NULL) THEN ((accepted_by IS NULL) AND (accept_reason IS NULL))
+    ELSE ((accepted_by IS NOT NULL) AND (accept_reason IS NOT NULL) AND (state = ANY (ARRAY['failed'::text, 'archived'::text])))
+END),
+    CONSTRAINT archive_queue_claimed CHECK (
+CASE state
+    WHEN 'claimed'::text THEN (worker_id IS NOT NULL)
+    WHEN 'unavailable'::text THEN true
+    ELSE (worker_id IS NULL)
+END),
+    CONSTRAINT archive_queue_finished CHECK (((state = ANY (ARRAY['pending'::text, 'claimed'::text])) = (finished_at IS NULL))),
+    CONSTRAINT archive_queue_kind CHECK (((kind = ANY (ARRAY['recording'::text, 'voicemail'::text])) OR (state = 'failed'::text))),
+    CONSTRAINT archive_queue_priority CHECK ((priority = ANY (ARRAY['high'::text, 'normal'::text, 'low'::text]))),
+    CONSTRAINT archive_queue_reason CHECK (((state <> ALL (ARRAY['unavailable'::text, 'failed'::text, 'cancelled'::text])) OR (reason IS NOT NULL))),
+    CONSTRAINT archive_queue_recheck CHECK (((recheck_at IS NULL) OR ((state = 'unavailable'::text) AND isfinite(recheck_at)))),
+    CONSTRAINT archive_queue_run_at CHECK (isfinite(run_at)),
+    CONSTRAINT archive_queue_state CHECK ((state = ANY (ARRAY['pending'::text, 'claimed'::text, 'archived'::text, 'unavailable'::text, 'failed'::text, 'cancelled'::text])))
+)
+WITH (autovacuum_vacuum_scale_factor='0.01', autovacuum_analyze_scale_factor='0.01');
+
+COMMENT ON COLUMN public.archive_queue.accepted_at IS 'Somebody answers for it that this session stays as it is: failed, or archived with a mismatch.';
+
+CREATE VIEW public.archive_countable AS
+ SELECT id,
+    bot,
+        CASE
+            WHEN (kind = ANY (ARRAY['recording'::text, 'voicemail'::text])) THEN kind
+            ELSE 'other'::text
+        END AS kind,
+        CASE
+            WHEN (finished_at IS NULL) THEN priority
+            ELSE ''::text
+        END AS priority,
+    ((archive_date AT TIME ZONE 'UTC'::text))::date AS day,
+    state,
+    "left"(COALESCE(reason, ''::text), 100) AS reason,
+    ((accepted_at IS NOT NULL))::integer AS accepted,
+    ((recheck_at IS NOT NULL))::integer AS rechecks,
+    calls
+   FROM public.archive_queue q;
+
+COMMENT ON VIEW public.archive_countable IS 'What each session is counted as in archive_counts.';
+
+CREATE TABLE public.archive_rollup (
+    bot text NOT NULL,
+    kind text NOT NULL,
+    priority text NOT NULL,
+    day date NOT NULL,
+    state text NOT NULL,
+    reason text NOT NULL,
+    sessions bigint NOT NULL,
+    accepted bigint NOT NULL,
+    rechecks bigint NOT NULL,
+    calls bigint NOT NULL,
+    files bigint NOT NULL,
+    bytes bigint NOT NULL,
+    milliseconds bigint NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.1');
+
+COMMENT ON TABLE public.archive_rollup IS 'Sessions by bot, UTC day of archive_date, state and what else is told apart, up to the last fold. Read archive_counts.';
+
+CREATE TABLE public.archive_rollup_changes (
+    bot text CONSTRAINT archive_rollup_bot_not_null NOT NULL,
+    kind text CONSTRAINT archive_rollup_kind_not_null NOT NULL,
+    priority text CONSTRAINT archive_rollup_priority_not_null NOT NULL,
+    day date CONSTRAINT archive_rollup_day_not_null NOT NULL,
+    state text CONSTRAINT archive_rollup_state_not_null NOT NULL,
+    reason text CONSTRAINT archive_rollup_reason_not_null NOT NULL,
+    sessions bigint CONSTRAINT archive_rollup_sessions_not_null NOT NULL,
+    accepted bigint CONSTRAINT archive_rollup_accepted_not_null NOT NULL,
+    rechecks bigint CONSTRAINT archive_rollup_rechecks_not_null NOT NULL,
+    calls bigint CONSTRAINT archive_rollup_calls_not_null NOT NULL,
+    files bigint CONSTRAINT archive_rollup_files_not_null NOT NULL,
+    bytes bigint CONSTRAINT archive_rollup_bytes_not_null NOT NULL,
+    milliseconds bigint CONSTRAINT archive_rollup_milliseconds_not_null NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='2000');
+
+COMMENT ON TABLE public.archive_rollup_changes IS 'By how much each statement changed the counts, append only, until a worker folds it into archive_rollup.';
+
+CREATE VIEW public.archive_counts AS
+ SELECT bot,
+    kind,
+    priority,
+    day,
+    state,
+    reason,
+    (sum(sessions))::bigint AS sessions,
+    (sum(accepted))::bigint AS accepted,
+    (sum(rechecks))::bigint AS rechecks,
+    (sum(calls))::bigint AS calls,
+    (sum(files))::bigint AS files,
+    (sum(bytes))::bigint AS bytes,
+    (sum(milliseconds))::bigint AS milliseconds
+   FROM ( SELECT archive_rollup.bot,
+            archive_rollup.kind,
+            archive_rollup.priority,
+            archive_rollup.day,
+            archive_rollup.state,
+            archive_rollup.reason,
+            archive_rollup.sessions,
+            archive_rollup.accepted,
+            archive_rollup.rechecks,
+            archive_rollup.calls,
+            archive_rollup.files,
+            archive_rollup.bytes,
+            archive_rollup.milliseconds
+           FROM public.archive_rollup
+        UNION ALL
+         SELECT archive_rollup_changes.bot,
+            archive_rollup_changes.kind,
+            archive_rollup_changes.priority,
+            archive_rollup_changes.day,
+            archive_rollup_changes.state,
+            archive_rollup_changes.reason,
+            archive_rollup_changes.sessions,
+            archive_rollup_changes.accepted,
+            archive_rollup_changes.rechecks,
+            archive_rollup_changes.calls,
+            archive_rollup_changes.files,
+            archive_rollup_changes.bytes,
+            archive_rollup_changes.milliseconds
+           FROM public.archive_rollup_changes) counted
+  GROUP BY bot, kind, priority, day, state, reason
+ HAVING ((sum(sessions) <> (0)::numeric) OR (sum(files) <> (0)::numeric));
+
+COMMENT ON VIEW public.archive_counts IS 'Sessions, and their files, by bot, kind, UTC day of archive_date, state and reason; of those that wait also by priority. Exact at any time.';
+
 CREATE TABLE public.archive_discoveries (
     id bigint NOT NULL,
     bot text NOT NULL,
@@ -323,6 +624,18 @@ ALTER TABLE public.archive_events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTI
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE public.archive_findings (
+    queue_id bigint NOT NULL,
+    source text NOT NULL,
+    found_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    found_by text NOT NULL,
+    findings jsonb NOT NULL,
+    CONSTRAINT archive_findings_findings_check CHECK ((jsonb_typeof(findings) = 'array'::text)),
+    CONSTRAINT archive_findings_source_check CHECK ((source = ANY (ARRAY['verify'::text, 'account'::text])))
+);
+
+COMMENT ON TABLE public.archive_findings IS 'What the last verify, or the last account, found wrong with an archived session; a row goes when it is found right.';
 
 CREATE TABLE public.archive_holds (
     bot text NOT NULL,
@@ -376,55 +689,6 @@ CREATE TABLE public.archive_pruning (
 
 COMMENT ON TABLE public.archive_pruning IS 'One row: sessions that ended up to here have had their history removed (database.keep_history).';
 
-CREATE TABLE public.archive_queue (
-    id bigint NOT NULL,
-    bot text NOT NULL,
-    session_id text NOT NULL,
-    kind text DEFAULT 'recording'::text NOT NULL,
-    user_id text,
-    started_at timestamp with time zone,
-    priority text DEFAULT 'normal'::text NOT NULL,
-    run_at timestamp with time zone DEFAULT now() NOT NULL,
-    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
-    state text DEFAULT 'pending'::text NOT NULL,
-    reason text,
-    detail jsonb DEFAULT '{}'::jsonb NOT NULL,
-    archive_date timestamp with time zone DEFAULT now() NOT NULL,
-    enqueued_at timestamp with time zone DEFAULT now() NOT NULL,
-    claimed_at timestamp with time zone,
-    first_asked_at timestamp with time zone,
-    finished_at timestamp with time zone,
-    worker_id bigint,
-    epoch bigint DEFAULT 0 NOT NULL,
-    failures integer DEFAULT 0 NOT NULL,
-    checks integer DEFAULT 0 NOT NULL,
-    crashes integer DEFAULT 0 NOT NULL,
-    calls integer DEFAULT 0 NOT NULL,
-    ended_at timestamp with time zone,
-    call jsonb DEFAULT '{}'::jsonb NOT NULL,
-    files integer,
-    listed_at timestamp with time zone,
-    recheck_at timestamp with time zone,
-    rechecks integer DEFAULT 0 NOT NULL,
-    recheck_tries integer DEFAULT 0 NOT NULL,
-    last_asked_at timestamp with time zone,
-    archived_before boolean DEFAULT false NOT NULL,
-    CONSTRAINT archive_queue_claimed CHECK (
-CASE state
-    WHEN 'claimed'::text THEN (worker_id IS NOT NULL)
-    WHEN 'unavailable'::text THEN true
-    ELSE (worker_id IS NULL)
-END),
-    CONSTRAINT archive_queue_finished CHECK (((state = ANY (ARRAY['pending'::text, 'claimed'::text])) = (finished_at IS NULL))),
-    CONSTRAINT archive_queue_kind CHECK (((kind = ANY (ARRAY['recording'::text, 'voicemail'::text])) OR (state = 'failed'::text))),
-    CONSTRAINT archive_queue_priority CHECK ((priority = ANY (ARRAY['high'::text, 'normal'::text, 'low'::text]))),
-    CONSTRAINT archive_queue_reason CHECK (((state <> ALL (ARRAY['unavailable'::text, 'failed'::text, 'cancelled'::text])) OR (reason IS NOT NULL))),
-    CONSTRAINT archive_queue_recheck CHECK (((recheck_at IS NULL) OR ((state = 'unavailable'::text) AND isfinite(recheck_at)))),
-    CONSTRAINT archive_queue_run_at CHECK (isfinite(run_at)),
-    CONSTRAINT archive_queue_state CHECK ((state = ANY (ARRAY['pending'::text, 'claimed'::text, 'archived'::text, 'unavailable'::text, 'failed'::text, 'cancelled'::text])))
-)
-WITH (autovacuum_vacuum_scale_factor='0.01', autovacuum_analyze_scale_factor='0.01');
-
 ALTER TABLE public.archive_queue ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.archive_queue_id_seq
     START WITH 1
@@ -461,7 +725,14 @@ CREATE VIEW public.archive_sessions AS
     listed_at,
     recheck_at,
     rechecks,
-    last_asked_at
+    last_asked_at,
+    accepted_at,
+    accepted_by,
+    accept_reason,
+        CASE
+            WHEN ((listed_at IS NOT NULL) AND (started_at IS NOT NULL)) THEN started_at
+            ELSE archive_date
+        END AS called_at
    FROM public.archive_queue;
 
 COMMENT ON VIEW public.archive_sessions IS 'One row a session ever enqueued, in exactly one state.';
@@ -513,6 +784,12 @@ CREATE TABLE public.archived_recordings (
     CONSTRAINT archived_recordings_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text))
 );
 
+ALTER TABLE ONLY public.archive_account_days
+    ADD CONSTRAINT archive_account_days_pkey PRIMARY KEY (bot, day, account_id);
+
+ALTER TABLE ONLY public.archive_accounts
+    ADD CONSTRAINT archive_accounts_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.archive_bot_events
     ADD CONSTRAINT archive_bot_events_pkey PRIMARY KEY (id);
 
@@ -527,6 +804,9 @@ ALTER TABLE ONLY public.archive_discoveries
 
 ALTER TABLE ONLY public.archive_events
     ADD CONSTRAINT archive_events_pkey PRIMARY KEY (queue_id, id);
+
+ALTER TABLE ONLY public.archive_findings
+    ADD CONSTRAINT archive_findings_pkey PRIMARY KEY (queue_id, source);
 
 ALTER TABLE ONLY public.archive_holds
     ADD CONSTRAINT archive_holds_pkey PRIMARY KEY (bot, kind);
@@ -549,6 +829,9 @@ ALTER TABLE ONLY public.archive_queue
 ALTER TABLE ONLY public.archive_queue
     ADD CONSTRAINT archive_queue_session UNIQUE (session_id, bot, kind);
 
+ALTER TABLE ONLY public.archive_rollup
+    ADD CONSTRAINT archive_rollup_pkey PRIMARY KEY (bot, state, day, kind, priority, reason);
+
 ALTER TABLE ONLY public.archive_workers
     ADD CONSTRAINT archive_workers_pkey PRIMARY KEY (id);
 
@@ -559,11 +842,37 @@ CREATE INDEX archive_calls_key_at ON public.archive_calls USING btree (key, at);
 
 CREATE INDEX archive_discoveries_bot ON public.archive_discoveries USING btree (bot, purpose, to_at);
 
+CREATE INDEX archive_queue_agents ON public.archive_queue USING gin (jsonb_to_tsvector('simple'::regconfig, ((COALESCE((call -> 'agent'::text), '[]'::jsonb) || COALESCE((call -> 'consulted'::text), '[]'::jsonb)) || COALESCE((call -> 'joined'::text), '[]'::jsonb)), '["string"]'::jsonb)) WHERE (call ?| '{agent,consulted,joined}'::text[]);
+
+CREATE INDEX archive_queue_archived ON public.archive_queue USING btree (bot, (
+CASE
+    WHEN ((listed_at IS NOT NULL) AND (started_at IS NOT NULL)) THEN started_at
+    ELSE archive_date
+END), id) WHERE (state = 'archived'::text);
+
+CREATE INDEX archive_queue_callees ON public.archive_queue USING btree ("right"(regexp_replace(split_part((call ->> 'callee'::text), '@'::text, 1), '[^0-9]'::text, ''::text, 'g'::text), 7), (
+CASE
+    WHEN ((listed_at IS NOT NULL) AND (started_at IS NOT NULL)) THEN started_at
+    ELSE archive_date
+END), id) WHERE (call ? 'callee'::text);
+
+CREATE INDEX archive_queue_callers ON public.archive_queue USING btree ("right"(regexp_replace(split_part((call ->> 'caller'::text), '@'::text, 1), '[^0-9]'::text, ''::text, 'g'::text), 7), (
+CASE
+    WHEN ((listed_at IS NOT NULL) AND (started_at IS NOT NULL)) THEN started_at
+    ELSE archive_date
+END), id) WHERE (call ? 'caller'::text);
+
 CREATE INDEX archive_queue_claims ON public.archive_queue USING btree (worker_id) WHERE (worker_id IS NOT NULL);
 
 CREATE INDEX archive_queue_due ON public.archive_queue USING btree (bot, kind, priority, run_at) WHERE (state = 'pending'::text);
 
 CREATE INDEX archive_queue_ended ON public.archive_queue USING btree (state, finished_at, id) WHERE (finished_at IS NOT NULL);
+
+CREATE INDEX archive_queue_not_archived ON public.archive_queue USING btree (bot, state, "left"(COALESCE(reason, ''::text), 100), (
+CASE
+    WHEN ((listed_at IS NOT NULL) AND (started_at IS NOT NULL)) THEN started_at
+    ELSE archive_date
+END), id) WHERE ((finished_at IS NOT NULL) AND (state <> 'archived'::text));
 
 CREATE INDEX archive_queue_oldest ON public.archive_queue USING btree (bot, kind, priority, archive_date, run_at) WHERE ((finished_at IS NULL) AND (worker_id IS NULL));
 
@@ -571,11 +880,23 @@ CREATE INDEX archive_queue_rechecks ON public.archive_queue USING btree (bot, ki
 
 CREATE INDEX archive_queue_started ON public.archive_queue USING btree (bot, started_at) WHERE (started_at IS NOT NULL);
 
+CREATE INDEX archive_queue_users ON public.archive_queue USING btree (user_id, (
+CASE
+    WHEN ((listed_at IS NOT NULL) AND (started_at IS NOT NULL)) THEN started_at
+    ELSE archive_date
+END), id) WHERE (user_id IS NOT NULL);
+
 CREATE INDEX archived_recordings_key ON public.archived_recordings USING btree (store_key);
 
 CREATE INDEX archived_recordings_session ON public.archived_recordings USING btree (session_id);
 
 CREATE TRIGGER archive_queue_admit BEFORE INSERT ON public.archive_queue FOR EACH ROW EXECUTE FUNCTION public.archive_admit();
+
+CREATE TRIGGER archive_queue_count_deleted AFTER DELETE ON public.archive_queue REFERENCING OLD TABLE AS before_rows FOR EACH STATEMENT EXECUTE FUNCTION public.archive_count_sessions();
+
+CREATE TRIGGER archive_queue_count_inserted AFTER INSERT ON public.archive_queue REFERENCING NEW TABLE AS after_rows FOR EACH STATEMENT EXECUTE FUNCTION public.archive_count_sessions();
+
+CREATE TRIGGER archive_queue_count_updated AFTER UPDATE ON public.archive_queue REFERENCING OLD TABLE AS before_rows NEW TABLE AS after_rows FOR EACH STATEMENT EXECUTE FUNCTION public.archive_count_sessions();
 
 CREATE TRIGGER archive_queue_enqueued AFTER INSERT ON public.archive_queue REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION public.archive_enqueued();
 
@@ -587,16 +908,36 @@ CREATE TRIGGER archive_queue_transition BEFORE UPDATE OF state ON public.archive
             ELSE (new.state = 'pending'::text)
         END))) EXECUTE FUNCTION public.archive_refuse_transition();
 
+CREATE TRIGGER archive_queue_unaccepted BEFORE INSERT ON public.archive_queue FOR EACH ROW WHEN (((new.accepted_at IS NOT NULL) OR (new.accepted_by IS NOT NULL) OR (new.accept_reason IS NOT NULL))) EXECUTE FUNCTION public.archive_refuse_acceptance();
+
+CREATE TRIGGER archived_recordings_count_deleted AFTER DELETE ON public.archived_recordings REFERENCING OLD TABLE AS before_rows FOR EACH STATEMENT EXECUTE FUNCTION public.archive_count_files();
+
+CREATE TRIGGER archived_recordings_count_inserted AFTER INSERT ON public.archived_recordings REFERENCING NEW TABLE AS after_rows FOR EACH STATEMENT EXECUTE FUNCTION public.archive_count_files();
+
+CREATE TRIGGER archived_recordings_count_updated AFTER UPDATE ON public.archived_recordings REFERENCING OLD TABLE AS before_rows NEW TABLE AS after_rows FOR EACH STATEMENT EXECUTE FUNCTION public.archive_count_files();
+
+ALTER TABLE ONLY public.archive_account_days
+    ADD CONSTRAINT archive_account_days_account_id_fkey FOREIGN KEY (account_id) REFERENCES public.archive_accounts(id);
+
+ALTER TABLE ONLY public.archive_findings
+    ADD CONSTRAINT archive_findings_queue_id_fkey FOREIGN KEY (queue_id) REFERENCES public.archive_queue(id);
+
 ALTER TABLE ONLY public.archived_recordings
     ADD CONSTRAINT archived_recordings_queue_id_fkey FOREIGN KEY (queue_id) REFERENCES public.archive_queue(id);
 
 REVOKE ALL ON FUNCTION public.archive_admit() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.archive_count_files() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.archive_count_sessions() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.archive_draw(budget text, wanted integer, windows interval[], limits integer[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.archive_enqueued() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.archive_first_ask(ended_at timestamp with time zone, enqueued_at timestamp with time zone, first_ask interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.archive_refuse_acceptance() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.archive_refuse_transition() FROM PUBLIC;
 

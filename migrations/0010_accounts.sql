@@ -1,0 +1,246 @@
+-- phase: expand
+-- min_program: 0.2
+-- What is counted is kept: sessions by bot, day and state as they change, each account of calls that was made, what was found wrong with
+-- archived sessions, and what somebody has accepted as lost.
+SET LOCAL lock_timeout = '1min';
+
+-- Nobody changes a session meanwhile: what is counted below is where the changes begin.
+LOCK TABLE archive_queue, archived_recordings IN SHARE ROW EXCLUSIVE MODE;
+
+ALTER TABLE archive_queue
+    ADD COLUMN accepted_at timestamptz,
+    ADD COLUMN accepted_by text,
+    ADD COLUMN accept_reason text,
+    ADD CONSTRAINT archive_queue_accepted CHECK (
+        CASE WHEN accepted_at IS NULL THEN accepted_by IS NULL AND accept_reason IS NULL
+             ELSE accepted_by IS NOT NULL AND accept_reason IS NOT NULL AND state IN ('failed', 'archived') END) NOT VALID;
+COMMENT ON COLUMN archive_queue.accepted_at IS 'Somebody answers for it that this session stays as it is: failed, or archived with a mismatch.';
+
+CREATE OR REPLACE VIEW archive_sessions AS
+SELECT bot, session_id, kind, state, reason, priority, user_id, started_at, enqueued_at, run_at, claimed_at, first_asked_at,
+       finished_at, failures, checks, crashes, calls, metadata, detail, id AS queue_id, ended_at, call, files, listed_at,
+       recheck_at, rechecks, last_asked_at, accepted_at, accepted_by, accept_reason,
+       CASE WHEN listed_at IS NOT NULL AND started_at IS NOT NULL THEN started_at ELSE archive_date END AS called_at
+FROM archive_queue;
+
+-- The roll-up: what statements changed, one row a key and statement, and their sums, into which workers fold them. A row that all of
+-- them updated would make them wait for each other.
+CREATE TABLE archive_rollup (
+    bot text NOT NULL,
+    kind text NOT NULL,
+    priority text NOT NULL,
+    day date NOT NULL,
+    state text NOT NULL,
+    reason text NOT NULL,
+    sessions bigint NOT NULL,
+    accepted bigint NOT NULL,
+    rechecks bigint NOT NULL,
+    calls bigint NOT NULL,
+    files bigint NOT NULL,
+    bytes bigint NOT NULL,
+    milliseconds bigint NOT NULL,
+    PRIMARY KEY (bot, state, day, kind, priority, reason)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.1);
+COMMENT ON TABLE archive_rollup IS 'Sessions by bot, UTC day of archive_date, state and what else is told apart, up to the last fold. Read archive_counts.';
+
+CREATE TABLE archive_rollup_changes (LIKE archive_rollup)
+    WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+COMMENT ON TABLE archive_rollup_changes IS 'By how much each statement changed the counts, append only, until a worker folds it into archive_rollup.';
+
+CREATE VIEW archive_counts AS
+SELECT bot, kind, priority, day, state, reason, sum(sessions)::bigint AS sessions, sum(accepted)::bigint AS accepted,
+       sum(rechecks)::bigint AS rechecks, sum(calls)::bigint AS calls, sum(files)::bigint AS files, sum(bytes)::bigint AS bytes,
+       sum(milliseconds)::bigint AS milliseconds
+FROM (SELECT * FROM archive_rollup UNION ALL SELECT * FROM archive_rollup_changes) counted
+GROUP BY bot, kind, priority, day, state, reason
+HAVING sum(sessions) <> 0 OR sum(files) <> 0;
+COMMENT ON VIEW archive_counts IS
+    'Sessions, and their files, by bot, kind, UTC day of archive_date, state and reason; of those that wait also by priority. Exact at any time.';
+
+-- What a session is counted as. The names are filled in, as the functions run with the owner's rights.
+DO $migration$
+DECLARE
+    made text;
+    name text;
+BEGIN
+FOREACH made IN ARRAY ARRAY[$view$
+CREATE VIEW {archive_countable} AS
+SELECT q.id, q.bot, CASE WHEN q.kind IN ('recording', 'voicemail') THEN q.kind ELSE 'other' END AS kind,
+       CASE WHEN q.finished_at IS NULL THEN q.priority ELSE '' END AS priority,
+       (q.archive_date AT TIME ZONE 'UTC')::date AS day, q.state, left(coalesce(q.reason, ''), 100) AS reason,
+       (q.accepted_at IS NOT NULL)::integer AS accepted, (q.recheck_at IS NOT NULL)::integer AS rechecks, q.calls
+FROM {archive_queue} q
+$view$, $sessions$
+-- Counts what a statement changed, whoever's statement it was.
+CREATE FUNCTION {archive_count_sessions}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_RELID <> '{archive_queue}'::regclass OR TG_WHEN <> 'AFTER' OR TG_LEVEL <> 'STATEMENT' THEN
+        RAISE EXCEPTION 'archive_count_sessions serves archive_queue alone' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO {archive_rollup_changes} (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
+        SELECT bot, CASE WHEN kind IN ('recording', 'voicemail') THEN kind ELSE 'other' END, CASE WHEN finished_at IS NULL THEN priority ELSE '' END,
+               (archive_date AT TIME ZONE 'UTC')::date, state, left(coalesce(reason, ''), 100), count(*), count(accepted_at), count(recheck_at),
+               sum(calls), 0, 0, 0
+        FROM after_rows GROUP BY 1, 2, 3, 4, 5, 6;
+    ELSIF TG_OP = 'DELETE' THEN     -- its recordings, if it had any, went before
+        INSERT INTO {archive_rollup_changes} (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
+        SELECT bot, CASE WHEN kind IN ('recording', 'voicemail') THEN kind ELSE 'other' END, CASE WHEN finished_at IS NULL THEN priority ELSE '' END,
+               (archive_date AT TIME ZONE 'UTC')::date, state, left(coalesce(reason, ''), 100), -count(*), -count(accepted_at), -count(recheck_at),
+               -sum(calls), 0, 0, 0
+        FROM before_rows GROUP BY 1, 2, 3, 4, 5, 6;
+    ELSE
+        INSERT INTO {archive_rollup_changes} (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
+        SELECT c.bot, CASE WHEN c.kind IN ('recording', 'voicemail') THEN c.kind ELSE 'other' END, CASE WHEN c.ended THEN '' ELSE c.priority END,
+               (c.archive_date AT TIME ZONE 'UTC')::date, c.state, left(coalesce(c.reason, ''), 100), sum(c.n), sum(c.n * c.accepted),
+               sum(c.n * c.rechecks), sum(c.n * c.calls), sum(c.n * c.files), sum(c.n * c.bytes), sum(c.n * c.milliseconds)
+        FROM (
+            SELECT v.*, coalesce(f.files, 0) AS files, coalesce(f.bytes, 0) AS bytes, coalesce(f.milliseconds, 0) AS milliseconds
+            FROM before_rows o JOIN after_rows a USING (id)
+            -- What it had stored moves along. What this very statement stores is counted by archive_count_files, where the session is
+            -- now: such a row and the session's own bear the same transaction and command. A session whose first claim is being
+            -- made, or ends, had nothing.
+            LEFT JOIN LATERAL (
+                SELECT count(*) AS files, sum(r.bytes) AS bytes, sum(coalesce(round(r.seconds * 1000), 0)) AS milliseconds
+                FROM {archived_recordings} r, {archive_queue} q
+                WHERE r.queue_id = o.id AND q.id = o.id AND (r.xmin <> q.xmin OR NOT r.cmin = q.cmin)
+            ) f ON o.epoch > 1 OR (o.epoch = 1 AND o.worker_id IS NULL)
+            CROSS JOIN LATERAL (VALUES
+                (-1, o.bot, o.kind, o.priority, o.finished_at IS NOT NULL, o.archive_date, o.state, o.reason,
+                 (o.accepted_at IS NOT NULL)::integer, (o.recheck_at IS NOT NULL)::integer, o.calls),
+                (1, a.bot, a.kind, a.priority, a.finished_at IS NOT NULL, a.archive_date, a.state, a.reason,
+                 (a.accepted_at IS NOT NULL)::integer, (a.recheck_at IS NOT NULL)::integer, a.calls)
+            ) v (n, bot, kind, priority, ended, archive_date, state, reason, accepted, rechecks, calls)
+            WHERE (o.state, o.reason, o.calls, o.recheck_at IS NULL, o.priority, o.accepted_at IS NULL, o.bot, o.kind, o.archive_date)
+                  IS DISTINCT FROM
+                  (a.state, a.reason, a.calls, a.recheck_at IS NULL, a.priority, a.accepted_at IS NULL, a.bot, a.kind, a.archive_date)
+        ) c
+        GROUP BY 1, 2, 3, 4, 5, 6
+        HAVING sum(c.n) <> 0 OR sum(c.n * c.accepted) <> 0 OR sum(c.n * c.rechecks) <> 0 OR sum(c.n * c.calls) <> 0 OR sum(c.n * c.files) <> 0
+               OR sum(c.n * c.bytes) <> 0 OR sum(c.n * c.milliseconds) <> 0;
+    END IF;
+    RETURN NULL;
+END $$
+$sessions$, $files$
+-- Counts files where their sessions are now.
+CREATE FUNCTION {archive_count_files}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_RELID <> '{archived_recordings}'::regclass OR TG_WHEN <> 'AFTER' OR TG_LEVEL <> 'STATEMENT' THEN
+        RAISE EXCEPTION 'archive_count_files serves archived_recordings alone' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    -- One after the other: a statement's rows before and after it are there only where it has both.
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO {archive_rollup_changes} (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
+        SELECT q.bot, q.kind, q.priority, q.day, q.state, q.reason, 0, 0, 0, 0, sum(f.files), sum(f.bytes), sum(f.milliseconds)
+        FROM (SELECT queue_id, count(*) AS files, sum(bytes) AS bytes, sum(coalesce(round(seconds * 1000), 0)) AS milliseconds
+              FROM after_rows GROUP BY queue_id) f
+        JOIN {archive_countable} q ON q.id = f.queue_id
+        GROUP BY 1, 2, 3, 4, 5, 6;
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO {archive_rollup_changes} (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
+        SELECT q.bot, q.kind, q.priority, q.day, q.state, q.reason, 0, 0, 0, 0, -sum(f.files), -sum(f.bytes), -sum(f.milliseconds)
+        FROM (SELECT queue_id, count(*) AS files, sum(bytes) AS bytes, sum(coalesce(round(seconds * 1000), 0)) AS milliseconds
+              FROM before_rows GROUP BY queue_id) f
+        JOIN {archive_countable} q ON q.id = f.queue_id
+        GROUP BY 1, 2, 3, 4, 5, 6;
+    END IF;
+    RETURN NULL;
+END $$
+$files$, $accepted$
+-- A producer accepts nothing.
+CREATE FUNCTION {archive_refuse_acceptance}() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.accepted_at := NULL;
+    NEW.accepted_by := NULL;
+    NEW.accept_reason := NULL;
+    RETURN NEW;
+END $$
+$accepted$] LOOP
+    FOREACH name IN ARRAY '{archive_queue,archived_recordings,archive_rollup_changes,archive_countable,archive_count_sessions,archive_count_files,archive_refuse_acceptance}'::text[] LOOP
+        made := replace(made, '''{' || name || '}''', quote_literal(format('%I.%I', current_schema(), name)));
+        made := replace(made, '{' || name || '}', format('%I.%I', current_schema(), name));
+    END LOOP;
+    EXECUTE made;
+END LOOP;
+END $migration$;
+COMMENT ON VIEW archive_countable IS 'What each session is counted as in archive_counts.';
+REVOKE EXECUTE ON FUNCTION archive_count_sessions(), archive_count_files(), archive_refuse_acceptance() FROM PUBLIC;
+
+-- Its name comes after archive_queue_admit: the order in which they run.
+CREATE TRIGGER archive_queue_unaccepted BEFORE INSERT ON archive_queue FOR EACH ROW
+    WHEN (NEW.accepted_at IS NOT NULL OR NEW.accepted_by IS NOT NULL OR NEW.accept_reason IS NOT NULL) EXECUTE FUNCTION archive_refuse_acceptance();
+CREATE TRIGGER archive_queue_count_inserted AFTER INSERT ON archive_queue
+    REFERENCING NEW TABLE AS after_rows FOR EACH STATEMENT EXECUTE FUNCTION archive_count_sessions();
+CREATE TRIGGER archive_queue_count_updated AFTER UPDATE ON archive_queue
+    REFERENCING OLD TABLE AS before_rows NEW TABLE AS after_rows FOR EACH STATEMENT EXECUTE FUNCTION archive_count_sessions();
+CREATE TRIGGER archive_queue_count_deleted AFTER DELETE ON archive_queue
+    REFERENCING OLD TABLE AS before_rows FOR EACH STATEMENT EXECUTE FUNCTION archive_count_sessions();
+CREATE TRIGGER archived_recordings_count_inserted AFTER INSERT ON archived_recordings
+    REFERENCING NEW TABLE AS after_rows FOR EACH STATEMENT EXECUTE FUNCTION archive_count_files();
+CREATE TRIGGER archived_recordings_count_updated AFTER UPDATE ON archived_recordings
+    REFERENCING OLD TABLE AS before_rows NEW TABLE AS after_rows FOR EACH STATEMENT EXECUTE FUNCTION archive_count_files();
+CREATE TRIGGER archived_recordings_count_deleted AFTER DELETE ON archived_recordings
+    REFERENCING OLD TABLE AS before_rows FOR EACH STATEMENT EXECUTE FUNCTION archive_count_files();
+
+INSERT INTO archive_rollup (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
+SELECT q.bot, q.kind, q.priority, q.day, q.state, q.reason, count(*), sum(q.accepted), sum(q.rechecks), sum(q.calls),
+       coalesce(sum(f.files), 0), coalesce(sum(f.bytes), 0), coalesce(sum(f.milliseconds), 0)
+FROM archive_countable q
+LEFT JOIN (SELECT queue_id, count(*) AS files, sum(bytes) AS bytes, sum(coalesce(round(seconds * 1000), 0)) AS milliseconds
+           FROM archived_recordings GROUP BY queue_id) f ON f.queue_id = q.id
+GROUP BY 1, 2, 3, 4, 5, 6;
+
+CREATE TABLE archive_accounts (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    made_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    made_by text NOT NULL,
+    command text NOT NULL CHECK (command IN ('nightly', 'reconcile')),
+    version text NOT NULL,
+    from_at timestamptz NOT NULL,
+    to_at timestamptz NOT NULL,
+    complete boolean NOT NULL,
+    counts jsonb NOT NULL,
+    problems jsonb NOT NULL,
+    failed_bots jsonb NOT NULL
+);
+COMMENT ON TABLE archive_accounts IS 'Each account of calls that nightly or reconcile made, append only.';
+COMMENT ON COLUMN archive_accounts.failed_bots IS 'Bots that the platform gave no list of calls for, and why.';
+
+CREATE TABLE archive_account_days (
+    account_id bigint NOT NULL REFERENCES archive_accounts (id),
+    bot text NOT NULL,
+    day date NOT NULL,
+    time_zone text NOT NULL,
+    from_at timestamptz NOT NULL,
+    to_at timestamptz NOT NULL,
+    whole boolean NOT NULL,
+    complete boolean NOT NULL,
+    counts jsonb NOT NULL,
+    PRIMARY KEY (bot, day, account_id)
+);
+COMMENT ON TABLE archive_account_days IS 'The days of each account: a day begins at midnight in the bot''s time zone.';
+COMMENT ON COLUMN archive_account_days.whole IS 'The account was of the whole day, and not of a part of it.';
+
+CREATE TABLE archive_findings (
+    queue_id bigint NOT NULL REFERENCES archive_queue (id),
+    source text NOT NULL CHECK (source IN ('verify', 'account')),
+    found_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    found_by text NOT NULL,
+    findings jsonb NOT NULL CHECK (jsonb_typeof(findings) = 'array'),
+    PRIMARY KEY (queue_id, source)
+);
+COMMENT ON TABLE archive_findings IS 'What the last verify, or the last account, found wrong with an archived session; a row goes when it is found right.';
+
+-- Who was granted the queue's rows gets the same of what belongs to them.
+DO $$
+DECLARE
+    granted record;
+BEGIN
+    FOR granted IN SELECT DISTINCT a.grantee::regrole AS role, a.privilege_type AS may FROM pg_class c, aclexplode(c.relacl) a
+                   WHERE c.oid = 'archive_queue'::regclass AND a.privilege_type IN ('SELECT', 'UPDATE') AND a.grantee NOT IN (0, c.relowner) LOOP
+        EXECUTE format('GRANT %s ON archive_rollup, archive_rollup_changes, archive_accounts, archive_account_days, archive_findings TO %s',
+                       CASE granted.may WHEN 'SELECT' THEN 'SELECT' ELSE 'SELECT, INSERT, UPDATE, DELETE' END, granted.role);
+        EXECUTE format('GRANT SELECT ON archive_counts, archive_countable TO %s', granted.role);
+    END LOOP;
+END $$;
