@@ -24,23 +24,26 @@ class SessionCount:
     sessions: int
     calls: int
     rechecks: int
+    accepted: int
     next_recheck: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerTotals:
-    """Files and bytes in the archive."""
+    """Files and bytes in the archive, and the seconds of sound where they are known."""
 
     files: int
     bytes: int
+    seconds: float
 
 
 class ReasonCount(TypedDict):
-    """Sessions in one state for one reason; an empty text where there is none."""
+    """Sessions in one state for one reason; an empty text where there is none. `accepted`: of these."""
 
     state: str
     reason: str
     sessions: int
+    accepted: int
 
 
 class Hold(TypedDict):
@@ -238,7 +241,7 @@ class Reports:
         return [SessionCount(**row) for row in await self._database.rows(sql("report/session_counts"))]
 
     async def ledger_totals(self) -> LedgerTotals:
-        """Files and bytes in the archive."""
+        """What is in the archive."""
         row = await self._database.row(sql("report/ledger_totals"))
         assert row is not None
         return LedgerTotals(**row)
@@ -246,7 +249,10 @@ class Reports:
     async def count_reasons(self) -> list[ReasonCount]:
         """Why sessions ended without a recording, and why others wait; within a state the most frequent first."""
         rows = await self._database.rows(sql("report/reason_counts"))
-        return [ReasonCount(state=row["state"], reason=row["reason"], sessions=row["sessions"]) for row in rows]
+        return [
+            ReasonCount(state=row["state"], reason=row["reason"], sessions=row["sessions"], accepted=row["accepted"])
+            for row in rows
+        ]
 
     async def fleet(self) -> Fleet:
         """Holds, pauses, what people last did to bots, and blocked budgets."""

@@ -18,6 +18,7 @@ from archiver.errors import ConfigError
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
+from archiver.queue.counts import Counts
 from archiver.queue.identity import Identities
 from archiver.queue.sessions import Queue
 from archiver.runtime.cancellation import to_its_end
@@ -114,7 +115,13 @@ class Worker:
             stopping=self._stopping,
         )
         self._upkeep = Upkeep(
-            queue, archive, bots, lease_length=lease_length, keep_history=settings.database.keep_history, wake=wake
+            queue,
+            Counts(database),
+            archive,
+            bots,
+            lease_length=lease_length,
+            keep_history=settings.database.keep_history,
+            wake=wake,
         )
 
     @property

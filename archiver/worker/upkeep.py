@@ -1,5 +1,5 @@
 """What each worker does for the fleet beside its own sessions: takes over from dead workers, removes what they left in the store,
-warns of bots that nobody serves, and removes history that is older than it has to be.
+warns of bots that nobody serves, folds what was counted, and removes history that is older than it has to be.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from archiver.archive.context import Archive
 from archiver.errors import DatabaseError, DatabaseUnreachable, StoreError, StoreUnavailable
 from archiver.observe.logs import logger
 from archiver.outcome import facts_of
+from archiver.queue.counts import Counts
 from archiver.queue.sessions import Queue
 from archiver.session import part_name
 from archiver.stores import ANY_FILE
@@ -21,6 +22,9 @@ log = logger(__name__)
 
 UPKEEP_SECONDS = 5.0
 """Seconds between two rounds, at most: a third of the lease, where that is less."""
+
+TIDY_PAUSE = 600.0
+"""Seconds between two looks for counts that are none any more."""
 
 PRUNE_PAUSE = 3600.0
 """Seconds after which old history is looked for again, once none is left that is due."""
@@ -32,6 +36,7 @@ class Upkeep:
     def __init__(
         self,
         queue: Queue,
+        counts: Counts,
         archive: Archive,
         bots: Collection[str],
         *,
@@ -40,6 +45,7 @@ class Upkeep:
         wake: Callable[[], None],
     ) -> None:
         self._queue = queue
+        self._counts = counts
         self._archive = archive
         self._bots = list(bots)
         self._lease_seconds = lease_length.total_seconds()
@@ -48,6 +54,7 @@ class Upkeep:
         self._wake = wake
         self._warned: set[str] = set()
         self._prune_at = 0.0
+        self._tidy_at = 0.0
         self._rescue_at = 0.0
 
     async def run(self, worker_id: Callable[[], int]) -> None:
@@ -63,6 +70,7 @@ class Upkeep:
             try:
                 await self._remove_leftovers()
                 await self._warn_of_unknown_bots()
+                await self._fold_counts()
                 await self._prune()
             except DatabaseError as error:
                 log.warning("upkeep_failed", **facts_of(error))
@@ -103,6 +111,12 @@ class Upkeep:
             await self._queue.delete_leftover(left.queue_id, left.epoch)
             if found:
                 log.info("leftover_removed", session=left.session_id, bot=left.bot, from_worker=left.worker_id)
+
+    async def _fold_counts(self) -> None:
+        await self._counts.fold()
+        if time.monotonic() >= self._tidy_at:
+            await self._counts.remove_empty()
+            self._tidy_at = time.monotonic() + TIDY_PAUSE
 
     async def _prune(self) -> None:
         if self._keep_history is None or time.monotonic() < self._prune_at:

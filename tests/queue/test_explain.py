@@ -241,7 +241,7 @@ def _settled(ids: list[int], epochs: list[int]) -> dict[str, Any]:
 )
 async def test_what_a_statement_reads_does_not_grow_with_the_tables(database: Database, analysed: bool, rows: int) -> None:
     async with database.connection() as one, database.connection() as other:
-        for table in ("archived_recordings", *LARGE[:2]):
+        for table in ("archived_recordings", "archive_findings", *LARGE[:2]):
             await one.execute(f"ALTER TABLE {table} SET UNLOGGED")  # loads sooner
         for table in LARGE:
             await one.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")

@@ -26,6 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from archiver.config import RetrySettings
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
 from archiver.postgres.database import Database
+from archiver.queue.counts import Counts
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import MAX_CRASHES, NewSession, Queue
 from archiver.queue.sql import sql
@@ -264,6 +265,7 @@ class Machine(RuleBasedStateMachine):
         self.run = run
         self.harness = harness
         self.queue = harness.queue
+        self.counts = Counts(harness.database)
         self.rows: dict[int, Row] = {}
         self.workers: dict[int, bool] = {}
         """Whether its lease holds."""
@@ -557,6 +559,12 @@ class Machine(RuleBasedStateMachine):
         gone = {session.id for session in self.attempts if session not in held}
         assert self.run(self.queue.find_lost_claims(self.attempts)) == gone
 
+    @rule(empty=st.booleans())
+    def fold_counts(self, empty: bool) -> None:
+        self.run(self.counts.fold())
+        if empty:
+            self.run(self.counts.remove_empty())
+
     # --- operators
 
     @rule(bot=bots, everything=st.booleans(), pauses=st.booleans())
@@ -739,6 +747,10 @@ class Machine(RuleBasedStateMachine):
             assert (row["recheck_at"] is not None) == (self.rows[row["id"]].recheck is not None)
         states = self.run(self.harness.states())
         assert states == Counter(row.state.value for row in self.rows.values())
+
+    @invariant()
+    def every_count_is_exact(self) -> None:
+        assert self.run(self.counts.recount(mend=False)) == []
 
     @invariant()
     def recordings_are_written_once_and_by_owners_only(self) -> None:

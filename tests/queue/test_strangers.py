@@ -140,6 +140,8 @@ async def assert_closed(connection: Any) -> None:
     path = "search_path=pg_catalog, pg_temp"
     assert found == [
         ("archive_admit", True, False, [path, "enable_seqscan=off"]),
+        ("archive_count_files", True, False, [path]),
+        ("archive_count_sessions", True, False, [path]),
         ("archive_enqueued", True, False, [path]),
     ]
 

@@ -9,5 +9,5 @@ WITH RECURSIVE waiting AS (
     WHERE w.bot <> ALL (:bots::text[]) AND NOT EXISTS (SELECT FROM archive_bots b WHERE b.name = w.bot AND b.configured)
     LIMIT 50
 )
-SELECT bot, (SELECT count(*) FROM archive_queue q WHERE q.state = 'pending' AND q.bot = u.bot) AS sessions
-FROM unknown u ORDER BY bot
+SELECT u.bot, coalesce((SELECT sum(c.sessions) FROM archive_counts c WHERE c.state = 'pending' AND c.bot = u.bot), 0)::bigint AS sessions
+FROM unknown u ORDER BY u.bot
