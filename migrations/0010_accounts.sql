@@ -223,14 +223,16 @@ COMMENT ON TABLE archive_account_days IS 'The days of each account: a day begins
 COMMENT ON COLUMN archive_account_days.whole IS 'The account was of the whole day, and not of a part of it.';
 
 CREATE TABLE archive_findings (
-    queue_id bigint NOT NULL REFERENCES archive_queue (id),
+    queue_id bigint NOT NULL REFERENCES archive_queue (id) ON DELETE CASCADE,
     source text NOT NULL CHECK (source IN ('verify', 'account')),
     found_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     found_by text NOT NULL,
     findings jsonb NOT NULL CHECK (jsonb_typeof(findings) = 'array'),
+    accepted jsonb CHECK (jsonb_typeof(accepted) = 'array'),
     PRIMARY KEY (queue_id, source)
 );
 COMMENT ON TABLE archive_findings IS 'What the last verify, or the last account, found wrong with an archived session; a row goes when it is found right.';
+COMMENT ON COLUMN archive_findings.accepted IS 'The findings when somebody accepted them: what is found later is not accepted.';
 
 -- Who was granted the queue's rows gets the same of what belongs to them.
 DO $$

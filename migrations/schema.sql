@@ -631,11 +631,15 @@ CREATE TABLE public.archive_findings (
     found_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     found_by text NOT NULL,
     findings jsonb NOT NULL,
+    accepted jsonb,
+    CONSTRAINT archive_findings_accepted_check CHECK ((jsonb_typeof(accepted) = 'array'::text)),
     CONSTRAINT archive_findings_findings_check CHECK ((jsonb_typeof(findings) = 'array'::text)),
     CONSTRAINT archive_findings_source_check CHECK ((source = ANY (ARRAY['verify'::text, 'account'::text])))
 );
 
 COMMENT ON TABLE public.archive_findings IS 'What the last verify, or the last account, found wrong with an archived session; a row goes when it is found right.';
+
+COMMENT ON COLUMN public.archive_findings.accepted IS 'The findings when somebody accepted them: what is found later is not accepted.';
 
 CREATE TABLE public.archive_holds (
     bot text NOT NULL,
@@ -920,7 +924,7 @@ ALTER TABLE ONLY public.archive_account_days
     ADD CONSTRAINT archive_account_days_account_id_fkey FOREIGN KEY (account_id) REFERENCES public.archive_accounts(id);
 
 ALTER TABLE ONLY public.archive_findings
-    ADD CONSTRAINT archive_findings_queue_id_fkey FOREIGN KEY (queue_id) REFERENCES public.archive_queue(id);
+    ADD CONSTRAINT archive_findings_queue_id_fkey FOREIGN KEY (queue_id) REFERENCES public.archive_queue(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.archived_recordings
     ADD CONSTRAINT archived_recordings_queue_id_fkey FOREIGN KEY (queue_id) REFERENCES public.archive_queue(id);

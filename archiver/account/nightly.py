@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
-from archiver.account.closing import Closing
+from archiver.account.closing import Closing, find_earlier
 from archiver.account.reading import Shift, span_of
 from archiver.config import BotSettings, Settings
 from archiver.errors import UsageError
 from archiver.kore.listings.calls import Span
 from archiver.observe.logs import logger
+from archiver.postgres.database import Database
 from archiver.queue.discoveries import Discoveries
 from archiver.runtime.days import day_of, first_moment, to_instant
 
@@ -24,15 +25,17 @@ ROUNDS = 2
 
 
 async def complete_night(
-    discoveries: Discoveries,
+    database: Database,
     bots: Sequence[BotSettings],
     *,
     work: Callable[[bool], Awaitable[Shift]],
     account: Callable[[list[BotSettings]], Awaitable[Closing]],
 ) -> tuple[Shift, Closing | None]:
     """Work through a night, then account for it, once more where calls of it were listed late. `work` reads the listings (afresh,
-    if its argument says so) and archives; `account` accounts for the bots that could be listed. No Closing: it was stopped.
+    if its argument says so) and archives; `account` accounts for the bots that could be listed. No Closing: it was stopped. It
+    says what earlier times left open, too.
     """
+    discoveries = Discoveries(database)
     rounds = 0
     while True:
         shift = await work(rounds > 0)
@@ -45,7 +48,8 @@ async def complete_night(
                 await discoveries.finish(each.readings)
         rounds += 1
         if rounds == ROUNDS or not closing.account.counts["missing"]:
-            return shift, replace(closing, failed={**shift.failed, **closing.failed})
+            earlier = await find_earlier(database, closing.account, [bot.name for bot in bots])
+            return shift, replace(closing, failed={**shift.failed, **closing.failed}, earlier=earlier)
         log.info("calls_listed_late", calls=closing.account.counts["missing"])
 
 

@@ -1,8 +1,8 @@
 """The closed account: what became of every call that the platform lists, and of what it no longer lists.
 
-It asks the platform, the database and the store, changes nothing, and believes none of them alone: an archived session is held
-against its call (recorded seconds), against the platform's last answer (the number of files) and against the store (each file's
-size). `verify` reads the files themselves.
+It asks the platform, the database and the store, changes no session, and believes none of them alone: an archived session is
+held against its call (recorded seconds), against the platform's last answer (the number of files) and against the store (each
+file's size). `verify` reads the files themselves.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from archiver.errors import StoreError, StoreUnavailable
 from archiver.kore.listings.calls import Call, Span
 from archiver.kore.listings.reader import Listing
 from archiver.postgres.database import Database
+from archiver.queue.accounts import Accounts
 from archiver.queue.reports import CallFile, CallStory, Reports, UnlistedSession
 from archiver.runtime.days import day_of
 from archiver.session import State
@@ -27,8 +28,8 @@ from archiver.stores import Store
 OUTCOMES = ("archived", "unavailable", "failed", "pending", "cancelled", "missing")
 """Every call that is listed is in exactly one."""
 
-BESIDE = ("unlisted", "mismatched", "remarked")
-"""Counted beside those."""
+BESIDE = ("unlisted", "mismatched", "remarked", "accepted")
+"""Counted beside those. `accepted`: failed or mismatched, and somebody answers for it."""
 
 COUNTS = ("calls", *OUTCOMES, *BESIDE)
 
@@ -54,7 +55,7 @@ class Item:
     @property
     def settled(self) -> bool:
         """Nothing is to be done about it."""
-        return self.state in SETTLED and "mismatches" not in self.facts
+        return "accepted_at" in self.facts or (self.state in SETTLED and "mismatches" not in self.facts)
 
     def as_document(self) -> dict[str, Any]:
         """JSON."""
@@ -97,16 +98,17 @@ class Account:
 
 def closed(counts: Mapping[str, int]) -> bool:
     """Whether nothing is left to be done about these calls."""
-    return not any(counts[name] for name in ("failed", "pending", "missing", "mismatched"))
+    return not counts["pending"] and not counts["missing"] and counts["failed"] + counts["mismatched"] <= counts["accepted"]
 
 
 async def reconcile(
-    bot: BotSettings, stretches: AsyncIterator[Listing], database: Database, store: Store, account: Account
+    bot: BotSettings, stretches: AsyncIterator[Listing], database: Database, store: Store, account: Account, *, actor: str
 ) -> None:
-    """Account for every call that `stretches` lists. Memory grows with what is not simply archived, not with the calls. Raises
-    KoreError, DatabaseError, StoreUnavailable; what was counted before stands in `account`.
+    """Account for every call that `stretches` lists, and remember which archived sessions do not match. Memory grows with what is
+    not simply archived, not with the calls. Raises KoreError, DatabaseError, StoreUnavailable; what was counted before stands in
+    `account`.
     """
-    books, reports = _Books(bot, account), Reports(database)
+    books, reports, accounts = _Books(bot, account), Reports(database), Accounts(database)
     async for listing in stretches:
         account.problems += [{"bot": bot.name, **problem} for problem in listing.problems]
         account.developer_calls += listing.developer_calls
@@ -118,6 +120,8 @@ async def reconcile(
             books.enter(call, rows.get(number), looked_at, listing.span)
         for session in await reports.find_unlisted(bot.name, listing.span.start, listing.span.end, keys):
             books.unlisted(session)
+        found, fine = books.take_findings()
+        await accounts.keep_findings(found, fine, actor=actor)
 
 
 async def _sizes(store: Store, files: Sequence[CallFile]) -> dict[str, int | StoreError | None]:
@@ -146,6 +150,14 @@ class _Books:
         self._bot = bot
         self._account = account
         self._missing: set[tuple[str, str]] = set()
+        self._found: dict[int, list[dict[str, Any]]] = {}
+        self._fine: list[int] = []
+
+    def take_findings(self) -> tuple[dict[int, list[dict[str, Any]]], list[int]]:
+        """The mismatches of archived sessions since this was last called, by their queue IDs, and the sessions that have none."""
+        found, fine = self._found, self._fine
+        self._found, self._fine = {}, []
+        return found, fine
 
     def enter(self, call: Call, row: CallStory | None, sizes: Mapping[str, int | StoreError | None], stretch: Span) -> None:
         """One call that is listed, its row in the queue, and the sizes of its files in the store. A call that is listed again
@@ -162,18 +174,27 @@ class _Books:
             return
         state = "pending" if row.state == State.CLAIMED else row.state
         self._count(call.started_at, "calls", state)
+        accepted = _acceptance(row) if row.accepted_at is not None else {}
         if state != State.ARCHIVED:
+            self._count(call.started_at, *["accepted"] * bool(accepted))
             reason = row.reason or ("in_work" if row.state == State.CLAIMED else "waiting")
-            self._item(call.session_id, call.kind, state, reason, call.started_at, _story(row))
+            self._item(call.session_id, call.kind, state, reason, call.started_at, {**_story(row), **accepted})
             return
         wrong = list(_mismatches(call, row, self._bot.length_tolerance, sizes))
         fine = [each for each in wrong if self._bot.shorter_is_fine and each["mismatch"] == "shorter_than_call"]
         wrong = [each for each in wrong if each not in fine]
         remarks = [{"remark": each["mismatch"], **{key: each[key] for key in each if key != "mismatch"}} for each in fine]
+        if wrong:
+            self._found[row.queue_id] = wrong
+        else:
+            self._fine.append(row.queue_id)
         if wrong or remarks:
-            self._count(call.started_at, *["mismatched"] * bool(wrong), *["remarked"] * bool(remarks))
+            # What was found only since then is not accepted.
+            accepted = accepted if wrong and all(each in (row.accepted or ()) for each in wrong) else {}
+            names = (*["mismatched"] * bool(wrong), *["remarked"] * bool(remarks), *["accepted"] * bool(accepted))
+            self._count(call.started_at, *names)
             reason = str((wrong or fine)[0]["mismatch"])
-            facts = {"mismatches": wrong, "remarks": remarks}
+            facts = {"mismatches": wrong, "remarks": remarks, **accepted}
             self._item(
                 call.session_id, call.kind, state, reason, call.started_at, {key: each for key, each in facts.items() if each}
             )
@@ -206,6 +227,12 @@ def _story(row: CallStory) -> dict[str, Any]:
         "because": detail.get("reason") or detail.get("message"),
     }
     return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in told.items() if value is not None}
+
+
+def _acceptance(row: CallStory) -> dict[str, Any]:
+    """Who accepted that it stays as it is, when and why."""
+    assert row.accepted_at is not None
+    return {"accepted_at": row.accepted_at.isoformat(), "accepted_by": row.accepted_by, "accept_reason": row.accept_reason}
 
 
 def _length(call: Call, row: CallStory) -> float | None:

@@ -8,13 +8,16 @@ from typing import Any
 
 import click
 
-from archiver.account.closing import Closing, close_account
+from archiver.account.closing import Closing, Earlier, close_account
 from archiver.account.reconcile import BESIDE, COUNTS, OUTCOMES, Account, closed
+from archiver.cli.compose import actor
 from archiver.cli.listing import developers_line, opened_listings, print_problems, print_refusal
-from archiver.cli.output import console, print_csv, print_json, safe, table
+from archiver.cli.output import console, print_csv, print_json, printable, safe, table
 from archiver.config import BotSettings, Settings
+from archiver.errors import DatabaseError
 from archiver.kore.listings.calls import Span
 from archiver.postgres.database import Database
+from archiver.queue.accounts import AccountDay
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import Network
 from archiver.stores.open import open_store
@@ -22,22 +25,44 @@ from archiver.stores.open import open_store
 SHOWN = 50
 """Items that a terminal is shown."""
 
+FEW = 10
+"""Sessions of earlier accounts that it is shown."""
+
 COLUMNS = (
     "bot", "session_id", "kind", "state", "reason", "started_at", "first_asked_at", "last_asked_at", "asks", "run_at",
-    "finished_at", "cancelled_by", "because", "mismatches", "remarks",
+    "finished_at", "cancelled_by", "because", "mismatches", "remarks", "accepted_at", "accepted_by", "accept_reason",
 )  # fmt: skip
 
 format_option = click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 
 
-async def close(settings: Settings, database: Database, bots: Sequence[BotSettings], spans: Mapping[str, Span]) -> Closing:
-    """Account for the calls of each bot, of its span. Changes nothing. Raises DatabaseError, StoreError."""
+async def close(
+    settings: Settings, database: Database, bots: Sequence[BotSettings], spans: Mapping[str, Span], *, command: str
+) -> Closing:
+    """Account for the calls of each bot, of its span, for a `command`. Raises DatabaseError, StoreError."""
     async with (
         opened_listings(settings, database) as listings,
         open_store(settings.storage, Buffers(settings.transfer.max_buffer), Network.of(settings.network)) as store,
     ):
-        zones = {bot.name: bot.time_zone for bot in settings.bots}
-        return await close_account(listings, database, store, bots, spans, zones=zones, on_refused=print_refusal)
+        return await close_account(
+            listings,
+            database,
+            store,
+            bots,
+            spans,
+            all_bots=settings.bots,
+            command=command,
+            actor=actor(),
+            on_refused=print_refusal,
+        )
+
+
+async def keep(closing: Closing, database: Database) -> None:
+    """Keep the account in the database. It is printed, whatever becomes of that."""
+    try:
+        await closing.keep(database)
+    except DatabaseError as error:
+        click.echo(f"warning: this account is not kept: {printable(error.message)}; next: save what is printed", err=True)
 
 
 def show(closing: Closing, form: str) -> None:
@@ -66,9 +91,10 @@ def _print_csv(account: Account) -> None:
 def _print_table(closing: Closing) -> None:
     out, account = console(), closing.account
     days = table("", "day", "bot", *COUNTS, right=range(3, 3 + len(COUNTS)))
-    for (bot, day), counts in sorted(account.days.items()):
-        mark = "complete" if closed(counts) else "[bold]open[/bold]"
-        days.add_row(mark, day.isoformat(), safe(bot), *(f"{counts[name]:,}" if counts[name] else "" for name in COUNTS))
+    for day in closing.days():
+        if any(day.counts.values()):
+            counts = (f"{day.counts[name]:,}" if day.counts[name] else "" for name in COUNTS)
+            days.add_row(_mark(day), day.day.isoformat(), safe(day.bot), *counts)
     out.print(days)
     open_items = [item for item in account.items if not item.settled]
     for item in open_items[:SHOWN]:
@@ -85,6 +111,34 @@ def _print_table(closing: Closing) -> None:
     out.print(f"{counts['calls']:,} calls" + (f" = {sum_of}" if sum_of else "") + (f"; besides {beside}" if beside else ""))
     if account.developer_calls:
         out.print(developers_line(account.developer_calls))
+    if closing.earlier is not None:
+        _print_earlier(closing.earlier)
+
+
+def _mark(day: AccountDay) -> str:
+    """Of a part of a day nobody can say that the day is complete."""
+    if day.complete:
+        return "complete"
+    return "[bold]open[/bold]" if day.whole or not closed(day.counts) else "part"
+
+
+def _print_earlier(earlier: Earlier) -> None:
+    if not (earlier.failed or earlier.mismatched):
+        return
+    out = console()
+    told = ", ".join(
+        f"{count:,} {name}" for name, count in (("failed", earlier.failed), ("mismatched", earlier.mismatched)) if count
+    )
+    out.print(f"still open of other times: {told}")
+    for each in earlier.sessions[:FEW]:
+        line = f"{each.state}: {safe(each.bot)} {safe(each.session_id)} {safe(each.kind)}: {safe(each.reason)}"
+        out.print(f"  {line}, {each.called_at:%Y-%m-%d}", soft_wrap=True)
+    if earlier.failed + earlier.mismatched > FEW:
+        out.print("  ... `archiver list --open` names all")
+    out.print(
+        "  next: `archiver retry` asks for them again, `archiver accept --reason ...` answers for them as they are",
+        soft_wrap=True,
+    )
 
 
 def _describe_fact(key: str, value: Any, reason: str) -> str:

@@ -200,7 +200,7 @@ async def _demo(folder: Path, sessions: int, audio: Path | None, seed: int, leve
         if received:
             raise click.exceptions.Exit(128 + received[0])
         first = min(span.start for span in calls.values())
-        closing = await close(settings, database, settings.bots, {BOT: Span(first, now)})
+        closing = await close(settings, database, settings.bots, {BOT: Span(first, now)}, command="reconcile")
         report = platform.report()
         worked = time.monotonic() - started
         async with open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store:

@@ -9,7 +9,7 @@ import click
 from archiver.account.closing import Closing
 from archiver.account.nightly import PURPOSE, complete_night, night_span
 from archiver.account.reading import ReadingTerms, Shift
-from archiver.cli.accounts import close, format_option, show
+from archiver.cli.accounts import close, format_option, keep, show
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import DURATION, actor, opened, run_async, settings_of
 from archiver.cli.listing import (
@@ -51,8 +51,10 @@ def command(
     Nothing of low priority is waited for, such as a backfill. Two at once don't collide: the second waits while the first reads
     the listings, then both archive. What is broken off goes on the next time.
 
+    The account is kept (`archiver nights`). It names what earlier nights left open, too, until that is archived or accepted.
+
     Exit codes: 0 every call is accounted for; 1 fatal; 2 usage or configuration; 3 some failed, are pending, missing or
-    mismatched, or a bot was refused; 129, 130, 143 stopped by a signal.
+    mismatched and nobody accepted them, or a bot was refused; 129, 130, 143 stopped by a signal.
     """
     settings = settings_of(ctx)
     shift, closing = run_async(_night(settings, select_bots(settings, names), start, end, max_wait))
@@ -65,7 +67,7 @@ def command(
         click.echo("some calls could not be listed: the log names the times", err=True)
     if not shift.drained.complete:
         click.echo("sessions failed meanwhile, or had to be left pending: `archiver status` says why", err=True)
-    if not (whole and shift.drained.complete and closing.complete):
+    if not (whole and shift.drained.complete and closing.nothing_open):
         raise Incomplete
 
 
@@ -87,6 +89,9 @@ async def _night(
             return await work_with_listings(reading, bots, spans, max_wait=max_wait, night=True)
 
         async def account(listed: list[BotSettings]) -> Closing:
-            return await close(settings, database, listed, spans)
+            return await close(settings, database, listed, spans, command="nightly")
 
-        return await complete_night(discoveries, bots, work=work, account=account)
+        shift, closing = await complete_night(database, bots, work=work, account=account)
+        if closing is not None:
+            await keep(closing, database)
+        return shift, closing

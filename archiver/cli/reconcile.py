@@ -8,7 +8,7 @@ import click
 
 from archiver.account.closing import Closing
 from archiver.account.reading import span_of
-from archiver.cli.accounts import close, format_option, show
+from archiver.cli.accounts import close, format_option, keep, show
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import opened, run_async, settings_of
 from archiver.cli.listing import bots_option, select_bots, span_options
@@ -25,10 +25,10 @@ def command(ctx: click.Context, start: date | datetime, end: date | datetime | N
     missing, which is never enqueued. Archived sessions that it no longer lists are named, and those that do not match their call,
     the platform's last answer, or the store.
 
-    Asks the platform, the database and the store; changes nothing.
+    Asks the platform, the database and the store; changes no session. The account is kept: `archiver nights`.
 
     Exit codes: 0 every call is accounted for; 1 fatal; 2 usage or configuration; 3 some failed, are pending, missing or
-    mismatched, or could not be listed.
+    mismatched and nobody accepted them, or could not be listed.
     """
     settings = settings_of(ctx)
     closing = run_async(_close(settings, select_bots(settings, names), start, end))
@@ -41,4 +41,6 @@ async def _close(settings: Settings, bots: list[BotSettings], start: date | date
     async with opened(settings) as (database, queue):
         now = await queue.clock()
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
-        return await close(settings, database, bots, spans)
+        closing = await close(settings, database, bots, spans, command="reconcile")
+        await keep(closing, database)
+        return closing

@@ -190,10 +190,12 @@ class CallFile(TypedDict):
 @dataclass(frozen=True, slots=True)
 class CallStory:
     """What became of a call that is in the queue. `started_at` and `ended_at` come from listings alone; `calls`: how often the
-    platform was asked; `files`: how many it listed; `unanswered`: why nobody spoke.
+    platform was asked; `files`: how many it listed; `unanswered`: why nobody spoke; `accepted`: the mismatches that somebody
+    accepted, None where nobody accepted anything.
     """
 
     n: int
+    queue_id: int
     session_id: str
     kind: str
     state: str
@@ -208,6 +210,10 @@ class CallStory:
     unanswered: str | None
     started_at: datetime | None
     ended_at: datetime | None
+    accepted_at: datetime | None
+    accepted_by: str | None
+    accept_reason: str | None
+    accepted: list[dict[str, Any]] | None
     stored: list[CallFile]
 
 
@@ -235,6 +241,13 @@ class Reports:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def now(self) -> datetime:
+        """The database's time."""
+        row = await self._database.row(sql("report/clock"))
+        assert row is not None
+        now: datetime = row["now"]
+        return now
 
     async def count_sessions(self) -> list[SessionCount]:
         """Sessions by bot and state, and pending ones by kind, too."""

@@ -70,7 +70,7 @@ async def held(database: Database, settings: Settings, **fields: Any) -> Account
 
     account = Account()
     async with open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store:
-        await reconcile(settings.bots[0].model_copy(update=fields), stretches(), database, store, account)
+        await reconcile(settings.bots[0].model_copy(update=fields), stretches(), database, store, account, actor="me")
     return account
 
 

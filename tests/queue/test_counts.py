@@ -42,7 +42,8 @@ async def test_files_go_with_their_session(harness: QueueHarness) -> None:
     await harness.operators.retry(actor="me")
     assert await counted(harness) == {("pending", ""): (1, 3, 2, 88)}
     (third,) = await harness.claim(await harness.worker())
-    await harness.settle(Attempt(third, [stored_file(3, "k-3")]), Failed("conflict"))
+    missing = Attempt(third, [stored_file(3, "k-3")], missing={(9, "x.wav")})
+    await harness.settle(missing, Failed("conflict"))
     assert await counted(harness) == {("failed", "partial"): (1, 3, 3, 132)}
     await assert_exact(harness)
 
@@ -55,8 +56,8 @@ async def test_files_go_with_their_session(harness: QueueHarness) -> None:
         "UPDATE archive_queue SET priority = 'high'",
         "DELETE FROM archive_queue WHERE session_id = 's-2'",
         "INSERT INTO archive_queue (bot, session_id, kind) VALUES ('bot', 's-9', 'fax'), ('bot', 'in valid', 'recording')",
-        """INSERT INTO archived_recordings (bot, session_id, kind, ordinal, file_name, store_key, bytes, sha256, source_name, queue_id,
-                                         seconds)
+        """INSERT INTO archived_recordings (bot, session_id, kind, ordinal, file_name, store_key, bytes, sha256, source_name,
+                                         queue_id, seconds)
         SELECT bot, session_id, kind, 1, 'f', 'k', 5, repeat('0', 64), 'f', id, 1.2345 FROM archive_queue""",
     ],
 )
