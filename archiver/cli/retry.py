@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 
 import click
 
+from archiver.cli.call_times import call_time_options, call_times
 from archiver.cli.compose import TEXT, actor, check_bot_was_meant, check_times, opened, run_async, settings_of, time_options
 from archiver.cli.output import json_option, print_json, printable
 from archiver.config import Settings
@@ -24,6 +25,7 @@ CHOICES = (*BY_DEFAULT, State.ARCHIVED)
 @click.option("--kind", type=TEXT, help="Only this kind.")
 @click.option("--reason", "--error", "errors", type=TEXT, multiple=True,
               help="Only those that ended for this reason, such as media_host_refused; may be repeated.")  # fmt: skip
+@call_time_options
 @time_options("that ended")
 @click.option("--dry-run", is_flag=True, help="Only say how many sessions would change.")
 @json_option
@@ -35,6 +37,8 @@ def command(
     bot: str | None,
     kind: str | None,
     errors: tuple[str, ...],
+    start: date | datetime | None,
+    end: date | datetime | None,
     since: datetime | None,
     until: datetime | None,
     dry_run: bool,
@@ -53,7 +57,8 @@ def command(
     check_times(since, until)
     settings = settings_of(ctx)
     chosen = [State(state) for state in states] or (list(BY_DEFAULT) if ids else [State.FAILED])
-    choice = Choice(ids=list(ids) or None, bot=bot, kind=kind, states=chosen, errors=errors, since=since, until=until)
+    choice = Choice(ids=list(ids) or None, bot=bot, kind=kind, states=chosen, errors=errors, since=since, until=until,
+                    called=call_times(settings, start, end))  # fmt: skip
     revived = run_async(_retry(settings, choice, dry_run))
     check_bot_was_meant(settings, bot, len(revived))
     if as_json:

@@ -188,3 +188,21 @@ async def test_options_that_do_not_exist_are_refused(archiver: Program) -> None:
     (await archiver("cancel", "a", "--reason", "x", "--state", "failed")).refused(2, "--state", "'failed'", "pending")
     (await archiver("cancel", "--dry-run", "--reason", "x")).refused(2, "no session named", "--all")
     (await archiver("retry", "--dry-run", "--bot", "nobody")).refused(2, "unknown bot 'nobody'")
+
+
+async def test_a_day_of_calls_is_chosen_in_the_bots_own_time_zone(archiver: Program, data: dict[str, Any], sql: Any) -> None:
+    data["bots"][0]["time_zone"] = "Asia/Kolkata"
+    data["bots"].append({**data["bots"][0], "name": "utc", "time_zone": "UTC"})
+    archiver.configure(data)
+    for bot, session_id, at in (("bot", "in", "03-30T18:30"), ("bot", "out", "03-31T18:30"), ("utc", "day", "03-31T18:30")):
+        await sql.execute("INSERT INTO archive_queue (bot, session_id, started_at) VALUES ($1, $2, $3::text::timestamptz)",
+                          bot, session_id, f"2026-{at}Z")  # fmt: skip
+    day = ("--from", "2026-03-31", "--to", "2026-04-01")
+    cancelled = await archiver("cancel", "--all", "--reason", "x", *day, "--json")
+    assert sorted(cancelled.document["session_ids"]) == ["day", "in"]
+    assert (await archiver("retry", "in", "day", *day, "--bot", "bot", "--json")).document["session_ids"] == ["in"]
+    (await archiver("retry", "in", "--from", "2026-04-01", "--to", "2026-04-01")).refused(
+        2, "--to 2026-04-01", "name the next day"
+    )
+    (await archiver("cancel", "in", "--reason", "x", "--from", "2999-01-01")).refused(2, "--from 2999-01-01", "future")
+    (await archiver("retry", "in", "--from", "yesterday")).refused(2, "--from", "is not an ISO 8601 date or date-time")
