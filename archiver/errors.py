@@ -259,10 +259,11 @@ class RecordingTooLarge(TransferError):
     def __init__(self, *, limit: int, key: str, promised: int | None, received: int) -> None:
         whole = key == "transfer.max_session"
         what = f"{promised} bytes are promised" if promised is not None and promised > limit else f"more than {limit} bytes came"
+        reason = "session_too_large" if whole else self.reason
         super().__init__(
             f"{what}, {'of which the session has room for' if whole else 'of which a recording may have'} {limit} ({key})",
-            reason="session_too_large" if whole else "",
-            hint=f"raise {key} if the recording is right, then `archiver retry`",
+            reason=reason,
+            hint=f"raise {key} if the recording is right, then `archiver retry --reason {reason}`",
             limit=limit,
             promised=promised,
             received=received,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 
 import click
 
+from archiver.cli.call_times import call_time_options, call_times
 from archiver.cli.compose import (
     TEXT,
     actor,
@@ -33,6 +34,7 @@ from archiver.session import State
 @click.option("--kind", type=TEXT, help="Only this kind.")
 @click.option("--error", "errors", type=TEXT, multiple=True,
               help="Only those last put back for this reason, such as api_unreachable; may be repeated.")  # fmt: skip
+@call_time_options
 @time_options("that were enqueued")
 @click.option("--dry-run", is_flag=True, help="Only say how many sessions would change.")
 @json_option
@@ -46,6 +48,8 @@ def command(
     bot: str | None,
     kind: str | None,
     errors: tuple[str, ...],
+    start: date | datetime | None,
+    end: date | datetime | None,
     since: datetime | None,
     until: datetime | None,
     dry_run: bool,
@@ -61,7 +65,7 @@ def command(
     if not reason.strip():
         raise click.BadParameter("is empty", param_hint="--reason")
     choice = Choice(ids=read_session_ids(ids, everything), bot=bot, kind=kind, states=[State(state) for state in states],
-                    errors=errors, since=since, until=until)  # fmt: skip
+                    errors=errors, since=since, until=until, called=call_times(settings, start, end))  # fmt: skip
     cancelled = run_async(_cancel(settings, choice, reason, dry_run))
     check_bot_was_meant(settings, bot, len(cancelled))
     if as_json:

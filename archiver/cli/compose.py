@@ -212,6 +212,21 @@ async def opened(settings: Settings, *, pool_size: int = 4, writes: bool = True)
         yield database, queue
 
 
+def bot_or_all(settings: Settings, name: str | None, everything: bool, *, command: str) -> str | None:
+    """The bot that --bot names, or None for --all; naming neither is a mistake, not a wish for all. Raises UsageError or
+    ConfigError.
+    """
+    if name is not None and everything:
+        raise UsageError("--bot and --all exclude each other", hint="name one bot with --bot, or all of them with --all")
+    if name is None and not everything:
+        known = ", ".join(bot.name for bot in settings.bots)
+        raise UsageError(
+            "no bot named",
+            hint=f"archiver {command} --bot NAME" + (f" ({known})" if known else "") + f", or archiver {command} --all",
+        )
+    return bot_option(settings, name)
+
+
 def read_session_ids(ids: tuple[str, ...], everything: bool) -> list[str] | None:
     """Session IDs as given, or None for all of them; naming neither is a mistake, not a wish for everything."""
     if ids and everything:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import date, datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import click
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from archiver.account.discovery import Discovered, Listings
 from archiver.account.reading import ReadingTerms, Shift, listings_of, read_and_work
+from archiver.cli.call_times import BOUND
 from archiver.cli.compose import TEXT
 from archiver.cli.output import print_error, printable
 from archiver.cli.serving import bot_access, composed_worker, stop_on_signals
@@ -22,24 +23,8 @@ from archiver.kore.listings.calls import Span
 from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
 from archiver.queue.deadlines import HINT, read_deadlines
-from archiver.runtime.days import parse_moment
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class _Bound(click.ParamType[date | datetime]):
-    name = "TIME"
-
-    def convert(self, value: str | date | datetime, param: click.Parameter | None, ctx: click.Context | None) -> date | datetime:
-        if not isinstance(value, str):
-            return value
-        try:
-            return parse_moment(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-BOUND = _Bound()
 
 bots_option = click.option("--bot", "names", type=TEXT, multiple=True, help="Only this bot; may be repeated. Default: all.")
 

@@ -11,9 +11,9 @@ from archiver.account.nightly import PURPOSE, complete_night, night_span
 from archiver.account.reading import ReadingTerms, Shift
 from archiver.cli.accounts import close, format_option, keep, show
 from archiver.cli.app import Incomplete
+from archiver.cli.call_times import BOUND
 from archiver.cli.compose import DURATION, actor, opened, run_async, settings_of
 from archiver.cli.listing import (
-    BOUND,
     bots_option,
     select_bots,
     warn_of_deadlines,

@@ -89,5 +89,5 @@ def log_drain(ended: Drained) -> None:
         )
     if ended.failed:
         log.warning(
-            "sessions_failed", sessions=ended.failed, hint="`archiver status` says why, `archiver retry` brings them back"
+            "sessions_failed", sessions=ended.failed, hint="`archiver status` says why, `archiver retry --all` brings them back"
         )

@@ -98,7 +98,7 @@ _VOICEMAIL_KEYS = ("voicemail_recording", "voicemail recording")
 
 _OUR_FAULT = (
     "it calls the request itself invalid, so asking again will not help: check bots.api and bots.bot_id, and whether the session "
-    "lacks the user ID that it was to be enqueued with; then `archiver retry`"
+    "lacks the user ID that it was to be enqueued with; then `archiver retry ID`"
 )
 
 
@@ -134,7 +134,7 @@ def too_many(files: int, most: int, **facts: Any) -> ApiDefect:
     return ApiDefect(
         f"{files} files in one session, more than worker.max_files_per_session = {most}",
         reason="too_many_files",
-        hint="raise worker.max_files_per_session if that is right, then `archiver retry`",
+        hint="raise worker.max_files_per_session if that is right, then `archiver retry --reason too_many_files`",
         files=files,
         **facts,
     )

@@ -40,7 +40,7 @@ CALL_STALLS = 5
 time, and is held to `transfer.min_rate`, as one from a media host is.
 """
 
-THEN_RESUME = "then `archiver resume` (and restart the workers if their configuration changed)"
+THEN_RESUME = "then `archiver resume --bot NAME` (and restart the workers if their configuration changed)"
 """What follows whatever mends refused credentials."""
 
 Pay = Callable[[], Awaitable[None]]

@@ -196,7 +196,7 @@ class Scanner:
             raise ApiDefect(
                 f"recording {ordinal}, which lies in the answer itself, is larger than transfer.max_inline = {self._limit} bytes",
                 reason="recording_too_large",
-                hint="raise transfer.max_inline if that is right, then `archiver retry`",
+                hint="raise transfer.max_inline if that is right, then `archiver retry --reason recording_too_large`",
                 ordinal=ordinal,
                 expected=self._limit,
                 received=self._size,

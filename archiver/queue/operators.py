@@ -9,6 +9,7 @@ from typing import TypedDict, Unpack
 import asyncpg
 
 from archiver.postgres.database import Database
+from archiver.queue.call_times import CallTimes
 from archiver.queue.sql import sql
 from archiver.session import State
 
@@ -23,7 +24,7 @@ class Choice(TypedDict, total=False):
     """Which sessions an operator means. What is left out, None or empty chooses any.
 
     `errors`: why they ended, or were last put back. `since` and `until` (exclusive): when they ended, or were enqueued if they
-    have not.
+    have not. `called`: when their calls began.
     """
 
     ids: Sequence[str] | None
@@ -33,6 +34,7 @@ class Choice(TypedDict, total=False):
     errors: Sequence[str]
     since: datetime | None
     until: datetime | None
+    called: CallTimes | None
 
 
 class Operators:
@@ -81,6 +83,7 @@ class Operators:
             reasons=list(choice.get("errors", ())) or None,
             since=choice.get("since"),
             until=choice.get("until"),
+            **(choice.get("called") or CallTimes()).parameters(),
             after=after,
             page=BATCH,
         ):

@@ -138,6 +138,6 @@ class Judge:
 
 def _denied(error: KoreError, harmless_call: str) -> dict[str, Any]:
     """The facts of a session that was refused, alone as far as is known."""
-    hint = "look at this session on the platform (of another app, deleted, restricted?), then `archiver retry`"
+    hint = "look at this session on the platform (of another app, deleted, restricted?), then `archiver retry ID`"
     message = f"the platform refuses this session (HTTP {error.facts.get('http_status')})"
     return {"message": message, **error.facts, "harmless_call": harmless_call, "hint": hint}

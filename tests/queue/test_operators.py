@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from archiver.outcome import Archived, Failed, HandedBack, Outcome, Retry, Unavailable
 from archiver.queue import operators, reports
+from archiver.queue.call_times import CallTimes
 from archiver.queue.reports import LedgerTotals
-from archiver.queue.sessions import NewSession
+from archiver.queue.sessions import CallFacts, NewSession
 from archiver.queue.sql import sql
 from archiver.session import Attempt, State
 from tests.queue.conftest import QueueHarness, ids, stored_file
@@ -147,7 +148,8 @@ async def test_retry_is_found_by_the_reason_also_behind_partial(harness: QueueHa
 async def find(harness: QueueHarness, *states: str) -> list[Any]:
     """The first step of a command, by itself."""
     terms: dict[str, Any] = dict.fromkeys(("session_ids", "bot", "kind", "reasons", "since", "until"))
-    return await harness.database.rows(sql("operate/find_sessions"), **terms, states=states, after=0, page=10)
+    called = CallTimes().parameters()
+    return await harness.database.rows(sql("operate/find_sessions"), **terms, **called, states=states, after=0, page=10)
 
 
 async def test_a_session_that_moved_since_it_was_chosen_is_not_brought_back(harness: QueueHarness) -> None:
@@ -193,6 +195,34 @@ async def test_time_is_that_of_the_end_and_of_a_waiting_one_that_of_its_enqueuei
     end = (await harness.row("old"))["finished_at"]
     assert await retry(harness, until=end) == []
     assert await retry(harness, since=end) == ["old"]
+
+
+async def test_a_call_began_when_its_listing_says_else_at_the_date_in_its_path(harness: QueueHarness) -> None:
+    said, listed = datetime(2026, 3, 31, 12, tzinfo=UTC), datetime(2026, 3, 30, 12, tzinfo=UTC)
+    await harness.add("said", "listed", started_at=said)
+    await harness.add("unsaid")
+    await harness.queue.add_call_facts("bot", [CallFacts("listed", "recording", listed, None, None, {})])
+    until = CallTimes(default=(None, said))
+    since = CallTimes(default=(said, said + timedelta(seconds=1)))
+    assert await cancel(harness, called=until, dry_run=True) == ["listed"]
+    assert await cancel(harness, called=since, dry_run=True) == ["said"]
+    assert await cancel(harness, called=CallTimes(default=(said + timedelta(seconds=1), None))) == ["unsaid"]
+    assert await retry(harness, called=since) == []
+    assert await retry(harness, called=CallTimes(default=(said, None))) == ["unsaid"]
+
+
+async def test_the_days_of_bots_begin_when_each_has_midnight(harness: QueueHarness) -> None:
+    midnight = datetime(2026, 3, 31, tzinfo=UTC)
+    for at in (-5, 0, 5):
+        for bot in ("east", "west", "gone"):
+            await harness.add(f"{bot}{at}", bot=bot, started_at=midnight + timedelta(hours=at))
+    day, hour = timedelta(days=1), timedelta(hours=1)
+    starts = {"east": midnight - 5 * hour, "west": midnight + 5 * hour}
+    times = CallTimes({bot: (start, start + day) for bot, start in starts.items()}, (midnight, midnight + day))
+    assert set(await cancel(harness, called=times, dry_run=True)) == {"east-5", "east0", "east5", "west5", "gone0", "gone5"}
+    before = CallTimes({bot: (None, start) for bot, start in starts.items()}, (None, midnight))
+    assert set(await cancel(harness, called=before, dry_run=True)) == {"west-5", "west0", "gone-5"}
+    assert await cancel(harness, called=times, bot="west") == ["west5"]
 
 
 async def test_retry_touches_nothing_that_waits_or_runs(harness: QueueHarness) -> None:

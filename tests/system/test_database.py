@@ -7,7 +7,16 @@ import pytest
 
 from tests.system.conftest import Program
 
-COMMANDS = [["status"], ["show", "x"], ["enqueue", "x"], ["worker", "--drain"], ["verify"], ["retry"], ["pause"], ["healthcheck"]]
+COMMANDS = [
+    ["status"],
+    ["show", "x"],
+    ["enqueue", "x"],
+    ["worker", "--drain"],
+    ["verify"],
+    ["retry", "x"],
+    ["pause", "--all"],
+    ["healthcheck"],
+]
 
 
 async def test_migrate_creates_the_tables_and_may_be_run_again(

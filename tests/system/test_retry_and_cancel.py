@@ -47,7 +47,7 @@ async def test_retry_chooses_by_error_kind_bot_and_time(archiver: Program, sql: 
         assert result.document["would_retry"] == len(result.document["session_ids"])
         return "".join(result.document["session_ids"])
 
-    assert await chosen() == "abcde"
+    assert await chosen("--all") == "abcde"
     assert await chosen("--error", "api_unreachable") == "ade"
     assert await chosen("--reason", "api_unreachable", "--error", "conflict") == "acde"
     assert await chosen("--kind", "voicemail") == "d"
@@ -57,7 +57,7 @@ async def test_retry_chooses_by_error_kind_bot_and_time(archiver: Program, sql: 
     assert await chosen("--since", "2026-04-01T02:00:00+02:00", "--until", "2026-04-01T01:00") == "bc"
     assert await chosen("--since", "2026-03-31T23:00-02:00") == "de"
     assert await chosen("--since", "2026-04-01", "--error", "api_unreachable", "a", "d") == "d"
-    assert (await archiver("retry", "--dry-run")).stdout == "5 would be brought back; nothing was changed\n"
+    assert (await archiver("retry", "--all", "--dry-run")).stdout == "5 would be brought back; nothing was changed\n"
     assert await sql.fetchval("SELECT count(*) FROM archive_queue WHERE state = 'failed'") == 5
     assert await sql.fetchval("SELECT count(*) FROM archive_events WHERE event = 'retried'") == 0
 
@@ -140,9 +140,9 @@ async def test_retry_of_archived_sessions_takes_what_is_new_and_loses_nothing(
     await archived(archiver, simulator, "more", "gone", "other")
     old = {row["store_key"]: row["sha256"] for row in await sql.fetch("SELECT * FROM archived_recordings")}
     (await archiver("retry", "--state", "unavailable")).refused(2, "--state")
-    assert (await archiver("retry", "--json")).document == {"retried": 0, "session_ids": []}
+    assert (await archiver("retry", "--all", "--json")).document == {"retried": 0, "session_ids": []}
     assert (await archiver("retry", "more", "--json")).document == {"retried": 0, "session_ids": []}
-    assert (await archiver("retry", "--state", "archived", "--dry-run", "--json")).document["would_retry"] == 3
+    assert (await archiver("retry", "--state", "archived", "--all", "--dry-run", "--json")).document["would_retry"] == 3
     assert (await archiver("retry", "--state", "archived", "other", "--json")).document["retried"] == 1
     assert (await archiver("cancel", "other", "--reason", "a slip")).stdout == "1 cancelled\n"
     assert (await archiver("retry", "--state", "archived", "more", "gone", "--json")).document["retried"] == 2
@@ -183,8 +183,44 @@ async def test_a_span_that_nothing_can_lie_in_is_refused(archiver: Program) -> N
     (await archiver("cancel", "--all", "--reason", "x", "--since", "2026-04-02", "--until", "2026-04-01")).refused(2, "--until")
 
 
+async def test_nobody_brings_everything_back_by_leaving_out_what_is_meant(archiver: Program, sql: Any) -> None:
+    await fail(sql, "a", reason="conflict", finished_at="2026-04-01T00:00Z")
+    for words in ([], ["--state", "failed"], ["--dry-run"]):
+        (await archiver("retry", *words)).refused(2, "no session chosen", "--all", "--error", "--from")
+    (await archiver("retry", "a", "--all")).refused(2, "exclude each other")
+    assert await sql.fetchval("SELECT state FROM archive_queue") == "failed"
+    assert (await archiver("retry", "--state", "failed", "--all")).stdout == "1 brought back\n"
+
+
+async def test_pause_and_resume_take_one_bot_or_all(archiver: Program, sql: Any) -> None:
+    for verb in ("pause", "resume"):
+        (await archiver(verb)).refused(2, "no bot named", f"archiver {verb} --bot NAME (bot)", f"archiver {verb} --all")
+        (await archiver(verb, "--bot", "bot", "--all")).refused(2, "exclude each other")
+    assert await sql.fetchval("SELECT count(*) FROM archive_bot_events") == 0
+    assert (await archiver("pause", "--all")).stdout == "paused: bot\n"
+    assert (await archiver("resume", "--all")).stdout == "resumed: bot\n"
+
+
 async def test_options_that_do_not_exist_are_refused(archiver: Program) -> None:
     (await archiver("retry", "--state", "unavailable")).refused(2, "--state", "'unavailable'", "failed")
     (await archiver("cancel", "a", "--reason", "x", "--state", "failed")).refused(2, "--state", "'failed'", "pending")
     (await archiver("cancel", "--dry-run", "--reason", "x")).refused(2, "no session named", "--all")
     (await archiver("retry", "--dry-run", "--bot", "nobody")).refused(2, "unknown bot 'nobody'")
+
+
+async def test_a_day_of_calls_is_chosen_in_the_bots_own_time_zone(archiver: Program, data: dict[str, Any], sql: Any) -> None:
+    data["bots"][0]["time_zone"] = "Asia/Kolkata"
+    data["bots"].append({**data["bots"][0], "name": "utc", "time_zone": "UTC"})
+    archiver.configure(data)
+    for bot, session_id, at in (("bot", "in", "03-30T18:30"), ("bot", "out", "03-31T18:30"), ("utc", "day", "03-31T18:30")):
+        await sql.execute("INSERT INTO archive_queue (bot, session_id, started_at) VALUES ($1, $2, $3::text::timestamptz)",
+                          bot, session_id, f"2026-{at}Z")  # fmt: skip
+    day = ("--from", "2026-03-31", "--to", "2026-04-01")
+    cancelled = await archiver("cancel", "--all", "--reason", "x", *day, "--json")
+    assert sorted(cancelled.document["session_ids"]) == ["day", "in"]
+    assert (await archiver("retry", "in", "day", *day, "--bot", "bot", "--json")).document["session_ids"] == ["in"]
+    (await archiver("retry", "in", "--from", "2026-04-01", "--to", "2026-04-01")).refused(
+        2, "--to 2026-04-01", "name the next day"
+    )
+    (await archiver("cancel", "in", "--reason", "x", "--from", "2999-01-01")).refused(2, "--from 2999-01-01", "future")
+    (await archiver("retry", "in", "--from", "yesterday")).refused(2, "--from", "is not an ISO 8601 date or date-time")

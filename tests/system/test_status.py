@@ -66,7 +66,7 @@ async def test_status_tells_the_pace_and_the_time_left(archiver: Program, simula
 async def test_what_is_paused_is_not_counted_in_the_time_left_and_who_did_it_is_kept(archiver: Program, sql: Any) -> None:
     await archiver("enqueue", "a", "b")
     assert (await archiver("pause", "--bot", "bot")).code == 0
-    assert (await archiver("pause")).code == 0, "again: nothing changes"
+    assert (await archiver("pause", "--all")).code == 0, "again: nothing changes"
     document = (await archiver("status", "--json")).document
     assert document["time_left_without"] == [{"bot": "bot", "kind": "recording", "sessions": 2, "because": "paused"}]
     assert document["time_left_seconds"] is None
@@ -78,8 +78,8 @@ async def test_what_is_paused_is_not_counted_in_the_time_left_and_who_did_it_is_
     assert f"by {who} (`archiver resume --bot bot`)" in human
     await sql.execute("INSERT INTO archive_holds (bot, kind, reason, probe_at) VALUES ('bot', 'voicemail', 'x', now())")
 
-    assert (await archiver("resume")).stdout == "resumed: bot, 1 hold(s) released\n"
-    await archiver("resume")
+    assert (await archiver("resume", "--all")).stdout == "resumed: bot, 1 hold(s) released\n"
+    await archiver("resume", "--all")
 
     paused, resumed = (await archiver("status", "--json")).document["bot_events"]
     assert (paused["bot"], paused["event"], paused["actor"]) == ("bot", "paused", who)

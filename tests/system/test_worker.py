@@ -115,7 +115,7 @@ async def test_a_paused_bot_is_left_until_it_is_resumed(archiver: Program, simul
     await sql.execute("DELETE FROM archive_bots")  # as after an upgrade of the configuration, before any worker's start
     await archiver("enqueue", "good")
     (await archiver("pause", "--bot", "nobody")).refused(2, "unknown bot 'nobody'")
-    assert (await archiver("pause")).stdout == "paused: bot\n"
+    assert (await archiver("pause", "--all")).stdout == "paused: bot\n"
     assert (await archiver("status", "--json")).document["paused"] == ["bot"]
     assert "archiver resume --bot bot" in (await archiver("status")).stdout
 
@@ -156,7 +156,7 @@ async def test_rejected_credentials_hold_the_bot_and_cost_nothing_until_they_are
     assert simulator.report()["api"]["calls"] == calls  # held for every worker, also for later ones
 
     simulator.reject_credentials = False
-    assert (await archiver("resume")).stdout == "resumed: bot, 1 hold(s) released\n"
+    assert (await archiver("resume", "--all")).stdout == "resumed: bot, 1 hold(s) released\n"
     assert (await archiver("worker", "--drain")).code == 0
     assert await counts(sql) == {"archived": 20}
 

@@ -28,7 +28,7 @@ async def test_a_night_closes_its_account(archiver: Program, simulator: Simulato
     assert [(day["day"], day["calls"], day["complete"]) for day in document["days"]] == [(DAY, 285, False)]
 
     simulator.set_history({"recovered": True})
-    assert (await archiver("retry")).code == 0
+    assert (await archiver("retry", "--all")).code == 0
     assert (await archiver("worker", "--drain")).code == 0
     assert counts_of(await account(archiver, code=0)) == {"calls": 285, "archived": 265, "unavailable": 20}
     assert (await archiver("nightly", "--to", NEXT)).code == 0
