@@ -23,6 +23,22 @@ SELECT bot, session_id, kind, state, reason, priority, user_id, started_at, enqu
        CASE WHEN listed_at IS NOT NULL AND started_at IS NOT NULL THEN started_at ELSE archive_date END AS called_at
 FROM archive_queue;
 
+-- The same as it is searched: by the indexes of the next migration, whose expressions these are. A number is found by its last seven
+-- digits; people are those who spoke for the contact centre.
+CREATE VIEW archive_searchable AS
+SELECT id AS queue_id, bot, session_id, kind, state, reason, left(coalesce(reason, ''), 100) AS counted_reason,
+       detail ->> 'reason' AS inner_reason, priority, finished_at, worker_id, archive_date, started_at, ended_at, user_id, call,
+       CASE WHEN listed_at IS NOT NULL AND started_at IS NOT NULL THEN started_at ELSE archive_date END AS called_at,
+       right(regexp_replace(split_part(call ->> 'caller', '@', 1), '[^0-9]', '', 'g'), 7) AS caller_key,
+       ltrim(regexp_replace(split_part(call ->> 'caller', '@', 1), '[^0-9]', '', 'g'), '0') AS caller_digits,
+       right(regexp_replace(split_part(call ->> 'callee', '@', 1), '[^0-9]', '', 'g'), 7) AS callee_key,
+       ltrim(regexp_replace(split_part(call ->> 'callee', '@', 1), '[^0-9]', '', 'g'), '0') AS callee_digits,
+       jsonb_to_tsvector('simple', coalesce(call -> 'agent', '[]') || coalesce(call -> 'consulted', '[]') || coalesce(call -> 'joined', '[]'),
+                         '["string"]') AS people,
+       accepted_at, accepted_by, accept_reason
+FROM archive_queue;
+COMMENT ON VIEW archive_searchable IS 'archive_sessions as `archiver list` and `find` search them.';
+
 -- The roll-up: what statements changed, one row a key and statement, and their sums, into which workers fold them. A row that all of
 -- them updated would make them wait for each other.
 CREATE TABLE archive_rollup (
@@ -243,6 +259,6 @@ BEGIN
                    WHERE c.oid = 'archive_queue'::regclass AND a.privilege_type IN ('SELECT', 'UPDATE') AND a.grantee NOT IN (0, c.relowner) LOOP
         EXECUTE format('GRANT %s ON archive_rollup, archive_rollup_changes, archive_accounts, archive_account_days, archive_findings TO %s',
                        CASE granted.may WHEN 'SELECT' THEN 'SELECT' ELSE 'SELECT, INSERT, UPDATE, DELETE' END, granted.role);
-        EXECUTE format('GRANT SELECT ON archive_counts, archive_countable TO %s', granted.role);
+        EXECUTE format('GRANT SELECT ON archive_counts, archive_countable, archive_searchable TO %s', granted.role);
     END LOOP;
 END $$;

@@ -702,6 +702,39 @@ ALTER TABLE public.archive_queue ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTIT
     CACHE 1
 );
 
+CREATE VIEW public.archive_searchable AS
+ SELECT id AS queue_id,
+    bot,
+    session_id,
+    kind,
+    state,
+    reason,
+    "left"(COALESCE(reason, ''::text), 100) AS counted_reason,
+    (detail ->> 'reason'::text) AS inner_reason,
+    priority,
+    finished_at,
+    worker_id,
+    archive_date,
+    started_at,
+    ended_at,
+    user_id,
+    call,
+        CASE
+            WHEN ((listed_at IS NOT NULL) AND (started_at IS NOT NULL)) THEN started_at
+            ELSE archive_date
+        END AS called_at,
+    "right"(regexp_replace(split_part((call ->> 'caller'::text), '@'::text, 1), '[^0-9]'::text, ''::text, 'g'::text), 7) AS caller_key,
+    ltrim(regexp_replace(split_part((call ->> 'caller'::text), '@'::text, 1), '[^0-9]'::text, ''::text, 'g'::text), '0'::text) AS caller_digits,
+    "right"(regexp_replace(split_part((call ->> 'callee'::text), '@'::text, 1), '[^0-9]'::text, ''::text, 'g'::text), 7) AS callee_key,
+    ltrim(regexp_replace(split_part((call ->> 'callee'::text), '@'::text, 1), '[^0-9]'::text, ''::text, 'g'::text), '0'::text) AS callee_digits,
+    jsonb_to_tsvector('simple'::regconfig, ((COALESCE((call -> 'agent'::text), '[]'::jsonb) || COALESCE((call -> 'consulted'::text), '[]'::jsonb)) || COALESCE((call -> 'joined'::text), '[]'::jsonb)), '["string"]'::jsonb) AS people,
+    accepted_at,
+    accepted_by,
+    accept_reason
+   FROM public.archive_queue;
+
+COMMENT ON VIEW public.archive_searchable IS 'archive_sessions as `archiver list` and `find` search them.';
+
 CREATE VIEW public.archive_sessions AS
  SELECT bot,
     session_id,

@@ -8,6 +8,7 @@ from typing import Any
 
 from archiver.config import BotSettings
 from archiver.postgres.database import Database
+from archiver.queue.accounts import Accounts
 from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.queue.pace import Pace, Paces, waiting_of
 from archiver.queue.reports import Reports, WorkerReport
@@ -27,6 +28,7 @@ async def status_document(database: Database, bots: Sequence[BotSettings]) -> di
     totals = await reports.ledger_totals()
     fleet = await reports.fleet()
     reasons = await reports.count_reasons()
+    last_days = await Accounts(database).last_complete_days()
     deadlines = {each.bot: each for each in await read_deadlines(database, bots)}
     workers = await list_workers(database, all_sessions=False)
     forecast = paces.forecast(
@@ -41,6 +43,7 @@ async def status_document(database: Database, bots: Sequence[BotSettings]) -> di
         for counted in (by_bot.setdefault(count.bot, _no_sessions()), whole):
             counted["sessions"][count.state] += count.sessions
             counted["api_calls"] += count.calls
+            counted["accepted"] += count.accepted
             counted["rechecks"]["waiting"] += count.rechecks
             if count.next_recheck is not None:
                 next_at = count.next_recheck.isoformat()
@@ -48,6 +51,8 @@ async def status_document(database: Database, bots: Sequence[BotSettings]) -> di
     for name, counted in by_bot.items():
         counted["rates"] = paces.bots.get(name, Pace()).as_document()
         counted["time_left_seconds"] = forecast.bots.get(name, 0)
+        last_day = last_days.get(name)
+        counted["last_complete_day"] = last_day and last_day.isoformat()
         counted["source_retention"] = deadlines[name].as_document() if name in deadlines else None
     return {
         "at": fleet.at.isoformat(),
@@ -58,6 +63,7 @@ async def status_document(database: Database, bots: Sequence[BotSettings]) -> di
         "bots": by_bot,
         "recordings": totals.files,
         "bytes": totals.bytes,
+        "recorded_seconds": totals.seconds,
         "warnings": [{"bot": each.bot, "message": each.warning, "hint": HINT} for each in deadlines.values() if each.warning],
         "reasons": reasons,
         "holds": fleet.holds,
@@ -82,7 +88,7 @@ def _sum_transfers(workers: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _no_sessions() -> dict[str, Any]:
-    return {"sessions": dict.fromkeys(STATES, 0), "api_calls": 0, "rechecks": {"waiting": 0, "next_at": None}}
+    return {"sessions": dict.fromkeys(STATES, 0), "accepted": 0, "api_calls": 0, "rechecks": {"waiting": 0, "next_at": None}}
 
 
 async def list_workers(database: Database, *, all_sessions: bool) -> list[dict[str, Any]]:

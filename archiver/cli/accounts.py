@@ -93,8 +93,8 @@ def _print_table(closing: Closing) -> None:
     days = table("", "day", "bot", *COUNTS, right=range(3, 3 + len(COUNTS)))
     for day in closing.days():
         if any(day.counts.values()):
-            counts = (f"{day.counts[name]:,}" if day.counts[name] else "" for name in COUNTS)
-            days.add_row(_mark(day), day.day.isoformat(), safe(day.bot), *counts)
+            figures = (f"{day.counts[name]:,}" if day.counts[name] else "" for name in COUNTS)
+            days.add_row(_mark(day), day.day.isoformat(), safe(day.bot), *figures)
     out.print(days)
     open_items = [item for item in account.items if not item.settled]
     for item in open_items[:SHOWN]:

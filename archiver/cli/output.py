@@ -39,10 +39,13 @@ def print_json(document: Any, *, indent: int | None = 2) -> None:
 _FORMULA = re.compile(r"(?:\A|;)(?=[\s\"']*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
-def print_csv(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
-    """RFC 4180, every field quoted; what a spreadsheet would take for a formula begins with an apostrophe."""
+def print_csv(columns: Sequence[str] | None, rows: Iterable[Iterable[object]]) -> None:
+    """RFC 4180, every field quoted; what a spreadsheet would take for a formula begins with an apostrophe. Without `columns`
+    these are more rows of one that was begun.
+    """
     writer = csv.writer(sys.stdout, quoting=csv.QUOTE_ALL)
-    writer.writerow(columns)
+    if columns is not None:
+        writer.writerow(columns)
     for row in rows:
         writer.writerow("" if value is None else _FORMULA.sub(r"\g<0>'", printable(value)) for value in row)
 
@@ -94,3 +97,18 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def lasting(seconds: float | None) -> str:
+    """A time to wait, for people: 45s, 12m, 3h 05m, 12d 4h."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 100:
+        return f"{seconds:.0f}s"
+    minutes = round(seconds / 60)
+    hours = minutes // 60
+    if hours < 1:
+        return f"{minutes}m"
+    if hours < 48:
+        return f"{hours}h {minutes % 60:02}m"
+    return f"{hours // 24}d {hours % 24}h"

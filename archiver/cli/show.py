@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
+from archiver.cli.call_facts import agents_of
 from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, settings_of
-from archiver.cli.output import console, json_option, moment, print_json, printable, safe, size, table
+from archiver.cli.output import console, json_option, lasting, moment, print_json, printable, safe, size, table
 from archiver.config import Settings
 from archiver.errors import ArchiverError, UsageError
 from archiver.observe.redact import redact_value
@@ -53,6 +56,30 @@ async def _show(settings: Settings, session_id: str, bot: str | None, kind: str 
     return shown
 
 
+def _about_the_call(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Who spoke with whom, and for how long: what a person asks first."""
+    call = document["call"] if isinstance(document["call"], dict) else {}
+    for key in ("direction", "caller", "callee"):
+        if call.get(key):
+            yield key, str(call[key])
+    if agents := agents_of(call):
+        yield "agent", ", ".join(agents)
+    started, ended = document["started_at"], document["ended_at"]
+    if started is not None and ended is not None:
+        yield "duration", lasting(max(0.0, (_moment(ended) - _moment(started)).total_seconds()))
+    recorded = [row["seconds"] for row in document["recordings"] if row["seconds"] is not None]
+    if recorded:
+        yield "recorded", lasting(sum(recorded))
+
+
+def _moment(text: str) -> datetime:
+    """What other programs wrote may be later than Python can say."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
 def _print(document: dict[str, Any]) -> None:
     from rich.markup import escape
 
@@ -63,6 +90,8 @@ def _print(document: dict[str, Any]) -> None:
         soft_wrap=True,
     )
     facts = table("", "")
+    for key, value in _about_the_call(document):
+        facts.add_row(key, safe(value))
     for key in (
         "priority",
         "user_id",
@@ -78,6 +107,9 @@ def _print(document: dict[str, Any]) -> None:
         "crashes",
         "calls",
         "rechecks",
+        "accepted_at",
+        "accepted_by",
+        "accept_reason",
     ):
         if document[key] is not None:
             facts.add_row(key, safe(document[key]))

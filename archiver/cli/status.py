@@ -12,7 +12,7 @@ import click
 
 from archiver.account.status import STATES, pause_after, status_document
 from archiver.cli.compose import DURATION, opened, run_async, settings_of
-from archiver.cli.output import console, json_option, moment, print_json, printable, safe, size, table
+from archiver.cli.output import console, json_option, lasting, moment, print_json, printable, safe, size, table
 from archiver.config import Settings
 from archiver.postgres.database import Database
 from archiver.queue.pace import COUNTED
@@ -110,7 +110,13 @@ def _room(out: Console, document: dict[str, Any]) -> int:
 def _blocks(document: dict[str, Any], width: int, transfers: int) -> Iterator[Table | str]:
     """What people see, from top to bottom, with so many transfers at most."""
     yield _counts(document)
-    yield f"{document['recordings']:,} recordings, {size(document['bytes'])}"
+    recorded = lasting(document["recorded_seconds"])
+    yield f"{document['recordings']:,} recordings, {size(document['bytes'])}, {recorded} of sound"
+    if accepted := document["accepted"]:
+        yield f"{accepted:,} failed or mismatched sessions are accepted as they are"
+    days = [f"{safe(name)} {bot['last_complete_day']}" for name, bot in document["bots"].items() if bot["last_complete_day"]]
+    if days:
+        yield f"last complete day: {', '.join(days)} (`archiver nights`)"
     if again := document["rechecks"]["waiting"]:
         next_at = moment(document["rechecks"]["next_at"])
         yield f"{again:,} of the unavailable will be asked for again, the next one at {next_at} UTC, or when nothing else is due"
@@ -227,18 +233,3 @@ def _line(document: dict[str, Any]) -> str:
         + (f"; holds {len(document['holds'])}" if document["holds"] else "")
         + (f"; paused {len(document['paused'])}" if document["paused"] else "")
     )
-
-
-def lasting(seconds: float | None) -> str:
-    """A time to wait, for people: 45s, 12m, 3h 05m, 12d 4h."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 100:
-        return f"{seconds:.0f}s"
-    minutes = round(seconds / 60)
-    hours = minutes // 60
-    if hours < 1:
-        return f"{minutes}m"
-    if hours < 48:
-        return f"{hours}h {minutes % 60:02}m"
-    return f"{hours // 24}d {hours % 24}h"

@@ -144,6 +144,10 @@ class Accounts:
         rows = await self._database.rows(sql("account/days"), bots=list(bots), first=first, last=last)
         return [KnownDay(**row) for row in rows]
 
+    async def last_complete_days(self) -> dict[str, date | None]:
+        """By bot, the last day of which an account says that it is complete; None: of none, though accounts were made."""
+        return {row["bot"]: row["complete"] for row in await self._database.rows(sql("account/last_days"))}
+
     async def count_open(self, bots: Sequence[str]) -> OpenCounts:
         """How many sessions of these bots somebody has to see to."""
         (row,) = await self._database.rows(sql("account/open_counts"), bots=list(bots))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import asyncpg
 
@@ -71,21 +71,26 @@ class Operators:
             changed += [row["session_id"] for row in done]
         return changed
 
+    async def accept(self, *, reason: str, actor: str, dry_run: bool = False, **choice: Unpack[Choice]) -> list[str]:
+        """Answer for failed sessions, and for archived ones that an account found wrong: they stay as they are, and make no
+        account incomplete any more. Returns the IDs of those that were accepted (a dry run: would be). `retry` undoes it.
+        """
+        changed: list[str] = []
+        after = 0
+        while rows := await self._database.rows(sql("operate/find_open"), **_parameters(choice), after=after, page=BATCH):
+            after = rows[-1]["id"]
+            done = rows
+            if not dry_run:
+                ids = [row["id"] for row in rows]
+                done = await self._database.rows(sql("operate/accept"), ids=ids, reason=reason, actor=actor)
+            changed += [row["session_id"] for row in done]
+        return changed
+
     async def _find_sessions(self, states: Sequence[State], choice: Choice) -> AsyncIterator[list[asyncpg.Record]]:
         """Pages of at most BATCH chosen rows in the order of their IDs."""
         after = 0
         while rows := await self._database.rows(
-            sql("operate/find_sessions"),
-            session_ids=choice.get("ids"),
-            bot=choice.get("bot"),
-            kind=choice.get("kind"),
-            states=states,
-            reasons=list(choice.get("errors", ())) or None,
-            since=choice.get("since"),
-            until=choice.get("until"),
-            **(choice.get("called") or CallTimes()).parameters(),
-            after=after,
-            page=BATCH,
+            sql("operate/find_sessions"), **_parameters(choice), states=states, after=after, page=BATCH
         ):
             yield rows
             after = rows[-1]["id"]
@@ -97,3 +102,16 @@ class Operators:
     async def resume(self, bots: Sequence[str] | None, *, actor: str) -> dict[str, int]:
         """End the pauses and holds of these bots (None: of all). Returns how many holds ended, by bot."""
         return {row["name"]: row["holds"] for row in await self._database.rows(sql("operate/resume"), bots=bots, actor=actor)}
+
+
+def _parameters(choice: Choice) -> dict[str, Any]:
+    """For a statement; the states are its own."""
+    return {
+        "session_ids": choice.get("ids"),
+        "bot": choice.get("bot"),
+        "kind": choice.get("kind"),
+        "reasons": list(choice.get("errors", ())) or None,
+        "since": choice.get("since"),
+        "until": choice.get("until"),
+        **(choice.get("called") or CallTimes()).parameters(),
+    }

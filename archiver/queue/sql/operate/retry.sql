@@ -1,4 +1,4 @@
--- Bring ended sessions back with fresh counters; what is stored stays. One that has moved since it was found (another epoch) is
+-- Bring ended sessions back with fresh counters; what is stored stays, and nobody answers any more for how it was. One that has moved since it was found (another epoch) is
 -- left alone, and so is one that is being asked for again already.
 WITH found AS MATERIALIZED (
     SELECT q.id, q.state, q.reason FROM archive_queue q JOIN unnest(:ids::bigint[], :epochs::bigint[]) AS c (id, epoch) USING (id, epoch)
@@ -7,7 +7,7 @@ WITH found AS MATERIALIZED (
 ), revived AS (
     UPDATE archive_queue q
     SET state = 'pending', reason = NULL, detail = '{}', finished_at = NULL, run_at = clock_timestamp(), failures = 0, checks = 0,
-        crashes = 0, first_asked_at = NULL, recheck_at = NULL, rechecks = 0, recheck_tries = 0,
+        crashes = 0, accepted_at = NULL, accepted_by = NULL, accept_reason = NULL, first_asked_at = NULL, recheck_at = NULL, rechecks = 0, recheck_tries = 0,
         archived_before = q.archived_before OR c.state = 'archived', epoch = q.epoch + 1
     FROM found c WHERE q.id = c.id
     RETURNING q.id, q.epoch, q.session_id, c.state, c.reason

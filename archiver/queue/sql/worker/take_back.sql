@@ -47,6 +47,9 @@ WITH held AS MATERIALIZED (
         detail = CASE WHEN r.given_up THEN '{}' ELSE q.detail END,
         finished_at = CASE WHEN r.given_up THEN NULL ELSE q.finished_at END,
         run_at = CASE WHEN r.given_up THEN clock_timestamp() ELSE q.run_at END,
+        accepted_at = CASE WHEN r.given_up THEN NULL ELSE q.accepted_at END,
+        accepted_by = CASE WHEN r.given_up THEN NULL ELSE q.accepted_by END,
+        accept_reason = CASE WHEN r.given_up THEN NULL ELSE q.accept_reason END,
         -- Given up as a recheck, it was to be the last one.
         recheck_at = CASE WHEN q.state = 'unavailable' AND q.worker_id IS NULL AND q.crashes = :max_crashes::integer
                               THEN clock_timestamp() ELSE q.recheck_at END

@@ -1,0 +1,156 @@
+"""What `list` and `find` share: the options that choose sessions, and how what was found is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from datetime import UTC, date, datetime
+from typing import Any, TypeVar
+
+import click
+
+from archiver.cli.call_facts import agents_of, number_of
+from archiver.cli.call_times import call_time_options, call_times
+from archiver.cli.compose import TEXT, check_bot_was_meant, opened
+from archiver.cli.output import console, print_csv, printable, safe, size, table
+from archiver.config import Settings
+from archiver.observe.redact import redact_value
+from archiver.queue.search import Chosen, FoundSession, People, Search
+from archiver.session import State
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FIRST = 50
+"""Sessions that a table shows, unless --limit says how many."""
+
+COLUMNS = (
+    "called_at", "bot", "session_id", "kind", "state", "reason", "caller", "callee", "agents", "user_id", "started_at",
+    "ended_at", "files", "bytes", "seconds", "accepted_at", "accepted_by", "accept_reason",
+)  # fmt: skip
+
+
+def choice_options(command: F) -> F:
+    """Those of both commands. --from and --to come as `start` and `end`."""
+    states = click.Choice([state.value for state in State])
+    limit = f"At most so many. Default: {FIRST} in a table, else all."
+    form = click.Choice(["table", "csv", "jsonl"])
+    for option in (
+        click.option("--limit", type=click.IntRange(1), help=limit),
+        click.option("--format", "form", type=form, default="table", show_default=True, help="jsonl: a JSON document a line."),
+        click.option("--reason", "reasons", type=TEXT, multiple=True, help="Only those with this reason; may be repeated."),
+        click.option("--kind", "kinds", type=TEXT, multiple=True, help="Only this kind."),
+        click.option("--bot", "bots", type=TEXT, multiple=True, help="Only this bot's; may be repeated."),
+        click.option("--state", "states", type=states, multiple=True, help="Only those in this state; may be repeated."),
+        call_time_options,
+    ):
+        command = option(command)
+    return command
+
+
+def chosen_of(
+    settings: Settings,
+    *,
+    states: tuple[str, ...],
+    bots: tuple[str, ...],
+    kinds: tuple[str, ...],
+    reasons: tuple[str, ...],
+    start: date | datetime | None,
+    end: date | datetime | None,
+) -> Chosen:
+    """What these options choose. Raises UsageError."""
+    return Chosen(bots, kinds, states, reasons, call_times(settings, start, end))
+
+
+async def show_found(settings: Settings, chosen: Chosen, people: People | None, *, limit: int | None, form: str) -> None:
+    """Find them and print them, as they come but for the table."""
+    count = FIRST if form == "table" and limit is None else limit
+    async with opened(settings, writes=False) as (database, _):
+        # One more shows that there are more.
+        most = None if count is None else count + (form == "table")
+        async with aclosing(Search(database).find(chosen, people, limit=most)) as found:
+            match form:
+                case "csv":
+                    shown = await _print_csv(found)
+                case "jsonl":
+                    shown = await _print_lines(found)
+                case _:
+                    assert count is not None
+                    shown = _print_table([each async for each in found], count, spoken=people is not None)
+    if not shown:
+        for bot in chosen.bots:
+            check_bot_was_meant(settings, bot, 0)
+
+
+async def _print_csv(found: AsyncIterator[FoundSession]) -> int:
+    shown = 0
+    print_csv(COLUMNS, ())
+    async for each in found:
+        document = as_document(each)
+        document["agents"] = "; ".join(document["agents"])
+        print_csv(None, [[document[column] for column in COLUMNS]])
+        shown += 1
+    return shown
+
+
+async def _print_lines(found: AsyncIterator[FoundSession]) -> int:
+    shown = 0
+    async for each in found:
+        click.echo(json.dumps(redact_value(as_document(each)), default=str))
+        shown += 1
+        if shown % 1000 == 0:
+            await asyncio.sleep(0)
+    return shown
+
+
+def _print_table(found: list[FoundSession], count: int, *, spoken: bool) -> int:
+    out = console()
+    if not found:
+        out.print("no session found")
+        return 0
+    who = ("caller", "agent") if spoken else ()
+    shown = table("call (UTC)", "bot", "state", *who, "seconds", "session", right=[3 + len(who)])
+    for each in found[:count]:
+        state = f"{each.state}: {printable(each.reason)}" if each.reason else each.state
+        state += " (accepted)" if each.accepted_at is not None else ""
+        people = (safe(number_of(each.call) or each.user_id or ""), safe(", ".join(agents_of(each.call)))) if spoken else ()
+        seconds = "" if each.seconds is None else f"{each.seconds:.0f}"
+        shown.add_row(
+            f"{each.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}", safe(each.bot), safe(state), *people, seconds, safe(each.session_id)
+        )
+    out.print(shown)
+    files, stored = sum(each.files for each in found[:count]), sum(each.bytes for each in found[:count])
+    out.print(f"{len(found[:count]):,} sessions, {files:,} recordings, {size(stored)}")
+    if len(found) > count:
+        out.print(f"there are more: --limit shows more than {count:,}, --format csv or jsonl all of them")
+    return len(found)
+
+
+def as_document(found: FoundSession) -> dict[str, Any]:
+    """JSON."""
+
+    def told(moment: datetime | None) -> str | None:
+        return None if moment is None else moment.astimezone(UTC).isoformat()
+
+    call = found.call
+    return {
+        "called_at": told(found.at),
+        "bot": found.bot,
+        "session_id": found.session_id,
+        "kind": found.kind,
+        "state": found.state,
+        "reason": found.reason,
+        "caller": call.get("caller"),
+        "callee": call.get("callee"),
+        "agents": agents_of(call),
+        "user_id": found.user_id,
+        "started_at": told(found.started_at),
+        "ended_at": told(found.ended_at),
+        "files": found.files,
+        "bytes": found.bytes,
+        "seconds": None if found.seconds is None else round(found.seconds, 3),
+        "accepted_at": told(found.accepted_at),
+        "accepted_by": found.accepted_by,
+        "accept_reason": found.accept_reason,
+    }

@@ -1,0 +1,62 @@
+"""`archiver recount`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from archiver.cli.app import Incomplete
+from archiver.cli.compose import opened, run_async, settings_of
+from archiver.cli.output import console, json_option, print_json, safe, table
+from archiver.config import Settings
+from archiver.queue.counts import CountDifference, Counts
+
+SHOWN = 50
+
+
+@click.command(short_help="Count every session again, and mend the counts that differ.")
+@click.option("--check", is_flag=True, help="Only say what differs.")
+@json_option
+@click.pass_context
+def command(ctx: click.Context, check: bool, as_json: bool) -> None:
+    """Count every session and every recording again, compare that with the counts that `status` shows, and correct these. They
+    count themselves with every change: a difference means that somebody changed rows with triggers switched off, or truncated.
+    Workers go on meanwhile.
+
+    Exit codes: 0 nothing differs, or it was mended; 1 fatal; 2 configuration; 3 with --check: counts differ.
+    """
+    differences = run_async(_recount(settings_of(ctx), mend=not check))
+    if as_json:
+        print_json({"mended": not check, "differences": [asdict(each) for each in differences]})
+    else:
+        _print(differences, mended=not check)
+    if differences and check:
+        raise Incomplete
+
+
+async def _recount(settings: Settings, *, mend: bool) -> list[CountDifference]:
+    async with opened(settings, writes=mend) as (database, _):
+        if not mend:
+            return await Counts(database).recount(mend=False)
+
+        def wait() -> None:
+            click.echo("another recount is under way: waiting for it", err=True)
+
+        async with database.alone("recount", on_wait=wait):
+            return await Counts(database).recount(mend=True)
+
+
+def _print(differences: list[CountDifference], *, mended: bool) -> None:
+    out = console()
+    if not differences:
+        out.print("every count is exact")
+        return
+    shown = table("day", "bot", "state", "reason", "sessions", "files", right=[4, 5])
+    for each in differences[:SHOWN]:
+        shown.add_row(
+            f"{each.day}", safe(each.bot), safe(each.state), safe(each.reason), f"{each.sessions:+,}", f"{each.files:+,}"
+        )
+    out.print(shown)
+    out.print(f"{len(differences):,} counts differed and were corrected" if mended else
+              f"{len(differences):,} counts differ; `archiver recount` corrects them")  # fmt: skip

@@ -1,0 +1,152 @@
+"""Sessions are found by what they are and by who spoke, the latest call first, and no look-up reads them all."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from archiver.queue import search
+from archiver.queue.call_times import CallTimes
+from archiver.queue.search import Chosen, People, Search
+from archiver.queue.sessions import CallFacts
+from tests.queue.conftest import QueueHarness
+
+pytestmark = pytest.mark.once  # what Postgres does is the same under every Python
+
+BEGAN = datetime(2026, 3, 1, 10, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+MILLER = {"name": "Ann Miller", "email": "ann@example.com", "agentId": "a-1"}
+
+
+async def found(harness: QueueHarness, chosen: Chosen | None = None, people: People | None = None, **limit: Any) -> list[str]:
+    limit = limit or {"limit": None}
+    return [each.session_id async for each in Search(harness.database).find(chosen or Chosen(), people, **limit)]
+
+
+async def in_every_state(harness: QueueHarness) -> None:
+    """Sessions of two bots, an hour apart: s-0 the earliest; each state with some."""
+    ends = (
+        ("s-0", "archived", None), ("s-1", "failed", "conflict"), ("s-2", "failed", "partial"), ("s-3", "unavailable", "none"),
+        ("s-4", "cancelled", "a wrong list"), ("s-5", "pending", None), ("s-6", "claimed", None), ("s-7", "archived", None),
+    )  # fmt: skip
+    for place, (name, state, reason) in enumerate(ends):
+        await harness.add(name, bot="bot" if place % 2 else "other", started_at=BEGAN + place * HOUR)
+        await harness.fetch(
+            "UPDATE archive_queue SET state = 'claimed', worker_id = 7, claimed_at = now() WHERE session_id = $1", name
+        )
+        if state == "pending":
+            await harness.fetch("UPDATE archive_queue SET state = 'pending', worker_id = NULL WHERE session_id = $1", name)
+        elif state != "claimed":
+            query = """UPDATE archive_queue SET state = $2, reason = $3, worker_id = NULL, finished_at = now(),
+                       detail = CASE $3 WHEN 'partial' THEN '{"reason": "conflict"}'::jsonb ELSE '{}' END WHERE session_id = $1"""
+            await harness.fetch(query, name, state, reason)
+
+
+async def test_the_latest_call_comes_first_and_pages_leave_none_out(
+    harness: QueueHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await in_every_state(harness)
+    everything = [f"s-{number}" for number in reversed(range(8))]
+    assert await found(harness) == everything
+    monkeypatch.setattr(search, "PAGE", 1)
+    assert await found(harness) == everything
+    assert await found(harness, limit=3) == everything[:3]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (Chosen(states=["failed"]), ["s-2", "s-1"]),
+        (Chosen(states=["archived", "claimed"]), ["s-7", "s-6", "s-0"]),
+        (Chosen(states=["pending"]), ["s-5"]),
+        (Chosen(bots=["other"]), ["s-6", "s-4", "s-2", "s-0"]),
+        (Chosen(bots=["nobody"]), []),
+        (Chosen(reasons=["conflict"]), ["s-2", "s-1"]),
+        (Chosen(reasons=["partial"]), ["s-2"]),
+        (Chosen(reasons=["a wrong list"], states=["cancelled"]), ["s-4"]),
+        (Chosen(kinds=["voicemail"]), []),
+        (Chosen(called=CallTimes(default=(BEGAN + HOUR, BEGAN + 3 * HOUR))), ["s-2", "s-1"]),
+        (Chosen(called=CallTimes({"bot": (BEGAN, BEGAN + 2 * HOUR)}, (BEGAN + 4 * HOUR, None))), ["s-6", "s-4", "s-1"]),
+        (Chosen(acceptance="open"), ["s-2", "s-1"]),
+        (Chosen(acceptance="accepted"), []),
+    ],
+)
+async def test_what_is_chosen(harness: QueueHarness, chosen: Chosen, expected: list[str]) -> None:
+    await in_every_state(harness)
+    assert await found(harness, chosen) == expected
+
+
+async def test_what_was_accepted_is_not_open(harness: QueueHarness) -> None:
+    await in_every_state(harness)
+    (row,) = await harness.fetch("SELECT id FROM archive_queue WHERE session_id = 's-0'")
+    finding = json.dumps([{"mismatch": "file_missing", "store_key": "k"}])
+    keep = "INSERT INTO archive_findings (queue_id, source, found_by, findings) VALUES ($1, 'account', 'me', $2::text::jsonb)"
+    await harness.fetch(keep, row["id"], finding)
+    assert await found(harness, Chosen(acceptance="open")) == ["s-2", "s-1", "s-0"]
+    assert await found(harness, Chosen(acceptance="open", reasons=["file_missing"])) == ["s-0"]
+    dry = await harness.operators.accept(reason="gone", actor="me", dry_run=True, errors=["file_missing"])
+    assert dry == ["s-0"]
+    assert await harness.operators.accept(reason="gone for good", actor="me", ids=["s-0", "s-1", "s-7"]) == ["s-0", "s-1"]
+    assert await harness.operators.accept(reason="again", actor="me", ids=["s-0", "s-1"]) == []
+    assert await found(harness, Chosen(acceptance="open")) == ["s-2"]
+    assert await found(harness, Chosen(acceptance="accepted")) == ["s-1", "s-0"]
+    # What is found wrong only later is open again.
+    await harness.fetch('UPDATE archive_findings SET findings = findings || \'[{"mismatch": "length"}]\'')
+    assert await found(harness, Chosen(acceptance="open")) == ["s-2", "s-0"]
+    assert await harness.operators.accept(reason="that, too", actor="me", ids=["s-0"]) == ["s-0"]
+    assert (await harness.history("s-0"))[-2:] == ["accepted", "accepted"]
+    assert await harness.operators.retry(actor="me", ids=["s-1"]) == ["s-1"]
+    assert (await harness.row("s-1"))["accepted_by"] is None
+    assert await found(harness, Chosen(acceptance="accepted")) == ["s-0"]
+
+
+async def told(harness: QueueHarness, session_id: str, place: int, **facts: Any) -> None:
+    await harness.add(session_id, user_id=f"user-{place}")
+    called_at = BEGAN + place * HOUR
+    await harness.queue.add_call_facts("bot", [CallFacts(session_id, "recording", called_at, called_at, None, facts)])
+
+
+@pytest.mark.parametrize(
+    ("people", "expected"),
+    [
+        (People(caller="+49 30 1234567"), ["s-3", "s-1"]),
+        (People(caller="0049301234567"), ["s-3", "s-1"]),
+        (People(caller="030-1234567"), ["s-3", "s-1"]),
+        (People(caller="sip:+49301234567@pbx.example"), ["s-3", "s-1"]),
+        (People(caller="1234567"), ["s-4", "s-3", "s-1"]),
+        (People(caller="234567"), []),
+        (People(caller="200"), ["s-2"]),
+        (People(caller="Alice@Example.com"), ["s-5"]),
+        (People(callee="+49 89 7654321"), ["s-1"]),
+        (People(agent="miller"), ["s-3", "s-2"]),
+        (People(agent="Ann Miller"), ["s-3", "s-2"]),
+        (People(agent="Miller Ann"), []),
+        (People(agent="ANN@example.com"), ["s-3", "s-2"]),
+        (People(agent="mill"), []),
+        (People(agent="a-1"), ["s-3", "s-2"]),
+        (People(caller="030 1234567", agent="miller"), ["s-3"]),
+        (People(user_id="user-4"), ["s-4"]),
+        (People(user_id="user-4", caller="0301234567"), []),
+    ],
+)
+async def test_who_spoke(harness: QueueHarness, people: People, expected: list[str]) -> None:
+    await told(harness, "s-1", 1, caller="+49301234567", callee="+49897654321")
+    await told(harness, "s-2", 2, caller="200", agent=[MILLER])
+    await told(harness, "s-3", 3, caller="sip:030/1234567@pbx", consulted=[{"name": "Bob Ray"}], joined=[MILLER])
+    await told(harness, "s-4", 4, caller="+15551234567")
+    await told(harness, "s-5", 5, caller="alice@example.com", agent=[{"name": "x" * 3000}])
+    await told(harness, "s-6", 6)
+    assert await found(harness, None, people) == expected
+    assert await found(harness, Chosen(bots=["other"]), people) == []
+
+
+async def test_the_platforms_word_for_when_a_call_began_stands_before_the_date_of_its_enqueueing(harness: QueueHarness) -> None:
+    await told(harness, "s-1", 1, caller="200")
+    await harness.fetch("UPDATE archive_queue SET state = 'cancelled', reason = 'x', finished_at = now()")
+    day = CallTimes(default=(BEGAN, BEGAN + 2 * HOUR))
+    assert await found(harness, Chosen(called=day)) == ["s-1"]
+    assert await found(harness, Chosen(called=day), People(caller="200")) == ["s-1"]
