@@ -13,6 +13,7 @@ from yarl import URL
 
 from archiver.cli.compose import run_async
 from archiver.cli.demo import wav_names
+from archiver.config import is_loopback
 from archiver.errors import UsageError
 
 UNLIMITED = ["60000/minute"]
@@ -165,6 +166,8 @@ async def _serve(simulator: Any, demo: int | None, seed: int, audio_files: list[
             click.echo(f"API   {simulator.api_url}", err=True)
             click.echo(f"media {simulator.media_url}", err=True)
             click.echo(f"\nfor archiver.toml:\n\n{bot_block(simulator)}\n", err=True)
+            if not is_loopback(simulator.settings.host):
+                click.echo("the archiver takes http:// from loopback hosts only: for others put TLS in front of it", err=True)
             if not lists:
                 click.echo("it lists no calls: --calls 100 makes some up, --history FILE takes yours", err=True)
             if not lists and not demo:

@@ -10,7 +10,7 @@ from archiver.config import BotSettings
 from archiver.errors import ApiDefect, ArchiverError, CredentialsRejected, KoreError, RateLimited
 from archiver.health.findings import Finding, of_error
 from archiver.kore.answers import APP_REFUSED, SCOPE_REFUSED, TOKEN_REFUSED, with_colon
-from archiver.kore.clock import MAX_OFFSET, skew_hint
+from archiver.kore.clock import MAX_OFFSET, ahead_of_ours, is_credible, skew_hint
 from archiver.kore.exchange import THEN_RESUME, Asked, Pay
 from archiver.kore.listings.calls import Span
 from archiver.kore.listings.sources import Source, sources_in_use, sources_of
@@ -82,7 +82,11 @@ async def _refusal(check: str, bot: BotAccess, error: CredentialsRejected, asked
         return Finding(f"{check}: scope", "failure", f"the app may not ask for recordings {why}", error.hint)
     if TOKEN_REFUSED.fullmatch(said):
         key, mend = _key(settings)
-        clock_hint, _ = skew_hint(next((each.date for each in reversed(asked) if each.date is not None), None))
+        theirs = next((each.date for each in reversed(asked) if each.date is not None), None)
+        clock_hint, _ = skew_hint(theirs)
+        if not is_credible(ahead_of_ours(theirs)):
+            message = f"the platform refuses the token {why}, and this machine's clock alone may be why"
+            return Finding(f"{check}: API", "failure", message, f"{clock_hint}; if it is still refused then: {mend}")
         hint = f"{mend}; it must be that of the app of {bots}.client_id, which must expect {settings.algorithm}; {THEN_RESUME}"
         hint = "; else ".join(filter(None, (clock_hint, hint)))
         return Finding(f"{check}: {key}", "failure", f"the platform cannot verify the token {why}", hint)

@@ -135,6 +135,15 @@ async def test_a_clock_that_is_wrong_is_told(harness: WorkerHarness, skew: int, 
         assert ("behind" if skew > 0 else "ahead") in found["clock"].message
 
 
+async def test_a_refused_token_is_not_pinned_on_the_secret_where_the_clock_may_be_why(harness: WorkerHarness) -> None:
+    """Tokens follow the platform's clock by an hour: beyond that they are refused, whatever signed them."""
+    harness.simulator.alter({"clock_skew": 7200})
+    found = await bot_findings(harness, client_secret=WRONG_SECRET)
+    assert failed(found) == ["API", "clock"]
+    hint = found["API"].hint
+    assert hint.index("clock") < hint.index("bots.bot.client_secret")
+
+
 async def test_a_clock_that_is_years_away_is_told_with_what_follows(harness: WorkerHarness) -> None:
     harness.simulator.alter({"clock_skew": 1_000_000_000})
     found = await bot_findings(harness)
