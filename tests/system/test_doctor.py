@@ -67,6 +67,18 @@ async def test_each_failing_check_has_a_hint(archiver: Program, data: dict[str, 
     assert re.search(r"^failure bot bot: clock: .*\n +next: set this machine's clock", told.stdout, re.MULTILINE)
 
 
+async def test_a_wrong_clock_or_scope_keeps_nothing_else_from_being_tried(archiver: Program, simulator: Simulator) -> None:
+    simulator.settings.clock_skew = 3600
+    found = await findings(archiver, 3)
+    assert [check for check, finding in found.items() if finding["verdict"] == "failure"] == ["bot bot: clock"]
+    assert {"bot bot: listing of calls", "bot bot: media"} <= found.keys()
+    simulator.alter({"clock_skew": 0, "scopes": ["Bot Sessions"]})
+    found = await findings(archiver, 3)
+    assert [check for check, finding in found.items() if finding["verdict"] == "failure"] == ["bot bot: scope"]
+    assert found["bot bot: listing of calls"]["verdict"] == "ok"
+    assert "bot bot: media" not in found
+
+
 async def test_each_budget_is_told_with_where_it_comes_from(blank: Program, data: dict[str, Any], simulator: Simulator) -> None:
     [bot] = data["bots"]
     del bot["rate_limits"]
