@@ -281,7 +281,7 @@ class MediaClient:
                     f"the recording's URL cannot be requested ({type(error).__name__})", url=_shown(url)
                 ) from None
             except (aiohttp.ClientError, OSError) as error:
-                raise _unreachable(error) from None
+                raise _unreachable(error, URL(url, encoded=True)) from None
             log.debug("media_answered", url=url, http_status=response.status, promised=response.content_length)
             location = response.headers.get("Location")
             if response.status not in (301, 302, 303, 307, 308) or not location:
@@ -352,15 +352,17 @@ def _whole_range(response: aiohttp.ClientResponse) -> int | None:
     return total if "Transfer-Encoding" in response.headers or response.content_length in (None, total) else None
 
 
-def _unreachable(error: BaseException) -> MediaUnreachable:
+def _unreachable(error: BaseException, at: URL) -> MediaUnreachable:
+    host = f"{at.host}:{at.port}"
     text, kind = redact(str(error)) or type(error).__name__, type(error).__name__
     if unreadable(error):
         message = f"what the media host answered cannot be read as HTTP: {text}"
-        return MediaUnreachable(message, reason="media_answer_unreadable", error=kind)
+        return MediaUnreachable(message, reason="media_answer_unreadable", error=kind, host=host)
     reason = "recording_truncated" if isinstance(error, aiohttp.ClientPayloadError) else "media_unreachable"
     return MediaUnreachable(
         f"the connection to the media host broke: {text}",
         reason=reason_of(error) or reason,
         hint=hint_of(error),
         error=kind,
+        host=host,
     )

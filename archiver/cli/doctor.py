@@ -14,20 +14,19 @@ from archiver.cli.output import console, json_option, print_json, safe
 from archiver.cli.serving import bot_access
 from archiver.config import Settings, all_budgets
 from archiver.errors import ArchiverError
+from archiver.health.bot_checks import check_bot, check_listing
 from archiver.health.checks import (
-    Finding,
-    check_bot,
     check_configuration,
     check_database,
     check_database_settings,
     check_deadlines,
     check_embedded,
     check_host,
-    check_listing,
     check_network,
     check_secret_files,
-    of_error,
 )
+from archiver.health.findings import Finding, of_error
+from archiver.health.media_check import check_media
 from archiver.health.store_checks import check_store
 from archiver.postgres.database import Database, open_database
 from archiver.queue.discoveries import Discoveries
@@ -40,10 +39,13 @@ MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", 
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Check everything that the first night depends on: the configuration, who can read its secrets, the database, tokens, one
-    harmless API call and one listing per bot, the clocks, a small object written to the store, read back and deleted, and whether
-    the waiting sessions can be archived before the platform deletes their recordings. One line each, with what to do next. Then
-    each budget of calls, and where its limits come from.
+    """Check everything that the first night depends on: the configuration, who can read its secrets, the database, a small object
+    written to the store, read back and deleted, and whether the waiting sessions can be archived before the platform deletes
+    their recordings; for each bot a token, one harmless API call, the clocks, a listing of calls, and the first kilobyte of a
+    recent recording from its media host, which is not kept. One line each, with what to do next. Then each budget of calls, and
+    where its limits come from.
+
+    A bot takes four API calls, drawn from its budgets; a few more where something is refused or has no recording.
 
     Exit codes: 0 nothing is wrong (warnings may be); 2 the configuration cannot be read; 3 something failed.
     """
@@ -112,8 +114,11 @@ async def _bots(settings: Settings, database: Database, *, budget: bool) -> list
     async with bot_access(settings, database) as bots:
         for bot in bots.values():
             found = await check_bot(bot, budget=budget)
-            if not any(finding.verdict == "failure" for finding in found):
+            failed = {finding.check.rpartition(": ")[2] for finding in found if finding.verdict == "failure"}
+            if failed <= {"clock", "scope"}:
                 used_before = await Discoveries(database).sources(bot.settings.name) if budget else ()
-                found.append(await check_listing(bot, budget=budget, used_before=used_before))
+                listing, source = await check_listing(bot, budget=budget, used_before=used_before)
+                found.append(listing)
+                found += [await check_media(bot, source, budget=budget)] if "scope" not in failed else []
             findings += found
     return findings

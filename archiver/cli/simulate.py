@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+from yarl import URL
 
 from archiver.cli.compose import run_async
 from archiver.cli.demo import wav_names
+from archiver.config import is_loopback
 from archiver.errors import UsageError
+
+UNLIMITED = ["60000/minute"]
+"""What the archiver is to keep to where the simulator has no limit: without any it would keep to the platform's."""
 
 
 @click.command(short_help="Run a stand-in for the Kore platform on loopback.")
@@ -38,7 +43,9 @@ from archiver.errors import UsageError
 )
 @click.option("--history", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
               help="Calls to list: a JSON history, as POST /_simulator/history takes it.")  # fmt: skip
-@click.option("--seed", default=1, show_default=True, help="Of the demo's sessions.")
+@click.option("--calls", type=click.IntRange(1, 100_000), metavar="COUNT",
+              help="List so many calls of yesterday and today (UTC), made up, with callers, agents and recordings.")  # fmt: skip
+@click.option("--seed", default=1, show_default=True, help="Of the demo's sessions, and of --calls.")
 @click.option(
     "--rate-limit", "rate_limits", multiple=True, metavar="N/UNIT", help='Such as "60/minute"; may be repeated. Default: none.'
 )
@@ -56,6 +63,7 @@ def command(
     sessions: Path | None,
     demo: int | None,
     history: Path | None,
+    calls: int | None,
     seed: int,
     rate_limits: tuple[str, ...],
     account_rate_limits: tuple[str, ...],
@@ -63,20 +71,19 @@ def command(
     """Run a stand-in for the Kore platform, until stopped: tokens, statuses, signed URLs, rate limits and faults, over HTTP.
 
     It knows the sessions of --sessions and --demo, and those that are POSTed to /_simulator/sessions; it lists the calls of
-    --history, or of what is POSTed to /_simulator/history, and knows their recordings. More bots, of this account or another, are
-    POSTed to /_simulator/bots. What is POSTed to /_simulator/settings changes how it answers, such as {"scopes": ["Bot
-    Sessions"]}, {"source_retention_days": 90} or {"encrypted_listings": true}; an unknown key is answered with those that there
-    are. GET /_simulator/report counts what it was asked. Its credentials are worth nothing.
+    --calls, --history, or of what is POSTed to /_simulator/history, and knows their recordings. More bots, of this account or
+    another, are POSTed to /_simulator/bots. What is POSTed to /_simulator/settings changes how it answers, such as {"scopes":
+    ["Bot Sessions"]}, {"source_retention_days": 90} or {"encrypted_listings": true}; an unknown key is answered with those that
+    there are. GET /_simulator/report counts what it was asked. Its credentials are worth nothing.
+
+    At its start it prints, to standard error, the [[bots]] block with which the archiver works from it, to be pasted into
+    archiver.toml. For example, in a folder of its own:
 
     \b
-    To archive from it, with the defaults below:
-      [[bots]]
-      name = "simulated"
-      host = "http://127.0.0.1:8770"
-      bot_id = "st-simulated"
-      client_id = "cs-simulated"
-      client_secret = "simulated-secret-of-no-worth-0123456789"
-      media_hosts = ["127.0.0.1"]
+      archiver simulate --calls 100
+      archiver doctor
+      archiver nightly
+      archiver reconcile --from YESTERDAY --to TODAY
 
     \b
     A history of a hundred calls, made up; one of a call that was paused; and a list of sessions:
@@ -91,7 +98,10 @@ def command(
 
     from archiver.simulator.checked import describe
     from archiver.simulator.platform import Simulator, SimulatorSettings
+    from archiver.simulator.recent import recent_calls
 
+    if calls is not None and history is not None:
+        raise UsageError("simulate: --calls and --history exclude each other", hint="a history may have `made` calls, too")
     audio_files = wav_names(audio)
     try:
         scripts = json.loads(sessions.read_text(encoding="utf-8")) if sessions else []
@@ -112,15 +122,35 @@ def command(
         simulator.script_all(scripts)
         if history is not None:
             simulator.set_history(json.loads(history.read_text(encoding="utf-8")))
+        if calls is not None:
+            simulator.set_history(recent_calls(calls, seed=seed))
     except (ValueError, OSError) as error:
         what = describe(error) if isinstance(error, ValidationError) else str(error)
         raise UsageError(
             f"simulate: {what}", hint="see --help, and the docstrings of archiver/simulator/script.py and calls.py"
         ) from None
-    run_async(_serve(simulator, demo, seed, audio_files))
+    run_async(_serve(simulator, demo, seed, audio_files, lists=calls is not None or history is not None))
 
 
-async def _serve(simulator: Any, demo: int | None, seed: int, audio_files: list[str] | None) -> None:
+def bot_block(simulator: Any) -> str:
+    """The `[[bots]]` of a running simulator, as it goes into archiver.toml. Where it has no limits, neither has the block."""
+    settings = simulator.settings
+    keys: dict[str, Any] = {
+        "name": "simulated",
+        "host": simulator.api_url,
+        "bot_id": settings.bot_id,
+        "client_id": settings.client_id,
+        "client_secret": settings.client_secret,
+        "account_id": settings.account_id,
+        "rate_limits": list(settings.rate_limits),
+        "account_rate_limits": list(settings.account_rate_limits),
+        "media_hosts": [URL(simulator.media_url).host],
+    }
+    lines = (f"{key} = {json.dumps(value or UNLIMITED)}" for key, value in keys.items())
+    return "\n".join(["[[bots]]", *lines])
+
+
+async def _serve(simulator: Any, demo: int | None, seed: int, audio_files: list[str] | None, *, lists: bool) -> None:
     from archiver.simulator.scenario import demo_scenario
 
     stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -135,6 +165,13 @@ async def _serve(simulator: Any, demo: int | None, seed: int, audio_files: list[
         async with simulator:
             click.echo(f"API   {simulator.api_url}", err=True)
             click.echo(f"media {simulator.media_url}", err=True)
+            click.echo(f"\nfor archiver.toml:\n\n{bot_block(simulator)}\n", err=True)
+            if not is_loopback(simulator.settings.host):
+                click.echo("the archiver takes http:// from loopback hosts only: for others put TLS in front of it", err=True)
+            if not lists:
+                click.echo("it lists no calls: --calls 100 makes some up, --history FILE takes yours", err=True)
+            if not lists and not demo:
+                click.echo("--demo 100 gives it sessions, and prints the IDs to enqueue", err=True)
             if demo:
                 for script in demo_scenario(demo, seed=seed, audio_files=audio_files):
                     simulator.script(script)

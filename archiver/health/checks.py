@@ -1,4 +1,6 @@
-"""The checks of `doctor`: each says what it found and, if something is wrong, what to do."""
+"""The checks of `doctor` that concern this machine, its configuration and its database: each says what it found and, if something
+is wrong, what to do.
+"""
 
 from __future__ import annotations
 
@@ -7,42 +9,16 @@ import shlex
 import stat
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Literal
+from collections.abc import Mapping
 
-from archiver.archive.context import BotAccess
 from archiver.config import Settings, environment_names, secret_files
-from archiver.errors import ApiDefect, ArchiverError, CredentialsRejected, KoreError, RateLimited
-from archiver.kore.clock import MAX_OFFSET
-from archiver.kore.exchange import Asked
-from archiver.kore.listings.calls import Span
-from archiver.kore.listings.sources import sources_in_use, sources_of
+from archiver.errors import ArchiverError
+from archiver.health.findings import Finding, of_error
 from archiver.postgres.database import ISOLATION, Database
 from archiver.postgres.migrate import check_version
 from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.runtime.network import UNCHECKED, Network
 from archiver.runtime.open_files import RAISE_FILES, files_allowed, files_needed, fitting_concurrency
-
-SKEW_WARNING = 30.0
-SKEW_FAILURE = 240.0
-"""Seconds between the API's clock and ours. Tokens are good for ten minutes, and signed URLs for a few."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of `doctor`. `hint` is the next step."""
-
-    check: str
-    verdict: Literal["ok", "warning", "failure"]
-    message: str
-    hint: str = ""
-
-
-def of_error(check: str, error: ArchiverError) -> Finding:
-    """A check that failed with an error of ours."""
-    return Finding(check, "failure", error.message, error.hint)
 
 
 def check_configuration(settings: Settings) -> list[Finding]:
@@ -201,104 +177,3 @@ async def check_deadlines(settings: Settings, database: Database) -> list[Findin
         else Finding(f"bot {each.bot}: source_retention", "ok", f"{each.days:g}d; all waiting sessions can be archived in time")
         for each in await read_deadlines(database, settings.bots)
     ]
-
-
-async def check_bot(bot: BotAccess, *, budget: bool) -> list[Finding]:
-    """A signed token, one harmless call, and what its answer says of the clocks. `budget`: the call may be drawn from it."""
-    name = bot.settings.name
-    check = f"bot {name}"
-    asked: list[Asked] = []
-
-    async def draw() -> None:
-        if budget:
-            await bot.quota.draw()
-
-    try:
-        bot.client.signer.token()
-    except ArchiverError as error:
-        return [of_error(f"{check}: token", error)]
-    found = [Finding(f"{check}: token", "ok", f"signed with {bot.settings.algorithm}")]
-    ours = datetime.now(UTC)
-    try:
-        http_status, status = await bot.client.probe(draw=draw, on_answer=asked.append)
-        answer = repr(status) if status else f"HTTP {http_status}"
-        found.append(Finding(f"{check}: API", "ok", f"{bot.settings.host} answered {answer} for an unknown session"))
-    except RateLimited as error:
-        found.append(
-            Finding(f"{check}: API", "warning", error.message, "other programs use the same budget: try again in a minute")
-        )
-    except KoreError as error:
-        answered = error.facts.get("http_status")
-        if isinstance(answered, int) and answered < 400:
-            hint = "this is not the platform's API (another host, a proxy, a login page?): check bots.host"
-            found.append(Finding(f"{check}: API", "failure", f"{bot.settings.host}: {error.message}", hint))
-        else:
-            found.append(Finding(f"{check}: API", "failure", error.message, error.hint or "check bots.host and the network"))
-    except ArchiverError as error:
-        found.append(of_error(f"{check}: API", error))
-    dates = [exchange.date for exchange in asked if exchange.date is not None]
-    if dates:
-        found.append(_skew(f"{check}: clock", (dates[0] - ours).total_seconds()))
-    return found
-
-
-async def check_listing(bot: BotAccess, *, budget: bool, used_before: Collection[str] = ()) -> Finding:
-    """Whether its calls can be listed, by asking for those of the last second. `budget`: the call may be drawn from it.
-    `used_before`: the sources that listed them before.
-    """
-    check = f"bot {bot.settings.name}: listing of calls"
-
-    async def from_bot() -> None:
-        if budget:
-            await bot.sessions_quota.draw()
-
-    async def from_account() -> None:
-        if budget:
-            await bot.quota.draw()
-
-    now = datetime.now(UTC).replace(microsecond=0)
-    refused: list[tuple[str, ArchiverError]] = []
-    for source in sources_in_use(sources_of(bot.client, sessions=from_bot, details=from_account), used_before):
-        try:
-            await source.page(Span(now - timedelta(seconds=1), now), 0, 0)
-        except (CredentialsRejected, ApiDefect) as error:
-            refused.append((source.name, error))
-            if source.name in used_before:
-                break  # it is not given up for another
-        except ArchiverError as error:
-            return Finding(check, "warning", f"{source.name}: {error.message}", error.hint or "try again; `discover` needs it")
-        else:
-            message = f"{source.name} answered"
-            # Not every account has interaction details: that alone is no fault.
-            lost = [(name, error) for name, error in refused if name != "interaction_details" or source.name == "sessions"]
-            if not lost:
-                return Finding(check, "ok", message)
-            return Finding(check, "warning", f"{message}, but it says less of a call", "; ".join(_refusals(lost)))
-    hints = "; or ".join(_refusals(refused))
-    return Finding(
-        check,
-        "warning",
-        "the platform refuses to list calls: `discover`, `nightly`, `backfill` and `reconcile` cannot work",
-        hints,
-    )
-
-
-def _refusals(refused: Iterable[tuple[str, ArchiverError]]) -> list[str]:
-    """Each listing's error and hint; those with the same words together."""
-    names_by_words: dict[str, list[str]] = {}
-    for name, error in refused:
-        words = [error.hint] if isinstance(error, CredentialsRejected) else [error.message, error.hint]
-        names_by_words.setdefault("; ".join(filter(None, words)), []).append(name)
-    return [f"{' and '.join(names)}: {words}" for words, names in names_by_words.items()]
-
-
-def _skew(check: str, seconds: float) -> Finding:
-    text = f"{abs(seconds):.0f} s {'behind' if seconds > 0 else 'ahead of'} the platform's"
-    hint = "set this machine's clock (NTP): the platform judges tokens and signed URLs by its own"
-    if abs(seconds) > MAX_OFFSET:
-        hint += "; tokens are adapted to it by an hour at most. If this clock is right, check what answers at bots.host"
-    if abs(seconds) > SKEW_FAILURE:
-        return Finding(check, "failure", f"this clock is {text}", hint)
-    if abs(seconds) > SKEW_WARNING:
-        return Finding(check, "warning", f"this clock is {text}", hint)
-    return Finding(check, "ok", "agrees with the platform's")

@@ -9,7 +9,7 @@ from typing import Literal
 from archiver.archive.store_identity import ADOPT, MOUNT, TAKEN, Standing, is_empty, mixes, recognise, sample
 from archiver.config import Settings
 from archiver.errors import ArchiverError, StoreError, WrongStore
-from archiver.health.checks import Finding, of_error
+from archiver.health.findings import Finding, of_error
 from archiver.queue.identity import Identities
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import Network

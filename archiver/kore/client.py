@@ -6,13 +6,16 @@ Guarantees: every answer ends as an `Answer` or as a KoreError, redacted. See `e
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import aiohttp
+from pydantic import SecretStr
 from yarl import URL
 
 from archiver.config import BotSettings, TransferSettings
@@ -171,6 +174,28 @@ class KoreClient:
                 said=said,
             )
         return http_status, status
+
+    async def knows_app(self, *, draw: Pay) -> bool | None:
+        """Whether the platform knows the app of `client_id`, though it refuses it: a token that names the app and is signed with
+        a secret of nobody is then refused for its signature. False: not as far as it says; None: it says nothing of the kind, or
+        the app has no secret. Raises ApiUnreachable, RateLimited.
+        """
+        if self.bot.algorithm.startswith("RS"):
+            return None
+        nobodys = {"client_secret": SecretStr(secrets.token_urlsafe(48)), "client_secret_file": None}
+        stranger = copy(self)
+        stranger.signer = TokenSigner(self.bot.model_copy(update=nobodys), clock_offset=self.signer.clock_offset)
+        stranger._exchange = self._exchange.signed_by(stranger.signer)
+        try:
+            await stranger._probe(self.bot.bot_id, "recording", draw, lambda _: None)
+        except CredentialsRejected as error:
+            said = str(error.facts.get("said", ""))
+            if answers.TOKEN_REFUSED.fullmatch(said):
+                return True
+            return False if answers.APP_REFUSED.fullmatch(said) else None
+        except ApiDefect:
+            pass
+        return None
 
     async def _unknown_bot(self, kind: str, draw: Pay, on_answer: Note) -> tuple[int, str, str] | None:
         """What the platform says of a bot that isn't there; None: it refuses that one otherwise, and so knows ours."""

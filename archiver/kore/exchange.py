@@ -95,6 +95,10 @@ class Exchange:
         self._terms = terms
         self._signer = signer
 
+    def signed_by(self, signer: TokenSigner) -> Exchange:
+        """The same, with the tokens of another signer."""
+        return Exchange(self._bot, self._http, self._terms, signer)
+
     @asynccontextmanager
     async def authenticated(self, request: Request, pay: Pay, note: Note) -> AsyncIterator[answers.Reply]:
         """The answer to a request, signed afresh and asked once more where its token is refused. Raises CredentialsRejected where

@@ -191,7 +191,10 @@ def hint_of(error: BaseException) -> str:
     if isinstance(error, ProxyFault):
         return error.hint
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
-        return "if a proxy or firewall inspects TLS, name its authority in network.ca_bundle"
+        return (
+            "if its certificate is of an authority of your own, or of a proxy or firewall that inspects TLS, name that "
+            "authority's file in network.ca_bundle"
+        )
     return ""
 
 

@@ -51,6 +51,7 @@ PATHS_V1 = {"1.1": "/api/1.1/public/bot/{bot_id}/recordings", "plain": "/api/pub
 SCOPE_INCORRECT = "Permission denied. Scope is incorrect!"
 INVALID_ARGUMENTS = "Validation errors/ Invalid arguments"
 UNAUTHORIZED_CODE = 4002
+NO_SUCH_BOT = "no such bot"
 _WRONG = {"token": UNVERIFIED, "credentials": INVALID_CREDENTIALS, "scope": SCOPE_INCORRECT}
 
 MAX_SCRIPT_BYTES = 64 * 1024 * 1024
@@ -187,14 +188,14 @@ class Api:
 
     def _reply(self, request: web.Request, success: Callable[[Session], web.Response], *, voicemail: bool) -> Reply:
         bot = self.bots.get(request.match_info["bot_id"])
-        if bot is None:
-            self.tally.last_refusal = "no such bot"
-            return Reply("unknown_bot", self.unknown_bot())
         scope: Scope = "SmartAssist Voicemail" if voicemail else "SmartAssist Recordings"
         denied = self.denial(bot, request.headers.get("auth"), scope)
         if denied is not None:
             self.tally.last_refusal = denied.why
+            if denied.why == NO_SUCH_BOT:
+                return Reply("unknown_bot", error_response(denied.status, denied.message))
             return self._unauthorized(denied.status, denied.message)
+        assert bot is not None
         windows = self.accounts[bot.account_id]
         refusal = windows.check(self._settings.account_rate_limits)
         if refusal is not None:
@@ -225,38 +226,39 @@ class Api:
             reply.response.headers.update(step.headers)
         return reply
 
-    def denial(self, bot: Bot, token: str | None, scope: Scope) -> Denial | None:
-        """Why a call with this token is not allowed; None: it is."""
+    def denial(self, bot: Bot | None, token: str | None, scope: Scope) -> Denial | None:
+        """Why a call with this token is not allowed; None: it is. Without a bot it never is."""
         try:
             self._authenticate(bot, token)
         except TokenRefused as error:
             return Denial(401, error.says, str(error))
+        if bot is None:
+            status = self._settings.unknown_bot_status
+            return Denial(status, INVALID_CREDENTIALS if status == 401 else "Bot not found", NO_SUCH_BOT)
         if scope not in self._settings.scopes:
             return Denial(self._settings.scope_status, SCOPE_INCORRECT, f"the app lacks the scope {scope}")
         return None
-
-    def unknown_bot(self, shape: ErrorShape = "errors") -> web.Response:
-        """The answer to a call of a bot that there is not."""
-        status = self._settings.unknown_bot_status
-        return error_response(status, INVALID_CREDENTIALS if status == 401 else "Bot not found", shape)
 
     def limit_response(self, refusal: Refusal, shape: ErrorShape = "errors") -> web.Response:
         """The answer to a call over a rate limit."""
         retry_after = refusal.retry_after if self._settings.retry_after else None
         return _limit_response(self._settings.rate_limit_status, refusal.message, retry_after, shape)
 
-    def _authenticate(self, bot: Bot, token: str | None) -> None:
+    def _authenticate(self, bot: Bot | None, token: str | None) -> None:
         settings = self._settings
         if self.reject_credentials:
             raise TokenRefused("the app was disabled", INVALID_CREDENTIALS)
         claims = check_token(
             token,
-            client_id=bot.client_id,
-            client_secret=bot.client_secret,
+            apps={each.client_id: each.client_secret for each in (*self.bots.values(), *([bot] if bot is not None else []))},
             public_key_pem=settings.public_key_pem,
             algorithms=settings.algorithms,
             enforce_jwe=settings.enforce_jwe,
         )
+        if bot is None:
+            return
+        if claims["appId"] != bot.client_id:
+            raise TokenRefused("the bot is not the app's", INVALID_CREDENTIALS)
         if settings.enforce_jti:
             check_jti(claims, bot.seen_jti)
 

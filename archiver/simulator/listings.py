@@ -125,7 +125,7 @@ class Listings:
             return self._done(_not_found(request, "errors"))
         bot = self._api.bots.get(request.match_info["bot_id"])
         if bot is None:
-            return self._done(self._unknown_bot())
+            return self._done(self._unknown_bot(request, "Bot Sessions"))
         refusal = self._admit(bot, request, "Bot Sessions", bot.windows, self._settings.rate_limits)
         return self._done(refusal or self._answer(await request.read(), lambda body: self._sessions(bot, request, body)))
 
@@ -142,7 +142,7 @@ class Listings:
             return self._done(_not_found(request, shape))
         bot = self._api.bots.get(request.headers.get("iId", ""))
         if bot is None:
-            return self._done(self._unknown_bot(shape))
+            return self._done(self._unknown_bot(request, "SmartAssist Analytics", shape))
         windows, limits = self._api.accounts[bot.account_id], self._settings.account_rate_limits
         refusal = self._admit(bot, request, "SmartAssist Analytics", windows, limits, shape)
         refusal = refusal or self._foreign_account(bot, request, shape)
@@ -157,9 +157,11 @@ class Listings:
         self.tally.last_refusal = "the account in the path and the header accountId must both be the account's ID"
         return error_response(400, "Invalid account id", shape)
 
-    def _unknown_bot(self, shape: ErrorShape = "errors") -> web.Response:
-        self.tally.last_refusal = "no such bot"
-        return self._api.unknown_bot(shape)
+    def _unknown_bot(self, request: web.Request, scope: Scope, shape: ErrorShape = "errors") -> web.Response:
+        denied = self._api.denial(None, request.headers.get("auth"), scope)
+        assert denied is not None
+        self.tally.last_refusal = denied.why
+        return error_response(denied.status, denied.message, shape)
 
     def _admit(
         self,

@@ -4,7 +4,7 @@ Vendor: a JWT with the claims `sub` and `appId`, signed with the app's client se
 whose public half the platform holds. An app can enforce JTI (every request needs a `jti` not used before) and JWE
 (encrypted tokens). A refusal is worded as the vendor does: one wording for a token that doesn't parse or verify, one for no token
 and for a bot that is not the app's. Which of them an unknown `appId` or a missing `jti` gets is made up, and so are the words for
-a token that is not encrypted.
+a token that is not encrypted. So is the order: whose token it is, then its signature, then the bot, then the scope.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import jwt
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
 LEEWAY_SECONDS = 5
 
@@ -37,13 +37,12 @@ class TokenRefused(Exception):
 def check_token(
     token: str | None,
     *,
-    client_id: str,
-    client_secret: str,
+    apps: Mapping[str, str],
     public_key_pem: str | None,
     algorithms: Collection[str],
     enforce_jwe: bool,
 ) -> dict[str, Any]:
-    """The claims of an accepted token. Raises TokenRefused.
+    """The claims of an accepted token of one of `apps`, client IDs with their secrets. Raises TokenRefused.
 
     `none` is never accepted, and the key follows from the algorithm: a public key never serves as an HMAC secret.
     """
@@ -58,12 +57,13 @@ def check_token(
         algorithm = jwt.get_unverified_header(token).get("alg")
         if algorithm not in algorithms or algorithm not in ALGORITHMS:
             raise TokenRefused(f"the algorithm {algorithm!r} is not enabled for this app")
-        key = client_secret if algorithm.startswith("HS") else public_key_pem
+        # The claim says whose secret verifies the token, so it comes first.
+        secret = apps.get(str(jwt.decode(token, options={"verify_signature": False}).get("appId")))
+        if secret is None:
+            raise TokenRefused("the claim appId is the client id of no app", INVALID_CREDENTIALS)
+        key = secret if algorithm.startswith("HS") else public_key_pem
         if key is None:
             raise TokenRefused("this app has no public key")
-        # The claim says whose secret verifies the token, so it comes first.
-        if jwt.decode(token, options={"verify_signature": False}).get("appId") != client_id:
-            raise TokenRefused("the claim appId is not the client id of the bot's app", INVALID_CREDENTIALS)
         with warnings.catch_warnings():
             # The client's secret may be shorter than the algorithm deserves; the platform takes it.
             warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)

@@ -156,6 +156,17 @@ async def test_a_bot_of_nobody_is_refused_as_one_of_another_app_or_is_not_found(
     assert [(await client.ask(bot_id=bot_id)).status for bot_id in ("st-nobodys", "st-two")] == [404, 401]
 
 
+async def test_a_token_is_judged_before_the_bot_that_it_asks_for(client: Client) -> None:
+    client.sim.add_bot("st-two", "cs-two", "2" * 64)
+    client.sim.alter({"scopes": []})
+    for bot_id in ("st-nobodys", "st-two"):
+        forged = await client.ask(bot_id=bot_id, token=client.token("another secret" * 5))
+        assert (forged.status, forged.message) == (401, "Invalid JWT token")
+        assert (await client.ask(bot_id=bot_id)).message == "Invalid SDK credentials", "and the scope last"
+    unknown = await client.ask(token=client.token(appId="cs-nobody"))
+    assert (unknown.status, unknown.message) == (401, "Invalid SDK credentials")
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [

@@ -287,6 +287,7 @@ async def test_simulate_refuses_what_it_cannot_serve(blank: Program) -> None:
     (await blank("simulate", "--port", "0", "--sessions", "sessions.json")).refused(2, "answer", "x")
     (blank.folder / "history.json").write_text('{"calls": [{"session_id": "x"}]}')
     (await blank("simulate", "--port", "0", "--history", "history.json")).refused(2, "history", "started_at")
+    (await blank("simulate", "--calls", "9", "--history", "history.json")).refused(2, "--calls", "--history")
     (await blank("simulate", "--port", "0", "--account-rate-limit", "fast")).refused(2, "account_rate_limits", "'fast'")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         (await blank("simulate", "--port", str(taken.getsockname()[1]))).refused(2, "simulate: ", "--port")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import shutil
 import socket
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -23,19 +24,24 @@ async def findings(archiver: Program, code: int, **environment: str) -> dict[str
 
 
 async def test_a_good_installation_has_one_line_a_check(archiver: Program, simulator: Simulator) -> None:
+    ended = datetime.now(UTC) - timedelta(hours=1)
+    times = {"started_at": (ended - timedelta(minutes=1)).isoformat(), "ended_at": ended.isoformat()}
+    simulator.set_history({"calls": [{"session_id": "s-1", **times}]})
+
     result = await archiver("doctor")
 
     assert (result.code, result.stderr) == (0, "")
     checks = [line.split()[0] + " " + line[8:].split(":")[0] for line in result.stdout.splitlines()]
-    assert checks[:8] == ["ok configuration", "ok database", "ok store", "ok store", *["ok bot bot"] * 4]
+    assert checks[:9] == ["ok configuration", "ok database", "ok store", "ok store", *["ok bot bot"] * 5]
     recordings, history = "recordings, voicemail, call details", "sessions history (getSessions)"
-    assert result.stdout.splitlines()[8:] == [
+    assert "ok      bot bot: media: 127.0.0.1 sent the first 1,024 bytes of a recording (audio/wav)" in result.stdout
+    assert result.stdout.splitlines()[9:] == [
         f"budget  {recordings} of bot bot: 60000/minute (rate_limits of bot bot), one budget with {history}",
         f"budget  {history} of bot bot: 60000/minute (rate_limits of bot bot), one budget with {recordings}",
     ]
     assert "loopback, no TLS" in result.stdout
     assert not (archiver.folder / "store").exists(), "the account of the workers makes it"
-    assert simulator.report()["api"]["calls"] == 1
+    assert simulator.report()["api"]["calls"] == 2
 
 
 async def test_each_failing_check_has_a_hint(archiver: Program, data: dict[str, Any], simulator: Simulator) -> None:
@@ -51,14 +57,26 @@ async def test_each_failing_check_has_a_hint(archiver: Program, data: dict[str, 
 
     verdicts = {check: finding["verdict"] for check, finding in found.items()}
     assert verdicts == {"configuration": "ok", "database": "ok", "store": "failure", "bot bot: token": "ok",
-                        "bot bot: API": "failure", "bot bot: clock": "failure"}  # fmt: skip
-    assert "client_secret" in found["bot bot: API"]["hint"]
+                        "bot bot: client_secret": "failure", "bot bot: clock": "failure"}  # fmt: skip
+    assert "bots.bot.client_secret" in found["bot bot: client_secret"]["hint"]
     assert re.fullmatch(r"this clock is (3599|360\d) s behind the platform's", found["bot bot: clock"]["message"])
     assert "NTP" in found["bot bot: clock"]["hint"]
     assert "storage.url" in found["store"]["hint"]
     told = await archiver("doctor")
     assert told.code == 3
     assert re.search(r"^failure bot bot: clock: .*\n +next: set this machine's clock", told.stdout, re.MULTILINE)
+
+
+async def test_a_wrong_clock_or_scope_keeps_nothing_else_from_being_tried(archiver: Program, simulator: Simulator) -> None:
+    simulator.settings.clock_skew = 3600
+    found = await findings(archiver, 3)
+    assert [check for check, finding in found.items() if finding["verdict"] == "failure"] == ["bot bot: clock"]
+    assert {"bot bot: listing of calls", "bot bot: media"} <= found.keys()
+    simulator.alter({"clock_skew": 0, "scopes": ["Bot Sessions"]})
+    found = await findings(archiver, 3)
+    assert [check for check, finding in found.items() if finding["verdict"] == "failure"] == ["bot bot: scope"]
+    assert found["bot bot: listing of calls"]["verdict"] == "ok"
+    assert "bot bot: media" not in found
 
 
 async def test_each_budget_is_told_with_where_it_comes_from(blank: Program, data: dict[str, Any], simulator: Simulator) -> None:
@@ -125,7 +143,8 @@ async def test_without_a_database_the_rest_is_checked_all_the_same(archiver: Pro
     found = await findings(archiver, 3, ARCHIVER_DATABASE__URL="postgresql://u:hunter2hunter2@127.0.0.1:1/x")
     assert {check: finding["verdict"] for check, finding in found.items()} == {
         "configuration": "ok", "database": "failure", "store": "ok", "bot bot: token": "ok", "bot bot: API": "ok",
-        "bot bot: clock": "ok", "bot bot: listing of calls": "ok"}  # fmt: skip
+        "bot bot: clock": "ok", "bot bot: listing of calls": "ok",
+        "bot bot: media": "warning"}  # fmt: skip
     assert "hunter2" not in str(found)
 
 

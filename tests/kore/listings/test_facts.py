@@ -13,7 +13,7 @@ from archiver.archive.context import BotAccess
 from archiver.config import CALL_FACTS
 from archiver.config.settings import DiscoverySettings
 from archiver.errors import ApiDefect, NoListing
-from archiver.health.checks import check_listing
+from archiver.health.bot_checks import check_listing
 from archiver.kore.client import KoreClient
 from archiver.kore.exchange import api_session
 from archiver.kore.listings.calls import UNANSWERED
@@ -346,6 +346,6 @@ async def test_doctor_says_what_becomes_of_each_listing(
         bot = bot_settings().model_copy(update={"host": server.url, "account_id": "a-1"})
         unused: Any = None
         client = KoreClient(bot, http, max_files=10, on_retry=lambda _error, _wait: None)
-        finding = await check_listing(BotAccess(bot, client, unused, unused, unused), budget=False, used_before=told)
+        finding, _ = await check_listing(BotAccess(bot, client, unused, unused, unused), budget=False, used_before=told)
     assert (finding.verdict, mend in finding.hint, "c2VjcmV0" in str(finding)) == (verdict, True, False)
     assert finding.message.startswith(message)

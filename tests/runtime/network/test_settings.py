@@ -10,7 +10,8 @@ import pytest
 
 from archiver.config import Settings, load, secret_files
 from archiver.errors import ConfigError
-from archiver.health.checks import Finding, check_network
+from archiver.health.checks import check_network
+from archiver.health.findings import Finding
 from archiver.observe.redact import redact
 from archiver.runtime.network import Network
 from tests.runtime.network.conftest import Authority
