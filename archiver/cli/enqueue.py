@@ -234,22 +234,30 @@ def _spool() -> Iterator[tuple[Callable[[list[NewSession]], None], Callable[[], 
     """Keeps batches until they are wanted back: a file without a name, which nobody else can open. Raises ArchiverError."""
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as file:
 
-        def keep(batch: list[NewSession]) -> None:
+        @contextmanager
+        def told() -> Iterator[None]:
             try:
-                pickle.dump(batch, file)
+                yield
             except OSError as error:
                 raise ArchiverError(
-                    f"what was read cannot be kept in {tempfile.gettempdir()} until it is judged: {error.strerror}",
+                    f"what was read cannot be kept in {tempfile.gettempdir()} until all is judged: {error.strerror}",
                     hint="nothing was enqueued; free disk space there, or set TMPDIR",
                 ) from None
 
+        def keep(batch: list[NewSession]) -> None:
+            with told():
+                pickle.dump(batch, file)
+
         def batches() -> Iterator[list[NewSession]]:
-            file.seek(0)
+            with told():
+                file.seek(0)
             while True:
                 try:
-                    yield pickle.load(file)  # noqa: S301  # written above
+                    with told():
+                        batch = pickle.load(file)  # noqa: S301  # written above
                 except EOFError:
                     return
+                yield batch
 
         yield keep, batches
 
