@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -19,8 +17,9 @@ from archiver.cli.compose import TEXT, actor, opened, run_async, settings_of
 from archiver.cli.output import json_option, print_json, printable
 from archiver.cli.session_files import LineError, Record, open_lines, read_records
 from archiver.cli.session_records import KINDS, PRIORITIES, Default, Judge
+from archiver.cli.spool import Spool
 from archiver.config import Settings
-from archiver.errors import ArchiverError, DatabaseError, UsageError
+from archiver.errors import DatabaseError, UsageError
 from archiver.observe.redact import redact
 from archiver.postgres.database import Database
 from archiver.queue.enqueueing import Preview, enqueue_all
@@ -33,9 +32,6 @@ SHOWN = 20
 
 NUMBERS_SHOWN = 10
 """Of the lines that are rejected for one reason."""
-
-IN_MEMORY = 8 << 20
-"""Bytes of accepted sessions that are kept in memory until all are judged; more go to a temporary file."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +207,7 @@ async def _enqueue_each(database: Database, queue: Queue, sessions: Iterator[New
         try:
             new, raised = await preview.look(batch) if way.dry_run else await queue.enqueue(batch, actor=actor())
         except DatabaseError as error:
-            if done := report.new + report.known:
+            if not way.dry_run and (done := report.new + report.known):
                 error.hint = (
                     f"{done:,} lines are in the queue; run the same again, known sessions are left as they are. {error.hint}"
                 )
@@ -221,45 +217,12 @@ async def _enqueue_each(database: Database, queue: Queue, sessions: Iterator[New
 
 async def _enqueue_all(database: Database, sessions: Iterator[NewSession], report: Report) -> None:
     """Everything in one transaction, which is opened only when every line is judged: a slow producer must not keep it open."""
-    with _spool() as (keep, batches):
+    with Spool() as spool:
         while batch := await asyncio.to_thread(lambda: list(islice(sessions, BATCH))):
-            await asyncio.to_thread(keep, batch)
+            await asyncio.to_thread(spool.keep, batch)
         if not report.rejected and report.accepted:
-            new, raised = await enqueue_all(database, batches(), actor=actor())
+            new, raised = await enqueue_all(database, spool.batches(), actor=actor())
             report.count(report.accepted, new, raised)
-
-
-@contextmanager
-def _spool() -> Iterator[tuple[Callable[[list[NewSession]], None], Callable[[], Iterator[list[NewSession]]]]]:
-    """Keeps batches until they are wanted back: a file without a name, which nobody else can open. Raises ArchiverError."""
-    with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as file:
-
-        @contextmanager
-        def told() -> Iterator[None]:
-            try:
-                yield
-            except OSError as error:
-                raise ArchiverError(
-                    f"what was read cannot be kept in {tempfile.gettempdir()} until all is judged: {error.strerror}",
-                    hint="nothing was enqueued; free disk space there, or set TMPDIR",
-                ) from None
-
-        def keep(batch: list[NewSession]) -> None:
-            with told():
-                pickle.dump(batch, file)
-
-        def batches() -> Iterator[list[NewSession]]:
-            with told():
-                file.seek(0)
-            while True:
-                try:
-                    with told():
-                        batch = pickle.load(file)  # noqa: S301  # written above
-                except EOFError:
-                    return
-                yield batch
-
-        yield keep, batches
 
 
 def _accepted(judge: Judge, ids: tuple[str, ...], records: Iterator[Record], report: Report) -> Iterator[NewSession]:
