@@ -221,7 +221,7 @@ async def _enqueue_all(database: Database, sessions: Iterator[NewSession], repor
         while batch := await asyncio.to_thread(lambda: list(islice(sessions, BATCH))):
             await asyncio.to_thread(spool.keep, batch)
         if not report.rejected and report.accepted:
-            new, raised = await enqueue_all(database, spool.batches(), actor=actor())
+            new, raised = await enqueue_all(database, spool.batches, actor=actor())
             report.count(report.accepted, new, raised)
 
 

@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+
+import asyncpg
 
 from archiver.errors import DatabaseError
-from archiver.postgres.database import Database
+from archiver.postgres.database import DEADLOCK_TRIES, Database
 from archiver.queue.sessions import NewSession, columns_of
 from archiver.queue.sql import sql
+
+AT_THE_END = (
+    "the connection broke at the very end: either all of these sessions were enqueued or none; run the same again, known "
+    "sessions are left as they are"
+)
 
 _RANKS = {"high": 1, "normal": 2, "low": 3}
 
 
-async def enqueue_all(database: Database, batches: Iterable[Sequence[NewSession]], *, actor: str) -> tuple[int, int]:
+async def enqueue_all(
+    database: Database, batches: Callable[[], Iterable[Sequence[NewSession]]], *, actor: str
+) -> tuple[int, int]:
     """`Queue.enqueue` for all of these or for none, in one transaction; each batch has the time that a statement may take. Others
-    that insert one of these sessions wait for its end, so `batches` must be at hand. Returns (new, raised).
+    that insert one of these sessions wait for its end, so `batches` must be at hand; after a deadlock they are asked for again.
+    Returns (new, raised).
     """
-    added = raised = 0
-    complete = False
-    try:
-        async with database.transaction() as run:
-            for sessions in batches:
-                (row,) = await run(sql("enqueue/sessions"), **columns_of(sessions), actor=actor)
-                added, raised = added + row["added"], raised + row["raised"]
-            complete = True
-    except DatabaseError as error:
-        # Where the answer to COMMIT is lost on the way, nobody here knows what it was.
-        error.hint = (
-            "the connection broke at the very end: either all of these sessions were enqueued or none; run the same again, known "
-            "sessions are left as they are"
-            if complete
-            else f"nothing was enqueued; {error.hint or 'run the same again'}"
-        )
-        raise
-    return added, raised
+    for tries_left in reversed(range(DEADLOCK_TRIES)):
+        added = raised = 0
+        complete = deadlocked = False
+        try:
+            async with database.transaction() as run:
+                for sessions in batches():
+                    try:
+                        (row,) = await run(sql("enqueue/sessions"), **columns_of(sessions), actor=actor)
+                    except asyncpg.DeadlockDetectedError:
+                        deadlocked = True
+                        raise
+                    added, raised = added + row["added"], raised + row["raised"]
+                complete = True
+        except DatabaseError as error:
+            if deadlocked and tries_left:
+                continue
+            # Where the answer to COMMIT is lost on the way, nobody here knows what it was.
+            error.hint = AT_THE_END if complete else f"nothing was enqueued; {error.hint or 'run the same again'}"
+            raise
+        return added, raised
+    raise AssertionError("the last try returns or raises")
 
 
 class Preview:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -117,15 +118,25 @@ async def names(harness: QueueHarness) -> list[str]:
 
 async def test_all_are_enqueued_as_by_themselves(harness: QueueHarness) -> None:
     await harness.add("waits", priority="low")
-    assert await enqueue_all(harness.database, batches("a b", "b waits", "c"), actor="me") == (3, 1)
+    assert await enqueue_all(harness.database, lambda: batches("a b", "b waits", "c"), actor="me") == (3, 1)
     assert await harness.states() == {"pending": 4}
     assert await harness.history("waits") == ["enqueued", "raised"]
-    assert await enqueue_all(harness.database, [], actor="me") == (0, 0)
+    assert await enqueue_all(harness.database, list, actor="me") == (0, 0)
+
+
+async def test_two_lists_that_lock_each_other_out_are_both_enqueued(harness: QueueHarness) -> None:
+    middle = "INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 'middle')"
+    lists = [batches("a", "middle", "b"), batches("b", "middle", "a")]
+    async with asyncio.timeout(40), asyncio.TaskGroup() as group, harness.locked(middle):
+        tasks = [group.create_task(enqueue_all(harness.database, partial(iter, one), actor="me")) for one in lists]
+        await harness.blocked(len(tasks))
+    assert sorted(task.result()[0] for task in tasks) == [0, 2]
+    assert await names(harness) == ["a", "b", "middle"]
 
 
 async def test_none_is_enqueued_where_the_connection_breaks_half_way(harness: QueueHarness) -> None:
     async with harness.locked("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 'c')"):
-        task = asyncio.create_task(enqueue_all(harness.database, batches("a", "b", "c", "d"), actor="me"))
+        task = asyncio.create_task(enqueue_all(harness.database, lambda: batches("a", "b", "c", "d"), actor="me"))
         await harness.fetch("SELECT pg_terminate_backend($1)", await harness.blocked())
         with pytest.raises(DatabaseError) as failed:
             await task
@@ -139,9 +150,9 @@ async def test_none_is_enqueued_where_it_is_cancelled_or_a_batch_cannot_be_had(h
         raise ArchiverError("the disk is gone")
 
     with pytest.raises(ArchiverError, match="disk"):
-        await enqueue_all(harness.database, broken(), actor="me")
+        await enqueue_all(harness.database, broken, actor="me")
     async with harness.locked("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 'c')"):
-        task = asyncio.create_task(enqueue_all(harness.database, batches("a", "c"), actor="me"))
+        task = asyncio.create_task(enqueue_all(harness.database, lambda: batches("a", "c"), actor="me"))
         await harness.blocked()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -160,7 +171,7 @@ async def test_a_broken_end_is_not_called_nothing(harness: QueueHarness) -> None
         "FOR EACH ROW EXECUTE FUNCTION break_off()"
     )
     with pytest.raises(DatabaseError) as failed:
-        await enqueue_all(harness.database, batches("a"), actor="me")
+        await enqueue_all(harness.database, lambda: batches("a"), actor="me")
     assert "either all of these sessions were enqueued or none" in failed.value.hint
 
 
