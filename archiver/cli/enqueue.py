@@ -3,42 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
-import json
-import os
-import re
-import select
 import sys
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import click
 
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import TEXT, actor, opened, run_async, settings_of
 from archiver.cli.output import json_option, print_json, printable
+from archiver.cli.session_files import LineError, Record, open_lines, read_records
+from archiver.cli.session_records import KINDS, PRIORITIES, Default, Judge
+from archiver.cli.spool import Spool
 from archiver.config import Settings
-from archiver.errors import UsageError
-from archiver.observe.redact import MAX_TEXT, redact, redact_value
-from archiver.queue.sessions import NewSession
-from archiver.session import MAX_METADATA, MAX_USER_ID, SESSION_ID_ALPHABET
+from archiver.errors import DatabaseError, UsageError
+from archiver.observe.redact import redact
+from archiver.postgres.database import Database
+from archiver.queue.enqueueing import Preview, enqueue_all
+from archiver.queue.sessions import NewSession, Queue
 
 BATCH = 1000
+
 SHOWN = 20
-"""Rejected lines that are printed; --json lists them all."""
+"""Reasons and rejected arguments that are printed; --json lists every line."""
 
-MAX_LINE = 1_000_000
-"""Bytes of a line; a longer one is rejected without being read into memory."""
-
-KINDS = ("recording", "voicemail")
-PRIORITIES = ("high", "normal", "low")
+NUMBERS_SHOWN = 10
+"""Of the lines that are rejected for one reason."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +44,54 @@ class Rejected:
 
 
 @dataclass
-class Report:
-    """What became of every line. new + known + rejected is what was given."""
+class Group:
+    """Lines that are rejected for the same reason: the first of them, some of their numbers, and how many there are."""
 
+    first: Rejected
+    lines: list[int] = field(default_factory=list)
+    count: int = 0
+
+
+@dataclass
+class Report:
+    """What became of every line. new + known + rejected is what was given; `known` includes those raised. `every` has each
+    rejected line, if `keep_every` says so: there may be millions.
+    """
+
+    keep_every: bool
     new: int = 0
     known: int = 0
     raised: int = 0
-    rejected: list[Rejected] = field(default_factory=list)
+    rejected: int = 0
+    accepted: int = 0
+    every: list[Rejected] = field(default_factory=list)
+    groups: dict[object, Group] = field(default_factory=dict)
+
+    def reject(self, line: int, value: str, error: LineError) -> None:
+        """Count a line that cannot be enqueued."""
+        self.rejected += 1
+        rejected = Rejected(line, redact(value)[:200], str(error))
+        if self.keep_every:
+            self.every.append(rejected)
+        # Arguments are few, and have no numbers: each is named.
+        group = self.groups.setdefault(error.group if line else self.rejected, Group(rejected))
+        group.count += 1
+        if len(group.lines) < NUMBERS_SHOWN:
+            group.lines.append(line)
+
+    def count(self, given: int, new: int, raised: int) -> None:
+        """Count lines that are in the queue, or would be."""
+        self.new += new
+        self.known += given - new
+        self.raised += raised
 
 
-class LineError(ValueError):
-    """A line that cannot be enqueued."""
+@dataclass(frozen=True)
+class _Way:
+    """How to enqueue."""
+
+    dry_run: bool
+    all_or_nothing: bool
 
 
 @click.command(short_help="Add sessions to the queue: arguments, a file, or standard input.")
@@ -72,52 +102,75 @@ class LineError(ValueError):
               help="A known session that still waits is raised, never lowered.")  # fmt: skip
 @click.option("--file", "file", type=click.Path(path_type=Path, allow_dash=True, dir_okay=False), metavar="FILE|-",
               help="One ID a line, or CSV with a header that has session_id.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Only say what would be new, known, raised and rejected.")
+@click.option("--all-or-nothing", is_flag=True, help="Enqueue nothing if a line is rejected, or the database fails half-way.")
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context, ids: tuple[str, ...], bot: str | None, kind: str, priority: str, file: Path | None, as_json: bool
+    ctx: click.Context,
+    ids: tuple[str, ...],
+    bot: str | None,
+    kind: str,
+    priority: str,
+    file: Path | None,
+    dry_run: bool,
+    all_or_nothing: bool,
+    as_json: bool,
 ) -> None:
     """Add sessions to the queue. Known ones are left as they are.
 
     A CSV may have the columns session_id, bot, kind, priority, user_id, started_at and ended_at (ISO 8601, UTC if without a
-    zone); every other column is kept in the session's metadata. Each record stands on one line. A session whose end is known is
-    asked for when its recording is likely to be ready.
+    zone); every other column is kept in the session's metadata. Each record stands on one line; commas, semicolons or tabs
+    separate the columns, as the header does. A session whose end is known is asked for when its recording is likely to be ready.
 
-    Exit codes: 0 every line is in the queue; 1 fatal; 2 usage or configuration; 3 some lines were rejected, the others are in.
+    Exit codes: 0 every line is in the queue; 1 fatal; 2 usage or configuration, or with --all-or-nothing a rejected line: nothing
+    was enqueued; 3 some lines were rejected, the others are in.
     """
     settings = settings_of(ctx)
     if not ids and file is None:
         if sys.stdin.isatty():
             raise UsageError("no session named", hint="give IDs, or --file FILE, or --file - for standard input")
         file = Path("-")
-    default = _Default(_default_bot(settings, bot), kind, priority)
-    report = run_async(_enqueue(settings, default, ids, file))
+    default = Default(_default_bot(settings, bot), kind, priority)
+    report, way = Report(keep_every=as_json), _Way(dry_run, all_or_nothing)
+    run_async(_enqueue(settings, default, ids, file, way, report))
     if as_json:
-        print_json(
-            {
-                "new": report.new,
-                "known": report.known,
-                "raised": report.raised,
-                "rejected": [{"line": r.line or None, "value": r.value, "why": r.why} for r in report.rejected],
-            }
-        )
+        _print_document(report, way)
     else:
-        raised = f" ({report.raised} of them raised to {priority})" if report.raised else ""
-        click.echo(f"{report.new} new, {report.known} already known{raised}, {len(report.rejected)} rejected")
-        for rejected in report.rejected[:SHOWN]:
-            where = f"line {rejected.line}" if rejected.line else "argument"
-            click.echo(f"rejected {where}: {printable(rejected.why)}: {printable(repr(rejected.value))}", err=True)
-        if len(report.rejected) > SHOWN:
-            click.echo(f"... and {len(report.rejected) - SHOWN} more (--json lists them all)", err=True)
+        _print(report, way, priority)
+    if report.rejected and all_or_nothing:
+        raise UsageError(
+            f"nothing was enqueued: {report.rejected:,} of {report.rejected + report.accepted:,} lines cannot be",
+            hint="correct or remove them; without --all-or-nothing the others are enqueued",
+        )
     if report.rejected:
         raise Incomplete
 
 
-@dataclass(frozen=True)
-class _Default:
-    bot: str | None
-    kind: str
-    priority: str
+def _print_document(report: Report, way: _Way) -> None:
+    counts = {"new": report.new, "known": report.known, "raised": report.raised}
+    if way.dry_run:
+        counts = dict.fromkeys(counts, 0) | {f"would_be_{name}": count for name, count in counts.items()}
+    print_json({**counts, "rejected": [{"line": r.line or None, "value": r.value, "why": r.why} for r in report.every]})
+
+
+def _print(report: Report, way: _Way, priority: str) -> None:
+    raised = f" ({report.raised} of them raised to {priority})" if report.raised else ""
+    counts = f"{report.new} new, {report.known} already known{raised}, {report.rejected} rejected"
+    click.echo(f"would be: {counts}; nothing was changed" if way.dry_run else counts)
+    groups = list(report.groups.values())
+    for group in groups[:SHOWN]:
+        why = f"{printable(group.first.why)}: {printable(repr(group.first.value))}"
+        if group.count == 1:
+            click.echo(f"rejected {f'line {group.first.line}' if group.first.line else 'argument'}: {why}", err=True)
+        else:
+            lines = ", ".join(map(str, group.lines)) + (", ..." if group.count > len(group.lines) else "")
+            click.echo(f"rejected {group.count:,} lines ({lines}), such as line {group.first.line}: {why}", err=True)
+    if len(groups) > SHOWN:
+        more = sum(group.count for group in groups[SHOWN:])
+        click.echo(f"... and {more:,} more (--json lists them all)", err=True)
+    elif any(group.count > len(group.lines) for group in groups):
+        click.echo("(--json lists every line)", err=True)
 
 
 def _default_bot(settings: Settings, name: str | None) -> str | None:
@@ -127,173 +180,62 @@ def _default_bot(settings: Settings, name: str | None) -> str | None:
     return settings.bots[0].name if len(settings.bots) == 1 else None
 
 
-async def _enqueue(settings: Settings, default: _Default, ids: tuple[str, ...], file: Path | None) -> Report:
-    report = Report()
-    async with opened(settings) as (_, queue):
-        with _source(file) as lines:
-            records = _accepted(settings, default, ids, lines, report)
-            # Off the loop: a producer that is silent must not keep a signal from being heard.
-            while batch := await asyncio.to_thread(lambda: list(islice(records, BATCH))):
-                new, raised = await queue.enqueue(batch, actor=actor())
-                report.new += new
-                report.known += len(batch) - new
-                report.raised += raised
-    return report
+async def _enqueue(
+    settings: Settings, default: Default, ids: tuple[str, ...], file: Path | None, way: _Way, report: Report
+) -> None:
+    async with opened(settings, writes=not way.dry_run) as (database, queue):
+        judge = Judge(settings, default, await queue.clock())
+        with ExitStack() as stack:
+            records: Iterator[Record] = iter(())
+            if file is not None:
+                records = read_records(stack.enter_context(open_lines(file)))
+                # Off the loop: a producer that is silent must not keep a signal from being heard. The first one now, so that
+                # arguments are not enqueued beside a file that is refused as a whole.
+                first = await asyncio.to_thread(lambda: list(islice(records, 1)))
+                records = chain(first, records)
+            sessions = _accepted(judge, ids, records, report)
+            if way.all_or_nothing and not way.dry_run:
+                await _enqueue_all(database, sessions, report)
+            else:
+                await _enqueue_each(database, queue, sessions, way, report)
 
 
-class _StandardInput(io.RawIOBase):
-    """Standard input that ends when it is left, also for a thread that waits for its next line."""
-
-    def __init__(self) -> None:
-        self._left = threading.Event()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        while not self._left.is_set():
-            if select.select([0], [], [], 0.2)[0]:
-                data = os.read(0, len(buffer))
-                buffer[: len(data)] = data
-                return len(data)
-        return 0
-
-    def leave(self) -> None:
-        """Have whoever reads see the end."""
-        self._left.set()
-
-
-@contextmanager
-def _source(file: Path | None) -> Iterator[Iterable[bytes | None]]:
-    if file is None:
-        yield ()
-    elif str(file) == "-":
-        source = _StandardInput()
+async def _enqueue_each(database: Database, queue: Queue, sessions: Iterator[NewSession], way: _Way, report: Report) -> None:
+    """A batch at a time, each for itself."""
+    preview = Preview(database)
+    while batch := await asyncio.to_thread(lambda: list(islice(sessions, BATCH))):
         try:
-            yield _lines(io.BufferedReader(source))
-        finally:
-            source.leave()
-    else:
-        try:
-            with file.open("rb") as opened_file:
-                yield _lines(opened_file)
-        except OSError as error:
-            raise UsageError(f"--file {file}: {error.strerror}", hint="name a readable file, or - for standard input") from None
+            new, raised = await preview.look(batch) if way.dry_run else await queue.enqueue(batch, actor=actor())
+        except DatabaseError as error:
+            if not way.dry_run and (done := report.new + report.known):
+                error.hint = (
+                    f"{done:,} lines are in the queue; run the same again, known sessions are left as they are. {error.hint}"
+                )
+            raise
+        report.count(len(batch), new, raised)
 
 
-def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
-    """Lines of bounded length, None in place of a longer one: a line of a gigabyte must not fill the memory."""
-    while line := stream.readline(MAX_LINE):
-        whole = line
-        while not line.endswith(b"\n") and len(line) == MAX_LINE:
-            line = stream.readline(MAX_LINE)
-        yield whole if line is whole else None
+async def _enqueue_all(database: Database, sessions: Iterator[NewSession], report: Report) -> None:
+    """Everything in one transaction, which is opened only when every line is judged: a slow producer must not keep it open."""
+    with Spool() as spool:
+        while batch := await asyncio.to_thread(lambda: list(islice(sessions, BATCH))):
+            await asyncio.to_thread(spool.keep, batch)
+        if not report.rejected and report.accepted:
+            new, raised = await enqueue_all(database, spool.batches, actor=actor())
+            report.count(report.accepted, new, raised)
 
 
-def _accepted(
-    settings: Settings, default: _Default, ids: tuple[str, ...], lines: Iterable[bytes | None], report: Report
-) -> Iterator[NewSession]:
+def _accepted(judge: Judge, ids: tuple[str, ...], records: Iterator[Record], report: Report) -> Iterator[NewSession]:
     """What can be enqueued, in order; the rest goes to the report."""
-    for value in ids:
-        try:
-            yield _session(settings, default, {"session_id": value}, exactly=True)
-        except LineError as error:
-            report.rejected.append(Rejected(0, redact(value)[:200], str(error)))
-    header: list[str] | None = None
-    first = True
-    for number, raw in enumerate(lines, 1):
-        if raw is None:
-            first = False
-            report.rejected.append(Rejected(number, "", f"longer than {MAX_LINE:,} bytes"))
+    for record in chain((Record(0, value, {"session_id": value}) for value in ids), records):
+        if record.values is None:
+            assert record.error is not None
+            report.reject(record.line, record.text, record.error)
             continue
-        text = raw.rstrip(b"\r\n")
-        line = ""
         try:
-            line = text.decode("utf-8-sig" if number == 1 else "utf-8")
-            if not line.strip() or line.lstrip().startswith("#"):
-                continue
-            if first:
-                first = False
-                header = _header(_fields(line), number)
-                if header is not None:
-                    continue
-            record = {"session_id": line.strip()} if header is None else _record(header, _fields(line))
-            yield _session(settings, default, record)
-        except UnicodeDecodeError:
-            report.rejected.append(Rejected(number, redact(text.decode("utf-8", "replace"))[:200], "not UTF-8"))
+            session = judge.session(record.values, exactly=not record.line)
         except LineError as error:
-            report.rejected.append(Rejected(number, redact(line)[:200], str(error)))
-
-
-def _header(fields: list[str], number: int) -> list[str] | None:
-    """The columns of a CSV, or None for a first line that is no header. Raises UsageError."""
-    # The platform's own exports spell it sessionId.
-    spelt = {"sessionid": "session_id", "session id": "session_id"}
-    names = [spelt.get(name.strip().lower(), name.strip().lower()) for name in fields]
-    if "session_id" not in names:
-        return None
-    if len(set(names)) != len(names):
-        raise UsageError(f"line {number}: the CSV's header has a column twice", hint="rename one of them")
-    return names
-
-
-def _fields(line: str) -> list[str]:
-    try:
-        return next(csv.reader(io.StringIO(line), strict=True))
-    except (csv.Error, StopIteration) as error:
-        raise LineError(f"broken CSV: {error}") from None
-
-
-def _record(header: list[str], values: list[str]) -> dict[str, str]:
-    if len(values) != len(header):
-        raise LineError(f"{len(values)} fields, the header has {len(header)}")
-    return dict(zip(header, values, strict=True))
-
-
-def _session(settings: Settings, default: _Default, record: dict[str, str], *, exactly: bool = False) -> NewSession:
-    values = {key: value.strip() for key, value in record.items()}
-    stripped = values.pop("session_id")
-    session_id = record["session_id"] if exactly else stripped
-    if not re.fullmatch(r"[A-Za-z0-9._:-]{1,200}", session_id):
-        raise LineError(f"not a session ID ({SESSION_ID_ALPHABET})")
-    bot = values.pop("bot", "") or default.bot
-    if bot is None and "bot" in record:
-        raise LineError("no bot, and several are configured" if settings.bots else "no bot")
-    if bot is None:
-        known = ", ".join(b.name for b in settings.bots)
-        raise UsageError(
-            "which bot?",
-            hint=f"name it with --bot: {known}" if known else "no bot is configured: name it with --bot, or configure it",
-        )
-    if settings.bots and bot not in {b.name for b in settings.bots}:
-        raise LineError(f"unknown bot {redact(bot)[:100]!r}")
-    kind = values.pop("kind", "") or default.kind
-    if kind not in KINDS:
-        raise LineError(f"unknown kind {redact(kind)[:100]!r} (recording or voicemail)")
-    priority = values.pop("priority", "") or default.priority
-    if priority not in PRIORITIES:
-        raise LineError(f"unknown priority {redact(priority)[:100]!r} (high, normal or low)")
-    user_id = values.pop("user_id", "") or None
-    if user_id is not None and (len(user_id) > MAX_USER_ID or not user_id.isprintable()):
-        raise LineError(f"a user_id of more than {MAX_USER_ID} or of unprintable characters")
-    started_at, ended_at = (_instant(key, values.pop(key, "")) for key in ("started_at", "ended_at"))
-    metadata = {key: value for key, value in values.items() if key and value}
-    if (size := len(json.dumps(metadata, ensure_ascii=False).encode())) > MAX_METADATA:
-        raise LineError(f"metadata (all other columns) of {size:,} bytes, at most {MAX_METADATA:,}")
-    if (longest := max(map(len, metadata.values()), default=0)) > MAX_TEXT:
-        raise LineError(f"a column of {longest:,} characters, at most {MAX_TEXT:,}")
-    # The platform's own exports may hold signed URLs.
-    return NewSession(bot, session_id, kind, priority, user_id, started_at, ended_at, redact_value(metadata))
-
-
-def _instant(key: str, text: str) -> datetime | None:
-    if not text:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise LineError(f"{key} {redact(text)[:100]!r} is not ISO 8601") from None
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    if not 1 < found.year < 9999:  # at the ends of time another zone's instant cannot be told
-        raise LineError(f"{key} {redact(text)[:100]!r} is no time of a call")
-    return found
+            report.reject(record.line, record.text, error)
+        else:
+            report.accepted += 1
+            yield session

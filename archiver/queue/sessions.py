@@ -58,6 +58,20 @@ class NewSession:
     metadata: Mapping[str, Any] | None = None
 
 
+def columns_of(sessions: Sequence[NewSession]) -> dict[str, Any]:
+    """The parameters of a statement that enqueues them."""
+    return {
+        "bots": [session.bot for session in sessions],
+        "session_ids": [session.session_id for session in sessions],
+        "kinds": [session.kind for session in sessions],
+        "priorities": [session.priority for session in sessions],
+        "user_ids": [session.user_id for session in sessions],
+        "started_at": [session.started_at for session in sessions],
+        "ended_at": [session.ended_at for session in sessions],
+        "metadata": [dict(session.metadata or {}) for session in sessions],
+    }
+
+
 @dataclass(frozen=True)
 class CallFacts:
     """What a listing says of a session's call."""
@@ -112,18 +126,7 @@ class Queue:
 
     async def enqueue(self, sessions: Sequence[NewSession], *, actor: str) -> tuple[int, int]:
         """Insert what is new; a waiting session with a lower priority is raised. Returns (new, raised)."""
-        row = await self._database.row(
-            sql("enqueue/sessions"),
-            bots=[session.bot for session in sessions],
-            session_ids=[session.session_id for session in sessions],
-            kinds=[session.kind for session in sessions],
-            priorities=[session.priority for session in sessions],
-            user_ids=[session.user_id for session in sessions],
-            started_at=[session.started_at for session in sessions],
-            ended_at=[session.ended_at for session in sessions],
-            metadata=[dict(session.metadata or {}) for session in sessions],
-            actor=actor,
-        )
+        row = await self._database.row(sql("enqueue/sessions"), **columns_of(sessions), actor=actor)
         assert row is not None
         return row["added"], row["raised"]
 

@@ -111,15 +111,15 @@ class QueueHarness:
         finally:
             await connection.close()
 
-    async def blocked(self) -> int:
-        """The backend that waits for a lock, as soon as there is one."""
+    async def blocked(self, count: int = 1) -> int:
+        """A backend that waits for a lock, as soon as there are so many."""
         async with asyncio.timeout(20):
             while True:
-                found = await self.value(
+                found = await self.fetch(
                     "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
                 )
-                if found is not None:
-                    return int(found)
+                if len(found) >= count:
+                    return int(found[0]["pid"])
                 await asyncio.sleep(0.01)
 
 

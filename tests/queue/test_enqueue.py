@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
 import pytest
 
+from archiver.errors import ArchiverError, DatabaseError
 from archiver.outcome import Unavailable
+from archiver.queue.enqueueing import Preview, enqueue_all
 from archiver.queue.sessions import NewSession
 from archiver.session import Attempt
 from tests.queue.conftest import QueueHarness
@@ -99,3 +103,85 @@ async def _deadlock(harness: QueueHarness) -> tuple[int, int] | None:
         return await ours
     finally:
         await other.close()
+
+
+# --- all or nothing, and only looking
+
+
+def batches(*groups: str) -> list[list[NewSession]]:
+    return [[NewSession("bot", name, priority="high") for name in group.split()] for group in groups]
+
+
+async def names(harness: QueueHarness) -> list[str]:
+    return [row["session_id"] for row in await harness.fetch("SELECT session_id FROM archive_queue ORDER BY 1")]
+
+
+async def test_all_are_enqueued_as_by_themselves(harness: QueueHarness) -> None:
+    await harness.add("waits", priority="low")
+    assert await enqueue_all(harness.database, lambda: batches("a b", "b waits", "c"), actor="me") == (3, 1)
+    assert await harness.states() == {"pending": 4}
+    assert await harness.history("waits") == ["enqueued", "raised"]
+    assert await enqueue_all(harness.database, list, actor="me") == (0, 0)
+
+
+async def test_two_lists_that_lock_each_other_out_are_both_enqueued(harness: QueueHarness) -> None:
+    middle = "INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 'middle')"
+    lists = [batches("a", "middle", "b"), batches("b", "middle", "a")]
+    async with asyncio.timeout(40), asyncio.TaskGroup() as group, harness.locked(middle):
+        tasks = [group.create_task(enqueue_all(harness.database, partial(iter, one), actor="me")) for one in lists]
+        await harness.blocked(len(tasks))
+    assert sorted(task.result()[0] for task in tasks) == [0, 2]
+    assert await names(harness) == ["a", "b", "middle"]
+
+
+async def test_none_is_enqueued_where_the_connection_breaks_half_way(harness: QueueHarness) -> None:
+    async with harness.locked("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 'c')"):
+        task = asyncio.create_task(enqueue_all(harness.database, lambda: batches("a", "b", "c", "d"), actor="me"))
+        await harness.fetch("SELECT pg_terminate_backend($1)", await harness.blocked())
+        with pytest.raises(DatabaseError) as failed:
+            await task
+    assert "nothing was enqueued" in failed.value.hint
+    assert await names(harness) == ["c"], "the other's alone"
+
+
+async def test_none_is_enqueued_where_it_is_cancelled_or_a_batch_cannot_be_had(harness: QueueHarness) -> None:
+    def broken() -> Iterator[list[NewSession]]:
+        yield from batches("a")
+        raise ArchiverError("the disk is gone")
+
+    with pytest.raises(ArchiverError, match="disk"):
+        await enqueue_all(harness.database, broken, actor="me")
+    async with harness.locked("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 'c')"):
+        task = asyncio.create_task(enqueue_all(harness.database, lambda: batches("a", "c"), actor="me"))
+        await harness.blocked()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await names(harness) == ["c"]
+
+
+async def test_a_broken_end_is_not_called_nothing(harness: QueueHarness) -> None:
+    """A constraint that is looked at when all is committed stands for a COMMIT whose answer is lost."""
+    await harness.fetch(
+        """CREATE FUNCTION break_off() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$"""
+    )
+    await harness.fetch(
+        "CREATE CONSTRAINT TRIGGER breaking AFTER INSERT ON archive_queue DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION break_off()"
+    )
+    with pytest.raises(DatabaseError) as failed:
+        await enqueue_all(harness.database, lambda: batches("a"), actor="me")
+    assert "either all of these sessions were enqueued or none" in failed.value.hint
+
+
+async def test_a_preview_says_what_enqueueing_would_and_writes_nothing(harness: QueueHarness) -> None:
+    await harness.add("low", "ended", priority="low")
+    await harness.add("low", bot="other", priority="low")
+    await harness.operators.cancel(ids=["ended"], reason="x", actor="me")
+    before = await harness.fetch("SELECT * FROM archive_queue ORDER BY id")
+    preview = Preview(harness.database)
+    given = batches("new low low ended", "new newer")
+    seen = [await preview.look(batch) for batch in given]
+    assert await harness.fetch("SELECT * FROM archive_queue ORDER BY id") == before
+    assert seen == [(1, 1), (1, 0)] == [await harness.queue.enqueue(batch, actor="me") for batch in given]

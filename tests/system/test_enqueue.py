@@ -158,11 +158,67 @@ async def test_hostile_arguments_are_rejected_and_the_others_go_on(archiver: Pro
     assert "\x1b" not in result.stderr
 
 
-async def test_many_rejected_lines_are_summed_up(archiver: Program) -> None:
-    result = await archiver("enqueue", stdin=b"a b\n" * 50)
-    assert result.code == 3
-    assert len(result.stderr.splitlines()) == 21
-    assert "and 30 more (--json lists them all)" in result.stderr
+async def test_many_rejected_lines_are_told_once_for_each_reason(archiver: Program) -> None:
+    result = await archiver("enqueue", stdin=b"a b\n" * 50 + b"\xff\n")
+    assert (result.code, result.stdout) == (3, "0 new, 0 already known, 51 rejected\n")
+    first, second, last = result.stderr.splitlines()
+    assert first.startswith("rejected 50 lines (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ...), such as line 1: not a session ID (1 to 200 ")
+    assert first.endswith(": 'a b'")
+    assert second == "rejected line 51: not UTF-8: '\ufffd'"
+    assert "--json lists every line" in last
+
+
+async def test_very_many_reasons_are_not_all_told(archiver: Program) -> None:
+    lines = b"".join(b"x," + b"y," * number + b"\n" for number in range(1, 40)) + b"x,y1\nx,y2\n"
+    result = await archiver("enqueue", stdin=b"session_id,bot\n" + lines)
+    assert (result.code, result.stdout) == (3, "0 new, 0 already known, 41 rejected\n")
+    told = result.stderr.splitlines()
+    assert told[0] == "rejected line 2: 3 fields, the header has 2: 'x,y,'"
+    assert (len(told), told[-1]) == (21, "... and 21 more (--json lists them all)")
+
+
+async def test_a_dry_run_says_what_would_be_and_changes_nothing(archiver: Program, sql: Any) -> None:
+    await archiver("enqueue", "known", "waiting", "--priority", "low")
+    await archiver("cancel", "known", "--reason", "x")
+    before = await sql.fetch("SELECT * FROM archive_queue ORDER BY id")
+    given = ("--priority", "high", "known", "waiting", "new", "new", "a b")
+
+    told = await archiver("enqueue", "--dry-run", *given)
+    counts = "1 new, 3 already known (1 of them raised to high), 1 rejected"
+    assert (told.code, told.stdout) == (3, f"would be: {counts}; nothing was changed\n")
+    document = (await archiver("enqueue", "--dry-run", *given, "--json")).document
+    assert (document["new"], document["known"], document["raised"]) == (0, 0, 0)
+    assert (document["would_be_new"], document["would_be_known"], document["would_be_raised"]) == (1, 3, 1)
+    assert await sql.fetch("SELECT * FROM archive_queue ORDER BY id") == before
+
+    assert (await archiver("enqueue", *given)).stdout == f"{counts}\n", "as it was said"
+
+
+async def test_all_or_nothing_enqueues_nothing_beside_a_rejected_line(archiver: Program, sql: Any) -> None:
+    good = b"".join(b"s%d\n" % number for number in range(2500))
+    result = await archiver("enqueue", "--all-or-nothing", "--json", stdin=good + b"a b\n")
+    assert (result.code, result.document["new"], len(result.document["rejected"])) == (2, 0, 1)
+    assert "nothing was enqueued: 1 of 2,501 lines cannot be" in result.stderr
+    assert await sql.fetchval("SELECT count(*) FROM archive_queue") == 0
+
+    assert (await archiver("enqueue", "--all-or-nothing", "s1")).stdout == "1 new, 0 already known, 0 rejected\n"
+    done = await archiver("enqueue", "--all-or-nothing", stdin=good)
+    assert (done.code, done.stdout) == (0, "2499 new, 1 already known, 0 rejected\n")
+    assert await sql.fetchval("SELECT count(*) FROM archive_queue") == 2500
+
+
+async def test_all_or_nothing_is_nothing_where_the_database_fails_half_way(archiver: Program, sql: Any) -> None:
+    await sql.execute(
+        """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN IF NEW.session_id = 's2400' THEN RAISE 'the disk is full'; END IF; RETURN NEW; END $$"""
+    )
+    await sql.execute("CREATE TRIGGER refusing BEFORE INSERT ON archive_queue FOR EACH ROW EXECUTE FUNCTION refuse()")
+    lines = b"".join(b"s%d\n" % number for number in range(2500))
+    (await archiver("enqueue", "--all-or-nothing", stdin=lines)).refused(1, "the disk is full", "nothing was enqueued")
+    assert await sql.fetchval("SELECT count(*) FROM archive_queue") == 0
+
+    (await archiver("enqueue", stdin=lines)).refused(1, "the disk is full", "2,000 lines are in the queue", "run the same again")
+    assert await sql.fetchval("SELECT count(*) FROM archive_queue") == 2000
 
 
 async def test_a_known_session_is_raised_and_never_lowered(archiver: Program, sql: Any) -> None:
@@ -192,7 +248,9 @@ async def test_with_several_bots_one_must_be_named(archiver: Program, data: dict
     assert await sql.fetchval("SELECT count(*) FROM archive_sessions WHERE bot = 'other'") == 2
 
 
-async def test_a_source_that_cannot_be_read_is_told(archiver: Program) -> None:
+async def test_a_source_that_cannot_be_read_is_told(archiver: Program, sql: Any) -> None:
     (await archiver("enqueue", "--file", "no-such-file")).refused(2, "no-such-file", "No such file")
     (await archiver("enqueue", "--file", ".")).refused(2, "--file", "directory")
     (await archiver("enqueue", stdin=b"session_id,a,A\nx,1,2\n")).refused(2, "line 1", "a column twice")
+    (await archiver("enqueue", "good", "--file", "-", stdin=b"a,b\n")).refused(2, "2 columns", "called session_id")
+    assert await sql.fetchval("SELECT count(*) FROM archive_queue") == 0, "nothing beside it either"

@@ -1,0 +1,190 @@
+"""Lists of sessions as people have them: one ID a line, or CSV with a header; from a file or standard input."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import select
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from archiver.errors import UsageError
+from archiver.observe.redact import redact
+
+MAX_LINE = 1_000_000
+"""Bytes of a line; a longer one is rejected without being read into memory."""
+
+SEPARATORS = {",": "','", ";": "';'", "\t": "a tab"}
+"""What may stand between the columns of a CSV, and its name. Spreadsheets of half the world write semicolons."""
+
+SPELT = {"sessionid": "session_id", "session id": "session_id", "session-id": "session_id"}
+"""Other spellings of the column; the platform's own exports have sessionId."""
+
+_KINDS = (
+    (b"PK\x03\x04", "a workbook of Excel, or another ZIP archive", "save the sheet as CSV (UTF-8)"),
+    (b"\xd0\xcf\x11\xe0", "a workbook of Excel", "save the sheet as CSV (UTF-8)"),
+    (b"\x1f\x8b", "compressed", "unpack it on the way: gunzip -c FILE | archiver enqueue --file -"),
+    (b"\xff\xfe", "UTF-16", "save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 FILE | archiver enqueue --file -"),
+    (b"\xfe\xff", "UTF-16", "save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 FILE | archiver enqueue --file -"),
+    (b"{", "JSON", "write one ID a line, such as: jq -r '.[].sessionId' FILE | archiver enqueue --file -"),
+    (b"[", "JSON", "write one ID a line, such as: jq -r '.[].sessionId' FILE | archiver enqueue --file -"),
+    (b"<", "XML or HTML", "write one ID a line, or CSV with a header that has session_id"),
+)
+"""How files begin that are no such list, what they are, and what to do."""
+
+
+class LineError(ValueError):
+    """A line that cannot be enqueued. `group` is the same for all lines with the same mistake, whatever their values."""
+
+    def __init__(self, why: str, group: str = "") -> None:
+        super().__init__(why)
+        self.group = group or why
+
+
+@dataclass(frozen=True)
+class Record:
+    """A session as it is given: its columns, or why the line has none. Line 0: a command-line argument."""
+
+    line: int
+    text: str
+    values: dict[str, str] | None = None
+    error: LineError | None = None
+
+
+@contextmanager
+def open_lines(file: Path) -> Iterator[Iterator[tuple[bytes, bool]]]:
+    """The lines of a file, `-` for standard input: each with whether it is whole, or only the beginning of one that is longer
+    than MAX_LINE. Raises UsageError.
+    """
+    if str(file) == "-":
+        source = _StandardInput()
+        try:
+            yield _lines(io.BufferedReader(source))
+        finally:
+            source.leave()
+    else:
+        try:
+            with file.open("rb") as opened_file:
+                yield _lines(opened_file)
+        except OSError as error:
+            raise UsageError(f"--file {file}: {error.strerror}", hint="name a readable file, or - for standard input") from None
+
+
+class _StandardInput(io.RawIOBase):
+    """Standard input that ends when it is left, also for a thread that waits for its next line."""
+
+    def __init__(self) -> None:
+        self._left = threading.Event()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        while not self._left.is_set():
+            if select.select([0], [], [], 0.2)[0]:
+                data = os.read(0, len(buffer))
+                buffer[: len(data)] = data
+                return len(data)
+        return 0
+
+    def leave(self) -> None:
+        """Have whoever reads see the end."""
+        self._left.set()
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[bytes, bool]]:
+    """A line of a gigabyte must not fill the memory."""
+    while line := stream.readline(MAX_LINE):
+        whole = line
+        while not line.endswith(b"\n") and len(line) == MAX_LINE:
+            line = stream.readline(MAX_LINE)
+        yield (whole, True) if line is whole else (whole[:100], False)
+
+
+def read_records(lines: Iterator[tuple[bytes, bool]]) -> Iterator[Record]:
+    """A record for each line but the header, comments and blank ones. Raises UsageError, before the first record, where the whole
+    is no list of sessions.
+    """
+    header: list[str] | None = None
+    separator = ","
+    first = True
+    for number, (raw, whole) in enumerate(lines, 1):
+        if number == 1:
+            _check_kind(raw)
+        if not whole:
+            first = False
+            yield Record(number, "", error=LineError(f"longer than {MAX_LINE:,} bytes"))
+            continue
+        text = raw.rstrip(b"\r\n")
+        try:
+            line = text.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            yield Record(number, redact(text.decode("utf-8", "replace"))[:200], error=LineError("not UTF-8"))
+            continue
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if first:
+            if re.fullmatch(r"sep=[,;\t]", line, re.IGNORECASE):  # a spreadsheet's word to itself
+                continue
+            first = False
+            _check_kind(line.lstrip().encode())
+            found = _find_header(line, number)
+            if found is not None:
+                header, separator = found
+                continue
+        if header is None:
+            yield Record(number, line, {"session_id": line.strip()})
+            continue
+        try:
+            yield Record(number, line, _columns(header, _fields(line, separator)))
+        except LineError as error:
+            yield Record(number, line, error=error)
+
+
+def _check_kind(start: bytes) -> None:
+    for mark, kind, hint in _KINDS:
+        if start.startswith(mark):
+            raise UsageError(f"the file is {kind}, no list of session IDs", hint=hint)
+    if b"\0" in start[:2]:
+        raise UsageError("the file is UTF-16 or binary, no list of session IDs", hint="save it as UTF-8")
+
+
+def _find_header(line: str, number: int) -> tuple[list[str], str] | None:
+    """The columns of a CSV and what separates them, or None where the first line is an ID. Raises UsageError."""
+    most = 1
+    for separator in SEPARATORS:
+        try:
+            fields = _fields(line, separator)
+        except LineError:
+            continue
+        names = [SPELT.get(name.strip().lower(), name.strip().lower()) for name in fields]
+        if "session_id" in names:
+            if len(set(names)) != len(names):
+                raise UsageError(f"line {number}: the CSV's header has a column twice", hint="rename one of them")
+            return names, separator
+        most = max(most, len(fields))
+    if most > 1:
+        raise UsageError(
+            f"line {number}: {most} columns, and none of them is called session_id",
+            hint="begin the file with a header, such as session_id,started_at,ended_at, or write one ID a line",
+        )
+    return None
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader(io.StringIO(line), delimiter=separator, strict=True))
+    except (csv.Error, StopIteration) as error:
+        raise LineError(f"broken CSV: {error}") from None
+
+
+def _columns(header: list[str], values: list[str]) -> dict[str, str]:
+    if len(values) != len(header):
+        raise LineError(f"{len(values)} fields, the header has {len(header)}")
+    return dict(zip(header, values, strict=True))
