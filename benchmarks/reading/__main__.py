@@ -50,24 +50,28 @@ BY_COUNTING = """
 FILL = """
 INSERT INTO archive_queue (bot, session_id, kind, state, reason, detail, archive_date, started_at, ended_at, enqueued_at, run_at,
                            claimed_at, first_asked_at, last_asked_at, finished_at, epoch, calls, files, listed_at, call)
-SELECT 'bot-' || n % 3, 's-' || n, 'recording',
-       CASE WHEN n % 1000 = 0 THEN 'failed' WHEN n % 10 = 1 THEN 'unavailable' WHEN n % 5000 = 2 THEN 'cancelled'
-            WHEN n > $3 THEN 'pending' ELSE 'archived' END,
+SELECT 'bot-' || n % 3, 's-' || n, 'recording', state,
        CASE WHEN n % 10000 = 0 THEN 'conflict' WHEN n % 1000 = 0 THEN 'not_a_recording' WHEN n % 10 = 1 THEN 'media_unavailable'
             WHEN n % 5000 = 2 THEN 'a wrong list' END,
-       '{}', at, at, at + interval '3 minutes', at, at, at, at, at,
-       CASE WHEN n <= $3 OR n % 1000 = 0 OR n % 10 = 1 OR n % 5000 = 2 THEN at + interval '1 hour' END, 1, 1, 1, at,
-       jsonb_build_object('direction', 'inbound', 'conversation_id', md5(n::text), 'queue', '["support"]'::jsonb, 'language', 'en',
-           'caller', CASE WHEN n % 20 = 3 THEN '+49305550000' ELSE '+4930' || lpad((n % 700000)::text, 7, '0') END, 'callee', '+4989123456',
-           'agent', jsonb_build_array(jsonb_build_object('name', 'Agent ' || n % 200, 'email', 'agent' || n % 200 || '@example.com')))
-FROM generate_series($1::bigint, $2) n, LATERAL (SELECT timestamptz '2023-06-01Z' + n * interval '1000 days' / $4 AS at) t
+       '{}', at, at, at + interval '3 minutes', at, at, at, at, at, CASE WHEN state <> 'pending' THEN at + interval '1 hour' END,
+       1, 1, 1, at,
+       jsonb_build_object('direction', 'inbound', 'conversation_id', md5(n::text), 'queue', '["support"]'::jsonb,
+           'caller', CASE WHEN n % 20 = 3 THEN '+49305550000' ELSE '+4930' || lpad((n % 700000)::text, 7, '0') END,
+           'callee', '+4989123456', 'language', 'en',
+           'agent', jsonb_build_array(
+               jsonb_build_object('name', 'Agent ' || n % 200, 'email', 'agent' || n % 200 || '@example.com')))
+FROM generate_series($1::bigint, $2) n,
+     LATERAL (SELECT timestamptz '2023-06-01Z' + interval '1000 days' * (n / $4::float8) AS at,
+                     CASE WHEN n % 1000 = 0 THEN 'failed' WHEN n % 10 = 1 THEN 'unavailable' WHEN n % 5000 = 2 THEN 'cancelled'
+                          WHEN n > $3 THEN 'pending' ELSE 'archived' END AS state) t
 """
 
 FILES = """
 INSERT INTO archived_recordings (bot, session_id, kind, ordinal, file_name, store_key, bytes, sha256, media_type, archived_at,
                                  source_name, queue_id, seconds)
-SELECT bot, session_id, kind, 1, 'call.wav', 'bot=' || bot || '/date=' || archive_date::date || '/' || session_id || '/recording/call.wav',
-       1000000 + id % 1000, encode(sha256(id::text::bytea), 'hex'), 'audio/wav', finished_at, 'call.wav', id, 180
+SELECT bot, session_id, kind, 1, 'call.wav',
+       'bot=' || bot || '/date=' || archive_date::date || '/' || session_id || '/recording/call.wav', 1000000 + id % 1000,
+       encode(sha256(id::text::bytea), 'hex'), 'audio/wav', finished_at, 'call.wav', id, 180
 FROM archive_queue WHERE state = 'archived' AND id BETWEEN $1 AND $2
 """
 
@@ -117,7 +121,7 @@ async def _main(folder: Path, sessions: int, rounds: int) -> dict[str, Any]:
                 for query in BY_COUNTING.split(";"):
                     await connection.fetch(query, timeout=600)
             times["by counting"].append(time.monotonic() - began)
-        await _check(database, config)
+        await _check(database, _document(config))
     _show(times, filled, sessions)
     return {"sessions": sessions, "seconds": times, "filled": filled}
 
@@ -172,14 +176,14 @@ def _timed(config: Path, words: Sequence[str]) -> float:
     return time.monotonic() - began
 
 
-async def _check(database: Database, config: Path) -> None:
+def _document(config: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "archiver", "--config", str(config), "status", "--json"]
+    document: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return document
+
+
+async def _check(database: Database, shown: dict[str, Any]) -> None:
     """`status` and the count say the same."""
-    shown = json.loads(
-        subprocess.run(
-            [sys.executable, "-m", "archiver", "--config", str(config), "status", "--json"],
-            check=True, capture_output=True, text=True,
-        ).stdout
-    )  # fmt: skip
     async with database.connection() as connection:
         rows = await connection.fetch("SELECT state, count(*) FROM archive_queue GROUP BY state", timeout=600)
         files = await connection.fetchval("SELECT count(*) FROM archived_recordings", timeout=600)
