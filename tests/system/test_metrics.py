@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ from yarl import URL
 from archiver.observe.metrics import Now, metrics
 from archiver.observe.tally import Tally
 from archiver.simulator.platform import Simulator
-from tests.system.conftest import Program, Running, eventually
+from tests.system.conftest import Program, Result, Running, eventually
 
 Samples = dict[tuple[str, ...], float]
 SIZE, PACE = 1_200_000, 300_000
@@ -58,6 +59,11 @@ def metered(archiver: Program, data: dict[str, Any]) -> Program:
     """The program, serving its metrics at a port that is free."""
     archiver.configure({**data, "metrics": {"listen": "127.0.0.1:0"}})
     return archiver
+
+
+def lines(result: Result) -> list[dict[str, Any]]:
+    """The structured lines of its log."""
+    return [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
 
 
 async def test_metrics_follow_a_recording_and_end_as_what_is_stored(
@@ -165,33 +171,58 @@ async def test_a_flood_of_connections_leaves_the_worker_its_descriptors(
         assert (await scrape())["archiver_files_total", "bot"] == 1
 
 
-async def test_a_port_that_is_taken_is_fatal_and_names_the_key(archiver: Program, data: dict[str, Any]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        archiver.configure({**data, "metrics": {"listen": address}})
-        result = await archiver("worker", "--drain")
-    assert result.code == 1
-    assert f"metrics.listen = '{address}': Address already in use" in result.stderr
-    assert "its own port" in result.stderr
-    assert "Traceback" not in result.stderr
-    archiver.configure({**data, "metrics": {"listen": "no-such-host.invalid:9464"}})
-    result = await archiver("worker", "--drain")
-    assert result.code == 1
-    assert "metrics.listen = 'no-such-host.invalid:9464': " in result.stderr
+async def test_what_ends_by_itself_works_without_metrics_beside_a_worker_that_has_the_port(
+    archiver: Program, data: dict[str, Any], simulator: Simulator, scrape: Scraper
+) -> None:
+    """Every night, in cron: the worker goes on serving, and the others do their work and say what they lack."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        address = f"127.0.0.1:{found.getsockname()[1]}"
+    archiver.configure({**data, "metrics": {"listen": address}})
+    resident = await archiver.start("worker")
+    await scrape.finds(resident)
+    simulator.script({"session_id": "s"})
+    assert (await archiver("enqueue", "s")).code == 0
+    for command in (["worker", "--drain"], ["nightly"], ["backfill", "--from", "2020-01-01", "--to", "2020-01-02"]):
+        result = await archiver(*command)
+        assert result.code == 0, result
+        (line,) = [line for line in lines(result) if line["event"] == "metrics_unavailable"]
+        assert line["level"] == "warning"
+        assert line["message"] == f'metrics.listen = "{address}": Address already in use'
+        assert "ARCHIVER_METRICS__LISTEN=" in line["hint"]
+    assert (await scrape())[("archiver_slots",)] == 8
+    second = await archiver("worker")
+    second.refused(1, f'metrics.listen = "{address}": Address already in use', "its own port")
 
 
-async def test_without_the_library_it_says_how_to_install_it(metered: Program, data: dict[str, Any]) -> None:
+@pytest.mark.parametrize("address", ["no-such-host.invalid:9464", "192.0.2.1:9464"])
+async def test_an_address_that_is_not_this_hosts_ends_a_worker_and_no_drain(
+    archiver: Program, data: dict[str, Any], address: str
+) -> None:
+    archiver.configure({**data, "metrics": {"listen": address}})
+    (await archiver("worker")).refused(1, f'metrics.listen = "{address}": ')
+    drained = await archiver("worker", "--drain")
+    assert drained.code == 0, drained
+    assert [line["message"] for line in lines(drained) if line["event"] == "metrics_unavailable"]
+
+
+async def test_without_the_library_a_worker_says_how_to_install_it_and_a_drain_goes_on(
+    metered: Program, data: dict[str, Any]
+) -> None:
     absent = metered.folder / "absent" / "prometheus_client"
     absent.mkdir(parents=True)
     missing = "raise ModuleNotFoundError('No module named prometheus_client', name='prometheus_client')"
     (absent / "__init__.py").write_text(missing)
     environment = {"PYTHONPATH": str(absent.parent)}
-    result = await metered("worker", "--drain", environment=environment)
-    assert result.code == 2
-    assert "metrics.listen = '127.0.0.1:0'" in result.stderr
-    assert "pip install 'kore-archiver[metrics]'" in result.stderr
+    install = "pip install 'kore-archiver[metrics]'"
+    (await metered("worker", environment=environment)).refused(2, 'metrics.listen = "127.0.0.1:0"', install)
+    drained = await metered("worker", "--drain", environment=environment)
+    assert drained.code == 0, drained
+    (line,) = [line for line in lines(drained) if line["event"] == "metrics_unavailable"]
+    assert install in line["hint"]
     metered.configure(data)
-    assert (await metered("worker", "--drain", environment=environment)).code == 0, "nobody asked for metrics"
+    drained = await metered("worker", "--drain", environment=environment)
+    assert drained.code == 0
+    assert "metrics_unavailable" not in drained.stderr, "nobody asked for metrics"
 
 
 def test_no_label_has_more_values_than_we_know() -> None:
