@@ -21,6 +21,7 @@ from archiver.kore.client import KoreClient
 from archiver.kore.exchange import api_session
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
+from archiver.outcome import REASONS
 from archiver.postgres.database import Database
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import Queue
@@ -195,7 +196,8 @@ async def _served_metrics(settings: Settings, worker: Worker) -> AsyncIterator[N
     bots = [bot.name for bot in settings.bots]
 
     def read() -> Iterator[Metric]:
-        return metrics(bots, worker.tally, Now(settings.worker.concurrency, worker.running, worker.lease_remaining))
+        now = Now(settings.worker.concurrency, worker.running, worker.lease_remaining)
+        return metrics(bots, worker.tally, now, REASONS)
 
     async with AsyncExitStack() as stack:
         try:

@@ -18,6 +18,7 @@ from yarl import URL
 
 from archiver.observe.metrics import Now, metrics
 from archiver.observe.tally import Tally
+from archiver.outcome import REASONS
 from archiver.simulator.platform import Simulator
 from tests.system.conftest import Program, Result, Running, eventually
 
@@ -71,17 +72,20 @@ async def test_metrics_follow_a_recording_and_end_as_what_is_stored(
 ) -> None:
     slow = {"file_name": "long.wav", "audio": {"bytes": SIZE}, "faults": [{"kind": "slow", "bytes_per_second": PACE}]}
     refused = {"audio": {"bytes": 2000}, "faults": [{"kind": "status", "http_status": 418, "times": None}]}
-    simulator.script({"session_id": "large", "recordings": [slow]})
+    simulator.script({"session_id": "lengthy", "recordings": [slow]})
     simulator.script({"session_id": "two", "recordings": [{"audio": {"bytes": 2000}}, {"audio": {"bytes": 4000}}]})
     simulator.script({"session_id": "none", "answers": [{"status": "media_unavailable"}]})
     simulator.script({"session_id": "later", "answers": [{"status": "call_in_progress"}, {"status": "success"}]})
-    simulator.script({"session_id": "refused", "recordings": [refused]})
+    simulator.script({"session_id": "declined", "recordings": [refused]})
     worker = await metered.start("worker")
     await scrape.finds(worker)
     before = await scrape()
     assert before["archiver_files_total", "bot"] == before["archiver_received_bytes_total", "bot"] == 0
+    ends = {(state, reason) for state, reasons in REASONS.items() for reason in reasons}
+    born = {key[1:]: value for key, value in before.items() if key[0] == "archiver_sessions_total"}
+    assert born == {("bot", reason, state): 0 for state, reason in ends}, "increase() is blind to what is born at 1"
     assert (before[("archiver_slots",)], before[("archiver_slots_in_use",)]) == (8, 0)
-    await metered("enqueue", "large")
+    await metered("enqueue", "lengthy")
 
     async def on_its_way(more_than: float) -> Samples | None:
         seen = await scrape()
@@ -97,7 +101,7 @@ async def test_metrics_follow_a_recording_and_end_as_what_is_stored(
     assert 0 < later[("archiver_lease_remaining_seconds",)] <= 5
     assert later["archiver_files_total", "bot"] == 0
 
-    await metered("enqueue", "two", "none", "later", "refused")
+    await metered("enqueue", "two", "none", "later", "declined")
     await worker.logged("session_archived", times=3)
     await worker.logged("session_failed")
 
@@ -111,7 +115,7 @@ async def test_metrics_follow_a_recording_and_end_as_what_is_stored(
     assert (last["archiver_files_total", "bot"], last["archiver_bytes_stored_total", "bot"]) == (files, size)
     assert last["archiver_received_bytes_total", "bot"] >= size
     assert last["archiver_transfers_running", "bot"] == last["archiver_transfer_bytes_in_flight", "bot"] == 0
-    counted = {key[1:]: value for key, value in last.items() if key[0] == "archiver_sessions_total"}
+    counted = {key[1:]: value for key, value in last.items() if key[0] == "archiver_sessions_total" and value}
     assert counted == {
         ("bot", "", "archived"): 3,
         ("bot", "media_unavailable", "unavailable"): 1,
@@ -119,11 +123,12 @@ async def test_metrics_follow_a_recording_and_end_as_what_is_stored(
         ("bot", "media_http_4xx", "pending"): 2,
         ("bot", "media_http_4xx", "failed"): 1,
     }
+    assert {key for key in last if key[0] == "archiver_sessions_total"} == {("archiver_sessions_total", *key) for key in born}
     buckets = [value for key, value in last.items() if key[0] == "archiver_transfer_seconds_bucket"]
     assert buckets == sorted(buckets)
     assert buckets[-1] == last["archiver_transfer_seconds_count", "bot"] == files
     assert last["archiver_transfer_seconds_sum", "bot"] > SIZE / PACE / 2
-    for outside in ("large", "two", "refused", "long.wav", simulator.client_secret, simulator.client_id):
+    for outside in ("lengthy", "two", "declined", "long.wav", simulator.client_secret, simulator.client_id):
         assert outside not in scrape.text
     assert "_created" not in scrape.text
 
@@ -230,7 +235,8 @@ def test_no_label_has_more_values_than_we_know() -> None:
     for status in range(400, 600):
         tally.attempts["bot", "pending", f"media_http_{status}"] += 1
         tally.attempts["bot", "pending", f"what the host says {status}"] += 1
-    families = metrics(["bot"], tally, Now(1, 1, 1.0))
+    families = metrics(["bot"], tally, Now(1, 1, 1.0), {"failed": ["media_http_4xx"]})
     (sessions,) = [family for family in families if family.name == "archiver_sessions"]
-    found = {sample.labels["reason"]: sample.value for sample in sessions.samples}
-    assert found == {"media_http_4xx": 100, "media_http_5xx": 100, "other": 200}
+    found = {(sample.labels["state"], sample.labels["reason"]): sample.value for sample in sessions.samples}
+    pending = {("pending", "media_http_4xx"): 100, ("pending", "media_http_5xx"): 100, ("pending", "other"): 200}
+    assert found == {("failed", "media_http_4xx"): 0, **pending}
