@@ -73,7 +73,7 @@ class _Commands(click.Group):
             import difflib
 
             near = difflib.get_close_matches(name, COMMANDS, n=1)
-            ctx.fail(f"no such command {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+            ctx.fail(f'no such command "{name}"' + (f"; did you mean {near[0]}?" if near else ""))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -115,7 +115,10 @@ def run() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
     except click.ClickException as error:
-        error.show()
+        from archiver.cli.output import print_error
+        from archiver.cli.usage import told
+
+        print_error(*told(error))
         sys.exit(error.exit_code)
     except ArchiverError as error:
         from archiver.cli.output import print_error

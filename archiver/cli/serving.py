@@ -14,7 +14,7 @@ from archiver import __version__
 from archiver.archive.context import Archive, BotAccess
 from archiver.archive.media import MediaClient, MediaHosts
 from archiver.archive.store_identity import ADOPT, TAKEN, Recognised, claim_store
-from archiver.cli.compose import ending_signals, restore_signals
+from archiver.cli.compose import NO_BOT, ending_signals, restore_signals
 from archiver.config import Budget, Settings, account_budgets, sessions_budgets
 from archiver.errors import ConfigError, MetricsUnavailable
 from archiver.kore.client import KoreClient
@@ -91,7 +91,7 @@ async def composed_worker(
     Raises StoreError (WrongStore: it is not this archive's), ConfigError, MetricsUnavailable.
     """
     if not settings.bots:
-        raise ConfigError("no bot is configured: nothing can be archived", hint="add a [[bots]] block to the configuration")
+        raise ConfigError("no bot is configured: nothing can be archived", hint=NO_BOT)
     settings = fitted(settings)
     sql.load()  # later on there may be no file to open them with
     buffers, network = Buffers(settings.transfer.max_buffer), Network.of(settings.network)
