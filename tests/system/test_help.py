@@ -9,6 +9,7 @@ import pytest
 from archiver import __version__
 from archiver.cli.app import COMMANDS, cli
 from archiver.cli.usage import told
+from archiver.errors import ConfigError
 from tests.system.conftest import Program
 
 
@@ -45,6 +46,43 @@ async def test_the_listing_answers_without_the_heavy_libraries(blank: Program, a
     imported = set(re.findall(r"^import time:.*\| +(\w+)", result.stderr, re.MULTILINE))
     assert "click" in imported
     assert not imported & {"pydantic", "aiohttp", "asyncpg", "rich", "structlog", "asyncio", "jwt"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--config none.toml COMMAND",
+        "COMMAND --config none.toml",
+        "--config other.toml COMMAND --config none.toml",
+        "COMMAND --config other.toml --config none.toml",
+    ],
+)
+@pytest.mark.parametrize("command", ["status", "store adopt", "worker --drain"])
+def test_the_configuration_is_named_before_the_command_or_after_it(line: str, command: str) -> None:
+    """Of two the later one counts, which is the one that somebody added to a line that was there."""
+    with pytest.raises(ConfigError, match=r"^none\.toml: No such file"):
+        cli.main(line.replace("COMMAND", command).split(), prog_name="archiver", standalone_mode=False)
+
+
+def test_a_group_names_the_configuration_for_what_is_below_it() -> None:
+    with pytest.raises(ConfigError, match=r"^none\.toml: No such file"):
+        cli.main(["store", "--config", "none.toml", "adopt"], prog_name="archiver", standalone_mode=False)
+
+
+async def test_the_log_level_may_follow_the_command(archiver: Program) -> None:
+    loud = await archiver("worker", "--drain")
+    assert '"worker_started"' in loud.stderr
+    quiet = await archiver("--log-level", "debug", "worker", "--drain", "--log-level", "error")
+    assert (quiet.code, quiet.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["status", "store", "init"])
+def test_the_help_of_a_command_has_the_common_options_once(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        cli.main([name, "--help"], prog_name="archiver", standalone_mode=False)
+    told = capsys.readouterr().out.partition("Usage:")[2].rpartition("Usage:")[2]
+    for option in ("--config FILE ", "--log-level LEVEL "):
+        assert told.count(option) == 1
 
 
 async def test_the_version_is_told(blank: Program) -> None:
