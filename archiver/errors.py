@@ -27,7 +27,7 @@
     │   ├── MediaHostRefused         a host outside `media_hosts`, or an address that is not public
     │   ├── RecordingTooLarge        more bytes announced or received than the configuration allows
     │   └── RecordingRejected        the body is not the recording; the last one is kept under quarantine/
-    ├── MetricsUnavailable           1: the address for the metrics cannot be listened on
+    ├── MetricsUnavailable           1: the address for the metrics cannot be listened on (of a worker that stays)
     └── LeaseLost                    another worker may own the session now: discard, touch nothing
 
 An error names what is wrong (`message`), what was seen (`facts`), and what to do (`hint`). None of them contains a secret: the

@@ -5,6 +5,7 @@ The `name` of an outcome is public: the history, the log (`session_NAME`) and th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from archiver.errors import (
     StoreUnavailable,
     TransferError,
 )
+from archiver.session import State
 
 Facts = dict[str, Any]
 
@@ -89,6 +91,35 @@ class HandedBack:
     after: timedelta = timedelta(0)
     detail: Facts = field(default_factory=dict)
 
+
+_IN_PROGRESS = ("call_in_progress", "media_in_progress")
+_NO_RECORDING = ("media_unavailable", "not_answered", "probably_purged")
+_FAILED_AT_ONCE = (
+    "api_http_4xx", "conflict", "kind_not_supported", "media_host_refused", "media_url_refused", "platform_failed",
+    "recording_too_large", "session_too_large", "too_many_files",
+)  # fmt: skip
+_RETRIED = (
+    "access_denied", "access_unclear", "api_answer_changed", "api_answer_invalid", "api_answer_unreadable", "api_empty_success",
+    "api_encoded", "api_http_4xx", "api_http_5xx", "api_status_unknown", "api_unreachable", "internal_error",
+    "media_answer_unreadable", "media_encoded", "media_http_4xx", "media_http_5xx", "media_redirects", "media_unreachable",
+    "media_url_rejected", "proxy_refused", "recording_bad_wav", "recording_empty", "recording_is_json", "recording_is_page",
+    "recording_is_text", "recording_not_wav", "recording_slow", "recording_stalled", "recording_truncated", "store_refused",
+    "store_unavailable",
+)  # fmt: skip
+_HANDED_BACK = (
+    "access_unclear", "credentials_rejected", "database_unavailable", "media_host_refused", "proxy_credentials_rejected",
+    "proxy_refused", "proxy_unreachable", "rate_limited", "store_unavailable", "too_many_open_files", "worker_stopped", "yielded",
+)  # fmt: skip
+REASONS: Mapping[str, tuple[str, ...]] = {
+    State.PENDING: tuple(dict.fromkeys((*_IN_PROGRESS, *_HANDED_BACK, *_RETRIED))),
+    State.ARCHIVED: ("",),
+    State.UNAVAILABLE: _NO_RECORDING,
+    # What could not be had of a session some of whose files are stored fails it, too.
+    State.FAILED: tuple(dict.fromkeys(("not_ready", *_FAILED_AT_ONCE, *_RETRIED, *_NO_RECORDING))),
+}
+"""By the state that an attempt can leave a session in, every reason that this version gives for it; HTTP statuses by their first
+digit. Rare others come from asking an archived or unavailable session again. A test holds it against the code.
+"""
 
 Outcome = Archived | NotReady | Unavailable | Retry | Failed | HandedBack
 

@@ -6,6 +6,7 @@ signals. No traceback reaches a user; at log level debug it is in the log, redac
 
 from __future__ import annotations
 
+import copy
 import errno
 import importlib
 import io
@@ -62,6 +63,31 @@ class Incomplete(click.exceptions.Exit):
         super().__init__(3)
 
 
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def _with_common_options(command: click.Command) -> click.Command:
+    """The command, and each below it, with the options that all have in common: people write them behind it as well as before.
+    Given twice, the later one counts.
+    """
+
+    def keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
+        if value is not None:
+            ctx.obj[param.name] = value
+
+    common = [
+        click.Option(["--config"], type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Configuration file.",
+                     expose_value=False, callback=keep),
+        click.Option(["--log-level"], type=click.Choice(LEVELS), metavar="LEVEL", help="Instead of log.level.",
+                     expose_value=False, callback=keep),
+    ]  # fmt: skip
+    made = copy.copy(command)
+    made.params = [*command.params, *common]
+    if isinstance(made, click.Group):
+        made.commands = {name: _with_common_options(below) for name, below in made.commands.items()}
+    return made
+
+
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -69,8 +95,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"archiver.cli.{cmd_name}").command
-        return command
+        return _with_common_options(importlib.import_module(f"archiver.cli.{cmd_name}").command)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
@@ -78,7 +103,7 @@ class _Commands(click.Group):
             import difflib
 
             near = difflib.get_close_matches(name, COMMANDS, n=1)
-            ctx.fail(f"no such command {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+            ctx.fail(f'no such command "{name}"' + (f"; did you mean {near[0]}?" if near else ""))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -89,13 +114,14 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--config", "config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Configuration file. Else $ARCHIVER_CONFIG, ./archiver.toml, or the user's own.")  # fmt: skip
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Instead of log.level.")
+@click.option("--log-level", type=click.Choice(LEVELS), help="Instead of log.level.")
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, config: Path | None, log_level: str | None) -> None:
     """Archives the call recordings of the Kore.ai platform: completely, unaltered, accounted for.
 
-    Without any configuration an embedded database and the folder ./archive are used.
+    Without any configuration an embedded database and the folder ./archive are used. --config and --log-level may stand before
+    the command or after it.
     """
     ctx.obj = {"config": config, "log_level": log_level}
 
@@ -120,7 +146,10 @@ def run() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
     except click.ClickException as error:
-        error.show()
+        from archiver.cli.output import print_error
+        from archiver.cli.usage import told
+
+        print_error(*told(error))
         sys.exit(error.exit_code)
     except ArchiverError as error:
         from archiver.cli.output import print_error

@@ -63,7 +63,7 @@ def command(
     check_times(since, until)
     settings = settings_of(ctx)
     if not reason.strip():
-        raise click.BadParameter("is empty", param_hint="--reason")
+        raise click.BadParameter("must not be empty", param_hint="--reason")
     choice = Choice(ids=read_session_ids(ids, everything), bot=bot, kind=kind, states=[State(state) for state in states],
                     errors=errors, since=since, until=until, called=call_times(settings, start, end))  # fmt: skip
     cancelled = run_async(_cancel(settings, choice, reason, dry_run))

@@ -31,6 +31,9 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+NO_BOT = "add a [[bots]] block to the configuration; `archiver init` writes one that has such a block"
+
+
 def settings_of(ctx: click.Context) -> Settings:
     """Load the configuration that the command line names, and set up the logs. Raises ConfigError."""
     settings = load(ctx.obj["config"])
@@ -118,7 +121,7 @@ class Text(click.ParamType[str]):
         try:
             value.encode()
         except UnicodeEncodeError:
-            self.fail("is not UTF-8", param, ctx)
+            self.fail("must be UTF-8", param, ctx)
         return value
 
 
@@ -132,7 +135,7 @@ class _Duration(click.ParamType[timedelta]):
         try:
             return parse_duration(value)
         except ValueError as error:
-            self.fail(f"{value!r}: {error}", param, ctx)
+            self.fail(f'"{value}" {error}', param, ctx)
 
 
 DURATION = _Duration()
@@ -151,8 +154,8 @@ class _Moment(click.ParamType[datetime]):
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
         except (ValueError, OverflowError):
             self.fail(
-                f"{value!r} is not an ISO 8601 date or date-time; write it like 2026-03-31 or 2026-03-31T08:00:00+02:00 "
-                "(without an offset it is UTC)",
+                f'"{value}" must be an ISO 8601 date or date-time, such as 2026-03-31 or 2026-03-31T08:00:00+02:00 (without an '
+                "offset it is UTC)",
                 param,
                 ctx,
             )

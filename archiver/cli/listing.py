@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from archiver.account.discovery import Discovered, Listings
 from archiver.account.reading import ReadingTerms, Shift, listings_of, read_and_work
 from archiver.cli.call_times import BOUND
-from archiver.cli.compose import TEXT
+from archiver.cli.compose import NO_BOT, TEXT
 from archiver.cli.output import print_error, printable
 from archiver.cli.serving import bot_access, composed_worker, stop_on_signals
 from archiver.config import BotSettings, Settings
@@ -44,7 +44,7 @@ def span_options(what: str) -> Callable[[F], F]:
 def select_bots(settings: Settings, names: tuple[str, ...]) -> list[BotSettings]:
     """The bots that --bot names, or all. Raises ConfigError."""
     if not settings.bots:
-        raise ConfigError("no bot is configured: there is nothing to list", hint="add a [[bots]] block to the configuration")
+        raise ConfigError("no bot is configured: there is nothing to list", hint=NO_BOT)
     return [settings.bot(name) for name in dict.fromkeys(names)] or list(settings.bots)
 
 

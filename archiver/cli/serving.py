@@ -8,18 +8,20 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
 
 from archiver import __version__
 from archiver.archive.context import Archive, BotAccess
 from archiver.archive.media import MediaClient, MediaHosts
 from archiver.archive.store_identity import ADOPT, TAKEN, Recognised, claim_store
-from archiver.cli.compose import ending_signals, restore_signals
+from archiver.cli.compose import NO_BOT, ending_signals, restore_signals
 from archiver.config import Budget, Settings, account_budgets, sessions_budgets
 from archiver.errors import ConfigError, MetricsUnavailable
 from archiver.kore.client import KoreClient
 from archiver.kore.exchange import api_session
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
+from archiver.outcome import REASONS
 from archiver.postgres.database import Database
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import Queue
@@ -30,6 +32,9 @@ from archiver.runtime.network import UNCHECKED, Network
 from archiver.runtime.open_files import RAISE_FILES, files_allowed, files_needed, fitting_concurrency
 from archiver.stores.open import open_store
 from archiver.worker.loop import Worker
+
+if TYPE_CHECKING:  # a library of the extra `metrics`
+    from prometheus_client import Metric
 
 log = logger(__name__)
 
@@ -77,13 +82,16 @@ def _log_retries(bot: str) -> Callable[[Exception, float], None]:
 
 
 @asynccontextmanager
-async def composed_worker(settings: Settings, database: Database, queue: Queue, tally: Tally) -> AsyncIterator[Worker]:
-    """A worker that has everything, whose store can be written, and whose metrics are served if that is wanted.
+async def composed_worker(
+    settings: Settings, database: Database, queue: Queue, tally: Tally, *, resident: bool = False
+) -> AsyncIterator[Worker]:
+    """A worker that has everything, whose store can be written, and whose metrics are served if that is wanted. A `resident` one
+    must be able to serve them; what ends by itself, such as a night in cron, does without where it cannot.
 
     Raises StoreError (WrongStore: it is not this archive's), ConfigError, MetricsUnavailable.
     """
     if not settings.bots:
-        raise ConfigError("no bot is configured: nothing can be archived", hint="add a [[bots]] block to the configuration")
+        raise ConfigError("no bot is configured: nothing can be archived", hint=NO_BOT)
     settings = fitted(settings)
     sql.load()  # later on there may be no file to open them with
     buffers, network = Buffers(settings.transfer.max_buffer), Network.of(settings.network)
@@ -112,7 +120,7 @@ async def composed_worker(settings: Settings, database: Database, queue: Queue, 
             version=__version__,
             tally=tally,
         )
-        async with _metrics(settings, worker):
+        async with _metrics(settings, worker, required=resident):
             yield worker
 
 
@@ -151,32 +159,51 @@ def fitted(settings: Settings) -> Settings:
 
 
 @asynccontextmanager
-async def _metrics(settings: Settings, worker: Worker) -> AsyncIterator[None]:
-    """Serve this worker's metrics, if that is wanted. Raises ConfigError, MetricsUnavailable."""
-    if not settings.metrics.listen:
+async def _metrics(settings: Settings, worker: Worker, *, required: bool) -> AsyncIterator[None]:
+    """Serve this worker's metrics, if that is wanted. Where that cannot be, raises ConfigError, MetricsUnavailable if they are
+    `required`, and else says so in the log.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            if settings.metrics.listen:
+                await stack.enter_async_context(_served_metrics(settings, worker))
+        except (ConfigError, MetricsUnavailable) as error:
+            if required:
+                raise
+            hint = error.hint if isinstance(error, ConfigError) else NO_METRICS
+            log.warning("metrics_unavailable", message=error.message, hint=hint)
         yield
-        return
+
+
+NO_METRICS = (
+    "a worker that serves its metrics there goes on doing so; ARCHIVER_METRICS__LISTEN= for this command says that it needs none"
+)
+
+
+@asynccontextmanager
+async def _served_metrics(settings: Settings, worker: Worker) -> AsyncIterator[None]:
+    listen, address = settings.metrics.listen, settings.metrics.address
+    assert address is not None
     try:
         from archiver.observe.metrics import Now, metrics, served
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "prometheus_client":
             raise
         raise ConfigError(
-            f"metrics.listen = {settings.metrics.listen!r} needs a library that is not installed",
+            f'metrics.listen = "{listen}" needs a library that is not installed',
             hint="pip install 'kore-archiver[metrics]', or empty the key",
         ) from None
-    bots, address = [bot.name for bot in settings.bots], settings.metrics.address
-    assert address is not None
+    bots = [bot.name for bot in settings.bots]
+
+    def read() -> Iterator[Metric]:
+        now = Now(settings.worker.concurrency, worker.running, worker.lease_remaining)
+        return metrics(bots, worker.tally, now, REASONS)
+
     async with AsyncExitStack() as stack:
         try:
-            await stack.enter_async_context(
-                served(
-                    *address,
-                    lambda: metrics(bots, worker.tally, Now(settings.worker.concurrency, worker.running, worker.lease_remaining)),
-                )
-            )
+            await stack.enter_async_context(served(*address, read))
         except OSError as error:
-            raise MetricsUnavailable(f"metrics.listen = {settings.metrics.listen!r}: {error.strerror}") from None
+            raise MetricsUnavailable(f'metrics.listen = "{listen}": {error.strerror}') from None
         yield
 
 

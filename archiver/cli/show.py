@@ -42,7 +42,7 @@ async def _show(settings: Settings, session_id: str, bot: str | None, kind: str 
     check_bot_was_meant(settings, bot, len(stories))
     if not stories:
         raise ArchiverError(
-            f"no session {session_id!r} was ever enqueued", hint="check the ID and --bot; `archiver enqueue` adds it"
+            f'no session "{session_id}" was ever enqueued', hint="check the ID and --bot; `archiver enqueue` adds it"
         )
     if len(stories) > 1:
         found = ", ".join(f"{story.session['bot']}/{story.session['kind']}" for story in stories)

@@ -48,7 +48,7 @@ def command(ctx: click.Context, watch: bool, every: timedelta | None, as_json: b
     if every is not None and not watch:
         raise click.UsageError("--every goes with --watch")
     if every is not None and every < SHORTEST_PAUSE:
-        raise click.BadParameter("is at least 100ms", param_hint="--every")
+        raise click.BadParameter("must be at least 100ms", param_hint="--every")
     settings = settings_of(ctx)
     if watch:
         run_async(_watch(settings, every or timedelta(seconds=2), as_json))

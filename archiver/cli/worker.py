@@ -66,7 +66,7 @@ async def worked(
     """Run a worker to its end; the signals that it received, and how it ended. `database` is to be closed after that: the
     worker's farewell is written to it.
     """
-    async with composed_worker(settings, database, queue, Tally()) as worker:
+    async with composed_worker(settings, database, queue, Tally(), resident=not drain) as worker:
         with stop_on_signals(worker) as received:
             return received, await worker.run(drain=drain, max_wait=max_wait, night=night)
 

@@ -30,19 +30,28 @@ from archiver.observe.redact import remember_secret
 
 Algorithm = Literal["HS256", "HS512", "RS256", "RS512"]
 
+NAME = '1 to 64 of A-Z a-z 0-9 . _ - that begin with a letter or digit, such as "support-us"; you choose it'
+BOT_ID = 'the ID of the bot, such as "st-...", in quotes: it stands on the platform\'s App Settings page'
+CLIENT_ID = 'the client ID, such as "cs-...", in quotes, of the app that was created for archiver on the platform'
+ACCOUNT_ID = "the ID of the account on the platform, in quotes: letters, digits and . _ -"
+UNSIGNED = (
+    "client_secret or client_secret_file is missing: must be the secret that the platform shows with the client ID, or the path "
+    "of a file that holds it"
+)
+
 
 class BotSettings(Section):
     """One bot (app) of the platform: where its API is, who we are there, and how much we may ask."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description=NAME)]
     host: str = "https://platform.kore.ai"
-    bot_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
-    client_id: Annotated[str, Field(min_length=1)]
+    bot_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$", description=BOT_ID)]
+    client_id: Annotated[str, Field(min_length=1, description=CLIENT_ID)]
     client_secret: SecretStr = SecretStr("")
     client_secret_file: File = None
     algorithm: Algorithm = "HS256"
     private_key_file: File = None
-    account_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,200}$")] = ""
+    account_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,200}$", description=ACCOUNT_ID)] = ""
     api: Literal["v1", "v2"] = "v2"
     rate_limits: RateLimits = None
     """Not written: `archiver.config.budgets` says what holds then. So of the next one."""
@@ -59,7 +68,7 @@ class BotSettings(Section):
     def _origin(cls, value: str) -> str:
         origin = parse_origin(value, 'must be the URL of the platform, such as "https://platform.kore.ai"')
         if crosses_openly(origin):
-            raise ValueError("http:// is accepted for loopback hosts only; use https://")
+            raise ValueError("must be https://: http:// is accepted for loopback hosts only")
         return origin
 
     @field_validator("time_zone")
@@ -68,7 +77,7 @@ class BotSettings(Section):
         try:
             ZoneInfo(value)
         except (ValueError, OSError, LookupError):
-            raise ValueError('must be a name of the IANA time zone database, such as "Asia/Kolkata" or "UTC"') from None
+            raise ValueError('must be the name of an IANA time zone, such as "Europe/Berlin" or "UTC"') from None
         return value
 
     @field_validator("rate_limits", "account_rate_limits")
@@ -85,24 +94,26 @@ class BotSettings(Section):
     def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for host in value:
             if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?", host):
-                raise ValueError(f'{host!r} is not a host name, "*.domain" or an address (no scheme, no port)')
+                raise ValueError(f'"{host}" must be a host name, "*.domain" or an address, without scheme and port')
         return tuple(host.lower().strip("[]").rstrip(".") for host in value)
 
     @model_validator(mode="after")
     def _secret(self) -> Self:
         if self.algorithm.startswith("RS"):
             if self.private_key_file is None:
-                raise ValueError(f"algorithm {self.algorithm} needs private_key_file")
+                raise ValueError(
+                    f"private_key_file is missing: must be the path of the key in PEM that algorithm {self.algorithm} signs with"
+                )
         elif self.client_secret.get_secret_value() and self.client_secret_file:
             raise ValueError("client_secret and client_secret_file exclude each other; leave one of them empty")
         elif not self.client_secret.get_secret_value() and not self.client_secret_file:
-            raise ValueError("client_secret or client_secret_file is missing")
+            raise ValueError(UNSIGNED)
         return self
 
     @model_validator(mode="after")
     def _account(self) -> Self:
         if self.discovery in ("call_details", "interaction_details") and not self.account_id:
-            raise ValueError(f'discovery = "{self.discovery}" needs account_id')
+            raise ValueError(f'account_id is missing: must be {ACCOUNT_ID}; discovery = "{self.discovery}" lists by it')
         return self
 
     def signing_key(self) -> str:

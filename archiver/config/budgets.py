@@ -92,8 +92,8 @@ def _check_accounts(bots: Sequence[BotSettings]) -> None:
         for bot in others:
             if bot.account_id != first.account_id:
                 raise ValueError(
-                    f"bots: {first.name!r} and {bot.name!r} are one bot ({bot.bot_id}) and have different account_id, "
-                    f"{first.account_id!r} and {bot.account_id!r}: its calls would be counted twice; write the same in both"
+                    f'bots: "{first.name}" and "{bot.name}" must have the same account_id, not "{first.account_id}" and '
+                    f'"{bot.account_id}": they are one bot ({bot.bot_id}), whose calls would be counted twice'
                 )
 
 
@@ -112,9 +112,9 @@ def _account_limits(group: Sequence[BotSettings]) -> tuple[tuple[RateLimit, ...]
     for bot in writing:
         if bot.account_rate_limits != first.account_rate_limits:
             raise ValueError(
-                f"bots: {first.name!r} and {bot.name!r} are of one account ({bot.account_id or bot.bot_id}) and have different "
-                f"account_rate_limits, {_shown(first.account_rate_limits)} and {_shown(bot.account_rate_limits)}; "
-                "the platform counts all bots of an account together: write the same in both, or leave one out"
+                f'bots: "{first.name}" and "{bot.name}" must have the same account_rate_limits, or one of them none, not '
+                f"{_shown(first.account_rate_limits)} and {_shown(bot.account_rate_limits)}: they are of one account "
+                f"({bot.account_id or bot.bot_id}), all of whose bots the platform counts together"
             )
     return first.account_rate_limits or (), f"account_rate_limits of {_named(writing)}"
 

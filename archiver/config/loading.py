@@ -1,8 +1,7 @@
-"""Reading the configuration: file, environment, defaults; and saying in one line what is wrong with a key."""
+"""Reading the configuration: file, environment, defaults; `mistakes` says what is wrong with it."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import ssl
@@ -11,19 +10,19 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import platformdirs
-from pydantic import (
-    BaseModel,
-    ValidationError,
-)
+from pydantic import ValidationError
 
+from archiver.config.mistakes import SECRETS, explain
 from archiver.config.settings import Settings
 from archiver.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "ARCHIVER_"
 FILE_NAME = "archiver.toml"
+
+EVERY_KEY = "correct it; `archiver --config NEW.toml init` writes a file that shows every key, with its default"
 
 
 def find_file(environment: Mapping[str, str]) -> Path | None:
@@ -87,15 +86,12 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
         data["storage"].setdefault("url", (Path.cwd() / "archive").as_uri())
     _anchor(data, Path.cwd())
     if "source" in data:
-        raise ConfigError(f"{source}: unknown key source", hint="config.example.toml shows every key")
+        raise ConfigError(f"{source}: unknown key source", hint=EVERY_KEY)
     try:
         settings = Settings.model_validate({**data, "source": source})
     except ValidationError as error:
-        lines = [_explain(item, came_from) for item in error.errors(include_url=False)]
-        raise ConfigError(
-            f"{source}: " + ("\n  " if len(lines) > 1 else "") + "\n  ".join(dict.fromkeys(lines)),
-            hint="config.example.toml shows every key",
-        ) from None
+        lines = explain(error, data, came_from)
+        raise ConfigError(f"{source}: " + ("\n  " if len(lines) > 1 else "") + "\n  ".join(lines), hint=EVERY_KEY) from None
     for bot in settings.bots:
         bot.signing_key()
     settings.storage.s3.secret_key()
@@ -109,7 +105,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}", hint="correct that line") from None
+        hint = "correct that line: key = value, texts in quotes; a section begins with [NAME], each bot with [[bots]]"
+        raise ConfigError(f"{path}: not valid TOML: {error}", hint=hint) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}", hint="save the file as UTF-8") from None
     except OSError as error:
@@ -132,7 +129,7 @@ def _overlay(data: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple
             if isinstance(here, list):
                 if not _INDEX.fullmatch(key) or int(key) > len(here):
                     raise ConfigError(
-                        f"{name}: expected a number from 0 to {len(here)} in place of {key.upper()!r}",
+                        f'{name}: must have a number from 0 to {len(here)} in place of "{key.upper()}"',
                         hint="a list is numbered from 0, without gaps",
                     )
                 index = int(key)
@@ -149,7 +146,7 @@ def _overlay(data: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple
                     here = here.setdefault(key, [] if _INDEX.fullmatch(following) else {})
             else:
                 raise ConfigError(
-                    f"{name}: {'.'.join(keys)} is below a key with a plain value",
+                    f"{name}: must name a key; {'.'.join(keys)} is below one that has a plain value",
                     hint="correct the name: __ stands between a section and its key",
                 )
         came_from[keys] = name
@@ -158,9 +155,6 @@ def _overlay(data: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple
 
 _FILES = ("client_secret_file", "private_key_file", "secret_access_key_file", "account_key_file", "sas_token_file")
 """Keys, in bots and in the sections of buckets, whose values are paths."""
-
-_SECRETS = ("client_secret", "secret_access_key", "session_token", "account_key", "sas_token")
-"""Keys whose values are never shown."""
 
 _URLS = ("url", "proxy")
 """What keys end with whose values may have a password in them."""
@@ -194,7 +188,7 @@ def _secrets_in(value: Any, key: str = "") -> Iterator[str]:
             for item in value:
                 yield from _secrets_in(item, key)
         case str() if value and (
-            key in _SECRETS or (key.endswith(("url", "proxy")) and re.search("//[^/@:]*:[^/@]+@|password=", value))
+            key in SECRETS or (key.endswith(("url", "proxy")) and re.search("//[^/@:]*:[^/@]+@|password=", value))
         ):
             yield key
 
@@ -217,46 +211,3 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
                 section[key] = anchored(section[key])
     if isinstance(network, dict) and isinstance(network.get("ca_bundle"), str) and network["ca_bundle"]:
         network["ca_bundle"] = anchored(network["ca_bundle"])
-
-
-_SHOWN = 200
-"""Characters of a wrong value that are shown."""
-
-
-def _explain(item: Any, came_from: Mapping[tuple[str, ...], str]) -> str:
-    """One mistake in one line: key, value, where it came from, what is expected."""
-    location = tuple(str(part) for part in item["loc"])
-    key = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in location).lstrip(".")
-    # A misspelt section stands in the variables of all its keys.
-    variables = [name for keys, name in came_from.items() if keys[: len(location)] == location] if location else []
-    origin = f" (from {', '.join(variables)})" if variables else ""
-    if item["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(location[-1], _siblings(location[:-1]), n=1, cutoff=0.6)
-        return f"unknown key {key}{origin}" + (f"; did you mean {near[0]}?" if near else "")
-    if item["type"] == "missing":
-        return f"{key} is missing"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    if not key:
-        return message
-    if item["type"] == "model_type":
-        return f"{key}{origin}: must be a section of keys, not a plain value"
-    if item["type"] == "tuple_type":
-        return f"{key}{origin}: must be a list" + (", with a block [[bots]] for each bot" if key == "bots" else "")
-    value = item["input"]
-    secret = location[-1] in (*_SECRETS, "proxy") or (location[0] == "database" and location[-1] != "keep_history")
-    shown = "" if secret or isinstance(value, dict | list) else f" = {value!r:.{_SHOWN}}"
-    return f"{key}{shown}{origin}: {message[0].lower()}{message[1:]}"
-
-
-def _siblings(location: tuple[str, ...]) -> Iterator[str]:
-    """The keys that stand where a misspelt one was found."""
-    model: type[BaseModel] = Settings
-    for part in location:
-        if part.isdigit():
-            continue
-        annotation = model.model_fields[part].annotation
-        found = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
-        if not found:
-            return
-        model = found[0]
-    yield from (name for name in model.model_fields if name != "source")

@@ -99,14 +99,14 @@ class NetworkSettings(Section):
         """Have `context` trust those of `ca_bundle`, beside those that it trusts already. Raises ConfigError."""
         if self.ca_bundle is None:
             return
-        mistake = f"network.ca_bundle = {str(self.ca_bundle)!r}"
+        mistake = f'network.ca_bundle = "{self.ca_bundle}"'
         hint = "name a file of PEM certificates that archiver's user can read; leave it empty for the system's authorities"
         try:
             if not stat.S_ISREG(self.ca_bundle.stat().st_mode):  # a FIFO would be waited for
-                raise ConfigError(f"{mistake}: is not a file", hint=hint)
+                raise ConfigError(f"{mistake}: must be a file", hint=hint)
             context.load_verify_locations(cafile=self.ca_bundle)
         except ssl.SSLError:  # of OpenSSL's words none says more
-            raise ConfigError(f"{mistake}: holds no certificate in PEM", hint=hint) from None
+            raise ConfigError(f"{mistake}: must hold a certificate in PEM", hint=hint) from None
         except (OSError, ValueError) as error:
-            told = error.strerror if isinstance(error, OSError) and error.strerror else "is not a file name"
-            raise ConfigError(f"{mistake}: {told}", hint=hint) from None
+            told = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+            raise ConfigError(f"{mistake}: must be a file that can be read{told}", hint=hint) from None

@@ -41,31 +41,33 @@ class PathTemplate:
         self.text = text
         try:
             self._parts = list(string.Formatter().parse(text))
-        except ValueError as error:
-            raise ValueError(f"not a path template: {error}") from None
+        except ValueError:
+            raise ValueError("must close every { that begins a field with a }, and double those that begin none") from None
         fields = [name for _, name, _, _ in self._parts if name is not None]
         for _, name, spec, conversion in self._parts:
             if name is None:
                 continue
             if name not in self.FIELDS:
-                raise ValueError(f"{{{name}}} is not a field; choose from {', '.join('{' + f + '}' for f in self.FIELDS)}")
+                raise ValueError(f"must have no field but {', '.join('{' + f + '}' for f in self.FIELDS)}; {{{name}}} is none")
             if conversion or (spec and (name != "date" or "{" in spec)):
-                raise ValueError(f"{{{name}}} takes no format (only {{date:%Y-%m-%d}} does)")
+                raise ValueError(f"must give {{{name}}} no format (only {{date:%Y-%m-%d}} takes one)")
         for needed in ("session_id", "kind", "file_name"):
             if needed not in fields:
-                raise ValueError(f"{{{needed}}} is missing: without it two files could meet in one key")
+                raise ValueError(f"must contain {{{needed}}}: without it two files could meet in one key")
         self._ends = self._separators()
         head, _, tail = text.rpartition("/")
         if "{file_name}" not in tail or "{file_name}" in head:
-            raise ValueError("{file_name} must stand in the last part of the path, and only there")
+            raise ValueError("must have {file_name} in the last part of the path, and only there")
         sample = self.render(bot="b", date=datetime(2024, 2, 29, tzinfo=UTC), session_id="s", kind="k", file_name="f.wav")
         segments = sample.split("/")
         if text.startswith("/") or any(part in ("", ".", "..") for part in segments):
-            raise ValueError("the path is relative to storage.url: no leading '/', no empty part, no '.' or '..'")
+            raise ValueError("must be relative to storage.url: no leading '/', no empty part, no '.' or '..'")
         if any(re.search(r'[\x00-\x1f\\<>:"|?*]|[ .]$', part) or DEVICE_NAME.match(part) for part in segments):
-            raise ValueError("a part of the path has a name or characters that some file systems refuse")
+            raise ValueError("must have no part with a name or characters that some file systems refuse")
         if text.split("/", maxsplit=1)[0].casefold() == QUARANTINE or any(part.startswith(".") for part in segments):
-            raise ValueError("no part may begin with '.', nor the path with quarantine/: the archiver keeps its own files there")
+            raise ValueError(
+                "must have no part that begins with '.', nor begin with quarantine/: the archiver keeps its own files there"
+            )
 
     def _separators(self) -> dict[str, str]:
         """The character that ends a bot's name or a session ID, where another field follows in the same part of the path."""
@@ -73,7 +75,7 @@ class PathTemplate:
         for (_, name, _, _), (literal, following, _, _) in itertools.pairwise(self._parts):
             if name in ("bot", "session_id") and following is not None and "/" not in literal:
                 if not literal or literal[0] in "%0123456789ABCDEF":
-                    raise ValueError(f"{{{name}}} and {{{following}}} need a character between them, neither % nor 0-9 A-F")
+                    raise ValueError(f"must have a character between {{{name}}} and {{{following}}}, neither % nor 0-9 A-F")
                 found[str(name)] = literal[0]
         return found
 

@@ -39,7 +39,7 @@ _POSTGRES_URL = re.compile(r"[a-z]+://([^\s:@/?#]*(:[^\s@/?#]*)?@)?[^\s@/?#]*(/[
 
 
 def _remember_passwords(url: str) -> None:
-    mistake = ValueError("is not a URL; percent-encode special characters in its password")
+    mistake = ValueError("must be a URL, with special characters in its password percent-encoded")
     if not _POSTGRES_URL.fullmatch(url):
         raise mistake
     try:
@@ -68,7 +68,7 @@ class DatabaseSettings(Section):
         if text and not text.startswith(("postgresql://", "postgres://", "embedded:")):
             raise ValueError('must begin with "postgresql://", or be "embedded:PATH"')
         if text == "embedded:":
-            raise ValueError('"embedded:" needs a folder, such as "embedded:/var/lib/archiver/postgres"')
+            raise ValueError('must name a folder behind "embedded:", such as "embedded:/var/lib/archiver/postgres"')
         if text and not text.startswith("embedded:"):
             _remember_passwords(text)
         return value
@@ -147,20 +147,22 @@ class RetrySettings(Section):
     @classmethod
     def _some(cls, value: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
         if not value:
-            raise ValueError("needs at least one delay")
+            raise ValueError('must have at least one delay, such as ["30s"]')
         return value
 
     @field_validator("recheck_unavailable")
     @classmethod
     def _growing(cls, value: tuple[timedelta, ...]) -> tuple[timedelta, ...]:
         if any(later <= earlier for earlier, later in pairwise((timedelta(0), *value))):
-            raise ValueError("each delay must be longer than the one before: all count from when the session became unavailable")
+            raise ValueError(
+                "must have delays that are each longer than the one before: all count from when the session became unavailable"
+            )
         return value
 
     @model_validator(mode="after")
     def _order(self) -> Self:
         if self.backoff_base > self.backoff_max:
-            raise ValueError("backoff_base is longer than backoff_max")
+            raise ValueError("backoff_base must not be longer than backoff_max")
         return self
 
 
@@ -189,7 +191,7 @@ class DiscoverySettings(Section):
     @classmethod
     def _known_facts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := sorted(set(value) - set(CALL_FACTS)):
-            raise ValueError(f"{', '.join(unknown)}: not a fact of a call; choose from {', '.join(CALL_FACTS)}")
+            raise ValueError(f"must be facts of a call, which {', '.join(unknown)} is none of; they are {', '.join(CALL_FACTS)}")
         return value
 
 
@@ -242,14 +244,14 @@ class Settings(Section):
     def _apart(self) -> Self:
         names = [bot.name.lower() for bot in self.bots]
         for name in sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"bots: two bots are called {name!r}; names must differ, also on disks that ignore case")
+            raise ValueError(f'bots: names must differ, also on disks that ignore case; two bots are called "{name}"')
         if len(self.bots) > 1 and "{bot}" not in self.storage.path.text:
-            raise ValueError("storage.path: with several bots {bot} is needed, or two files could meet in one key")
+            raise ValueError("storage.path: must contain {bot} with several bots, or two files could meet in one key")
         account_budgets(self.bots)  # whether bots of one account contradict each other
         if self.storage.part_size > self.transfer.max_buffer:
             section = "s3" if self.storage.url.startswith("s3:") else "azure"
             raise ValueError(
-                f"storage.{section}.part_size is more than transfer.max_buffer: lower it, or raise max_buffer: a part must fit"
+                f"storage.{section}.part_size: must not be more than transfer.max_buffer, into which a part has to fit"
             )
         return self
 
@@ -259,4 +261,4 @@ class Settings(Section):
             if bot.name == name:
                 return bot
         known = ", ".join(bot.name for bot in self.bots) or "none"
-        raise ConfigError(f"unknown bot {name!r}", hint=f"configured bots: {known}")
+        raise ConfigError(f'unknown bot "{name}"', hint=f"configured bots: {known}")

@@ -30,9 +30,11 @@ from archiver.config.values import (
 from archiver.errors import ConfigError
 from archiver.observe.redact import remember_secret
 
+PLAIN = "printable ASCII characters without blanks"
+
 IN_THE_OPEN = (
-    "is plain http:// to another machine: recordings and credentials would travel unencrypted; use https://, or set "
-    "storage.allow_http = true if you trust the network between"
+    "must be https:// to another machine: recordings and credentials would travel unencrypted; set storage.allow_http = true if "
+    "you trust the network between"
 )
 
 
@@ -58,7 +60,7 @@ def _tags(value: object) -> tuple[tuple[str, str], ...]:
                 'must be names and values of letters, digits, spaces and + - = . _ : / @, such as "team=audit,kind=call"'
             )
         if key.startswith("aws:") or key == "archiver-sha256":
-            raise ValueError(f"{key!r} is reserved by S3 or archiver; choose another name")
+            raise ValueError(f'must not be called "{key}", which is reserved by S3 or archiver')
     if len({key for key, _ in tags}) != len(tags):
         raise ValueError("must not have one name twice")
     if len(tags) > MAX_TAGS:
@@ -75,16 +77,16 @@ class S3Settings(Section):
     """An S3-compatible endpoint; what is left out comes from the usual AWS chain."""
 
     endpoint: str = ""
-    region: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$")] = ""
-    access_key_id: Annotated[str, Field(pattern=r"^[!-~]*$")] = ""
+    region: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$", description='the name of a region, such as "eu-central-1"')] = ""
+    access_key_id: Annotated[str, Field(pattern=r"^[!-~]*$", description=PLAIN)] = ""
     secret_access_key: SecretStr = SecretStr("")
     secret_access_key_file: File = None
     session_token: SecretStr = SecretStr("")
     profile: str = ""
     path_style: bool = False
     sse: Literal["", "AES256", "aws:kms"] = ""
-    kms_key_id: Annotated[str, Field(pattern=r"^[!-~]*$")] = ""
-    storage_class: Annotated[str, Field(pattern=r"^[A-Z0-9_]*$")] = ""
+    kms_key_id: Annotated[str, Field(pattern=r"^[!-~]*$", description=PLAIN)] = ""
+    storage_class: Annotated[str, Field(pattern=r"^[A-Z0-9_]*$", description='a class of S3, such as "STANDARD_IA"')] = ""
     tags: Tags = ()
     part_size: Size = 8 * 2**20
     parts_in_flight: Annotated[int, Field(ge=1, le=64)] = 4
@@ -101,7 +103,7 @@ class S3Settings(Section):
     def _readable(cls, value: str) -> str:
         if value in ("GLACIER", "DEEP_ARCHIVE"):
             raise ValueError(
-                "keeps objects that cannot be read without restoring them first, which archiver and `verify` do not do; "
+                "must be a class whose objects can be read without restoring them first, which archiver and `verify` do not do: "
                 "use GLACIER_IR, or a lifecycle rule that moves what is old"
             )
         return value
@@ -121,13 +123,13 @@ class S3Settings(Section):
         if secret and self.secret_access_key_file:
             raise ValueError("secret_access_key and secret_access_key_file exclude each other; leave one of them empty")
         if bool(self.access_key_id) != bool(secret or self.secret_access_key_file):
-            raise ValueError("access_key_id and secret_access_key (or secret_access_key_file) go together")
+            raise ValueError("access_key_id and secret_access_key (or secret_access_key_file) must be set both or neither")
         if self.session_token.get_secret_value() and not self.access_key_id:
-            raise ValueError("session_token belongs to an access_key_id, which is missing")
+            raise ValueError("access_key_id is missing: must be the one that session_token belongs to")
         if self.profile and self.access_key_id:
             raise ValueError("profile and access_key_id exclude each other; leave one of them empty")
         if self.kms_key_id and self.sse != "aws:kms":
-            raise ValueError('kms_key_id needs sse = "aws:kms"')
+            raise ValueError('sse must be "aws:kms" where kms_key_id is set')
         return self
 
     def secret_key(self) -> str:
@@ -141,7 +143,7 @@ class AzureSettings(Section):
     """A storage account of Azure, or a server like it; without key and SAS, credentials come from Azure's usual chain."""
 
     endpoint: str = ""
-    account: Annotated[str, Field(pattern=r"^([a-z0-9]{3,24})?$")] = ""
+    account: Annotated[str, Field(pattern=r"^([a-z0-9]{3,24})?$", description="the storage account: 3 to 24 of a-z 0-9")] = ""
     account_key: SecretStr = SecretStr("")
     account_key_file: File = None
     sas_token: SecretStr = SecretStr("")
@@ -180,7 +182,7 @@ class AzureSettings(Section):
         if len(given) > 1:
             raise ValueError(f"{given[0]} and {given[1]} exclude each other; leave one of them empty")
         if not given and crosses_openly(self.endpoint):
-            raise ValueError("endpoint is plain http, over which a token of Azure's chain must not travel; use https://")
+            raise ValueError("endpoint must be https://: over plain http a token of Azure's chain must not travel")
         return self
 
     @property
@@ -208,7 +210,7 @@ class AzureSettings(Section):
         token = token.removeprefix("?")
         if token and not re.fullmatch(r"(?=.*(^|&)sig=)[!-~]+", token):
             raise ConfigError(
-                "storage.azure: the SAS token has no signature (sig=)",
+                "storage.azure: the SAS token must have a signature (sig=)",
                 hint="use everything after the '?' of a SAS URL",
             )
         _remember_signature(token)
@@ -243,7 +245,7 @@ class StorageSettings(Section):
         scheme = value.partition(":")[0]
         if scheme == "gs":
             raise ValueError(
-                "gs:// is not supported by this version; use file:///a/folder, s3://bucket/prefix or az://container/prefix"
+                "must be file:///a/folder, s3://bucket/prefix or az://container/prefix: this version does not support gs://"
             )
         if scheme == "s3":
             return _bucket_url(value, _BUCKET, "s3://BUCKET/PREFIX, the bucket of 3 to 63 characters a-z 0-9 . -", "bucket")
@@ -260,12 +262,12 @@ class StorageSettings(Section):
             fields = type(section).model_fields
             set_keys = sorted(key for key in fields if getattr(section, key) != fields[key].default)
             if set_keys and not self.url.startswith(f"{scheme}:"):
-                raise ValueError(f"{name}.{set_keys[0]} is set, but url is not {scheme}://; remove the key or correct url")
+                raise ValueError(f"url must be {scheme}:// where {name}.{set_keys[0]} is set: correct url, or remove the key")
         for name, endpoint in (("s3", self.s3.endpoint), ("azure", self.azure.endpoint)):
             if crosses_openly(endpoint) and not self.allow_http:
-                raise ValueError(f"{name}.endpoint = {endpoint!r} {IN_THE_OPEN}")
+                raise ValueError(f'{name}.endpoint = "{endpoint}" {IN_THE_OPEN}')
         if self.url.startswith("az:") and not self.azure.blobs:
-            raise ValueError("azure.account or azure.endpoint is missing: one of them has to say where the container is")
+            raise ValueError("azure.account or azure.endpoint is missing: one of them must say where the container is")
         return self
 
     @property
@@ -297,7 +299,7 @@ def _file_url(value: str) -> str:
             'must be a URL such as "file:///var/lib/archiver" (three slashes, an absolute path), "s3://bucket/prefix" or "az://container/prefix"'
         )
     if parts.query or parts.fragment:
-        raise ValueError("has a '?' or '#'; write %3F or %23 for these in a folder's name")
+        raise ValueError("must not have a '?' or '#': write %3F or %23 for these in a folder's name")
     if "\0" in unquote(parts.path):
         raise ValueError("must not contain a NUL character")
     return value
@@ -307,9 +309,9 @@ def _bucket_url(value: str, name: re.Pattern[str], shape: str, noun: str) -> str
     rest = value.partition(":")[2]
     bucket, _, prefix = rest.removeprefix("//").partition("/")
     if not rest.startswith("//") or not name.fullmatch(bucket):
-        raise ValueError(f"names no {noun}; write {shape}")
+        raise ValueError(f"must name a {noun}: {shape}")
     if "?" in prefix or "#" in prefix or any(unicodedata.category(character)[0] == "C" for character in prefix):
-        raise ValueError("has a '?', a '#' or a control character in its prefix")
+        raise ValueError("must not have a '?', a '#' or a control character in its prefix")
     if any(part in ("", ".", "..") or "\\" in part for part in prefix.removesuffix("/").split("/")) and prefix:
-        raise ValueError("has a prefix with an empty part, '.', '..' or '\\'")
+        raise ValueError("must not have a prefix with an empty part, '.', '..' or '\\'")
     return value

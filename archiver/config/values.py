@@ -33,10 +33,12 @@ def parse_duration(value: object) -> timedelta:
         return value
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", str(value).strip())
     if match is None:
-        raise ValueError("a duration is a number and a unit, such as 500ms, 30s, 15m, 24h or 90d; write months and years in days")
+        raise ValueError(
+            "must be a number and a unit of time, such as 500ms, 30s, 15m, 24h or 90d; write months and years in days"
+        )
     seconds = float(match[1]) * _UNITS[match[2] or "s"]
     if seconds > _LONGEST.total_seconds():
-        raise ValueError(f"a duration is at most {_LONGEST.days}d")
+        raise ValueError(f"must be at most {_LONGEST.days}d")
     return timedelta(seconds=seconds)
 
 
@@ -47,7 +49,7 @@ def parse_size(value: object) -> int:
     """`"256MiB"`, `"50MB"`, `"64KiB"`; a bare number is bytes. Never negative. Raises ValueError."""
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([KMG]i?B|B|)", str(value).strip())
     if match is None or (isinstance(value, bool)):
-        raise ValueError("a size is a number and a unit, such as 64KiB, 50MB or 1GiB")
+        raise ValueError("must be a number and a unit of bytes, such as 64KiB, 50MB or 1GiB")
     return int(float(match[1]) * _SIZES[match[2]])
 
 
@@ -99,7 +101,7 @@ class RateLimit:
             return value
         match = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(second|minute|hour|day)\s*", str(value))
         if match is None or int(match[1]) == 0:
-            raise ValueError('a rate limit looks like "60/minute"; units: second, minute, hour, day')
+            raise ValueError('must be a number of calls and a time, such as "60/minute": second, minute, hour or day')
         return cls(window=_WINDOWS[match[2]], calls=int(match[1]))
 
     def __str__(self) -> str:
@@ -178,10 +180,13 @@ def read_secret(key: str, path: Path) -> str:
         secret = path.read_text(encoding="utf-8-sig").strip()
     except ValueError:
         # Not UTF-8, or a path with NUL.
-        raise ConfigError(f"{key}: {str(path)!r} is not a text file", hint="write the secret into it as UTF-8 text") from None
+        raise ConfigError(f"{key}: {path} must be a text file", hint="write the secret into it as UTF-8 text") from None
     except OSError as error:
-        raise ConfigError(f"{key}: {path}: {error.strerror}", hint="create the file, and let archiver's user read it") from None
+        raise ConfigError(
+            f"{key}: {path} must be a file that holds the secret: {error.strerror}",
+            hint="create the file, and let archiver's user read it; or correct its path",
+        ) from None
     if not secret:
-        raise ConfigError(f"{key}: {path} is empty", hint="write the secret into it")
+        raise ConfigError(f"{key}: {path} must hold the secret, and is empty", hint="write the secret into it")
     remember_secret(secret)
     return secret

@@ -37,8 +37,10 @@ class Now:
     lease_remaining_seconds: float
 
 
-def metrics(bots: Sequence[str], tally: Tally, now: Now) -> Iterator[Metric]:
-    """Every metric. Counters by bot alone start at 0, so that a rate sees the first increase."""
+def metrics(bots: Sequence[str], tally: Tally, now: Now, ends: Mapping[str, Iterable[str]]) -> Iterator[Metric]:
+    """Every metric. Counters are there at 0 from the start, so that an alert sees the first increase: `ends` are the states and
+    reasons with which attempts are known to end.
+    """
     transfers = tally.transfers
     running = {bot: [transfer for transfer in transfers.running if transfer.bot == bot] for bot in bots}
 
@@ -54,6 +56,7 @@ def metrics(bots: Sequence[str], tally: Tally, now: Now) -> Iterator[Metric]:
     yield _sessions(
         "archiver_sessions_total",
         "Attempts that ended, by the state that the session is in then (pending: it was put back), and why.",
+        {(bot, state, reason): 0 for bot in bots for state, reasons in ends.items() for reason in reasons},
         tally.attempts)  # fmt: skip
     yield _by_bot(GaugeMetricFamily, "archiver_transfers_running",
         "Recordings on their way.",
@@ -83,9 +86,12 @@ def _by_bot(
     return family
 
 
-def _sessions(name: str, help_text: str, attempts: Mapping[tuple[str, str, str], int]) -> Metric:
+Ends = Mapping[tuple[str, str, str], int]
+
+
+def _sessions(name: str, help_text: str, zeros: Ends, attempts: Ends) -> Metric:
     family = CounterMetricFamily(name, help_text, labels=["bot", "state", "reason"])
-    counts: Counter[tuple[str, str, str]] = Counter()
+    counts = Counter(zeros)
     for (bot, state, reason), count in attempts.items():
         counts[bot, state, _reason_label(reason)] += count
     for labels, value in counts.items():

@@ -106,7 +106,7 @@ def _connecting(key: str) -> Iterator[None]:
         except (ValueError, OverflowError) as error:
             about_sslmode = isinstance(error, asyncpg.ClientConfigurationError) and "sslmode" in str(error)
             raise ConfigError(
-                f"{key}: {error if about_sslmode else 'not a Postgres URL'}",
+                f"{key}: {error if about_sslmode else 'must be a Postgres URL'}",
                 hint="a Postgres URL with special characters of user and password percent-encoded, or embedded:PATH",
             ) from None
 

@@ -126,7 +126,7 @@ async def endpoint_of(key: str, url: str) -> Endpoint:
     mode = find("sslmode", "PGSSLMODE")
     if mode and mode not in MODES:
         raise ConfigError(
-            f"{key}: sslmode = {mode!r}: must be one of {', '.join(MODES)}", hint="correct it in the URL or in PGSSLMODE"
+            f'{key}: sslmode = "{mode}": must be one of {", ".join(MODES)}', hint="correct it in the URL or in PGSSLMODE"
         )
     given = bool(mode)
     # Who names authorities wants them asked, wherever the server is.
@@ -263,14 +263,17 @@ def _explaining(key: str, parameter: str, path: str) -> Iterator[None]:
         yield
     except ssl.SSLError as error:
         reason = (error.reason or "").replace("_", " ").lower() or "not PEM"
-        raise ConfigError(f"{key}: {parameter} = {path!r}: {reason}", hint="name a file of PEM certificates") from None
+        raise ConfigError(
+            f'{key}: {parameter} = "{path}": must be a file of PEM certificates: {reason}', hint="name a file of PEM certificates"
+        ) from None
     except OSError as error:
         raise ConfigError(
-            f"{key}: {parameter} = {path!r}: {error.strerror}", hint="name a file that the archiver's user can read"
+            f'{key}: {parameter} = "{path}": must be a file that can be read: {error.strerror}',
+            hint="name a file that the archiver's user can read",
         ) from None
 
 
 def _version(key: str, text: str) -> ssl.TLSVersion:
     if text not in _VERSIONS:
-        raise ConfigError(f"{key}: {text!r} is not a version of TLS", hint=f"choose from {', '.join(_VERSIONS)}")
+        raise ConfigError(f'{key}: "{text}" must be a version of TLS: {", ".join(_VERSIONS)}', hint="correct it, or leave it out")
     return _VERSIONS[text]

@@ -41,7 +41,7 @@ def parse_moment(text: str) -> date | datetime:
         return datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(
-            f"{text!r} is not an ISO 8601 date or date-time; write it like 2026-03-31 or 2026-03-31T08:00:00+02:00"
+            f'"{text}" must be an ISO 8601 date or date-time, such as 2026-03-31 or 2026-03-31T08:00:00+02:00'
         ) from None
 
 

@@ -21,7 +21,7 @@ def _needing(extra: str, package: str, settings: StorageSettings) -> Iterator[No
         if (error.name or "").partition(".")[0] != package:
             raise
         raise ConfigError(
-            f"storage.url = {settings.url!r} needs an extra that is not installed", hint=f"pip install 'kore-archiver[{extra}]'"
+            f'storage.url = "{settings.url}" needs an extra that is not installed', hint=f"pip install 'kore-archiver[{extra}]'"
         ) from None
 
 

@@ -10,7 +10,7 @@ from archiver.archive.context import BotAccess
 from archiver.errors import DatabaseError
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
-from archiver.outcome import HandedBack, Outcome, Retry
+from archiver.outcome import HandedBack, NotReady, Outcome, Retry
 from archiver.session import Attempt, Session, State
 from archiver.worker.holds import Holds
 
@@ -50,7 +50,8 @@ class Accounting:
         rechecked = session.recheck and state is State.UNAVAILABLE
         name = "rechecked" if rechecked else outcome.name if state is State.PENDING else state.value
         facts = {"files": len(attempt.stored), "bytes": sum(file.bytes for file in attempt.stored), "calls": attempt.calls}
-        reason = getattr(outcome, "reason", None)
+        given_up = state is State.FAILED and isinstance(outcome, NotReady)
+        reason = "not_ready" if given_up else getattr(outcome, "reason", None)
         tally.ended[name] = tally.ended.get(name, 0) + 1
         tally.attempts[session.bot, state.value, str(reason or getattr(outcome, "status", ""))] += 1
         tally.stored[session.bot] += facts["files"]

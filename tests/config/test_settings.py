@@ -166,7 +166,7 @@ def test_how_long_the_platform_keeps_recordings_is_unknown_unless_it_is_said(loa
         ("90", 'such as "90d"'),
         ("3 months", "write months and years in days"),
     ):
-        with pytest.raises(ConfigError, match=rf"bots\[0\]\.source_retention = '{text}': .*{message}"):
+        with pytest.raises(ConfigError, match=rf"bots\[0\]\.source_retention = \"{text}\": .*{message}"):
             loaded(BOT + f"source_retention = '{text}'")
 
 
@@ -181,91 +181,109 @@ def test_how_long_the_platform_keeps_recordings_is_unknown_unless_it_is_said(loa
         (BOT + "client_secrets_file = 'x'", "unknown key bots[0].client_secrets_file; did you mean client_secret_file?"),
         ("[storage.s3]\nendpiont = 'x'", "unknown key storage.s3.endpiont; did you mean endpoint?"),
         ("source = 'x'", "unknown key source"),
-        ("[worker]\nconcurrency = 'many'", "worker.concurrency = 'many': input should be a valid integer"),
-        ("[worker]\nconcurrency = 0", "worker.concurrency = 0: input should be greater than or equal to 1"),
+        ("[worker]\nconcurrency = 'many'", 'worker.concurrency = "many": must be a whole number from 1 to 1000'),
+        ("[worker]\nconcurrency = 0", "worker.concurrency = 0: must be a whole number from 1 to 1000"),
         ("[worker]\nlease_seconds = nan", "worker.lease_seconds = nan: "),
         ("worker = 3", "worker: must be a section of keys, not a plain value"),
         ("[bots]\nname = 'a'", "bots: must be a list, with a block [[bots]] for each bot"),
         (f"bots = ['{SECRET}']", "bots[0]: must be a section of keys"),
         (f"database = 'postgresql://u:{SECRET}@h/d'", "database: must be a section of keys"),
-        (BOT.replace('"st-1"', "7"), "bots[0].bot_id = 7: input should be a valid string"),
+        (BOT.replace('"st-1"', "7"), "bots[0].bot_id = 7: must be the ID of the bot"),
         (BOT.replace('bot_id = "st-1"', ""), "bots[0].bot_id is missing"),
-        (BOT.replace('"a"', '"a/b"'), "bots[0].name = 'a/b': "),
-        (BOT.replace('"a"', '""'), "bots[0].name = '': "),
-        (BOT + BOT, "two bots are called 'a'"),
-        (BOT + BOT.replace('"a"', '"A"'), "two bots are called 'a'"),
-        (BOT + "algorithm = 'none'", "bots[0].algorithm = 'none': input should be 'HS256', 'HS512', 'RS256' or 'RS512'"),
-        (BOT + "algorithm = 'RS256'", "bots[0]: algorithm RS256 needs private_key_file"),
+        (BOT.replace('"a"', '"a/b"'), 'bots[0].name = "a/b": '),
+        (BOT.replace('"a"', '""'), 'bots[0].name = "": '),
+        (BOT + BOT, 'two bots are called "a"'),
+        (BOT + BOT.replace('"a"', '"A"'), 'two bots are called "a"'),
+        (BOT + "algorithm = 'none'", 'bots[0].algorithm = "none": must be "HS256", "HS512", "RS256" or "RS512"'),
+        (
+            BOT + "algorithm = 'RS256'",
+            "bots[0]: private_key_file is missing: must be the path of the key in PEM that algorithm RS256 signs with",
+        ),
         (BOT.replace(SECRET, ""), "bots[0]: client_secret or client_secret_file is missing"),
         (BOT + "client_secret_file = 'x'", "bots[0]: client_secret and client_secret_file exclude each other"),
-        (BOT.replace(f'"{SECRET}"', "12345678"), "bots[0].client_secret: input should be a valid string"),
-        ("[storage.s3]\nsecret_access_key = 12345678", "storage.s3.secret_access_key: input should be a valid string"),
-        ("[transfer]\nmax_buffer = 'plenty'", "transfer.max_buffer = 'plenty': a size is a number and a unit"),
-        ("[transfer]\nmax_buffer = '-1MiB'", "transfer.max_buffer = '-1MiB': a size is a number and a unit"),
-        ("[transfer]\nmax_buffer = true", "transfer.max_buffer = True: a size is a number and a unit"),
-        ("[transfer]\nmax_buffer = '1MiB'", "transfer.max_buffer = '1MiB': must be at least"),
-        ("[transfer]\nmax_bandwidth = '10'", "transfer.max_bandwidth = '10': must be bytes a second, at least"),
-        ("[transfer]\nstall_timeout = '0s'", "transfer.stall_timeout = '0s': must be longer than 0"),
+        (BOT.replace(f'"{SECRET}"', "12345678"), "bots[0].client_secret: must be text, in quotes"),
+        ("[storage.s3]\nsecret_access_key = 12345678", "storage.s3.secret_access_key: must be text, in quotes"),
+        ("[transfer]\nmax_buffer = 'plenty'", 'transfer.max_buffer = "plenty": must be a number and a unit of bytes'),
+        ("[transfer]\nmax_buffer = '-1MiB'", 'transfer.max_buffer = "-1MiB": must be a number and a unit of bytes'),
+        ("[transfer]\nmax_buffer = true", "transfer.max_buffer = true: must be a number and a unit of bytes"),
+        ("[transfer]\nmax_buffer = '1MiB'", 'transfer.max_buffer = "1MiB": must be at least'),
+        ("[transfer]\nmax_bandwidth = '10'", 'transfer.max_bandwidth = "10": must be bytes a second, at least'),
+        ("[transfer]\nstall_timeout = '0s'", 'transfer.stall_timeout = "0s": must be longer than 0'),
         (
             "[transfer]\nmax_recording = '0'",
-            "transfer.max_recording = '0': must be at least \"1KiB\": it is the most bytes that a recording may have",
+            'transfer.max_recording = "0": must be at least "1KiB": it is the most bytes that a recording may have',
         ),
-        ("[transfer]\nmax_session = ''", "transfer.max_session = '': a size is a number and a unit"),
+        ("[transfer]\nmax_session = ''", 'transfer.max_session = "": must be a number and a unit of bytes'),
         (
             "[transfer]\nmax_session = '1'",
-            "transfer.max_session = '1': must be at least \"1KiB\": it is the most bytes that all files of a session may have",
+            'transfer.max_session = "1": must be at least "1KiB": it is the most bytes that all files of a session may have',
         ),
-        ("[transfer]\nconnections_per_host = -1", "transfer.connections_per_host = -1: input should be greater"),
-        (BOT + "rate_limits = ['60 a minute']", "bots[0].rate_limits[0] = '60 a minute': a rate limit looks like"),
-        (BOT + "rate_limits = ['0/minute']", "bots[0].rate_limits[0] = '0/minute': a rate limit looks like"),
-        (BOT + "rate_limits = ['99999999999/minute']", "a rate limit looks like"),
+        ("[transfer]\nconnections_per_host = -1", "transfer.connections_per_host = -1: must be a whole number from 0 to 1000"),
+        (BOT + "rate_limits = ['60 a minute']", 'bots[0].rate_limits[0] = "60 a minute": must be a number of calls and a time'),
+        (BOT + "rate_limits = ['0/minute']", 'bots[0].rate_limits[0] = "0/minute": must be a number of calls and a time'),
+        (BOT + "rate_limits = ['99999999999/minute']", "must be a number of calls and a time"),
         (BOT + "rate_limits = ['6/minute', '7/minute']", "bots[0].rate_limits: must not have one window twice"),
-        (BOT + "media_hosts = ['https://x']", "bots[0].media_hosts: 'https://x' is not a host name"),
-        (BOT + "media_hosts = ['x:443']", "is not a host name"),
-        (BOT + "media_hosts = ['*.*.kore.ai']", "is not a host name"),
+        (BOT + "media_hosts = ['https://x']", 'bots[0].media_hosts: "https://x" must be a host name'),
+        (BOT + "media_hosts = ['x:443']", "must be a host name"),
+        (BOT + "media_hosts = ['*.*.kore.ai']", "must be a host name"),
         (f"[database]\nurl = 'mysql://u:{SECRET}@h/d'", "database.url: must begin with"),
-        ("[database]\nurl = 'embedded:'", 'database.url: "embedded:" needs a folder'),
-        (f"[database]\nurl = 'postgresql://u:{SECRET}@h/d'", "database.url: is not a URL; percent-encode"),
-        ("[database]\nurl = 'postgresql://u:p@ss@h/d'", "database.url: is not a URL; percent-encode"),
-        ("[database]\nurl = 'postgresql://u:p#ss@h/d'", "database.url: is not a URL; percent-encode"),
-        ("[database]\nurl = 'postgresql://u:p\u2100ss@h/d'", "database.url: is not a URL; percent-encode"),
+        ("[database]\nurl = 'embedded:'", 'database.url: must name a folder behind "embedded:"'),
+        (
+            f"[database]\nurl = 'postgresql://u:{SECRET}@h/d'",
+            "database.url: must be a URL, with special characters",
+        ),
+        (
+            "[database]\nurl = 'postgresql://u:p@ss@h/d'",
+            "database.url: must be a URL, with special characters",
+        ),
+        (
+            "[database]\nurl = 'postgresql://u:p#ss@h/d'",
+            "database.url: must be a URL, with special characters",
+        ),
+        (
+            "[database]\nurl = 'postgresql://u:p\u2100ss@h/d'",
+            "database.url: must be a URL, with special characters",
+        ),
         (f"[database]\nlisten_url = 'x{SECRET}'", "database.listen_url: must begin with"),
-        ("[storage]\nurl = 'gs://bucket/prefix'", "storage.url = 'gs://bucket/prefix': gs:// is not supported"),
+        (
+            "[storage]\nurl = 'gs://bucket/prefix'",
+            'storage.url = "gs://bucket/prefix": must be file:///a/folder, s3://',
+        ),
         ("[storage]\nurl = 'az://audit'", "storage: azure.account or azure.endpoint is missing"),
         *(
-            (f"[storage]\nurl = 'az:{container}'", f"storage.url = 'az:{container}': names no container")
+            (f"[storage]\nurl = 'az:{container}'", f'storage.url = "az:{container}": must name a container')
             for container in ("calls/x", "//", "//Calls", "//-calls", "//ca--lls", "//calls.x", "//$root")
         ),
-        ("[storage]\nurl = 'az://audit/a?sig=b'", "has a '?', a '#' or a control character"),
+        ("[storage]\nurl = 'az://audit/a?sig=b'", "must not have a '?', a '#' or a control character"),
         *(
             (f"[storage]\nurl = 'az://audit'\n[storage.azure]\naccount = 'calls'\n{keys}", complaint)
             for keys, complaint in (
                 (
                     "endpoint = 'azurite:10000'",
-                    "azure.endpoint = 'azurite:10000': must be the URL of the account's blobs",
+                    'azure.endpoint = "azurite:10000": must be the URL of the account\'s blobs',
                 ),
                 ("endpoint = 'https://h/?sig=abc'", "must be the URL of the account's blobs"),
                 ("endpoint = 'http://calls.example'", "must not travel"),
                 ("endpoint = 'HTTP://calls.example'", "must not travel"),
                 (
                     "endpoint = 'http://calls.example'\naccount_key = 'Particular-9'",
-                    "storage: azure.endpoint = 'http://calls.example' is plain http:// to another machine",
+                    'storage: azure.endpoint = "http://calls.example" must be https:// to another machine',
                 ),
                 ("account_key = 'Particular-9'\naccount_key_file = 'k'", "account_key and account_key_file exclude each other"),
                 ("account_key = 'Particular-9'\nsas_token = 'sig=Particular-8'", "account_key and sas_token exclude each other"),
-                ("account_key = 12345678", "storage.azure.account_key: input should be a valid string"),
-                ("part_size = '1KiB'", 'storage.azure.part_size = \'1KiB\': must be from "1MiB" to "4000MiB"'),
-                ("part_size = '512MiB'", "storage.azure.part_size is more than transfer.max_buffer"),
+                ("account_key = 12345678", "storage.azure.account_key: must be text, in quotes"),
+                ("part_size = '1KiB'", 'storage.azure.part_size = "1KiB": must be from "1MiB" to "4000MiB"'),
+                ("part_size = '512MiB'", "storage.azure.part_size: must not be more than transfer.max_buffer"),
             )
         ),
-        ("[storage]\nurl = 'az://audit'\n[storage.azure]\naccount = 'Calls'", "storage.azure.account = 'Calls'"),
-        ("[storage.azure]\naccount = 'calls'", "storage: azure.account is set, but url is not az://"),
+        ("[storage]\nurl = 'az://audit'\n[storage.azure]\naccount = 'Calls'", 'azure.account = "Calls": must be the'),
+        ("[storage.azure]\naccount = 'calls'", "storage: url must be az:// where azure.account is set"),
         (
             "[storage]\nurl = 'az://audit'\n[storage.azure]\naccount = 'calls'\nsas_token = 'sv=2'",
-            "the SAS token has no sig",
+            "the SAS token must have a sig",
         ),
         *(
-            (f"[storage]\nurl = 's3:{bucket}'", f"storage.url = 's3:{bucket}': names no bucket")
+            (f"[storage]\nurl = 's3:{bucket}'", f'storage.url = "s3:{bucket}": must name a bucket')
             for bucket in (
                 "bucket",
                 "//",
@@ -278,75 +296,75 @@ def test_how_long_the_platform_keeps_recordings_is_unknown_unless_it_is_said(loa
                 "//10.0.0.1",
             )
         ),
-        ("[storage]\nurl = 's3://bucket/a?b'", "has a '?', a '#' or a control character"),
-        ("[storage]\nurl = 's3://bucket/a#b'", "has a '?', a '#' or a control character"),
-        ("[storage]\nurl = 's3://bucket/a\\tb'".replace("\\t", "\t"), "has a '?', a '#' or a control character"),
+        ("[storage]\nurl = 's3://bucket/a?b'", "must not have a '?', a '#' or a control character"),
+        ("[storage]\nurl = 's3://bucket/a#b'", "must not have a '?', a '#' or a control character"),
+        ("[storage]\nurl = 's3://bucket/a\\tb'".replace("\\t", "\t"), "must not have a '?', a '#' or a control character"),
         *(
-            (f"[storage]\nurl = 's3://bucket/{prefix}'", "has a prefix with an empty part")
+            (f"[storage]\nurl = 's3://bucket/{prefix}'", "must not have a prefix with an empty part")
             for prefix in ("/", "a//b", "../a", "a/./b", "a\\b")
         ),
         *(
             (f"[storage]\nurl = 's3://bucket'\n[storage.s3]\n{keys}", complaint)
             for keys, complaint in (
-                ("endpoint = 'minio:9000'", "storage.s3.endpoint = 'minio:9000': must be the server's URL"),
+                ("endpoint = 'minio:9000'", 'storage.s3.endpoint = "minio:9000": must be the server\'s URL'),
                 ("endpoint = 'http://h:99999'", "must be the server's URL"),
                 ("endpoint = 'http://u:p@h'", "must be the server's URL"),
                 (
                     "endpoint = 'http://minio:9000'",
-                    "storage: s3.endpoint = 'http://minio:9000' is plain http:// to another machine: recordings and credentials",
+                    'storage: s3.endpoint = "http://minio:9000" must be https:// to another machine: recordings and credentials',
                 ),
-                ("endpoint = 'http://minio:9000'", "use https://, or set storage.allow_http = true"),
-                ("endpoint = 'HTTP://127.0.0.1.example'", "is plain http:// to another machine"),
-                ("endpoint = 'http://2130706433'", "is plain http:// to another machine"),
+                ("endpoint = 'http://minio:9000'", "set storage.allow_http = true if you trust"),
+                ("endpoint = 'HTTP://127.0.0.1.example'", "must be https:// to another machine"),
+                ("endpoint = 'http://2130706433'", "must be https:// to another machine"),
                 (
                     "access_key_id = 'AKIA'",
-                    "storage.s3: access_key_id and secret_access_key (or secret_access_key_file) go together",
+                    "storage.s3: access_key_id and secret_access_key (or secret_access_key_file) must be set both or neither",
                 ),
-                ("secret_access_key = 'Particular-9'", "go together"),
-                ("secret_access_key_file = 's3'", "go together"),
+                ("secret_access_key = 'Particular-9'", "must be set both or neither"),
+                ("secret_access_key_file = 's3'", "must be set both or neither"),
                 (
                     "access_key_id = 'AKIA'\nsecret_access_key = 'Particular-9'\nsecret_access_key_file = 's3'",
                     "secret_access_key and secret_access_key_file exclude each other",
                 ),
-                ("session_token = 'Particular-8'", "session_token belongs to an access_key_id"),
+                ("session_token = 'Particular-8'", "access_key_id is missing: must be the one that session_token belongs to"),
                 (
                     "profile = 'audit'\naccess_key_id = 'AKIA'\nsecret_access_key = 'Particular-9'",
                     "profile and access_key_id exclude each other",
                 ),
-                ("kms_key_id = 'alias/x'", 'kms_key_id needs sse = "aws:kms"'),
-                ("sse = 'AES-256'", "storage.s3.sse = 'AES-256': input should be"),
+                ("kms_key_id = 'alias/x'", 'sse must be "aws:kms" where kms_key_id is set'),
+                ("sse = 'AES-256'", 'storage.s3.sse = "AES-256": must be "", "AES256" or "aws:kms"'),
                 ("storage_class = 'DEEP_ARCHIVE'", "without restoring them first"),
-                ("storage_class = 'standard'", "storage.s3.storage_class = 'standard'"),
-                ("part_size = '4MiB'", 'storage.s3.part_size = \'4MiB\': must be from "5MiB" to "5GiB"'),
-                ("part_size = '512MiB'", "storage.s3.part_size is more than transfer.max_buffer"),
+                ("storage_class = 'standard'", 'storage.s3.storage_class = "standard": must be a class of S3'),
+                ("part_size = '4MiB'", 'storage.s3.part_size = "4MiB": must be from "5MiB" to "5GiB"'),
+                ("part_size = '512MiB'", "storage.s3.part_size: must not be more than transfer.max_buffer"),
                 ("parts_in_flight = 0", "storage.s3.parts_in_flight = 0"),
-                ("tags = 'a=b,a=c'", "storage.s3.tags = 'a=b,a=c': must not have one name twice"),
+                ("tags = 'a=b,a=c'", 'storage.s3.tags = "a=b,a=c": must not have one name twice'),
                 ("tags = 'a=b;c'", "must be names and values of letters"),
                 ("tags = '=b'", "must be names and values of letters"),
                 ("tags = 'aws:a=b'", "is reserved by S3 or archiver"),
                 ("tags = 'archiver-sha256=b'", "is reserved by S3 or archiver"),
                 ("tags = '" + ",".join(f"t{n}=1" for n in range(10)) + "'", "must be at most 9"),
                 ("tags = ['a']", "must be names and values of letters"),
-                ("region = 'eu central'", "storage.s3.region = 'eu central'"),
+                ("region = 'eu central'", 'storage.s3.region = "eu central": must be the name of a region'),
             )
         ),
-        ("[storage.s3]\nendpoint = 'http://127.0.0.1:9000'", "storage: s3.endpoint is set, but url is not s3://"),
-        ("[storage]\nurl = '/var/lib'", "storage.url = '/var/lib': must be a URL such as"),
+        ("[storage.s3]\nendpoint = 'http://127.0.0.1:9000'", "storage: url must be s3:// where s3.endpoint is set"),
+        ("[storage]\nurl = '/var/lib'", 'storage.url = "/var/lib": must be a URL such as'),
         ("[storage]\nurl = 'file://server/share'", "must be a URL such as"),
-        ("[storage]\nurl = 'file:///a?b'", "write %3F"),
+        ("[storage]\nurl = 'file:///a?b'", "must not have a '?' or '#': write %3F"),
         ("[storage]\nurl = 'file:///a%00b'", "must not contain a NUL"),
-        ("[retry]\nbackoff_base = '2 fortnights'", "retry.backoff_base = '2 fortnights': a duration is a number and a unit"),
-        ("[retry]\nbackoff_base = -1", "retry.backoff_base = -1: a duration"),
-        ("[retry]\nbackoff_base = true", "retry.backoff_base = True: a duration"),
-        ("[retry]\nbackoff_base = '1h'", "retry: backoff_base is longer than backoff_max"),
-        ("[retry]\nnot_ready_give_up = '99999999d'", "a duration is at most"),
-        ("[retry]\nnot_ready_delays = []", "retry.not_ready_delays: needs at least one delay"),
-        ("[retry]\nrecheck_unavailable = ['1d', '1d']", "retry.recheck_unavailable: each delay must be longer"),
-        ("[retry]\nrecheck_unavailable = ['0s']", "each delay must be longer than the one before"),
-        ("[retry]\nnot_ready_delays = ['soon']", "retry.not_ready_delays[0] = 'soon': a duration"),
-        ("[log]\nlevel = 'loud'", "log.level = 'loud': input should be 'debug'"),
-        ("[log]\nlevel = 'a\\nb'".replace("'", '"'), r"log.level = 'a\nb'"),
-        ("[metrics]\nlisten = '9464'", "metrics.listen = '9464': must be host:port, such as"),
+        ("[retry]\nbackoff_base = '2 fortnights'", 'retry.backoff_base = "2 fortnights": must be a number and a unit of time'),
+        ("[retry]\nbackoff_base = -1", "retry.backoff_base = -1: must be a number and a unit of time"),
+        ("[retry]\nbackoff_base = true", "retry.backoff_base = true: must be a number and a unit of time"),
+        ("[retry]\nbackoff_base = '1h'", "retry: backoff_base must not be longer than backoff_max"),
+        ("[retry]\nnot_ready_give_up = '99999999d'", "must be at most 36525d"),
+        ("[retry]\nnot_ready_delays = []", "retry.not_ready_delays: must have at least one delay"),
+        ("[retry]\nrecheck_unavailable = ['1d', '1d']", "retry.recheck_unavailable: must have delays that are each longer"),
+        ("[retry]\nrecheck_unavailable = ['0s']", "must have delays that are each longer than the one before"),
+        ("[retry]\nnot_ready_delays = ['soon']", 'retry.not_ready_delays[0] = "soon": must be a number and a unit of time'),
+        ("[log]\nlevel = 'loud'", 'log.level = "loud": must be "debug", "info"'),
+        ("[log]\nlevel = 'a\\nb'".replace("'", '"'), r'log.level = "a\nb"'),
+        ("[metrics]\nlisten = '9464'", 'metrics.listen = "9464": must be host:port, such as'),
         ("[metrics]\nlisten = ':9464'", "must be host:port, such as"),
         ("[metrics]\nlisten = '127.0.0.1:65536'", "must be host:port, such as"),
         ("[metrics]\nlisten = 'http://127.0.0.1:9464'", "must be host:port, such as"),
@@ -480,7 +498,7 @@ def test_a_secret_file_is_read_without_its_line_end_or_byte_order_mark(loaded: L
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(None, "No such file"), (b"", "is empty"), (b" \n", "is empty"), (b"\xff\xfe", "not a text file")]
+    ("content", "told"), [(None, "No such file"), (b"", "is empty"), (b" \n", "is empty"), (b"\xff\xfe", "must be a text file")]
 )
 @pytest.mark.parametrize("key", ["client_secret_file", "private_key_file"])
 def test_a_secret_file_that_holds_no_secret_is_named(
@@ -497,7 +515,9 @@ def test_a_secret_file_that_holds_no_secret_is_named(
 
 
 def test_a_secret_file_with_nul_in_its_name_is_refused(loaded: Load) -> None:
-    assert "not a text file" in refused(loaded, BOT.replace(f'client_secret = "{SECRET}"', 'client_secret_file = "a\\u0000b"'))
+    assert "must be a text file" in refused(
+        loaded, BOT.replace(f'client_secret = "{SECRET}"', 'client_secret_file = "a\\u0000b"')
+    )
 
 
 def test_no_secret_is_in_any_representation_of_the_settings(loaded: Load) -> None:
@@ -579,12 +599,12 @@ def test_an_empty_variable_takes_a_secret_file_away(loaded: Load) -> None:
         ("ARCHIVER_WROKER__CONCURRENCY", "unknown key wroker (from {}); did you mean worker?"),
         ("ARCHIVER___X", "(from {})"),
         ("ARCHIVER_WORKER__", "(from {})"),
-        ("ARCHIVER_WORKER__CONCURRENCY", "worker.concurrency = '' (from {}): input should be a valid integer"),
-        ("ARCHIVER_WORKER__LEASE_SECONDS__X", "{}: worker.lease_seconds.x is below a key with a plain value"),
-        ("ARCHIVER_BOTS__X__NAME", "{}: expected a number from 0 to 1 in place of 'X'"),
-        ("ARCHIVER_BOTS__²__NAME", "{}: expected a number from 0 to 1"),
-        ("ARCHIVER_BOTS__7__NAME", "{}: expected a number from 0 to 1"),
-        ("ARCHIVER_BOTS__0__CLIENT_SECRET__X", "{}: bots.0.client_secret.x is below a key with a plain value"),
+        ("ARCHIVER_WORKER__CONCURRENCY", 'worker.concurrency = "" (from {}): must be a whole number from 1 to 1000'),
+        ("ARCHIVER_WORKER__LEASE_SECONDS__X", "{}: must name a key; worker.lease_seconds.x is below one that has a plain value"),
+        ("ARCHIVER_BOTS__X__NAME", '{}: must have a number from 0 to 1 in place of "X"'),
+        ("ARCHIVER_BOTS__²__NAME", "{}: must have a number from 0 to 1"),
+        ("ARCHIVER_BOTS__7__NAME", "{}: must have a number from 0 to 1"),
+        ("ARCHIVER_BOTS__0__CLIENT_SECRET__X", "{}: must name a key; bots.0.client_secret.x is below one that has a plain value"),
     ],
 )
 def test_a_mistake_in_the_environment_names_the_variable(loaded: Load, variable: str, told: str) -> None:
@@ -685,13 +705,13 @@ def test_the_home_of_nobody_is_a_path_like_any_other(loaded: Load, tmp_path: Pat
     ],
 )
 def test_a_path_under_which_files_could_meet_or_escape_is_refused(loaded: Load, path: str) -> None:
-    assert f"storage.path = {path!r}: " in refused(loaded, f"[storage]\npath = '{path}'")
+    assert f"storage.path = {json.dumps(path)}: must " in refused(loaded, f"[storage]\npath = '{path}'")
 
 
 def test_several_bots_need_the_bot_in_the_path(loaded: Load) -> None:
     path = "[storage]\npath = '{session_id}/{kind}/{file_name}'"
     assert loaded(BOT + path).storage.path.text
-    assert "with several bots {bot} is needed" in refused(loaded, BOT + BOT.replace('"a"', '"b"') + path)
+    assert "must contain {bot} with several bots" in refused(loaded, BOT + BOT.replace('"a"', '"b"') + path)
 
 
 def test_two_sessions_never_meet_in_one_key_whatever_the_template() -> None:
@@ -715,7 +735,7 @@ def test_two_sessions_never_meet_in_one_key_whatever_the_template() -> None:
 
 def test_a_session_id_needs_an_end() -> None:
     for text in ("{session_id}{kind}/{file_name}", "{session_id}0{kind}/{file_name}"):
-        with pytest.raises(ValueError, match="need a character between them"):
+        with pytest.raises(ValueError, match="must have a character between"):
             PathTemplate(text)
 
 
@@ -764,7 +784,7 @@ def test_durations(text: Any, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "s", "1 w", "1e9s", "-1s", "9" * 400 + "s", "1m30s", None, []])
 def test_what_is_no_duration(text: Any) -> None:
-    with pytest.raises(ValueError, match="a duration is"):
+    with pytest.raises(ValueError, match=r"must be (a number and a unit|at most)"):
         parse_duration(text)
 
 
@@ -843,7 +863,7 @@ def test_bots_of_one_account_that_contradict_each_other_are_refused(loaded: Load
             one | {"account_rate_limits": ["60/minute", "1800/hour"], "host": "https://Platform.kore.ai"},
         )
     message = caught.value.message
-    for word in ("'b'", "'c'", *one.values(), "account_rate_limits", '["60/minute"]', '["60/minute", "1800/hour"]'):
+    for word in ('"b"', '"c"', *one.values(), "account_rate_limits", '["60/minute"]', '["60/minute", "1800/hour"]'):
         assert word in message
 
 
@@ -852,7 +872,7 @@ def test_one_bot_is_not_of_two_accounts(loaded: Load, other: dict[str, Any]) -> 
     """Each would have a budget, and the platform counts both together."""
     with pytest.raises(ConfigError) as caught:
         of_bots(loaded, A | {"bot_id": "st-same"}, {"bot_id": "st-same"} | other)
-    for word in ("'a'", "'b'", "st-same", "account_id", "'a-1'"):
+    for word in ('"a"', '"b"', "st-same", "account_id", '"a-1"'):
         assert word in caught.value.message
 
 
@@ -863,6 +883,6 @@ def test_limits_can_be_taken_away_by_the_environment(loaded: Load) -> None:
 
 
 def test_an_unknown_bot_is_told_with_those_there_are(loaded: Load) -> None:
-    with pytest.raises(ConfigError, match="unknown bot 'z'") as caught:
+    with pytest.raises(ConfigError, match='unknown bot "z"') as caught:
         loaded(BOT).bot("z")
     assert "a" in caught.value.hint

@@ -23,6 +23,7 @@ from archiver.cli.app import COMMANDS, cli
 from archiver.config import CALL_FACTS
 from archiver.observe.metrics import Now, metrics
 from archiver.observe.tally import Tally
+from archiver.outcome import REASONS
 from archiver.postgres.database import Database
 from archiver.session import State
 from tests.audio_files import CASES
@@ -66,6 +67,15 @@ def test_every_reason_in_the_code_is_explained() -> None:
     reasons = set(_reasons()) - {"api_error", "transfer_failed", "recording_rejected"}  # of base classes
     assert len(reasons) > 30, "the patterns above no longer find the reasons"
     assert not {reason for reason in reasons if f"`{reason}`" not in OPERATIONS}
+
+
+def test_metrics_begin_with_every_reason_that_an_attempt_can_end_with() -> None:
+    """A reason that is missing here is a counter that begins with 1, which no alert on its increase ever sees."""
+    begun = {re.sub(r"_http_\dxx", "_http_...", reason) for reasons in REASONS.values() for reason in reasons if reason}
+    of_no_attempt = {"crashed_workers", "worker_lost", "partial", "invalid_session_id", "metadata_too_large"}
+    of_base_classes = {"api_error", "transfer_failed", "recording_rejected"}
+    assert not set(_reasons()) - begun - of_no_attempt - of_base_classes
+    assert not {reason for reason in begun if f"`{reason}`" not in OPERATIONS}
 
 
 @pytest.mark.parametrize("state", State)
@@ -211,7 +221,7 @@ def test_every_metric_is_explained() -> None:
 
 class _Served(Collector):
     def collect(self) -> Iterable[Metric]:
-        return metrics(["bot"], Tally(), Now(1, 1, 1.0))
+        return metrics(["bot"], Tally(), Now(1, 1, 1.0), REASONS)
 
 
 def test_the_changelog_has_an_unreleased_section_and_one_of_this_version() -> None:

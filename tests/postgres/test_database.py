@@ -58,7 +58,7 @@ async def test_what_is_wrong_is_one_clear_line_without_the_password(
 
 @pytest.mark.parametrize("url", ["mysql://u:wr0ng-pass@h/d", "nonsense"])
 async def test_a_url_of_something_else_is_a_mistake_of_the_configuration(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"database\.url: not a Postgres URL"):
+    with pytest.raises(ConfigError, match=r"database\.url: must be a Postgres URL"):
         async with Database(url):
             pass
 

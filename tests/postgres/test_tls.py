@@ -279,7 +279,7 @@ async def test_files_are_read_anew_for_each_connection(database_url: str, author
         async with database.connection() as connection:
             # Here, not at the server: that would race with what the client sends next.
             connection.terminate()
-        with pytest.raises(DatabaseUnreachable, match=f"sslrootcert = '{file}': No such file or directory"):
+        with pytest.raises(DatabaseUnreachable, match=f'sslrootcert = "{file}": must be a file that can be read: No such'):
             await database.rows(sql("report/clock"))
         file.write_bytes(authority.file.read_bytes())
         await database.rows(sql("report/clock"))
@@ -296,19 +296,25 @@ async def test_a_certificate_that_was_taken_back_is_refused(database_url: str, a
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ("sslrootcert=/no/such.pem", "database.url: sslrootcert = '/no/such.pem': No such file or directory"),
-        ("sslmode=verify-full&sslrootcert=/no/such.pem", "database.url: sslrootcert = '/no/such.pem': No such file"),
-        ("sslrootcert=/dev/null", "database.url: sslrootcert = '/dev/null': no certificate or crl found"),
-        ("sslmode=prefer&sslcert=/no/such.crt", "database.url: sslcert, sslkey = '/no/such.crt': No such file"),
+        ("sslrootcert=/no/such.pem", 'sslrootcert = "/no/such.pem": must be a file that can be read: No such file or directory'),
+        (
+            "sslmode=verify-full&sslrootcert=/no/such.pem",
+            'sslrootcert = "/no/such.pem": must be a file that can be read: No such file',
+        ),
+        ("sslrootcert=/dev/null", 'sslrootcert = "/dev/null": must be a file of PEM certificates: no certificate or crl found'),
+        (
+            "sslmode=prefer&sslcert=/no/such.crt",
+            'sslcert, sslkey = "/no/such.crt": must be a file that can be read: No such file',
+        ),
         ("sslmode=verify-ca", "database.url: sslmode=verify-ca needs sslrootcert"),
         ("sslmode=verify-ca&sslrootcert=system", "database.url: sslrootcert=system needs sslmode=verify-full"),
         (
             "sslmode=perhaps",
-            "database.url: sslmode = 'perhaps': must be one of disable, allow, prefer, require, verify-ca, verify-full",
+            'database.url: sslmode = "perhaps": must be one of disable, allow, prefer, require, verify-ca, verify-full',
         ),
         (
             "ssl_min_protocol_version=TLSv9",
-            "database.url: 'TLSv9' is not a version of TLS | choose from TLSv1, TLSv1.1, TLSv1.2, TLSv1.3",
+            'database.url: "TLSv9" must be a version of TLS: TLSv1, TLSv1.1, TLSv1.2, TLSv1.3',
         ),
         ("service=none", "/.pg_service.conf: No such file or directory | correct the file, or name another one in PGSERVICEFILE"),
     ],

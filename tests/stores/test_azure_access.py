@@ -50,7 +50,7 @@ async def test_signatures_are_those_of_azure_s_own_client(query: str, method: st
 
 
 def test_a_key_that_is_none_is_told_without_being_shown() -> None:
-    with pytest.raises(ConfigError, match="not Base64") as caught:
+    with pytest.raises(ConfigError, match="must be Base64") as caught:
         access_of(AzureSettings.model_validate({"account": "calls", "account_key": "not!base64"}))
     assert "not!base64" not in str(caught.value)
 

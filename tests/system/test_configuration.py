@@ -90,34 +90,37 @@ def _mistakes() -> dict[str, tuple[Callable[[dict[str, Any]], object], list[str]
     return {
         "a misspelt key": (section("worker", concurency=4), ["unknown key worker.concurency", "did you mean concurrency?"]),
         "a misspelt section": (lambda d: d.update(worke={"concurrency": 3}), ["unknown key worke", "did you mean worker?"]),
-        "a wrong type": (section("worker", concurrency="many"), ["worker.concurrency = 'many'", "integer"]),
-        "a number out of range": (section("worker", lease_seconds=0), ["worker.lease_seconds = 0", "greater than"]),
-        "a wrong duration": (section("retry", backoff_base="2 weeks"), ["retry.backoff_base = '2 weeks'", "500ms"]),
-        "a wrong rate limit": (bot(rate_limits=["60/fortnight"]), ["bots[0].rate_limits[0] = '60/fortnight'", "60/minute"]),
-        "a wrong algorithm": (bot(algorithm="none"), ["bots[0].algorithm = 'none'", "HS256"]),
+        "a wrong type": (section("worker", concurrency="many"), ['worker.concurrency = "many"', "must be a whole number"]),
+        "a number out of range": (
+            section("worker", lease_seconds=0),
+            ["worker.lease_seconds = 0", "must be a number from 1 to 3600"],
+        ),
+        "a wrong duration": (section("retry", backoff_base="2 weeks"), ['retry.backoff_base = "2 weeks"', "500ms"]),
+        "a wrong rate limit": (bot(rate_limits=["60/fortnight"]), ['bots[0].rate_limits[0] = "60/fortnight"', "60/minute"]),
+        "a wrong algorithm": (bot(algorithm="none"), ['bots[0].algorithm = "none"', "HS256"]),
         "a missing key": (lambda d: d["bots"][0].pop("bot_id"), ["bots[0].bot_id is missing"]),
         "a missing secret": (
             lambda d: d["bots"][0].pop("client_secret"),
             ["bots[0]", "client_secret or client_secret_file is missing"],
         ),
         "two secrets": (bot(client_secret_file="secret"), ["bots[0]", "client_secret and client_secret_file"]),
-        "a secret of a wrong type": (bot(client_secret=[SECRET]), ["bots[0].client_secret", "string"]),
+        "a secret of a wrong type": (bot(client_secret=[SECRET]), ["bots[0].client_secret", "must be text"]),
         "a missing secret file": (
             bot(client_secret="", client_secret_file="no-such-file"),
-            ["bots.bot.client_secret_file", "no-such-file: No such file"],
+            ["bots.bot.client_secret_file", "no-such-file must be a file that holds the secret: No such file"],
         ),
-        "a missing private key": (bot(algorithm="RS256"), ["RS256 needs private_key_file"]),
-        "two bots of one name": (lambda d: d["bots"].append(d["bots"][0]), ["two bots are called 'bot'"]),
-        "a plain http host": (bot(host="http://platform.example"), ["bots[0].host = 'http://platform.example'", "https://"]),
-        "a media host with a scheme": (bot(media_hosts=["https://x.example"]), ["bots[0].media_hosts", "no scheme"]),
+        "a missing private key": (bot(algorithm="RS256"), ["private_key_file is missing", "RS256"]),
+        "two bots of one name": (lambda d: d["bots"].append(d["bots"][0]), ['two bots are called "bot"']),
+        "a plain http host": (bot(host="http://platform.example"), ['bots[0].host = "http://platform.example"', "https://"]),
+        "a media host with a scheme": (bot(media_hosts=["https://x.example"]), ["bots[0].media_hosts", "without scheme"]),
         "a path without {file_name}": (
             section("storage", path="{session_id}/{kind}"),
-            ["storage.path", "{file_name} is missing"],
+            ["storage.path", "must contain {file_name}"],
         ),
-        "another path field": (section("storage", path="{agent}/{file_name}"), ["storage.path", "{agent} is not a field"]),
-        "a store of no kind": (section("storage", url="ftp://x/y"), ["storage.url = 'ftp://x/y'", "file:///"]),
+        "another path field": (section("storage", path="{agent}/{file_name}"), ["storage.path", "{agent} is none"]),
+        "a store of no kind": (section("storage", url="ftp://x/y"), ['storage.url = "ftp://x/y"', "file:///"]),
         "a database of no kind": (section("database", url="mysql://x/y"), ["database.url", "postgresql://", "embedded:PATH"]),
-        "a wrong log level": (lambda d: d.update(log={"level": "loud"}), ["log.level = 'loud'", "debug"]),
+        "a wrong log level": (lambda d: d.update(log={"level": "loud"}), ['log.level = "loud"', "debug"]),
     }
 
 
@@ -143,16 +146,16 @@ async def test_all_mistakes_are_told_together(blank: Program) -> None:
 
     result = await blank("status")
 
-    result.refused(2, "worker.concurrency = 0", "unknown key worker.leese", "retry.max_attempts = 'x'")
+    result.refused(2, "worker.concurrency = 0", "unknown key worker.leese", 'retry.max_attempts = "x"')
     assert len(result.stderr.splitlines()) == 5
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("ARCHIVER_WORKER__CONCURRENCY", "many", ["worker.concurrency = 'many'", "ARCHIVER_WORKER__CONCURRENCY"]),
+        ("ARCHIVER_WORKER__CONCURRENCY", "many", ['worker.concurrency = "many"', "ARCHIVER_WORKER__CONCURRENCY"]),
         ("ARCHIVER_WORKER__CONCURENCY", "4", ["unknown key worker.concurency", "ARCHIVER_WORKER__CONCURENCY"]),
-        ("ARCHIVER_BOTS__0__ALGORITHM", "RS1", ["bots[0].algorithm = 'RS1'", "ARCHIVER_BOTS__0__ALGORITHM"]),
+        ("ARCHIVER_BOTS__0__ALGORITHM", "RS1", ['bots[0].algorithm = "RS1"', "ARCHIVER_BOTS__0__ALGORITHM"]),
         ("ARCHIVER_BOTS__7__NAME", "x", ["ARCHIVER_BOTS__7__NAME", "from 0 to 1"]),
         ("ARCHIVER_DATABASE__URL", f"mysql://u:{SECRET}@h/d", ["database.url", "ARCHIVER_DATABASE__URL"]),
     ],

@@ -239,7 +239,7 @@ async def test_with_several_bots_one_must_be_named(archiver: Program, data: dict
     archiver.configure(data)
 
     (await archiver("enqueue", "s1")).refused(2, "which bot?", "bot, other")
-    (await archiver("enqueue", "s1", "--bot", "otter")).refused(2, "unknown bot 'otter'", "bot, other")
+    (await archiver("enqueue", "s1", "--bot", "otter")).refused(2, 'unknown bot "otter"', "bot, other")
     assert (await archiver("enqueue", "s1", "--bot", "other")).code == 0
 
     mixed = await archiver("enqueue", stdin=b"session_id,bot\ns2,bot\ns3,\ns4,other\n")
@@ -250,7 +250,7 @@ async def test_with_several_bots_one_must_be_named(archiver: Program, data: dict
 
 async def test_a_source_that_cannot_be_read_is_told(archiver: Program, sql: Any) -> None:
     (await archiver("enqueue", "--file", "no-such-file")).refused(2, "no-such-file", "No such file")
-    (await archiver("enqueue", "--file", ".")).refused(2, "--file", "directory")
+    (await archiver("enqueue", "--file", ".")).refused(2, "--file", "must be a file")
     (await archiver("enqueue", stdin=b"session_id,a,A\nx,1,2\n")).refused(2, "line 1", "a column twice")
     (await archiver("enqueue", "good", "--file", "-", stdin=b"a,b\n")).refused(2, "2 columns", "called session_id")
     assert await sql.fetchval("SELECT count(*) FROM archive_queue") == 0, "nothing beside it either"

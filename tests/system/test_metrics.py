@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -17,8 +18,9 @@ from yarl import URL
 
 from archiver.observe.metrics import Now, metrics
 from archiver.observe.tally import Tally
+from archiver.outcome import REASONS
 from archiver.simulator.platform import Simulator
-from tests.system.conftest import Program, Running, eventually
+from tests.system.conftest import Program, Result, Running, eventually
 
 Samples = dict[tuple[str, ...], float]
 SIZE, PACE = 1_200_000, 300_000
@@ -60,22 +62,30 @@ def metered(archiver: Program, data: dict[str, Any]) -> Program:
     return archiver
 
 
+def lines(result: Result) -> list[dict[str, Any]]:
+    """The structured lines of its log."""
+    return [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
+
+
 async def test_metrics_follow_a_recording_and_end_as_what_is_stored(
     metered: Program, simulator: Simulator, scrape: Scraper, sql: Any
 ) -> None:
     slow = {"file_name": "long.wav", "audio": {"bytes": SIZE}, "faults": [{"kind": "slow", "bytes_per_second": PACE}]}
     refused = {"audio": {"bytes": 2000}, "faults": [{"kind": "status", "http_status": 418, "times": None}]}
-    simulator.script({"session_id": "large", "recordings": [slow]})
+    simulator.script({"session_id": "lengthy", "recordings": [slow]})
     simulator.script({"session_id": "two", "recordings": [{"audio": {"bytes": 2000}}, {"audio": {"bytes": 4000}}]})
     simulator.script({"session_id": "none", "answers": [{"status": "media_unavailable"}]})
     simulator.script({"session_id": "later", "answers": [{"status": "call_in_progress"}, {"status": "success"}]})
-    simulator.script({"session_id": "refused", "recordings": [refused]})
+    simulator.script({"session_id": "declined", "recordings": [refused]})
     worker = await metered.start("worker")
     await scrape.finds(worker)
     before = await scrape()
     assert before["archiver_files_total", "bot"] == before["archiver_received_bytes_total", "bot"] == 0
+    ends = {(state, reason) for state, reasons in REASONS.items() for reason in reasons}
+    born = {key[1:]: value for key, value in before.items() if key[0] == "archiver_sessions_total"}
+    assert born == {("bot", reason, state): 0 for state, reason in ends}, "increase() is blind to what is born at 1"
     assert (before[("archiver_slots",)], before[("archiver_slots_in_use",)]) == (8, 0)
-    await metered("enqueue", "large")
+    await metered("enqueue", "lengthy")
 
     async def on_its_way(more_than: float) -> Samples | None:
         seen = await scrape()
@@ -91,7 +101,7 @@ async def test_metrics_follow_a_recording_and_end_as_what_is_stored(
     assert 0 < later[("archiver_lease_remaining_seconds",)] <= 5
     assert later["archiver_files_total", "bot"] == 0
 
-    await metered("enqueue", "two", "none", "later", "refused")
+    await metered("enqueue", "two", "none", "later", "declined")
     await worker.logged("session_archived", times=3)
     await worker.logged("session_failed")
 
@@ -105,7 +115,7 @@ async def test_metrics_follow_a_recording_and_end_as_what_is_stored(
     assert (last["archiver_files_total", "bot"], last["archiver_bytes_stored_total", "bot"]) == (files, size)
     assert last["archiver_received_bytes_total", "bot"] >= size
     assert last["archiver_transfers_running", "bot"] == last["archiver_transfer_bytes_in_flight", "bot"] == 0
-    counted = {key[1:]: value for key, value in last.items() if key[0] == "archiver_sessions_total"}
+    counted = {key[1:]: value for key, value in last.items() if key[0] == "archiver_sessions_total" and value}
     assert counted == {
         ("bot", "", "archived"): 3,
         ("bot", "media_unavailable", "unavailable"): 1,
@@ -113,11 +123,12 @@ async def test_metrics_follow_a_recording_and_end_as_what_is_stored(
         ("bot", "media_http_4xx", "pending"): 2,
         ("bot", "media_http_4xx", "failed"): 1,
     }
+    assert {key for key in last if key[0] == "archiver_sessions_total"} == {("archiver_sessions_total", *key) for key in born}
     buckets = [value for key, value in last.items() if key[0] == "archiver_transfer_seconds_bucket"]
     assert buckets == sorted(buckets)
     assert buckets[-1] == last["archiver_transfer_seconds_count", "bot"] == files
     assert last["archiver_transfer_seconds_sum", "bot"] > SIZE / PACE / 2
-    for outside in ("large", "two", "refused", "long.wav", simulator.client_secret, simulator.client_id):
+    for outside in ("lengthy", "two", "declined", "long.wav", simulator.client_secret, simulator.client_id):
         assert outside not in scrape.text
     assert "_created" not in scrape.text
 
@@ -165,33 +176,58 @@ async def test_a_flood_of_connections_leaves_the_worker_its_descriptors(
         assert (await scrape())["archiver_files_total", "bot"] == 1
 
 
-async def test_a_port_that_is_taken_is_fatal_and_names_the_key(archiver: Program, data: dict[str, Any]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        archiver.configure({**data, "metrics": {"listen": address}})
-        result = await archiver("worker", "--drain")
-    assert result.code == 1
-    assert f"metrics.listen = '{address}': Address already in use" in result.stderr
-    assert "its own port" in result.stderr
-    assert "Traceback" not in result.stderr
-    archiver.configure({**data, "metrics": {"listen": "no-such-host.invalid:9464"}})
-    result = await archiver("worker", "--drain")
-    assert result.code == 1
-    assert "metrics.listen = 'no-such-host.invalid:9464': " in result.stderr
+async def test_what_ends_by_itself_works_without_metrics_beside_a_worker_that_has_the_port(
+    archiver: Program, data: dict[str, Any], simulator: Simulator, scrape: Scraper
+) -> None:
+    """Every night, in cron: the worker goes on serving, and the others do their work and say what they lack."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        address = f"127.0.0.1:{found.getsockname()[1]}"
+    archiver.configure({**data, "metrics": {"listen": address}})
+    resident = await archiver.start("worker")
+    await scrape.finds(resident)
+    simulator.script({"session_id": "s"})
+    assert (await archiver("enqueue", "s")).code == 0
+    for command in (["worker", "--drain"], ["nightly"], ["backfill", "--from", "2020-01-01", "--to", "2020-01-02"]):
+        result = await archiver(*command)
+        assert result.code == 0, result
+        (line,) = [line for line in lines(result) if line["event"] == "metrics_unavailable"]
+        assert line["level"] == "warning"
+        assert line["message"] == f'metrics.listen = "{address}": Address already in use'
+        assert "ARCHIVER_METRICS__LISTEN=" in line["hint"]
+    assert (await scrape())[("archiver_slots",)] == 8
+    second = await archiver("worker")
+    second.refused(1, f'metrics.listen = "{address}": Address already in use', "its own port")
 
 
-async def test_without_the_library_it_says_how_to_install_it(metered: Program, data: dict[str, Any]) -> None:
+@pytest.mark.parametrize("address", ["no-such-host.invalid:9464", "192.0.2.1:9464"])
+async def test_an_address_that_is_not_this_hosts_ends_a_worker_and_no_drain(
+    archiver: Program, data: dict[str, Any], address: str
+) -> None:
+    archiver.configure({**data, "metrics": {"listen": address}})
+    (await archiver("worker")).refused(1, f'metrics.listen = "{address}": ')
+    drained = await archiver("worker", "--drain")
+    assert drained.code == 0, drained
+    assert [line["message"] for line in lines(drained) if line["event"] == "metrics_unavailable"]
+
+
+async def test_without_the_library_a_worker_says_how_to_install_it_and_a_drain_goes_on(
+    metered: Program, data: dict[str, Any]
+) -> None:
     absent = metered.folder / "absent" / "prometheus_client"
     absent.mkdir(parents=True)
     missing = "raise ModuleNotFoundError('No module named prometheus_client', name='prometheus_client')"
     (absent / "__init__.py").write_text(missing)
     environment = {"PYTHONPATH": str(absent.parent)}
-    result = await metered("worker", "--drain", environment=environment)
-    assert result.code == 2
-    assert "metrics.listen = '127.0.0.1:0'" in result.stderr
-    assert "pip install 'kore-archiver[metrics]'" in result.stderr
+    install = "pip install 'kore-archiver[metrics]'"
+    (await metered("worker", environment=environment)).refused(2, 'metrics.listen = "127.0.0.1:0"', install)
+    drained = await metered("worker", "--drain", environment=environment)
+    assert drained.code == 0, drained
+    (line,) = [line for line in lines(drained) if line["event"] == "metrics_unavailable"]
+    assert install in line["hint"]
     metered.configure(data)
-    assert (await metered("worker", "--drain", environment=environment)).code == 0, "nobody asked for metrics"
+    drained = await metered("worker", "--drain", environment=environment)
+    assert drained.code == 0
+    assert "metrics_unavailable" not in drained.stderr, "nobody asked for metrics"
 
 
 def test_no_label_has_more_values_than_we_know() -> None:
@@ -199,7 +235,8 @@ def test_no_label_has_more_values_than_we_know() -> None:
     for status in range(400, 600):
         tally.attempts["bot", "pending", f"media_http_{status}"] += 1
         tally.attempts["bot", "pending", f"what the host says {status}"] += 1
-    families = metrics(["bot"], tally, Now(1, 1, 1.0))
+    families = metrics(["bot"], tally, Now(1, 1, 1.0), {"failed": ["media_http_4xx"]})
     (sessions,) = [family for family in families if family.name == "archiver_sessions"]
-    found = {sample.labels["reason"]: sample.value for sample in sessions.samples}
-    assert found == {"media_http_4xx": 100, "media_http_5xx": 100, "other": 200}
+    found = {(sample.labels["state"], sample.labels["reason"]): sample.value for sample in sessions.samples}
+    pending = {("pending", "media_http_4xx"): 100, ("pending", "media_http_5xx"): 100, ("pending", "other"): 200}
+    assert found == {("failed", "media_http_4xx"): 0, **pending}

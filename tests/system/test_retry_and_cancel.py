@@ -99,7 +99,7 @@ async def test_cancel_and_retry_keep_who_and_why(archiver: Program, simulator: S
     (await archiver("cancel", "a")).refused(2, "--reason")
     (await archiver("cancel", "a", "--reason", "  ")).refused(2, "--reason")
     (await archiver("cancel", "a", "--all", "--reason", "x")).refused(2, "exclude each other")
-    (await archiver("cancel", "a", "--reason", b"\xff")).refused(2, "--reason", "not UTF-8")
+    (await archiver("cancel", "a", "--reason", b"\xff")).refused(2, "--reason", "must be UTF-8")
 
     cancelled = await archiver("cancel", "a", "n[o]pe", "--reason", "legal [hold]", environment=FORGED)
     assert (cancelled.code, cancelled.stdout) == (0, "1 cancelled\n")
@@ -174,7 +174,7 @@ async def test_a_time_that_is_none_is_told_with_its_option_and_the_way_to_write_
 ) -> None:
     for value in ("yesterday", "", "2026-02-30", "0001-01-01T00:00+14:00", b"\xff"):
         result = await archiver(*command, option, value)
-        result.refused(2, option, "is not an ISO 8601 date or date-time", "2026-03-31T08:00:00+02:00")
+        result.refused(2, option, "must be an ISO 8601 date or date-time", "2026-03-31T08:00:00+02:00")
 
 
 async def test_a_span_that_nothing_can_lie_in_is_refused(archiver: Program) -> None:
@@ -202,10 +202,10 @@ async def test_pause_and_resume_take_one_bot_or_all(archiver: Program, sql: Any)
 
 
 async def test_options_that_do_not_exist_are_refused(archiver: Program) -> None:
-    (await archiver("retry", "--state", "unavailable")).refused(2, "--state", "'unavailable'", "failed")
-    (await archiver("cancel", "a", "--reason", "x", "--state", "failed")).refused(2, "--state", "'failed'", "pending")
+    (await archiver("retry", "--state", "unavailable")).refused(2, "--state", '"unavailable"', "failed")
+    (await archiver("cancel", "a", "--reason", "x", "--state", "failed")).refused(2, "--state", '"failed"', "pending")
     (await archiver("cancel", "--dry-run", "--reason", "x")).refused(2, "no session named", "--all")
-    (await archiver("retry", "--dry-run", "--bot", "nobody")).refused(2, "unknown bot 'nobody'")
+    (await archiver("retry", "--dry-run", "--bot", "nobody")).refused(2, 'unknown bot "nobody"')
 
 
 async def test_a_day_of_calls_is_chosen_in_the_bots_own_time_zone(archiver: Program, data: dict[str, Any], sql: Any) -> None:

@@ -46,10 +46,10 @@ async def test_show_tells_a_sessions_whole_history_in_time_order(archiver: Progr
 async def test_show_refuses_an_unknown_and_an_ambiguous_id(archiver: Program, sql: Any) -> None:
     await sql.execute("INSERT INTO archive_queue (bot, session_id, kind) VALUES "
                       "('bot', 's1', 'recording'), ('bot', 's1', 'voicemail'), ('stranger', 's2', 'recording')")  # fmt: skip
-    (await archiver("show", "nobody")).refused(1, "no session 'nobody' was ever enqueued")
+    (await archiver("show", "nobody")).refused(1, 'no session "nobody" was ever enqueued')
     (await archiver("show", "s1", "--json")).refused(2, "2 sessions have the ID s1: bot/recording, bot/voicemail", "--kind")
-    (await archiver("show", "s1", "--bot", "nobody")).refused(2, "unknown bot 'nobody'")
-    (await archiver("show", b"\xff")).refused(2, "not UTF-8")
+    (await archiver("show", "s1", "--bot", "nobody")).refused(2, 'unknown bot "nobody"')
+    (await archiver("show", b"\xff")).refused(2, "must be UTF-8")
     assert (await archiver("show", "s1", "--kind", "voicemail", "--json")).document["kind"] == "voicemail"
     assert (await archiver("show", "s2", "--bot", "stranger", "--json")).document["bot"] == "stranger"
 
@@ -124,5 +124,5 @@ async def test_a_wrong_keep_history_is_refused_with_its_value_and_without_the_ur
     data["database"] |= {"keep_history": value, "url": "postgresql://u:hunter2-secret@127.0.0.1:1/d"}
     archiver.configure(data)
     result = await archiver("status")
-    result.refused(2, f"database.keep_history = {value!r}")
+    result.refused(2, f'database.keep_history = "{value}"')
     assert "hunter2" not in result.stderr

@@ -97,8 +97,8 @@ async def test_a_watch_whose_reader_goes_away_ends_without_a_word(archiver: Prog
 
 async def test_a_wrong_watch_is_refused(archiver: Program) -> None:
     (await archiver("status", "--every", "5s")).refused(2, "--every goes with --watch")
-    (await archiver("status", "--watch", "--every", "soon")).refused(2, "--every", "'soon'", "a duration is a number and a unit")
-    (await archiver("status", "--watch", "--every", "0")).refused(2, "--every", "at least 100ms")
+    (await archiver("status", "--watch", "--every", "soon")).refused(2, "--every", '"soon" must be a number and a unit of time')
+    (await archiver("status", "--watch", "--every", "0")).refused(2, "--every", "must be at least 100ms")
 
 
 async def test_a_watch_ends_when_its_database_is_gone(archiver: Program, sql: Any) -> None:

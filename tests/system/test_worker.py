@@ -106,7 +106,7 @@ async def test_sessions_of_an_unknown_bot_are_left_warned_of_by_name_and_not_wai
 
     cancelled = await archiver("cancel", "--all", "--bot", "stranger", "--reason", "a slip")
     assert (cancelled.code, cancelled.stdout) == (0, "2 cancelled\n")
-    (await archiver("cancel", "--all", "--bot", "nobody", "--reason", "a slip")).refused(2, "unknown bot 'nobody'")
+    (await archiver("cancel", "--all", "--bot", "nobody", "--reason", "a slip")).refused(2, 'unknown bot "nobody"')
     assert (await archiver("worker", "--drain")).code == 0
 
 
@@ -114,7 +114,7 @@ async def test_a_paused_bot_is_left_until_it_is_resumed(archiver: Program, simul
     simulator.script({"session_id": "good"})
     await sql.execute("DELETE FROM archive_bots")  # as after an upgrade of the configuration, before any worker's start
     await archiver("enqueue", "good")
-    (await archiver("pause", "--bot", "nobody")).refused(2, "unknown bot 'nobody'")
+    (await archiver("pause", "--bot", "nobody")).refused(2, 'unknown bot "nobody"')
     assert (await archiver("pause", "--all")).stdout == "paused: bot\n"
     assert (await archiver("status", "--json")).document["paused"] == ["bot"]
     assert "archiver resume --bot bot" in (await archiver("status")).stdout

@@ -128,6 +128,18 @@ async def test_a_drain_waits_no_longer_than_it_may(harness: WorkerHarness) -> No
     assert (await harness.sessions())[one]["state"] == "pending"
 
 
+async def test_what_is_in_progress_for_too_long_is_counted_by_the_reason_it_is_given_up_for(
+    harness: WorkerHarness, logged: Logged
+) -> None:
+    one = session_id(1)
+    harness.simulator.script({"session_id": one, "answers": [{"status": "call_in_progress"}]})
+    await harness.enqueue(one)
+    async with harness.shift(harness.settings(retry={"not_ready_give_up": "0s"}), drain=True) as shift:
+        assert (await shift.ended()).failed == 1
+        assert dict(shift.worker.tally.attempts) == {("bot", "failed", "not_ready"): 1}
+    assert logged.named("session_failed")[0]["reason"] == (await harness.sessions())[one]["reason"] == "not_ready"
+
+
 @pytest.mark.parametrize("night", [False, True])
 async def test_a_drain_waits_by_default_for_what_falls_due_before_a_recording_is_given_up(
     harness: WorkerHarness, night: bool

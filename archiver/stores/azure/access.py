@@ -70,7 +70,7 @@ class SharedKey:
             self._key = base64.b64decode(key, validate=True)
         except binascii.Error:
             raise ConfigError(
-                "storage.azure: the account key is not Base64", hint="copy it whole, as the portal shows it"
+                "storage.azure: the account key must be Base64", hint="copy it whole, as the portal shows it"
             ) from None
 
     def __repr__(self) -> str:

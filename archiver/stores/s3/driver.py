@@ -258,12 +258,12 @@ def _checked_site(signer: Signer, settings: StorageSettings) -> Site:
     for named in (site.endpoint, *signer.services()):
         if crosses_openly(named) and not settings.allow_http:
             raise ConfigError(
-                f"storage: {named!r}, which AWS's own settings name, {IN_THE_OPEN}",
+                f'storage: "{named}", which AWS\'s own settings name, {IN_THE_OPEN}',
                 hint="AWS_ENDPOINT_URL and its like are read from the environment and from AWS's configuration files",
             )
     if urlsplit(site.endpoint).username is not None:
         raise ConfigError(
-            f"storage: {site.endpoint!r}, which AWS's own settings name, has a user in it",
+            f'storage: "{site.endpoint}", which AWS\'s own settings name, must have no user in it',
             hint="name the server alone in AWS_ENDPOINT_URL and its like: requests are signed with the credentials of AWS",
         )
     return site
