@@ -34,6 +34,7 @@ COMMANDS = {
     "status": "Count sessions by state; show rates, holds and workers.",
     "workers": "Show who is at work, since when, and on what.",
     "show": "Show one session: its state, its recordings, its whole history.",
+    "get": "Bring a session's recordings out of the store, each checked against its SHA-256.",
     "verify": "Read every stored file again and hold it against its recorded SHA-256.",
     "store": "Say whose store it is: `store adopt`.",
     "retry": "Bring failed or cancelled sessions back; look for new files of archived ones.",
