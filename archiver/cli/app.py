@@ -37,6 +37,7 @@ COMMANDS = {
     "list": "List sessions by state, bot, reason and date of the call.",
     "find": "Find calls by caller, callee, agent or user.",
     "show": "Show one session: its state, its recordings, its whole history.",
+    "get": "Bring a session's recordings out of the store, each checked against its SHA-256.",
     "verify": "Read every stored file again and hold it against its recorded SHA-256.",
     "store": "Say whose store it is: `store adopt`.",
     "retry": "Bring failed or cancelled sessions back; look for new files of archived ones.",

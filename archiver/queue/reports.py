@@ -177,6 +177,31 @@ class RecordedFile:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class SessionFile:
+    """A file in the ledger, as one of its session."""
+
+    ordinal: int
+    source_name: str
+    file_name: str
+    store_key: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFiles:
+    """What is recorded of one session."""
+
+    queue_id: int
+    bot: str
+    session_id: str
+    kind: str
+    state: str
+    reason: str | None
+    files: list[SessionFile]
+
+
 class CallFile(TypedDict):
     """A recorded file of a call. `ordinal` is 0 for what the answer said besides its files; `seconds` None if unknown."""
 
@@ -277,6 +302,11 @@ class Reports:
         """The sessions of this ID, whole, in order of bot and kind; None stands for any."""
         rows = await self._database.rows(sql("report/session"), session_id=session_id, bot=bot, kind=kind)
         return [SessionStory(**row) for row in rows]
+
+    async def find_files(self, session_id: str, bot: str | None, kind: str | None) -> list[SessionFiles]:
+        """The sessions of this ID with their recorded files, in order of bot and kind; None stands for any."""
+        rows = await self._database.rows(sql("report/session_files"), session_id=session_id, bot=bot, kind=kind)
+        return [SessionFiles(**{**row, "files": [SessionFile(**file) for file in row["files"]]}) for row in rows]
 
     async def list_outcomes(self) -> list[SessionOutcome]:
         """Every session, in the order in which they were enqueued. Grows with the queue: for small ones, such as the demo's."""
