@@ -10,13 +10,14 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from archiver.archive.store_identity import recognise
 from archiver.cli.app import Incomplete
-from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, settings_of
+from archiver.cli.compose import TEXT, actor, check_bot_was_meant, opened, run_async, settings_of
 from archiver.cli.output import console, json_option, print_json, printable, safe, size
 from archiver.config import Settings
 from archiver.errors import DatabaseError, StoreError, WrongStore
 from archiver.evidence.verify import Verified, verify
 from archiver.observe.logs import logger
 from archiver.postgres.database import Database
+from archiver.queue.findings import Findings
 from archiver.queue.identity import Identities
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import Network
@@ -31,7 +32,8 @@ log = logger(__name__)
 @json_option
 @click.pass_context
 def command(ctx: click.Context, bot: str | None, as_json: bool) -> None:
-    """Read every stored file again, hash it again, and hold it against what was recorded. Changes nothing.
+    """Read every stored file again, hash it again, and hold it against what was recorded. Changes nothing in the
+    store; what is not equal the database remembers, for `repair`, until a later verify finds it equal.
 
     Exit codes: 0 every recorded file is there, whole and equal; 1 fatal; 2 configuration; 3 some are not: each is named.
     """
@@ -47,6 +49,10 @@ def command(ctx: click.Context, bot: str | None, as_json: bool) -> None:
         out.print(f"{document['equal']:,} of {document['files']:,} files equal, {size(document['bytes'])} read")
         if document["store_problem"]:
             click.echo(f"warning: {printable(document['store_problem'])}", err=True)
+    if not document["findings_kept"]:
+        click.echo(
+            "note: what was found is not kept for `archiver repair`: the database takes no writes from this role", err=True
+        )
     if document["findings"]:
         raise Incomplete
 
@@ -57,9 +63,10 @@ async def _verify(settings: Settings, bot: str | None, *, quiet: bool) -> dict[s
     buffers, network = Buffers(settings.transfer.max_buffer), Network.of(settings.network)
     async with opened(settings, writes=False) as (database, _), open_store(settings.storage, buffers, network) as store:
         wrong = await _wrong_store(settings, database, store)
+        kept = wrong is None and await Findings(database).can_be_kept()
         with _progress(quiet) as progress:
             task = progress.add_task("verifying", total=None, read="")
-            async for verified in verify(database, store, bot=bot):
+            async for verified in verify(database, store, bot=bot, actor=actor() if kept else None):
                 files += 1
                 read += verified.bytes_read
                 progress.update(task, completed=files, read=size(read))
@@ -70,6 +77,7 @@ async def _verify(settings: Settings, bot: str | None, *, quiet: bool) -> dict[s
         "equal": files - len(findings),
         "bytes": read,
         "store_problem": "" if wrong is None else f"{wrong.message}; {wrong.hint}",
+        "findings_kept": kept,
         "findings": [asdict(finding) for finding in findings],
     }
 

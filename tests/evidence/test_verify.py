@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ async def record(harness: SessionHarness, queue: Queue, names: list[str]) -> Non
         )
 
 
-async def _rows(database: object, sql: str, *args: object) -> list[dict[str, int]]:
+async def _rows(database: object, sql: str, *args: object) -> list[dict[str, Any]]:
     from archiver.postgres.database import Database
 
     assert isinstance(database, Database)
@@ -102,3 +103,56 @@ async def test_every_page_of_a_long_ledger_is_read(
 
 async def test_an_empty_ledger_has_nothing_to_find(harness: SessionHarness, queue: Queue) -> None:
     assert await findings(harness, queue) == {}
+
+
+async def kept(queue: Queue) -> dict[str, str]:
+    """What the database remembers: the verdict on each file, by its name."""
+    rows = await _rows(queue._database, "SELECT findings FROM archive_findings WHERE source = 'verify'")
+    return {found["store_key"].rpartition("/")[2]: found["verdict"] for row in rows for found in row["findings"]}
+
+
+async def remembered(harness: SessionHarness, queue: Queue, *, bot: str | None = None) -> dict[str, str]:
+    async for _ in verify(queue._database, harness.archive.store, bot=bot, actor="somebody"):
+        pass
+    return await kept(queue)
+
+
+async def test_what_is_found_is_remembered_until_it_is_found_equal(harness: SessionHarness, queue: Queue) -> None:
+    await record(harness, queue, ["a.wav", "b.wav", "c.wav"])
+    folder = harness.root / FOLDER
+    bodies = {name: (folder / name).read_bytes() for name in ("a.wav", "b.wav")}
+    (folder / "a.wav").unlink()
+    (folder / "b.wav").write_bytes(b"other")
+    assert await findings(harness, queue), "read only"
+    assert await kept(queue) == {}
+    assert await remembered(harness, queue) == {"a.wav": "missing", "b.wav": "changed"}
+    (folder / "a.wav").write_bytes(bodies["a.wav"])
+    assert await remembered(harness, queue) == {"b.wav": "changed"}
+    assert await remembered(harness, queue, bot="other") == {"b.wav": "changed"}, "it was not read"
+    (folder / "b.wav").write_bytes(bodies["b.wav"])
+    assert await remembered(harness, queue) == {}
+
+
+async def test_a_verify_that_is_interrupted_forgets_nothing(harness: SessionHarness, queue: Queue) -> None:
+    await record(harness, queue, ["a.wav", "b.wav"])
+    (harness.root / FOLDER / "a.wav").unlink()
+    assert await remembered(harness, queue) == {"a.wav": "missing"}
+    await _rows(queue._database, "DELETE FROM archived_recordings WHERE file_name = 'a.wav'")
+    async for _ in verify(queue._database, harness.archive.store, bot=None, actor="somebody"):
+        break
+    assert await kept(queue) == {"a.wav": "missing"}
+
+
+async def test_what_is_recorded_no_more_is_forgotten_when_all_was_read(harness: SessionHarness, queue: Queue) -> None:
+    await record(harness, queue, ["a.wav"])
+    (harness.root / FOLDER / "a.wav").unlink()
+    assert await remembered(harness, queue) == {"a.wav": "missing"}
+    await _rows(
+        queue._database,
+        """INSERT INTO archive_findings (queue_id, source, found_by, findings)
+           SELECT queue_id, 'account', 'x', '[]' FROM archive_findings""",
+    )
+    await _rows(queue._database, "DELETE FROM archived_recordings")
+    assert await remembered(harness, queue, bot="other") == {"a.wav": "missing"}
+    assert await remembered(harness, queue, bot="bot") == {}
+    assert await _rows(queue._database, "SELECT source FROM archive_findings") == [{"source": "account"}]

@@ -228,6 +228,8 @@ async def test_an_auditor_who_may_read_two_tables_verifies_on_a_standby_too(
         archiver.configure(data)
         result = await archiver("verify")
         assert (result.code, "1 of 1 files equal" in result.stdout) == (0, True), result
+        assert "not kept" in result.stderr
+        assert (await archiver("get", "s-1")).code == 0
         (await archiver("worker", "--drain")).refused(1, "takes no writes")
     finally:
         await sql.execute(f"DROP OWNED BY {role}")
