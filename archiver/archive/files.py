@@ -88,7 +88,7 @@ class Files:
             ordinal,
             source_name,
             name,
-            lambda progress: Document(_canonical(transcriptions), "application/json", progress, transfers),
+            lambda progress: Document(canonical(transcriptions), "application/json", progress, transfers),
         )
 
     def raise_problem(self) -> None:
@@ -120,7 +120,8 @@ class Files:
         except (TransferError, StoreError) as error:
             # The other files of the session are not to blame, and may be gone tomorrow.
             self._problems[ordinal] = error
-            attempt.note("file_failed", ordinal=ordinal, file_name=name, **facts_of(error))
+            names = {"source_name": source_name, "file_name": name}
+            attempt.note("file_failed", ordinal=ordinal, **names, **facts_of(error))
             return
         stored = StoredFile(
             ordinal=ordinal,
@@ -140,8 +141,8 @@ class Files:
         attempt.note("stored", existed=done.saved.existed, **breaks, **stored.as_row())
 
 
-def _canonical(said: Any) -> bytes:
-    """The same bytes for the same content: keys sorted, no white space, UTF-8."""
+def canonical(said: Any) -> bytes:
+    """What an answer says beside its files. The same bytes for the same content: keys sorted, no white space, UTF-8."""
     try:
         return json.dumps(said, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:  # half a character, which JSON can only escape

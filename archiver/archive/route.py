@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from archiver.archive.context import Archive, BotAccess
@@ -10,7 +10,8 @@ from archiver.archive.files import Files
 from archiver.archive.signed_urls import SignedUrls
 from archiver.config import BotSettings
 from archiver.kore.answers import Answer
-from archiver.kore.exchange import Asked, first_paid
+from archiver.kore.exchange import Asked, Pay, first_paid
+from archiver.kore.inline import Inline
 from archiver.outcome import Archived, Failed, NotReady, Outcome, Retry, Unavailable
 from archiver.session import Attempt, Session
 
@@ -27,7 +28,8 @@ async def archive_session(attempt: Attempt, bot: BotAccess, archive: Archive, gu
     if session.kind not in KINDS:
         return Failed("kind_not_supported", {"kind": session.kind, "supported": sorted(KINDS)})
     files = Files(attempt, bot.media, archive, guard)
-    answer = await _ask(attempt, bot, files)
+    # The first call of an attempt was drawn from the budget with the claim.
+    answer = await ask(attempt, bot, draw=first_paid(bot.quota.draw), take_inline=files.take_inline)
     match answer.status:
         case "success":
             attempt.listed = answer.listed
@@ -39,7 +41,7 @@ async def archive_session(attempt: Attempt, bot: BotAccess, archive: Archive, gu
             return Failed("platform_failed", _evidence(answer))
         case _:
             return Retry("api_status_unknown", _evidence(answer) | {"status": answer.status})
-    urls = SignedUrls(attempt, answer, lambda: _ask(attempt, bot))
+    urls = SignedUrls(attempt, answer, lambda: ask(attempt, bot, draw=bot.quota.draw))
     missing = files.missing(answer)
     for file, name in missing:
         await files.take(file.ordinal, file.name, urls.of(file), name)
@@ -49,9 +51,11 @@ async def archive_session(attempt: Attempt, bot: BotAccess, archive: Archive, gu
     return Archived()
 
 
-async def _ask(attempt: Attempt, bot: BotAccess, files: Files | None = None) -> Answer:
-    """Ask the platform, noting every exchange as evidence. Recordings that lie in the answer go to `files`, and come again from
-    the first one on when the connection breaks and the platform is asked once more.
+async def ask(
+    attempt: Attempt, bot: BotAccess, *, draw: Pay, take_inline: Callable[[Inline], Awaitable[None]] | None = None
+) -> Answer:
+    """Ask the platform, noting every exchange as evidence. Recordings that lie in the answer go to `take_inline`, and come again
+    from the first one on when the connection breaks and the platform is asked once more. `draw` pays for each call.
     """
     session = attempt.session
 
@@ -59,19 +63,16 @@ async def _ask(attempt: Attempt, bot: BotAccess, files: Files | None = None) -> 
         attempt.calls += 1
         attempt.note("asked", http_status=asked.http_status, status=asked.status, answer=asked.raw)
 
-    # The first call of an attempt was drawn from the budget with the claim.
-    draw = bot.quota.draw if files is None else first_paid(bot.quota.draw)
-
-    async def ask() -> Answer:
+    async def once() -> Answer:
         async with bot.client.ask(
             session.session_id, kind=session.kind, user_id=session.user_id, draw=draw, on_answer=note
         ) as asking:
-            if files is not None:
+            if take_inline is not None:
                 async for recording in asking.inline():
-                    await files.take_inline(recording)
+                    await take_inline(recording)
             return await asking.answer()
 
-    return await bot.client.retrying(ask)
+    return await bot.client.retrying(once)
 
 
 def _unavailable(session: Session, bot: BotSettings, answer: Answer) -> Unavailable:

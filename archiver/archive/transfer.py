@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,16 +36,18 @@ class Transferred:
 class Target:
     """Where one recording goes: its key, the clean name that it has there, and the name of its temporary object. A body that is
     refused goes to `quarantine` + its length + name, always if it conflicts with what `key` holds, else with `keep_rejected`;
-    but not one of more than `limit` bytes, as `limited_by` says in the configuration.
+    but not one of more than `limit` bytes, as `limited_by` says in the configuration. None for it: nothing refused is kept. If
+    `sha256` is given, only a body with that hash is taken.
     """
 
     key: str
     name: str
     part: str
-    quarantine: str
+    quarantine: str | None
     keep_rejected: bool
     limit: int
     limited_by: str
+    sha256: str | None = None
 
 
 @retry_transient(MediaNotResumable)
@@ -61,21 +64,30 @@ async def transfer(open_body: Callable[[], Body], to: Target, store: Store, guar
         _check_size(body, to)
         if body.expected is not None:
             upload.expect(body.expected)
+        digest = hashlib.sha256() if to.sha256 is not None else None
         try:
             async for piece in body.pieces():
                 _check_size(body, to)
+                if digest is not None:
+                    digest.update(piece)
                 await upload.write(piece)
             _check_length(body)
             inspection = body.inspect(to.name)
+            if digest is not None and digest.hexdigest() != to.sha256:
+                raise RecordingRejected(
+                    f"{body.received} bytes with the hash {digest.hexdigest()} came, {to.sha256} is recorded",
+                    reason="recording_differs",
+                    received=body.received,
+                )
             return Transferred(await upload.save(guard=guard), inspection, body.breaks)
         except (TransferError, KoreError, KeyConflict) as error:
             # A rate limit and rejected credentials cost no attempt: the session comes again. What is too large is so there, too.
             last = to.keep_rejected and not isinstance(error, RateLimited | CredentialsRejected | RecordingTooLarge)
-            if body.received and (last or isinstance(error, KeyConflict)):
+            if to.quarantine is not None and body.received and (last or isinstance(error, KeyConflict)):
                 # An earlier try of this same attempt may have left another body of this length there: then that one stays.
                 with suppress(KeyConflict):
                     saved = await upload.save(f"{to.quarantine}{body.received}-{to.name}", guard=guard)
-                    error.facts["quarantined"] = saved.key
+                    error.facts |= {"quarantined": saved.key, "whole": body.whole}
             raise
 
 

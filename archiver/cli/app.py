@@ -39,6 +39,7 @@ COMMANDS = {
     "show": "Show one session: its state, its recordings, its whole history.",
     "get": "Bring a session's recordings out of the store, each checked against its SHA-256.",
     "verify": "Read every stored file again and hold it against its recorded SHA-256.",
+    "repair": "Mend what verify found: from the platform, or from quarantine.",
     "store": "Say whose store it is: `store adopt`.",
     "retry": "Bring failed or cancelled sessions back; look for new files of archived ones.",
     "accept": "Answer for failed or mismatched sessions: they stay as they are.",

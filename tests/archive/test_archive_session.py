@@ -212,7 +212,7 @@ async def test_what_is_not_the_recording_is_told_with_its_facts_and_kept_at_the_
     assert (type(way.outcome), way.reason) == (Retry, reason)
     assert way.facts.items() >= facts.items()
     assert way.attempt.stored == []
-    assert way.events("file_failed") == [{"ordinal": 1, "file_name": "a.wav", **way.facts}]
+    assert way.events("file_failed") == [{"ordinal": 1, "source_name": "a.wav", "file_name": "a.wav", **way.facts}]
     files = harness.files()
     if body is None or not last:
         assert files == {}
@@ -493,6 +493,7 @@ async def test_other_content_under_the_key_is_a_conflict_and_both_are_kept(harne
             "sha256": ours,
             "bytes": SIZE,
             "quarantined": quarantined,
+            "whole": True,
         }.items()
     )
     files = harness.files()

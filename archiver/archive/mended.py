@@ -1,0 +1,90 @@
+"""What a repair comes to, file by file, and the means that repairs have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Literal
+
+from archiver.archive.context import Archive, BotAccess
+from archiver.archive.transfer import Target
+from archiver.errors import ArchiverError, StoreError
+from archiver.queue.findings import Findings
+from archiver.queue.repairs import Damaged, Repairs
+from archiver.queue.reports import SessionFile
+from archiver.session import Session
+
+Outcome = Literal[
+    "repaired",
+    "not_repaired",
+    "left_alone",
+    "refused",
+    "would_ask",
+    "would_take",
+    "would_look",
+    "archived",
+]
+"""`not_repaired`: the loss stays, for `reason`. `left_alone`: the session is somebody else's for now. `refused`: a body in
+quarantine is no recording today either. `would_...`: what a dry run says. `archived`: a session that has all its files now.
+"""
+
+LEFT_FOR = timedelta(days=1)
+"""Parts of uploads in a bucket that are older than that are nobody's any more."""
+
+
+@dataclass(frozen=True)
+class Mended:
+    """What became of one file, or of one session where `store_key` is empty. `from_key`: where it is not what was recorded, or
+    where it was kept.
+    """
+
+    bot: str
+    session_id: str
+    kind: str
+    store_key: str
+    from_key: str
+    outcome: Outcome
+    source: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Means:
+    """With what is repaired. `bots`: those that can be asked."""
+
+    archive: Archive
+    bots: Mapping[str, BotAccess]
+    repairs: Repairs
+    findings: Findings
+    actor: str
+    dry_run: bool = False
+
+
+def mended(of: Damaged, outcome: Outcome, *, store_key: str = "", from_key: str = "", **facts: Any) -> Mended:
+    """One of this session."""
+    session = of.session
+    return Mended(session.bot, session.session_id, session.kind, store_key, from_key or store_key, outcome, **facts)
+
+
+def because(error: ArchiverError) -> dict[str, str]:
+    """Reason and message of what came in the way."""
+    fallback = "store_refused" if isinstance(error, StoreError) else "internal_error"
+    return {"reason": getattr(error, "reason", "") or fallback, "message": error.message}
+
+
+async def target_of(archive: Archive, session: Session, key: str, name: str, recorded: SessionFile | None = None) -> Target:
+    """Where a repaired file goes; one that is `recorded` has to be what is. Nothing that is refused is kept: it is still where it
+    came from. What a repair that was killed left of it is removed.
+    """
+    terms = archive.target(session, name, 0)
+    with suppress(StoreError):
+        await archive.store.discard(key, part=session.part_name, left_for=LEFT_FOR)
+    limit, sha256 = archive.terms.max_recording, None
+    if recorded is not None:
+        limit, sha256 = max(limit, recorded.bytes), recorded.sha256
+    return replace(
+        terms, key=key, quarantine=None, keep_rejected=False, limit=limit, limited_by="transfer.max_recording", sha256=sha256
+    )

@@ -1,0 +1,15 @@
+-- A recorded file is whole again: under its own key, or under another one beside what was found under it. Nothing is written if
+-- the session has moved meanwhile, a worker holds it, or the row is not the one that was read.
+WITH mine AS MATERIALIZED (
+    SELECT id, epoch FROM archive_queue WHERE id = :queue_id AND epoch = :epoch AND worker_id IS NULL FOR UPDATE
+), moved AS (
+    UPDATE archived_recordings r SET store_key = :store_key, file_name = :file_name
+    FROM mine WHERE r.queue_id = mine.id AND r.store_key = :from_key AND r.sha256 = :sha256
+    RETURNING r.queue_id
+), noted AS (
+    INSERT INTO archive_events (queue_id, event, epoch, actor, data)
+    SELECT mine.id, 'repaired', mine.epoch, :actor,
+           jsonb_build_object('store_key', :store_key::text, 'from_key', :from_key::text, 'sha256', :sha256::text, 'source', 'platform')
+    FROM mine JOIN moved ON moved.queue_id = mine.id
+)
+SELECT queue_id FROM moved
