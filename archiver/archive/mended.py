@@ -11,6 +11,7 @@ from typing import Any, Literal
 from archiver.archive.context import Archive, BotAccess
 from archiver.archive.transfer import Target
 from archiver.errors import ArchiverError, StoreError
+from archiver.outcome import classify
 from archiver.queue.findings import Findings
 from archiver.queue.repairs import Damaged, Repairs
 from archiver.queue.reports import SessionFile
@@ -70,9 +71,8 @@ def mended(of: Damaged, outcome: Outcome, *, store_key: str = "", from_key: str 
 
 
 def because(error: ArchiverError) -> dict[str, str]:
-    """Reason and message of what came in the way."""
-    fallback = "store_refused" if isinstance(error, StoreError) else "internal_error"
-    return {"reason": getattr(error, "reason", "") or fallback, "message": error.message}
+    """Reason and message of what came in the way, as a worker's attempt would have it."""
+    return {"reason": str(getattr(classify(error), "reason", "")), "message": error.message}
 
 
 async def target_of(archive: Archive, session: Session, key: str, name: str, recorded: SessionFile | None = None) -> Target:

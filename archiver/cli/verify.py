@@ -54,6 +54,8 @@ def command(ctx: click.Context, bot: str | None, as_json: bool) -> None:
             "note: what was found is not kept for `archiver repair`: the database takes no writes from this role", err=True
         )
     if document["findings"]:
+        if document["findings_kept"] and not as_json:
+            click.echo("next: `archiver repair --dry-run` says which of it can be tried", err=True)
         raise Incomplete
 
 

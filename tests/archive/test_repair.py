@@ -326,7 +326,19 @@ async def test_a_recording_in_quarantine_is_taken_and_its_session_archived(harne
     assert (row["media_type"], row["sha256"], row["flags"]) == ("audio/flac", sha256(body), ["type_differs", "name_differs"])
     events = await harness.sql("SELECT event FROM archive_events ORDER BY id DESC LIMIT 2")
     assert [event["event"] for event in events] == ["archived", "retried"]
+    counts = await harness.sql("SELECT state, sessions, files, bytes FROM archive_counts")
+    assert [tuple(row) for row in counts] == [("archived", 1, 2, len(body) + 6000)]
     assert await harness.repair() == []
+
+
+async def test_what_has_the_recordings_key_is_left_there(harness: RepairHarness) -> None:
+    kept = await refuse(harness, body=flac())
+    key = kept.removeprefix("quarantine/").rpartition("/")[0] + "/a.wav"
+    harness.store.put(key, b"other")
+    (one,) = await harness.repair()
+    assert (one.outcome, one.reason, one.from_key) == ("not_repaired", "conflict", kept)
+    assert harness.store.get(key) == b"other"
+    assert harness.store.objects() == {key, kept}
 
 
 async def test_a_session_that_lacks_another_file_stays_failed(harness: RepairHarness) -> None:

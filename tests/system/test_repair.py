@@ -52,3 +52,16 @@ async def test_a_loss_that_cannot_be_repaired_is_named_each_time(archiver: Progr
     ]
     (await archiver("repair", "nobody")).refused(1, "no session 'nobody' was ever enqueued")
     (await archiver("repair", "--bot", "nobody")).refused(2, "unknown bot 'nobody'")
+
+
+async def test_a_second_repair_waits_for_the_first(archiver: Program, simulator: Simulator, sql: Any) -> None:
+    await archived(archiver, simulator, "s1")
+    key = await sql.fetchval("SELECT store_key FROM archived_recordings")
+    (archiver.folder / "store" / key).unlink()
+    await sql.execute("SELECT pg_advisory_lock(hashtextextended('archiver repair', 0))")
+    second = await archiver.start("repair", "s1")
+    await second.printed("another repair is running")
+    assert not (archiver.folder / "store" / key).exists()
+    await sql.execute("SELECT pg_advisory_unlock_all()")
+    assert (await second.ended()).code == 0
+    assert (archiver.folder / "store" / key).is_file()
