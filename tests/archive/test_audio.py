@@ -493,6 +493,7 @@ NAMES = ODD | st.builds(
 @example(["con", "_con", ".CON", "nul.tar.gz", "conin$.wav"])
 @example(["\ud800", "\udfff"])
 @example(["\xa0.0", "\u2003.wav"])
+@example(["0 .0.0", "con .a.wav"])
 def test_every_name_is_safe_and_unlike_the_others(names: list[str]) -> None:
     taken: list[str] = []
     for name in names:
@@ -505,7 +506,8 @@ def test_every_name_is_safe_and_unlike_the_others(names: list[str]) -> None:
         assert cleaned[-1] not in ". "
         assert unicodedata.is_normalized("NFC", cleaned)
         validate_filename(cleaned, platform="universal")
-        validate_filename(cleaned.partition(".")[0], platform="universal")
+        # Windows leaves out spaces before the first dot, and a device is one with them, too.
+        validate_filename(cleaned.partition(".")[0].rstrip(" "), platform="universal")
         taken.append(cleaned)
     for form in ("NFC", "NFD", "NFKC"):
         assert len({unicodedata.normalize(form, name).casefold() for name in taken}) == len(taken)
