@@ -11,7 +11,7 @@ import click
 from archiver.account.closing import Closing, close_account
 from archiver.account.reconcile import BESIDE, COUNTS, OUTCOMES, Account, closed
 from archiver.cli.listing import developers_line, opened_listings, print_problems, print_refusal
-from archiver.cli.output import console, print_csv, print_json, safe, table
+from archiver.cli.output import console, fitting, print_csv, print_folded, print_json, safe, told
 from archiver.config import BotSettings, Settings
 from archiver.kore.listings.calls import Span
 from archiver.postgres.database import Database
@@ -65,24 +65,27 @@ def _print_csv(account: Account) -> None:
 
 def _print_table(closing: Closing) -> None:
     out, account = console(), closing.account
-    days = table("", "day", "bot", *COUNTS, right=range(3, 3 + len(COUNTS)))
+    rows = []
     for (bot, day), counts in sorted(account.days.items()):
         mark = "complete" if closed(counts) else "[bold]open[/bold]"
-        days.add_row(mark, day.isoformat(), safe(bot), *(f"{counts[name]:,}" if counts[name] else "" for name in COUNTS))
-    out.print(days)
+        rows.append((mark, day.isoformat(), safe(bot), *(f"{counts[name]:,}" if counts[name] else "" for name in COUNTS)))
+    days = fitting(out.width, ("", "day", "bot", *COUNTS), rows, right=range(3, 3 + len(COUNTS)), head=3)
+    out.print(days, soft_wrap=isinstance(days, str))
     open_items = [item for item in account.items if not item.settled]
     for item in open_items[:SHOWN]:
         facts = ", ".join(_describe_fact(key, value, item.reason) for key, value in item.facts.items())
-        line = f"{item.state}: {safe(item.bot)} {safe(item.session_id)} {safe(item.kind)}: {safe(item.reason)}"
-        out.print(line + (f" ({safe(facts)})" if facts else ""), soft_wrap=True)
+        line = f"{item.state}: {item.bot} {item.session_id} {item.kind}: {item.reason}"
+        print_folded(out, line + (f" ({facts})" if facts else ""))
     if len(open_items) > SHOWN:
         out.print(f"... and {len(open_items) - SHOWN:,} more")
     if len(account.items) > min(len(open_items), SHOWN):
-        out.print("--format csv or json names every session that is not simply archived, and why")
+        print_folded(out, "--format csv or json names every session that is not simply archived, and why")
     counts = account.counts
     sum_of = ", ".join(f"{counts[name]:,} {name}{_more_of(account, name)}" for name in OUTCOMES if counts[name])
     beside = ", ".join(f"{counts[name]:,} {name}" for name in BESIDE if counts[name])
-    out.print(f"{counts['calls']:,} calls" + (f" = {sum_of}" if sum_of else "") + (f"; besides {beside}" if beside else ""))
+    print_folded(
+        out, f"{counts['calls']:,} calls" + (f" = {sum_of}" if sum_of else "") + (f"; besides {beside}" if beside else "")
+    )
     if account.developer_calls:
         out.print(developers_line(account.developer_calls))
 
@@ -90,13 +93,13 @@ def _print_table(closing: Closing) -> None:
 def _describe_fact(key: str, value: Any, reason: str) -> str:
     """A fact of an item, in words. Of several findings each has its name; the only one is the item's reason."""
     if key not in ("mismatches", "remarks"):
-        return f"{key} {value}"
-    told = []
+        return f"{key} {told(value)}"
+    findings = []
     for finding in value:
         (_, name), *facts = finding.items()
-        words = ", ".join(f"{fact} {' and '.join(map(str, it)) if isinstance(it, list) else it}" for fact, it in facts)
-        told.append(words if len(value) == 1 and name == reason else f"{name}: {words}")
-    return "; ".join(told)
+        words = ", ".join(f"{fact} {' and '.join(map(told, it)) if isinstance(it, list) else told(it)}" for fact, it in facts)
+        findings.append(words if len(value) == 1 and name == reason else f"{name}: {words}")
+    return "; ".join(findings)
 
 
 def _more_of(account: Account, outcome: str) -> str:
@@ -104,5 +107,5 @@ def _more_of(account: Account, outcome: str) -> str:
     if outcome != "unavailable":
         return ""
     reasons = Counter(item.reason for item in account.items if item.state == outcome and item.reason != "media_unavailable")
-    told = ", ".join(f"{count:,} {safe(reason)}" for reason, count in sorted(reasons.items()))
-    return f" ({told})" if told else ""
+    others = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
+    return f" ({others})" if others else ""

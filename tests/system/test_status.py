@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from archiver.cli.status import lasting
+from archiver.cli.output import lasting
 from archiver.simulator.platform import Simulator
 from tests.system.conftest import Program, archived
 
