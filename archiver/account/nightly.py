@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from archiver.account.closing import Closing, find_earlier
 from archiver.account.reading import Shift, span_of
@@ -68,7 +68,8 @@ async def night_span(
         span = span_of(bot, start, night_end, now)
         if until is not None and span.start > until:
             raise UsageError(
-                f"a night from {start} on would leave a gap: the last complete night of {bot.name} ended at {until.isoformat()}",
+                f"a night from {start} on would leave a gap: the last complete night of {bot.name} ended at "
+                f"{until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
                 hint="leave --from out; `archiver discover` reads any time, and leaves nights alone",
             )
         return span

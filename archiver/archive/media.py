@@ -105,7 +105,7 @@ class MediaHosts:
         if found is None or len(found["host"]) > MAX_HOST:
             scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,20}:", url)
             if scheme and scheme[0].lower() not in ("https:", "http:"):
-                raise MediaUrlRefused(f"a recording's URL with scheme {scheme[0][:-1]!r}", url=_shown(url))
+                raise MediaUrlRefused(f'a recording\'s URL with scheme "{scheme[0][:-1]}"', url=_shown(url))
             raise MediaUrlRefused("the recording's URL is malformed", url=_shown(url))
         host = found["host"].strip("[]").lower().rstrip(".")
         if is_public(host) is None and _NUMBER.fullmatch(host.rpartition(".")[2]):

@@ -12,7 +12,7 @@ from archiver.account.closing import Closing, Earlier, close_account
 from archiver.account.reconcile import BESIDE, COUNTS, OUTCOMES, Account, closed
 from archiver.cli.compose import actor
 from archiver.cli.listing import developers_line, opened_listings, print_problems, print_refusal
-from archiver.cli.output import console, print_csv, print_json, printable, safe, table
+from archiver.cli.output import console, fitting, print_csv, print_folded, print_json, printable, safe, told
 from archiver.config import BotSettings, Settings
 from archiver.errors import DatabaseError
 from archiver.kore.listings.calls import Span
@@ -90,25 +90,28 @@ def _print_csv(account: Account) -> None:
 
 def _print_table(closing: Closing) -> None:
     out, account = console(), closing.account
-    days = table("", "day", "bot", *COUNTS, right=range(3, 3 + len(COUNTS)))
+    rows = []
     for day in closing.days():
         if any(day.counts.values()):
             figures = (f"{day.counts[name]:,}" if day.counts[name] else "" for name in COUNTS)
-            days.add_row(_mark(day), day.day.isoformat(), safe(day.bot), *figures)
-    out.print(days)
+            rows.append((_mark(day), day.day.isoformat(), safe(day.bot), *figures))
+    days = fitting(out.width, ("", "day", "bot", *COUNTS), rows, right=range(3, 3 + len(COUNTS)), head=3)
+    out.print(days, soft_wrap=isinstance(days, str))
     open_items = [item for item in account.items if not item.settled]
     for item in open_items[:SHOWN]:
         facts = ", ".join(_describe_fact(key, value, item.reason) for key, value in item.facts.items())
-        line = f"{item.state}: {safe(item.bot)} {safe(item.session_id)} {safe(item.kind)}: {safe(item.reason)}"
-        out.print(line + (f" ({safe(facts)})" if facts else ""), soft_wrap=True)
+        line = f"{item.state}: {item.bot} {item.session_id} {item.kind}: {item.reason}"
+        print_folded(out, line + (f" ({facts})" if facts else ""))
     if len(open_items) > SHOWN:
         out.print(f"... and {len(open_items) - SHOWN:,} more")
     if len(account.items) > min(len(open_items), SHOWN):
-        out.print("--format csv or json names every session that is not simply archived, and why")
+        print_folded(out, "--format csv or json names every session that is not simply archived, and why")
     counts = account.counts
     sum_of = ", ".join(f"{counts[name]:,} {name}{_more_of(account, name)}" for name in OUTCOMES if counts[name])
     beside = ", ".join(f"{counts[name]:,} {name}" for name in BESIDE if counts[name])
-    out.print(f"{counts['calls']:,} calls" + (f" = {sum_of}" if sum_of else "") + (f"; besides {beside}" if beside else ""))
+    print_folded(
+        out, f"{counts['calls']:,} calls" + (f" = {sum_of}" if sum_of else "") + (f"; besides {beside}" if beside else "")
+    )
     if account.developer_calls:
         out.print(developers_line(account.developer_calls))
     if closing.earlier is not None:
@@ -126,31 +129,27 @@ def _print_earlier(earlier: Earlier) -> None:
     if not (earlier.failed or earlier.mismatched):
         return
     out = console()
-    told = ", ".join(
-        f"{count:,} {name}" for name, count in (("failed", earlier.failed), ("mismatched", earlier.mismatched)) if count
-    )
-    out.print(f"still open of other times: {told}")
+    counts = {"failed": earlier.failed, "mismatched": earlier.mismatched}
+    out.print(f"still open of other times: {', '.join(f'{count:,} {name}' for name, count in counts.items() if count)}")
     for each in earlier.sessions[:FEW]:
-        line = f"{each.state}: {safe(each.bot)} {safe(each.session_id)} {safe(each.kind)}: {safe(each.reason)}"
-        out.print(f"  {line}, {each.called_at:%Y-%m-%d}", soft_wrap=True)
+        line = f"{each.state}: {each.bot} {each.session_id} {each.kind}: {each.reason}"
+        print_folded(out, f"  {line}, {each.called_at:%Y-%m-%d}")
     if earlier.failed + earlier.mismatched > FEW:
         out.print("  ... `archiver list --open` names all")
-    out.print(
-        "  next: `archiver retry` asks for them again, `archiver accept --reason ...` answers for them as they are",
-        soft_wrap=True,
-    )
+    hint = "`archiver retry` asks for them again, `archiver accept` answers for them as they are"
+    print_folded(out, f"  next: {hint}", indent=4)
 
 
 def _describe_fact(key: str, value: Any, reason: str) -> str:
     """A fact of an item, in words. Of several findings each has its name; the only one is the item's reason."""
     if key not in ("mismatches", "remarks"):
-        return f"{key} {value}"
-    told = []
+        return f"{key} {told(value)}"
+    findings = []
     for finding in value:
         (_, name), *facts = finding.items()
-        words = ", ".join(f"{fact} {' and '.join(map(str, it)) if isinstance(it, list) else it}" for fact, it in facts)
-        told.append(words if len(value) == 1 and name == reason else f"{name}: {words}")
-    return "; ".join(told)
+        words = ", ".join(f"{fact} {' and '.join(map(told, it)) if isinstance(it, list) else told(it)}" for fact, it in facts)
+        findings.append(words if len(value) == 1 and name == reason else f"{name}: {words}")
+    return "; ".join(findings)
 
 
 def _more_of(account: Account, outcome: str) -> str:
@@ -158,5 +157,5 @@ def _more_of(account: Account, outcome: str) -> str:
     if outcome != "unavailable":
         return ""
     reasons = Counter(item.reason for item in account.items if item.state == outcome and item.reason != "media_unavailable")
-    told = ", ".join(f"{count:,} {safe(reason)}" for reason, count in sorted(reasons.items()))
-    return f" ({told})" if told else ""
+    others = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
+    return f" ({others})" if others else ""

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import click
 
+from archiver.cli.output import moment
 from archiver.config import Settings, load, parse_duration
 from archiver.errors import UsageError
 from archiver.observe import logs
@@ -150,8 +151,8 @@ class _Moment(click.ParamType[datetime]):
         if isinstance(value, datetime):
             return value
         try:
-            moment = datetime.fromisoformat(value)
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+            at = datetime.fromisoformat(value)
+            return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
         except (ValueError, OverflowError):
             self.fail(
                 f'"{value}" must be an ISO 8601 date or date-time, such as 2026-03-31 or 2026-03-31T08:00:00+02:00 (without an '
@@ -177,7 +178,7 @@ def check_times(since: datetime | None, until: datetime | None) -> None:
     """A time span that nothing can lie in is a slip. Raises UsageError."""
     if since is not None and until is not None and since >= until:
         raise UsageError(
-            f"--until {until.isoformat()} is not after --since {since.isoformat()}",
+            f"--until {moment(until)} must be after --since {moment(since)}",
             hint="--until is the first moment that no longer counts: for a whole day, name the next day",
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 import click
@@ -23,7 +23,7 @@ from archiver.cli.listing import (
     select_bots,
     span_options,
 )
-from archiver.cli.output import console, json_option, print_json, safe, size, table
+from archiver.cli.output import console, json_option, lasting, print_json, safe, size, table
 from archiver.config import BotSettings, Settings
 from archiver.queue.discoveries import Discoveries
 
@@ -128,7 +128,7 @@ def _print_estimate(document: dict[str, Any]) -> None:
         for day, count in found["days"].items():
             days.add_row(day, f"{count:,}")
         out.print(days)
-        takes = timedelta(seconds=found["seconds"])
+        takes = lasting(found["seconds"])
         stored = "unknown size: none is archived yet" if found["bytes"] is None else f"about {size(found['bytes'])}"
         out.print(
             f"{found['calls']:,} calls on {len(found['days']):,} days, {found['new']:,} of them new: "

@@ -14,7 +14,7 @@ import click
 from archiver.cli.call_facts import agents_of, number_of
 from archiver.cli.call_times import call_time_options, call_times
 from archiver.cli.compose import TEXT, check_bot_was_meant, opened
-from archiver.cli.output import console, print_csv, printable, safe, size, table
+from archiver.cli.output import console, fitting, print_csv, print_folded, printable, safe, size
 from archiver.config import Settings
 from archiver.observe.redact import redact_value
 from archiver.queue.search import Chosen, FoundSession, People, Search
@@ -109,21 +109,22 @@ def _print_table(found: list[FoundSession], count: int, *, spoken: bool) -> int:
     if not found:
         out.print("no session found")
         return 0
-    who = ("caller", "agent") if spoken else ()
-    shown = table("call (UTC)", "bot", "state", *who, "seconds", "session", right=[3 + len(who)])
+    rows = []
     for each in found[:count]:
         state = f"{each.state}: {printable(each.reason)}" if each.reason else each.state
         state += " (accepted)" if each.accepted_at is not None else ""
-        people = (safe(number_of(each.call) or each.user_id or ""), safe(", ".join(agents_of(each.call)))) if spoken else ()
+        people = (number_of(each.call) or each.user_id or "", ", ".join(agents_of(each.call))) if spoken else ()
         seconds = "" if each.seconds is None else f"{each.seconds:.0f}"
-        shown.add_row(
-            f"{each.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}", safe(each.bot), safe(state), *people, seconds, safe(each.session_id)
-        )
-    out.print(shown)
+        called_at = f"{each.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+        rows.append([safe(cell) for cell in (called_at, each.session_id, each.bot, state, *people, seconds)])
+    who = ("caller", "agent") if spoken else ()
+    columns = ("call (UTC)", "session", "bot", "state", *who, "seconds")
+    shown = fitting(out.width, columns, rows, right=[len(columns) - 1], head=2)
+    out.print(shown, soft_wrap=isinstance(shown, str))
     files, stored = sum(each.files for each in found[:count]), sum(each.bytes for each in found[:count])
     out.print(f"{len(found[:count]):,} sessions, {files:,} recordings, {size(stored)}")
     if len(found) > count:
-        out.print(f"there are more: --limit shows more than {count:,}, --format csv or jsonl all of them")
+        print_folded(out, f"there are more: --limit shows more than {count:,}, --format csv or jsonl all of them")
     return len(found)
 
 

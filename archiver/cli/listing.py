@@ -15,7 +15,7 @@ from archiver.account.discovery import Discovered, Listings
 from archiver.account.reading import ReadingTerms, Shift, listings_of, read_and_work
 from archiver.cli.call_times import BOUND
 from archiver.cli.compose import NO_BOT, TEXT
-from archiver.cli.output import print_error, printable
+from archiver.cli.output import print_error, printable, told
 from archiver.cli.serving import bot_access, composed_worker, stop_on_signals
 from archiver.config import BotSettings, Settings
 from archiver.errors import ConfigError, DatabaseError, KoreError
@@ -140,8 +140,9 @@ def developers_line(count: int) -> str:
 def print_problems(problems: Sequence[Mapping[str, Any]]) -> None:
     """To standard error, a line each."""
     for problem in problems:
-        facts = ", ".join(f"{key} {value}" for key, value in problem.items() if key not in ("problem", "from", "to"))
+        facts = ", ".join(f"{key} {told(value)}" for key, value in problem.items() if key not in ("problem", "from", "to"))
         click.echo(
-            f"{problem['problem']} from {problem['from']} to {problem['to']}" + (f": {printable(facts)}" if facts else ""),
+            f"{problem['problem']} from {told(problem['from'])} to {told(problem['to'])}"
+            + (f": {printable(facts)}" if facts else ""),
             err=True,
         )

@@ -10,7 +10,7 @@ import click
 
 from archiver.account.reconcile import COUNTS
 from archiver.cli.compose import TEXT, opened, run_async, settings_of
-from archiver.cli.output import console, json_option, print_json, safe, table
+from archiver.cli.output import console, fitting, json_option, print_folded, print_json, safe
 from archiver.config import Settings
 from archiver.queue.accounts import Accounts, KeptAccount, KnownDay
 from archiver.queue.reports import Reports
@@ -88,33 +88,36 @@ def _show_accounts(accounts: Sequence[KeptAccount], *, as_json: bool) -> None:
     if not accounts:
         out.print("no account was made yet: `archiver nightly` and `archiver reconcile` make them")
         return
-    shown = table("made (UTC)", "by", "from", "to", "calls", "open", "result", right=[4, 5])
+    rows = []
     for each in accounts:
-        calls = f"{each.counts['calls']:,}"
-        shown.add_row(_minute(each.made_at), each.command, _minute(each.from_at), _minute(each.to_at), calls,
-                      _open(each.counts), "complete" if each.complete else "[bold]open[/bold]")  # fmt: skip
-    out.print(shown)
+        result = "complete" if each.complete else "[bold]open[/bold]"
+        spans = _minute(each.from_at), _minute(each.to_at)
+        rows.append([_minute(each.made_at), each.command, *spans, f"{each.counts['calls']:,}", _open(each.counts), result])
+    columns = ("made (UTC)", "by", "from", "to", "calls", "open", "result")
+    shown = fitting(out.width, columns, rows, right=[4, 5], head=2)
+    out.print(shown, soft_wrap=isinstance(shown, str))
     for each in accounts:
         for bot, why in each.failed_bots.items():
-            out.print(
-                f"{_minute(each.made_at)}: the platform listed no calls of {safe(bot)}: {safe(why)}",
-                soft_wrap=True,
-            )
+            print_folded(out, f"{_minute(each.made_at)}: the platform listed no calls of {bot}: {why}")
 
 
 def _show_days(days: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         print_json({"days": days})
         return
-    shown = table("day", "bot", "result", "calls", "archived", "open", "accepted", "made (UTC)", right=range(3, 7))
+    out = console()
+    rows = []
     for day in days:
         counts = day["counts"]
-        figures = ("", "", "", "") if counts is None else (
-            f"{counts['calls']:,}", f"{counts['archived']:,}", _open(counts), f"{counts.get('accepted', 0) or ''}")  # fmt: skip
         made = "" if day["made_at"] is None else _minute(datetime.fromisoformat(day["made_at"]))
         result = day["result"] if day["result"] == "complete" else f"[bold]{day['result']}[/bold]"
-        shown.add_row(day["day"], safe(day["bot"]), result, *figures, made)
-    console().print(shown)
+        figures = ["", "", "", ""]
+        if counts is not None:
+            figures = [f"{counts['calls']:,}", f"{counts['archived']:,}", _open(counts), f"{counts.get('accepted', 0) or ''}"]
+        rows.append([day["day"], safe(day["bot"]), result, *figures, made])
+    columns = ("day", "bot", "result", "calls", "archived", "open", "accepted", "made (UTC)")
+    shown = fitting(out.width, columns, rows, right=range(3, 7), head=2)
+    out.print(shown, soft_wrap=isinstance(shown, str))
 
 
 def _minute(moment: datetime) -> str:

@@ -6,8 +6,10 @@ import csv
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -85,18 +87,30 @@ def safe(value: object) -> str:
     return escape(printable(value))
 
 
-def moment(text: str) -> str:
-    """A time of the database, to the millisecond, in UTC; it comes with whatever zone the server is in."""
-    return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+def moment(at: str | datetime, *, precise: bool = False) -> str:
+    """A time for people, in UTC, whatever zone the server is in: 2026-11-28 02:03:04 UTC; `precise`: with milliseconds."""
+    at = datetime.fromisoformat(at) if isinstance(at, str) else at
+    at = at.astimezone(UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S}" + (f".{at.microsecond // 1000:03} UTC" if precise else " UTC")
 
 
-def size(count: float) -> str:
-    """Bytes for people: 1.2 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+_ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
+
+
+def told(value: object, *, precise: bool = False) -> str:
+    """A fact for people: text as it is, a time as `moment` has it, a duration in words, all else as JSON. Not harmless yet."""
+    match value:
+        case datetime():
+            return moment(value, precise=precise)
+        case timedelta():
+            return lasting(value.total_seconds())
+        case str() if _ISO.fullmatch(value):
+            with suppress(ValueError, OverflowError):  # a month 13, or the year 1 in a zone that is ahead
+                return moment(value, precise=precise)
+            return value
+        case str():
+            return value
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def lasting(seconds: float | None) -> str:
@@ -112,3 +126,64 @@ def lasting(seconds: float | None) -> str:
     if hours < 48:
         return f"{hours}h {minutes % 60:02}m"
     return f"{hours // 24}d {hours % 24}h"
+
+
+def folded(text: str, width: int, *, indent: int = 2) -> str:
+    """Prose in lines of `width`, further ones indented. No word is broken, nor a time: what is copied must not come in pieces."""
+    text = _TIME.sub(lambda time: time[0].replace(" ", _HELD), text)
+    lines = textwrap.fill(
+        text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+    )
+    return lines.replace(_HELD, " ")
+
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{3})? UTC")
+_HELD = "\N{NO-BREAK SPACE}"
+
+
+def print_folded(out: Console, text: str, *, indent: int = 2) -> None:
+    """Print text without markup, made harmless, in lines as wide as the terminal."""
+    from rich.markup import escape
+
+    out.print(escape(folded(printable(text), out.width, indent=indent)), soft_wrap=True)
+
+
+def fitting(
+    width: int, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[int] = (), head: int = 1
+) -> Table | str:
+    """Rows of markup as a table where `width` has room for it. If not, without those columns that are empty or 0 in every row;
+    and if that does not fit either, each row in lines of its own: its first `head` cells, and below them the others by name.
+    """
+    from rich.markup import escape
+    from rich.text import Text
+
+    def needed(chosen: Sequence[int]) -> int:
+        cells = ([columns[n], *(Text.from_markup(row[n]).plain for row in rows)] for n in chosen)
+        return sum(max(map(len, column)) for column in cells) + 2 * (len(chosen) - 1)
+
+    every = list(range(len(columns)))
+    numbers = set(right)
+    used = [n for n in every if n < head or any(row[n] not in ("", "0") for row in rows)]
+    for chosen in (every, used):
+        if needed(chosen) <= width:
+            made = table(*(columns[n] for n in chosen), right=[at for at, n in enumerate(chosen) if n in numbers])
+            for row in rows:
+                made.add_row(*(row[n] for n in chosen))
+            return made
+    lines = []
+    for row in rows:
+        plain = [Text.from_markup(cell).plain for cell in row]
+        # A number alone names nothing.
+        lines.append(" ".join(f"{columns[n]} {plain[n]}" if plain[n].isdigit() else plain[n] for n in range(head) if plain[n]))
+        facts = [f"{columns[n]} {plain[n]}".strip().replace(" ", _HELD) for n in used if n >= head and plain[n]]
+        lines.append(folded("  " + ", ".join(facts), width))
+    return escape("\n".join(lines))
+
+
+def size(count: float) -> str:
+    """Bytes for people: 1.2 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -8,7 +8,7 @@ import click
 
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import opened, run_async, settings_of
-from archiver.cli.output import console, json_option, print_json, safe, table
+from archiver.cli.output import console, fitting, json_option, print_json, safe
 from archiver.config import Settings
 from archiver.queue.counts import CountDifference, Counts
 
@@ -52,11 +52,11 @@ def _print(differences: list[CountDifference], *, mended: bool) -> None:
     if not differences:
         out.print("every count is exact")
         return
-    shown = table("day", "bot", "state", "reason", "sessions", "files", right=[4, 5])
-    for each in differences[:SHOWN]:
-        shown.add_row(
-            f"{each.day}", safe(each.bot), safe(each.state), safe(each.reason), f"{each.sessions:+,}", f"{each.files:+,}"
-        )
-    out.print(shown)
-    out.print(f"{len(differences):,} counts differed and were corrected" if mended else
-              f"{len(differences):,} counts differ; `archiver recount` corrects them")  # fmt: skip
+    rows = [
+        [safe(each.bot), f"{each.day}", safe(each.state), safe(each.reason), f"{each.sessions:+,}", f"{each.files:+,}"]
+        for each in differences[:SHOWN]
+    ]
+    shown = fitting(out.width, ("bot", "day", "state", "reason", "sessions", "files"), rows, right=[4, 5], head=3)
+    out.print(shown, soft_wrap=isinstance(shown, str))
+    told = "counts differed and were corrected" if mended else "counts differ; `archiver recount` corrects them"
+    out.print(f"{len(differences):,} {told}")

@@ -10,7 +10,7 @@ import click
 
 from archiver.cli.call_facts import agents_of
 from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, settings_of
-from archiver.cli.output import console, json_option, lasting, moment, print_json, printable, safe, size, table
+from archiver.cli.output import console, json_option, lasting, moment, print_folded, print_json, printable, safe, size, told
 from archiver.config import Settings
 from archiver.errors import ArchiverError, UsageError
 from archiver.observe.redact import redact_value
@@ -80,56 +80,44 @@ def _moment(text: str) -> datetime:
         return datetime.max.replace(tzinfo=UTC)
 
 
-def _print(document: dict[str, Any]) -> None:
-    from rich.markup import escape
+_FACTS = (
+    "priority", "user_id", "started_at", "enqueued_at", "run_at", "first_asked_at", "last_asked_at", "finished_at", "recheck_at",
+    "failures", "checks", "crashes", "calls", "rechecks", "accepted_at", "accepted_by", "accept_reason",
+)  # fmt: skip
 
+
+def _print(document: dict[str, Any]) -> None:
     out = console()
     reason = f": {safe(document['reason'])}" if document["reason"] else ""
     out.print(
         f"{safe(document['session_id'])} ({safe(document['bot'])}, {safe(document['kind'])}) is {document['state']}{reason}",
         soft_wrap=True,
     )
-    facts = table("", "")
-    for key, value in _about_the_call(document):
-        facts.add_row(key, safe(value))
-    for key in (
-        "priority",
-        "user_id",
-        "started_at",
-        "enqueued_at",
-        "run_at",
-        "first_asked_at",
-        "last_asked_at",
-        "finished_at",
-        "recheck_at",
-        "failures",
-        "checks",
-        "crashes",
-        "calls",
-        "rechecks",
-        "accepted_at",
-        "accepted_by",
-        "accept_reason",
-    ):
-        if document[key] is not None:
-            facts.add_row(key, safe(document[key]))
+    facts = list(_about_the_call(document))
+    facts += [(key, told(document[key], precise=True)) for key in _FACTS if document[key] is not None]
     for key in ("metadata", "detail"):
         value = document[key]
         # A producer may have written any JSON there.
-        for name, item in value.items() if isinstance(value, dict) else [("", value)]:
-            facts.add_row(f"{key}.{safe(name)}".rstrip("."), safe(item))
-    facts.show_header = False
-    out.print(facts)
+        items = value.items() if isinstance(value, dict) else [("", value)]
+        facts += [(f"{key}.{name}".rstrip("."), told(item, precise=True)) for name, item in items]
+    widest = max(len(printable(name)) for name, _ in facts)
+    for name, fact in facts:
+        print_folded(out, f"{printable(name):{widest}}  {fact}", indent=widest + 2)
     # Lines, not tables: what is copied from a narrow terminal must not come in pieces.
     for row in document["recordings"]:
         flags = f" ({safe(', '.join(row['flags']))})" if row["flags"] else ""
         out.print(f"\nrecording {row['ordinal']}: {size(row['bytes'])}{flags}", soft_wrap=True)
         out.print(f"  sha256     {row['sha256']}\n  store key  {safe(row['store_key'])}", soft_wrap=True)
-    out.print("\nhistory (UTC)")
+    out.print("\nhistory")
     if document["history_removed"]:
         out.print("what happened longer ago was removed, as database.keep_history asks", soft_wrap=True)
-    lines = [(moment(event["at"]), printable(event["event"]), printable(event["actor"] or "")) for event in document["events"]]
+    lines = [
+        (moment(event["at"], precise=True), printable(event["event"]), printable(event["actor"] or ""))
+        for event in document["events"]
+    ]
     what_width, who_width = (max((len(line[column]) for line in lines), default=0) for column in (1, 2))
     for (when, what, who), event in zip(lines, document["events"], strict=True):
-        shown = ", ".join(f"{key}={value}" for key, value in event["data"].items() if value not in (None, [], {}))
-        out.print(escape(f"{when}  {what:{what_width}}  {who:{who_width}}  {printable(shown)}".rstrip()), soft_wrap=True)
+        shown = ", ".join(
+            f"{key} {told(value, precise=True)}" for key, value in event["data"].items() if value not in (None, [], {})
+        )
+        print_folded(out, f"{when}  {what:{what_width}}  {who:{who_width}}  {shown}".rstrip())

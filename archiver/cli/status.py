@@ -12,7 +12,7 @@ import click
 
 from archiver.account.status import STATES, pause_after, status_document
 from archiver.cli.compose import DURATION, opened, run_async, settings_of
-from archiver.cli.output import console, json_option, lasting, moment, print_json, printable, safe, size, table
+from archiver.cli.output import console, fitting, folded, json_option, lasting, moment, print_json, printable, safe, size, table
 from archiver.config import Settings
 from archiver.postgres.database import Database
 from archiver.queue.pace import COUNTED
@@ -97,8 +97,12 @@ def print_status(document: dict[str, Any]) -> None:
     """The same for people."""
     out = console()
     for block in _blocks(document, out.width, LISTED):
-        # Lines are not folded: what is copied from a narrow terminal must not come in pieces.
-        out.print(block, soft_wrap=isinstance(block, str))
+        # No word is broken, nor a next step: what is copied from a narrow terminal must not come in pieces.
+        out.print(_folded(block, out.width) if isinstance(block, str) else block, soft_wrap=isinstance(block, str))
+
+
+def _folded(lines: str, width: int) -> str:
+    return "\n".join(line if line.startswith("  ") else folded(line, width) for line in lines.split("\n"))
 
 
 def _room(out: Console, document: dict[str, Any]) -> int:
@@ -109,7 +113,7 @@ def _room(out: Console, document: dict[str, Any]) -> int:
 
 def _blocks(document: dict[str, Any], width: int, transfers: int) -> Iterator[Table | str]:
     """What people see, from top to bottom, with so many transfers at most."""
-    yield _counts(document)
+    yield _counts(document, width)
     recorded = lasting(document["recorded_seconds"])
     yield f"{document['recordings']:,} recordings, {size(document['bytes'])}, {recorded} of sound"
     if accepted := document["accepted"]:
@@ -119,41 +123,40 @@ def _blocks(document: dict[str, Any], width: int, transfers: int) -> Iterator[Ta
         yield f"last complete day: {', '.join(days)} (`archiver nights`)"
     if again := document["rechecks"]["waiting"]:
         next_at = moment(document["rechecks"]["next_at"])
-        yield f"{again:,} of the unavailable will be asked for again, the next one at {next_at} UTC, or when nothing else is due"
+        yield f"{again:,} of the unavailable will be asked for again, the next one at {next_at}, or when nothing else is due"
     for warning in document["warnings"]:
         yield f"warning: bot {safe(warning['bot'])}: {warning['message']}; next: {warning['hint']}"
     yield ""
-    yield _rates(document)
+    yield "archived / unavailable / failed:"
+    yield _rates(document, width)
     for left in document["time_left_without"]:
         yield f"not counted in it: {left['sessions']:,} of {safe(left['bot'])} ({safe(left['kind'])}): {left['because']}"
     if document["transfers"]["running"] and transfers:
         yield ""
         yield from _transfers(document, width, transfers)
     if document["reasons"]:
-        reasons = table("state", "reason", "sessions", right=[2])
-        for row in document["reasons"]:
-            reasons.add_row(row["state"], safe(row["reason"]), f"{row['sessions']:,}")
+        rows = [(row["state"], safe(row["reason"]), f"{row['sessions']:,}") for row in document["reasons"]]
         yield ""
-        yield reasons
+        yield fitting(width, ("state", "reason", "sessions"), rows, right=[2])
     yield from _fleet(document)
 
 
-def _counts(document: dict[str, Any]) -> Table:
-    sessions = table("bot", *STATES, "API calls", right=range(1, len(STATES) + 2))
-    for name, counts in _by_bot(document):
-        sessions.add_row(name, *(f"{counts['sessions'][state]:,}" for state in STATES), f"{counts['api_calls']:,}")
-    return sessions
+def _counts(document: dict[str, Any], width: int) -> Table | str:
+    rows = [
+        (name, *(f"{counts['sessions'][state]:,}" for state in STATES), f"{counts['api_calls']:,}")
+        for name, counts in _by_bot(document)
+    ]
+    return fitting(width, ("bot", *STATES, "API calls"), rows, right=range(1, len(STATES) + 2))
 
 
-def _rates(document: dict[str, Any]) -> Table:
-    rates = table("archived / unavailable / failed", "last minute", "last 10 minutes", "API calls a minute", "time left",
-                  right=range(1, 5))  # fmt: skip
+def _rates(document: dict[str, Any], width: int) -> Table | str:
+    rows = []
     for name, counts in _by_bot(document):
         pace = counts["rates"]
-        calls = pace["api_calls_minute"]
-        rates.add_row(name, _ended(pace["minute"]), _ended(pace["ten_minutes"]), "" if calls is None else f"{calls:,}",
-                      lasting(counts["time_left_seconds"]))  # fmt: skip
-    return rates
+        calls = "" if pace["api_calls_minute"] is None else f"{pace['api_calls_minute']:,}"
+        rows.append((name, _ended(pace["minute"]), _ended(pace["ten_minutes"]), calls, lasting(counts["time_left_seconds"])))
+    columns = ("bot", "last minute", "last 10 minutes", "API calls a minute", "time left")
+    return fitting(width, columns, rows, right=range(1, 5))
 
 
 def _transfers(document: dict[str, Any], width: int, most: int) -> Iterator[Table | str]:
@@ -203,18 +206,19 @@ def _ended(counts: dict[str, int]) -> str:
 def _fleet(document: dict[str, Any]) -> Iterator[str]:
     for hold in document["holds"]:
         message = hold["detail"].get("message", "")
-        yield f"held: {safe(hold['bot'])} ({safe(hold['kind'])}) since {hold['since']}: {safe(hold['reason'])}: {safe(message)}"
+        why = f"{safe(hold['reason'])}: {safe(message)}"
+        yield f"held: {safe(hold['bot'])} ({safe(hold['kind'])}) since {moment(hold['since'])}: {why}"
         if hold["detail"].get("hint"):
             yield f"  next: {safe(hold['detail']['hint'])}"
     for pause in document["pauses"]:
         name = safe(pause["bot"])
-        yield f"paused: {name} since {moment(pause['since'])} UTC by {safe(pause['by'])} (`archiver resume --bot {name}`)"
+        yield f"paused: {name} since {moment(pause['since'])} by {safe(pause['by'])} (`archiver resume --bot {name}`)"
     for blocked in document["blocked"]:
-        yield f"rate limit reached: {safe(blocked['budget'])} until {blocked['until']}"
+        yield f"rate limit reached: {safe(blocked['budget'])} until {moment(blocked['until'])}"
     for worker in document["workers"]:
         state = "alive" if worker["alive"] else "DEAD, its sessions are about to be taken over"
         host = f"on {safe(worker['host'])}" if worker["host"] is not None else "off the list"
-        since = f", since {worker['started_at']}" if worker["started_at"] is not None else ""
+        since = f", since {moment(worker['started_at'])}" if worker["started_at"] is not None else ""
         yield f"worker {worker['id']} {host}: {state}, holds {worker['claimed']}{since}"
 
 

@@ -8,7 +8,7 @@ import click
 
 from archiver.account.status import list_workers
 from archiver.cli.compose import opened, run_async, settings_of
-from archiver.cli.output import console, json_option, moment, print_json, safe, table
+from archiver.cli.output import console, fitting, json_option, moment, print_json, safe
 from archiver.config import Settings
 
 
@@ -38,12 +38,12 @@ def _print(workers: list[dict[str, Any]]) -> None:
     if not workers:
         out.print("no worker is at work")
         return
-    shown = table("worker", "host", "pid", "version", "since (UTC)", "renewed", "lease until", "state", "holds", "the oldest",
-                  right=[0, 2, 8])  # fmt: skip
+    columns = ("worker", "host", "pid", "version", "since", "renewed", "lease until", "state", "holds", "the oldest")
+    rows = []
     for worker in workers:
         times = (worker["started_at"], worker["renewed_at"], worker["lease_until"])
         oldest = worker["sessions"][0] if worker["sessions"] else None
-        shown.add_row(
+        rows.append((
             str(worker["id"]),
             *("" if worker[key] is None else safe(worker[key]) for key in ("host", "pid", "version")),
             *("" if time is None else moment(time) for time in times),
@@ -51,5 +51,6 @@ def _print(workers: list[dict[str, Any]]) -> None:
             str(worker["claimed"]),
             "" if oldest is None else f"{safe(oldest['session_id'])} ({safe(oldest['bot'])}, {safe(oldest['kind'])}) since "
                                       f"{moment(oldest['since'])}",
-        )  # fmt: skip
-    out.print(shown)
+        ))  # fmt: skip
+    shown = fitting(out.width, columns, rows, right=[0, 2, 8])
+    out.print(shown, soft_wrap=isinstance(shown, str))

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from archiver.account.closing import Closing
 from archiver.account.reconcile import Account, Item
 from archiver.cli.accounts import COLUMNS, show
+from archiver.cli.output import fitting, folded, moment, told
 
 BEFORE = [
     "",
@@ -87,3 +88,45 @@ def test_the_account_for_people_says_what_differs_and_what_is_gone(capsys: pytes
         "--format csv or json names every session that is not simply archived, and why",
         "5 calls = 2 archived, 3 unavailable (2 probably_purged); besides 1 unlisted, 2 mismatched, 1 remarked",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("2026-11-28T04:03:04.567890+02:00", "2026-11-28 02:03:04 UTC"),
+        ("2026-11-28 02:03:04Z", "2026-11-28 02:03:04 UTC"),
+        (datetime(2026, 11, 28, 2, 3, 4, tzinfo=UTC), "2026-11-28 02:03:04 UTC"),
+        ("0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00+14:00"),
+        ("2026-13-28T02:03:04Z", "2026-13-28T02:03:04Z"),
+        ("2026-11-28", "2026-11-28"),
+        (timedelta(hours=3, minutes=5), "3h 05m"),
+        (True, "true"),
+        (None, "null"),
+        ({"a": ["\u00e9", None]}, '{"a": ["\u00e9", null]}'),
+        ("it's", "it's"),
+    ],
+)
+def test_a_fact_is_told_in_words(value: object, shown: str) -> None:
+    assert told(value) == shown
+
+
+def test_a_time_has_milliseconds_where_order_matters() -> None:
+    assert moment("2026-11-28T02:03:04.5+00:00", precise=True) == "2026-11-28 02:03:04.500 UTC"
+
+
+def test_prose_is_folded_without_breaking_a_word_or_a_time() -> None:
+    key = "bot=b/" + "x" * 90
+    lines = folded(f"stored {key} at 2026-11-28 02:03:04 UTC, which is what it says", 30).splitlines()
+    assert lines == ["stored", f"  {key}", "  at 2026-11-28 02:03:04 UTC,", "  which is what it says"]
+
+
+def test_a_table_gives_up_what_is_empty_and_then_its_columns() -> None:
+    columns, rows = ("bot", "pending", "failed", "cancelled"), [("[bold]a[/bold]", "1", "0", ""), ("b", "12", "3", "0")]
+
+    def columns_at(width: int) -> list[str] | str:
+        made = fitting(width, columns, rows)
+        return made if isinstance(made, str) else [str(column.header) for column in made.columns]
+
+    assert columns_at(31) == list(columns)
+    assert columns_at(30) == ["bot", "pending", "failed"]
+    assert columns_at(19) == "a\n  pending 1,\n  failed 0\nb\n  pending 12,\n  failed 3"

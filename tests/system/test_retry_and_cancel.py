@@ -179,7 +179,7 @@ async def test_a_time_that_is_none_is_told_with_its_option_and_the_way_to_write_
 
 async def test_a_span_that_nothing_can_lie_in_is_refused(archiver: Program) -> None:
     result = await archiver("retry", "--since", "2026-04-01", "--until", "2026-04-01")
-    result.refused(2, "--until 2026-04-01T00:00:00+00:00 is not after --since", "name the next day")
+    result.refused(2, "--until 2026-04-01 00:00:00 UTC must be after --since", "name the next day")
     (await archiver("cancel", "--all", "--reason", "x", "--since", "2026-04-02", "--until", "2026-04-01")).refused(2, "--until")
 
 

@@ -153,7 +153,7 @@ def _row(row: Mapping[str, Any], kind: str, start: Any, end: Any, facts: Mapping
     if not isinstance(session_id, str) or not session_id.strip():
         return Row(shortened(f"{identity} {word_of(start)}"), unreadable="it names no session")
     if started_at is None:
-        return Row(identity, unreadable=f"session {fact_of(session_id)[:200]!r} does not say when it began")
+        return Row(identity, unreadable=f'session "{fact_of(session_id)[:200]}" does not say when it began')
     session_id = redact(shortened(session_id.replace("\0", "\ufffd").encode("utf-8", "replace").decode()))
     user_id = row.get("userId")
     user = user_id if isinstance(user_id, str) and 0 < len(user_id) <= MAX_USER_ID and user_id.isprintable() else None

@@ -188,7 +188,7 @@ def _page(answer: Any, rows_key: str, total_key: str, read: Callable[[Mapping[st
     if rows is None:
         names = ", ".join(key if _NAME.fullmatch(key) else "(another)" for key in list(about)[:_SHOWN_KEYS])
         raise NoListing(
-            f"a listing without its list {rows_key!r}: an object with {f'the keys {names}' if names else 'nothing in it'}",
+            f"a listing without its list {rows_key}: an object with {f'the keys {names}' if names else 'nothing in it'}",
             hint=NO_LISTING_HINT,
         )
     made = [

@@ -307,7 +307,7 @@ class Finisher:
             elif isinstance(error, OSError | StoreError | LeaseLost):
                 ending.done.set_exception(error)
             else:
-                ending.done.set_exception(StoreUnavailable(f"a file could not be finished: {error!r}"))
+                ending.done.set_exception(StoreUnavailable(f"a file could not be finished: {type(error).__name__}: {error}"))
 
     def _finish_all(self, batch: list[Ending]) -> None:
         """In the order that spares the disk most: everything is written before the first file is waited for. Blocks."""

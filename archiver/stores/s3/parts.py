@@ -181,7 +181,7 @@ def _instant(text: str, parse: Callable[[str], datetime]) -> datetime:
     try:
         found = parse(text)
     except ValueError:
-        raise Refused(200, "NotXml", f"{text!r} is no instant: is this an S3 server?") from None
+        raise Refused(200, "NotXml", f'"{text}" is no instant: is this an S3 server?') from None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
