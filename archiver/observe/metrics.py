@@ -28,6 +28,9 @@ from archiver.observe.transfers import BUCKETS, Durations
 log = logger(__name__)
 
 
+STATES = ("pending", "claimed", "archived", "unavailable", "failed", "cancelled")
+
+
 @dataclass(frozen=True)
 class Now:
     """A worker's slots and lease at this moment."""
@@ -58,6 +61,14 @@ def metrics(bots: Sequence[str], tally: Tally, now: Now, ends: Mapping[str, Iter
         "Attempts that ended, by the state that the session is in then (pending: it was put back), and why.",
         {(bot, state, reason): 0 for bot in bots for state, reasons in ends.items() for reason in reasons},
         tally.attempts)  # fmt: skip
+    if tally.queue is not None:
+        queue = GaugeMetricFamily(
+            "archiver_queue_sessions", "Sessions of the archive by state, whichever worker had them.", labels=["bot", "state"]
+        )
+        for bot in bots:
+            for state in STATES:
+                queue.add_metric([bot, state], tally.queue.get((bot, state), 0))
+        yield queue
     yield _by_bot(GaugeMetricFamily, "archiver_transfers_running",
         "Recordings on their way.",
         {bot: len(of) for bot, of in running.items()})  # fmt: skip

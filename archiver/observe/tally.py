@@ -20,6 +20,8 @@ class Tally:
     """Files stored and settled, by bot."""
     stored_bytes: Counter[str] = field(default_factory=Counter)
     lost: int = 0
+    queue: dict[tuple[str, str], int] | None = None
+    """Sessions of the whole archive by bot and state, as of the last look; None before the first."""
 
     @property
     def files(self) -> int:

@@ -54,6 +54,11 @@ class Counts:
             if changes < MAX_CHANGES:
                 return folded
 
+    async def by_bot_and_state(self) -> dict[tuple[str, str], int]:
+        """Sessions by bot and state, of all days."""
+        rows = await self._database.rows(sql("counts/by_bot_and_state"))
+        return {(row["bot"], row["state"]): row["sessions"] for row in rows}
+
     async def remove_empty(self) -> None:
         """Remove rows that count nothing any more."""
         await self._database.rows(sql("counts/remove_empty"))

@@ -117,6 +117,7 @@ class Worker:
         self._upkeep = Upkeep(
             queue,
             Counts(database),
+            self.tally if settings.metrics.listen else None,
             archive,
             bots,
             lease_length=lease_length,

@@ -12,6 +12,7 @@ from datetime import timedelta
 from archiver.archive.context import Archive
 from archiver.errors import DatabaseError, DatabaseUnreachable, StoreError, StoreUnavailable
 from archiver.observe.logs import logger
+from archiver.observe.tally import Tally
 from archiver.outcome import facts_of
 from archiver.queue.counts import Counts
 from archiver.queue.sessions import Queue
@@ -23,6 +24,9 @@ log = logger(__name__)
 UPKEEP_SECONDS = 5.0
 """Seconds between two rounds, at most: a third of the lease, where that is less."""
 
+COUNT_PAUSE = 15.0
+"""Seconds between two looks at how many sessions there are, for the metrics."""
+
 TIDY_PAUSE = 600.0
 """Seconds between two looks for counts that are none any more."""
 
@@ -31,12 +35,15 @@ PRUNE_PAUSE = 3600.0
 
 
 class Upkeep:
-    """One round after the other, for as long as the worker runs. `wake` is called when a rescued session can be claimed."""
+    """One round after the other, for as long as the worker runs. `wake` is called when a rescued session can be claimed; `tally`,
+    if there is one, gets the counts of the whole archive.
+    """
 
     def __init__(
         self,
         queue: Queue,
         counts: Counts,
+        tally: Tally | None,
         archive: Archive,
         bots: Collection[str],
         *,
@@ -46,6 +53,7 @@ class Upkeep:
     ) -> None:
         self._queue = queue
         self._counts = counts
+        self._tally = tally
         self._archive = archive
         self._bots = list(bots)
         self._lease_seconds = lease_length.total_seconds()
@@ -54,7 +62,7 @@ class Upkeep:
         self._wake = wake
         self._warned: set[str] = set()
         self._prune_at = 0.0
-        self._tidy_at = 0.0
+        self._tidy_at = self._count_at = 0.0
         self._rescue_at = 0.0
 
     async def run(self, worker_id: Callable[[], int]) -> None:
@@ -117,6 +125,9 @@ class Upkeep:
         if time.monotonic() >= self._tidy_at:
             await self._counts.remove_empty()
             self._tidy_at = time.monotonic() + TIDY_PAUSE
+        if self._tally is not None and time.monotonic() >= self._count_at:
+            self._tally.queue = await self._counts.by_bot_and_state()
+            self._count_at = time.monotonic() + COUNT_PAUSE
 
     async def _prune(self) -> None:
         if self._keep_history is None or time.monotonic() < self._prune_at:

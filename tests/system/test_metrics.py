@@ -19,6 +19,7 @@ from yarl import URL
 from archiver.observe.metrics import Now, metrics
 from archiver.observe.tally import Tally
 from archiver.outcome import REASONS
+from archiver.session import State
 from archiver.simulator.platform import Simulator
 from tests.system.conftest import Program, Result, Running, eventually
 
@@ -65,6 +66,18 @@ def metered(archiver: Program, data: dict[str, Any]) -> Program:
 def lines(result: Result) -> list[dict[str, Any]]:
     """The structured lines of its log."""
     return [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
+
+
+async def test_sessions_of_the_whole_archive_are_told_by_state(metered: Program, scrape: Scraper, sql: Any) -> None:
+    await sql.execute("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 'in valid'), ('other', 'in valid')")
+    worker = await metered.start("worker")
+    await scrape.finds(worker)
+
+    async def counted() -> dict[tuple[str, ...], float] | None:
+        return {key[1:]: value for key, value in (await scrape()).items() if key[0] == "archiver_queue_sessions"} or None
+
+    expected = {("bot", state.value): float(state is State.FAILED) for state in State}
+    assert await eventually(counted) == expected, "a bot that is not configured is nobody's label"
 
 
 async def test_metrics_follow_a_recording_and_end_as_what_is_stored(

@@ -1,0 +1,2 @@
+-- Sessions by bot and state.
+SELECT bot, state, sum(sessions)::bigint AS sessions FROM archive_counts GROUP BY bot, state
