@@ -9,9 +9,10 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from archiver import __version__
+from archiver.account.counts import COUNTS, count_open
 from archiver.account.discovery import Listings
 from archiver.account.reading import OnRefused, each_bot
-from archiver.account.reconcile import COUNTS, Account, closed, reconcile
+from archiver.account.reconcile import Account, reconcile
 from archiver.config import BotSettings
 from archiver.kore.listings.calls import Span
 from archiver.postgres.database import Database
@@ -86,7 +87,7 @@ class Closing:
         seen = not any(_overlaps(gap, start, end) for gap in gaps)
         part = Span(max(start, span.start), min(end, span.end))
         return AccountDay(
-            bot.name, day, bot.time_zone, part.start, part.end, whole, whole and seen and closed(counts),
+            bot.name, day, bot.time_zone, part.start, part.end, whole, whole and seen and not count_open(counts),
             {name: counts[name] for name in COUNTS},
         )  # fmt: skip
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from archiver.account.counts import count_open
 from archiver.config import BotSettings
 from archiver.errors import StoreError, StoreUnavailable
 from archiver.kore.listings.calls import Call, Span
@@ -24,14 +25,6 @@ from archiver.queue.reports import CallFile, CallStory, Reports, UnlistedSession
 from archiver.runtime.days import day_of
 from archiver.session import State
 from archiver.stores import Store
-
-OUTCOMES = ("archived", "unavailable", "failed", "pending", "cancelled", "missing")
-"""Every call that is listed is in exactly one."""
-
-BESIDE = ("unlisted", "mismatched", "remarked", "accepted")
-"""Counted beside those. `accepted`: failed or mismatched, and somebody answers for it."""
-
-COUNTS = ("calls", *OUTCOMES, *BESIDE)
 
 SETTLED = ("unavailable", "cancelled", "archived")
 """Nothing is to be done about these, but where they have mismatches. Of archived ones those are items that are unlisted, too."""
@@ -85,7 +78,7 @@ class Account:
     def complete(self) -> bool:
         """Whether every call is accounted for, for good. That the platform has forgotten old calls is no gap."""
         whole = not any(problem["gap"] for problem in self.problems)
-        return whole and closed(self.counts)
+        return whole and not count_open(self.counts)
 
     def add(self, other: Account) -> None:
         """Count another one in, of another bot."""
@@ -94,11 +87,6 @@ class Account:
         self.items += other.items
         self.problems += other.problems
         self.developer_calls += other.developer_calls
-
-
-def closed(counts: Mapping[str, int]) -> bool:
-    """Whether nothing is left to be done about these calls."""
-    return not counts["pending"] and not counts["missing"] and counts["failed"] + counts["mismatched"] <= counts["accepted"]
 
 
 async def reconcile(

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from archiver.account.closing import Closing, Earlier, close_account
-from archiver.account.reconcile import BESIDE, COUNTS, OUTCOMES, Account, closed
+from archiver.account.counts import BESIDE, COUNTS, OUTCOMES, count_open
+from archiver.account.reconcile import Account
 from archiver.cli.compose import actor
 from archiver.cli.listing import developers_line, opened_listings, print_problems, print_refusal
 from archiver.cli.output import console, fitting, print_csv, print_folded, print_json, printable, safe, told
@@ -122,7 +123,7 @@ def _mark(day: AccountDay) -> str:
     """Of a part of a day nobody can say that the day is complete."""
     if day.complete:
         return "complete"
-    return "[bold]open[/bold]" if day.whole or not closed(day.counts) else "part"
+    return "[bold]open[/bold]" if day.whole or count_open(day.counts) else "part"
 
 
 def _print_earlier(earlier: Earlier) -> None:

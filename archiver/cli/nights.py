@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from archiver.account.reconcile import COUNTS
+from archiver.account.counts import COUNTS, count_open
 from archiver.cli.compose import TEXT, opened, run_async, settings_of
 from archiver.cli.output import console, fitting, json_option, print_folded, print_json, safe
 from archiver.config import Settings
@@ -17,8 +17,6 @@ from archiver.queue.reports import Reports
 from archiver.runtime.days import day_of
 
 DAY = timedelta(days=1)
-
-OPEN = ("failed", "pending", "missing", "mismatched")
 
 
 @click.command(short_help="Show the accounts that were made, and which days are complete.")
@@ -75,7 +73,7 @@ def _day(bot: str, day: date, known: KnownDay | None) -> dict[str, Any]:
     if known is None:
         return {**told, "result": "none", "counts": None, "made_at": None, "command": None, "version": None, "account": None}
     counts = known.counts
-    result = "complete" if known.complete else "open" if known.whole or any(counts.get(name) for name in OPEN) else "part"
+    result = "complete" if known.complete else "open" if known.whole or count_open(counts) else "part"
     return {**told, "result": result, "counts": counts, "made_at": known.made_at.isoformat(), "command": known.command,
             "version": known.version, "account": known.account_id}  # fmt: skip
 
@@ -92,7 +90,9 @@ def _show_accounts(accounts: Sequence[KeptAccount], *, as_json: bool) -> None:
     for each in accounts:
         result = "complete" if each.complete else "[bold]open[/bold]"
         spans = _minute(each.from_at), _minute(each.to_at)
-        rows.append([_minute(each.made_at), each.command, *spans, f"{each.counts['calls']:,}", _open(each.counts), result])
+        rows.append(
+            [_minute(each.made_at), each.command, *spans, f"{each.counts['calls']:,}", _figure(count_open(each.counts)), result]
+        )
     columns = ("made (UTC)", "by", "from", "to", "calls", "open", "result")
     shown = fitting(out.width, columns, rows, right=[4, 5], head=2)
     out.print(shown, soft_wrap=isinstance(shown, str))
@@ -113,7 +113,12 @@ def _show_days(days: Sequence[dict[str, Any]], *, as_json: bool) -> None:
         result = day["result"] if day["result"] == "complete" else f"[bold]{day['result']}[/bold]"
         figures = ["", "", "", ""]
         if counts is not None:
-            figures = [f"{counts['calls']:,}", f"{counts['archived']:,}", _open(counts), f"{counts.get('accepted', 0) or ''}"]
+            figures = [
+                f"{counts['calls']:,}",
+                f"{counts['archived']:,}",
+                _figure(count_open(counts)),
+                _figure(counts.get("accepted", 0)),
+            ]
         rows.append([day["day"], safe(day["bot"]), result, *figures, made])
     columns = ("day", "bot", "result", "calls", "archived", "open", "accepted", "made (UTC)")
     shown = fitting(out.width, columns, rows, right=range(3, 7), head=2)
@@ -124,10 +129,8 @@ def _minute(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
-def _open(counts: dict[str, int]) -> str:
-    """How many somebody has to see to."""
-    left = sum(counts.get(name, 0) for name in OPEN) - counts.get("accepted", 0)
-    return f"{left:,}" if left else ""
+def _figure(count: int) -> str:
+    return f"{count:,}" if count else ""
 
 
 def _as_document(account: KeptAccount) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from prometheus_client import Metric, generate_latest
 from prometheus_client.registry import Collector
 
 import archiver
-from archiver.account.reconcile import COUNTS
+from archiver.account.counts import COUNTS
 from archiver.cli.app import COMMANDS, cli
 from archiver.config import CALL_FACTS
 from archiver.observe.metrics import Now, metrics

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from archiver.account.reconcile import COUNTS
+from archiver.account.counts import COUNTS
 from archiver.simulator.platform import Simulator
 from tests.system.conftest import Program
 
