@@ -95,7 +95,7 @@ async def test_each_budget_is_told_with_where_it_comes_from(blank: Program, data
     assert (of_bot["limits"], of_bot["bots"]) == (["60/minute", "1800/hour"], ["bot", "other"]), "one bot of two names"
     data["bots"][0]["account_rate_limits"] = ["60/minute"]
     blank.configure(data)
-    (await blank("doctor")).refused(2, "'bot' and 'other'", account, "account_rate_limits", "60/minute", "600/minute")
+    (await blank("doctor")).refused(2, '"bot" and "other"', account, "account_rate_limits", "60/minute", "600/minute")
 
 
 async def test_a_small_difference_of_the_clocks_is_a_warning(archiver: Program, simulator: Simulator) -> None:
