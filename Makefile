@@ -18,7 +18,7 @@ PROCESSES ?= 4
 # Whose buckets the tests meet: see tests/s3_servers.py and tests/azure_servers.py.
 SERVERS ?= .venv-seaweedfs/.ready .venv-azurite/.ready
 
-.PHONY: help demo test test-all test-pythons check lint types imports tests bench-queue bench-transfer bench-fleet lock clean
+.PHONY: help demo test test-all test-pythons check lint types imports tests bench-queue bench-reading bench-transfer bench-fleet lock clean
 help:
 	@echo "make demo      archive 300 simulated sessions into ./archiver-demo (AUDIO=DIR serves your own WAVs)"
 	@echo "make test      lint, types, import directions and every test, on one Python"
@@ -27,6 +27,7 @@ help:
 	@echo "make test-pythons  that share of the other Pythons alone"
 	@echo "make bench-fleet  prove budgets, evening, nightly batch and long backfill over real processes (50 minutes)"
 	@echo "make bench-queue  the queue beside pgqueuer and procrastinate (BENCH='--rounds 3' passes options)"
+	@echo "make bench-reading  what a person waits for with five million sessions (15 minutes, 12 GB of disk)"
 	@echo "make bench-transfer  downloads, uploads and the whole job beside curl, aria2, rclone and others (BENCH='--only disk')"
 	@echo "make lock      renew the lock files (needs uv and npm)"
 
@@ -114,6 +115,9 @@ bench-fleet: $(VENV)/.ready
 
 bench-queue: .venv-bench/.ready
 	.venv-bench/bin/python -m benchmarks.queue $(BENCH)
+
+bench-reading: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.reading $(BENCH)
 
 .venv-bench-transfer/.ready: locks/bench-transfer.txt pyproject.toml
 	@mkdir -p .tmp
