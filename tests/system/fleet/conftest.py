@@ -18,6 +18,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from archiver.queue.sql import sql
 from archiver.simulator.platform import Simulator
 from tests.conftest import is_recording, settings_data
 from tests.system.conftest import Program, Running, eventually
@@ -236,6 +237,7 @@ class Fleet:
         assert sorted(files) == sorted(row["store_key"] for row in ledger), "a file that the ledger doesn't know"
         assert self.parts() == []
         assert await self.rows("SELECT * FROM archive_leftovers") == []
+        assert await self.rows(sql("counts/recount").text, False) == [], "the counts are not those of the rows"
         report = self.simulator.report()
         assert len(report["api"]["by_session"]) == self.sessions
         assert report["media"]["complete"] >= self.sessions
