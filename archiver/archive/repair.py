@@ -175,7 +175,7 @@ class Repair:
         session = of.session
         bot = self._means.bots.get(session.bot)
         if bot is None:
-            raise KoreError(f"bot {session.bot!r} is not in this configuration", reason="unknown_bot")
+            raise KoreError(f"bot {session.bot} is not in this configuration", reason="unknown_bot")
         if session.bot in self._refused:
             raise self._refused[session.bot]
         attempt = Attempt(session)

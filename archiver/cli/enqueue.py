@@ -160,7 +160,7 @@ def _print(report: Report, way: _Way, priority: str) -> None:
     click.echo(f"would be: {counts}; nothing was changed" if way.dry_run else counts)
     groups = list(report.groups.values())
     for group in groups[:SHOWN]:
-        why = f"{printable(group.first.why)}: {printable(repr(group.first.value))}"
+        why = f'{printable(group.first.why)}: "{printable(group.first.value)}"'
         if group.count == 1:
             click.echo(f"rejected {f'line {group.first.line}' if group.first.line else 'argument'}: {why}", err=True)
         else:

@@ -71,7 +71,7 @@ def _check(session_id: str, sessions: list[SessionFiles]) -> None:
     """Raises ArchiverError where there is nothing to copy, UsageError where it is not clear of which session."""
     if not sessions:
         raise ArchiverError(
-            f"no session {session_id!r} was ever enqueued", hint="check the ID and --bot; `archiver enqueue` adds it"
+            f'no session "{session_id}" was ever enqueued', hint="check the ID and --bot; `archiver enqueue` adds it"
         )
     if len({session.bot for session in sessions}) > 1:
         found = ", ".join(f"{session.bot}/{session.kind}" for session in sessions)

@@ -98,7 +98,7 @@ async def _rows_of(settings: Settings, database: Database, session_id: str, bot:
     check_bot_was_meant(settings, bot, len(sessions))
     if not sessions:
         raise ArchiverError(
-            f"no session {session_id!r} was ever enqueued", hint="check the ID and --bot; `archiver enqueue` adds it"
+            f'no session "{session_id}" was ever enqueued', hint="check the ID and --bot; `archiver enqueue` adds it"
         )
     if len({session.bot for session in sessions}) > 1:
         bots = ", ".join(f"{session.bot}/{session.kind}" for session in sessions)

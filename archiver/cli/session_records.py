@@ -62,10 +62,10 @@ class Judge:
         bot = self._bot(values.pop("bot", ""), has_column="bot" in record)
         kind = values.pop("kind", "") or self._default.kind
         if kind not in KINDS:
-            raise LineError(f"unknown kind {redact(kind)[:100]!r} (recording or voicemail)", "unknown kind")
+            raise LineError(f'unknown kind "{redact(kind)[:100]}" (recording or voicemail)', "unknown kind")
         priority = values.pop("priority", "") or self._default.priority
         if priority not in PRIORITIES:
-            raise LineError(f"unknown priority {redact(priority)[:100]!r} (high, normal or low)", "unknown priority")
+            raise LineError(f'unknown priority "{redact(priority)[:100]}" (high, normal or low)', "unknown priority")
         user_id = values.pop("user_id", "") or None
         if user_id is not None and (len(user_id) > MAX_USER_ID or not user_id.isprintable()):
             raise LineError(f"a user_id of more than {MAX_USER_ID} or of unprintable characters")
@@ -93,13 +93,13 @@ class Judge:
                 hint=f"name it with --bot: {known}" if known else "no bot is configured: name it with --bot, or configure it",
             )
         if self._bots and bot not in self._bots:
-            raise LineError(f"unknown bot {redact(bot)[:100]!r}", "unknown bot")
+            raise LineError(f'unknown bot "{redact(bot)[:100]}"', "unknown bot")
         return bot
 
     def _instant(self, key: str, text: str) -> datetime | None:
         if not text:
             return None
-        shown = f"{key} {redact(text)[:100]!r}"
+        shown = f'{key} "{redact(text)[:100]}"'
         try:
             # Python takes some of these for a week or an hour without a colon.
             found = None if _NUMBER.fullmatch(text) else datetime.fromisoformat(text)

@@ -68,7 +68,7 @@ def _kind(type_: click.ParamType) -> str:  # type: ignore[type-arg]
     return ""
 
 
-_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+(?= is not in the range)""")
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.){0,300}'|"(?:[^"\\]|\\.){0,300}"|(?<![\d-])-?\d+(?= is not in the range)""")
 
 
 def _must_be(error: click.BadParameter) -> str:

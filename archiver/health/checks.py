@@ -163,8 +163,8 @@ async def check_database_settings(database: Database) -> list[Finding]:
         message = "fsync is off: a power cut can take the whole queue and ledger"
         found.append(Finding("database: fsync", "warning", message, "set fsync = on in postgresql.conf"))
     if isolation != ISOLATION:
-        message = f"default_transaction_isolation is {isolation!r}: workers would get into each other's way"
-        hint = f"set it to {ISOLATION!r} for the archiver's role: ALTER ROLE ... SET default_transaction_isolation"
+        message = f'default_transaction_isolation is "{isolation}": workers would get into each other\'s way'
+        hint = f"set it to '{ISOLATION}' for the archiver's role: ALTER ROLE ... SET default_transaction_isolation"
         found.append(Finding("database: isolation", "warning", message, hint))
     return found
 

@@ -60,7 +60,7 @@ def test_what_can_be_no_time_of_a_call_is_refused_with_what_must_be_there(
     judge: Judge, column: str, text: str, told: str
 ) -> None:
     error = refused(judge, **{column: text})
-    assert str(error).startswith(f"{column} {text!r} ")
+    assert str(error).startswith(f'{column} "{text}" ')
     assert told in str(error)
     assert text not in error.group
     if "lies" not in told:

@@ -89,9 +89,9 @@ async def test_a_broken_line_4711_of_5000_stops_none_of_the_others(archiver: Pro
 
 
 @pytest.mark.parametrize("row", [
-    ("s1,nobody,,", "unknown bot 'nobody'"),
-    ("s1,,fax,", "unknown kind 'fax'"),
-    ("s1,,,urgent", "unknown priority 'urgent'"),
+    ("s1,nobody,,", 'unknown bot "nobody"'),
+    ("s1,,fax,", 'unknown kind "fax"'),
+    ("s1,,,urgent", 'unknown priority "urgent"'),
     ("s1,,", "3 fields, the header has 4"),
     ("s1,,,,x", "5 fields, the header has 4"),
     ('"s1"x,,,', "broken CSV"),

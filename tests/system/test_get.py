@@ -35,6 +35,6 @@ async def test_recordings_are_brought_as_sha256sum_checks_them(archiver: Program
 async def test_what_has_no_recordings_is_said_clearly(archiver: Program, sql: Any) -> None:
     rows = "('bot', 's1', 'recording'), ('bot', 'two', 'recording'), ('other', 'two', 'voicemail')"
     await sql.execute(f"INSERT INTO archive_queue (bot, session_id, kind) VALUES {rows}")
-    (await archiver("get", "nobody")).refused(1, "no session 'nobody' was ever enqueued")
+    (await archiver("get", "nobody")).refused(1, 'no session "nobody" was ever enqueued')
     (await archiver("get", "s1")).refused(1, "nothing is recorded of session s1", "recording: pending")
     (await archiver("get", "two")).refused(2, "2 sessions have the ID two: bot/recording, other/voicemail", "--bot")

@@ -33,7 +33,7 @@ async def test_what_verify_found_is_repaired_and_told(archiver: Program, simulat
     verified = await archiver("verify", "--json")
     assert (verified.code, verified.document["equal"], verified.document["findings_kept"]) == (0, 3, True)
     shown = (await archiver("show", "altered")).stdout
-    assert all(word in shown for word in ("repaired", f"store_key={beside}", "source=platform", f"store key  {beside}"))
+    assert all(word in shown for word in ("repaired", f"store_key {beside}", "source platform", f"store key  {beside}"))
     again = await archiver("repair", "--json")
     assert (again.code, again.document) == (0, {"dry_run": False, "counts": {}, "files": []})
 
@@ -50,8 +50,8 @@ async def test_a_loss_that_cannot_be_repaired_is_named_each_time(archiver: Progr
     assert [(one["store_key"], one["outcome"], one["reason"]) for one in document["files"]] == [
         (key, "not_repaired", "media_unavailable")
     ]
-    (await archiver("repair", "nobody")).refused(1, "no session 'nobody' was ever enqueued")
-    (await archiver("repair", "--bot", "nobody")).refused(2, "unknown bot 'nobody'")
+    (await archiver("repair", "nobody")).refused(1, 'no session "nobody" was ever enqueued')
+    (await archiver("repair", "--bot", "nobody")).refused(2, 'unknown bot "nobody"')
 
 
 async def test_a_second_repair_waits_for_the_first(archiver: Program, simulator: Simulator, sql: Any) -> None:

@@ -223,4 +223,4 @@ async def test_a_day_of_calls_is_chosen_in_the_bots_own_time_zone(archiver: Prog
         2, "--to 2026-04-01", "name the next day"
     )
     (await archiver("cancel", "in", "--reason", "x", "--from", "2999-01-01")).refused(2, "--from 2999-01-01", "future")
-    (await archiver("retry", "in", "--from", "yesterday")).refused(2, "--from", "is not an ISO 8601 date or date-time")
+    (await archiver("retry", "in", "--from", "yesterday")).refused(2, "--from", "must be an ISO 8601 date or date-time")

@@ -31,7 +31,7 @@ async def test_status_counts_all_six_states_for_the_whole_and_for_every_bot(
     assert document["bots"]["bot"]["sessions"] == nothing | {"archived": 3, "failed": 1}
     assert document["bots"]["stranger"]["sessions"] == nothing | {"pending": 1}
     assert (document["recordings"], document["api_calls"]) == (3, 3)
-    assert {"state": "failed", "reason": "invalid_session_id", "sessions": 1} in document["reasons"]
+    assert {"state": "failed", "reason": "invalid_session_id", "sessions": 1, "accepted": 0} in document["reasons"]
     told = (await archiver("status")).stdout
     assert "invalid_session_id" in told
     assert "stranger" in told
