@@ -163,7 +163,7 @@ async def test_many_rejected_lines_are_told_once_for_each_reason(archiver: Progr
     assert (result.code, result.stdout) == (3, "0 new, 0 already known, 51 rejected\n")
     first, second, last = result.stderr.splitlines()
     assert first.startswith("rejected 50 lines (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ...), such as line 1: not a session ID (1 to 200 ")
-    assert first.endswith(": 'a b'")
+    assert first.endswith(': "a b"')
     assert second == "rejected line 51: not UTF-8: '\ufffd'"
     assert "--json lists every line" in last
 
@@ -173,7 +173,7 @@ async def test_very_many_reasons_are_not_all_told(archiver: Program) -> None:
     result = await archiver("enqueue", stdin=b"session_id,bot\n" + lines)
     assert (result.code, result.stdout) == (3, "0 new, 0 already known, 41 rejected\n")
     told = result.stderr.splitlines()
-    assert told[0] == "rejected line 2: 3 fields, the header has 2: 'x,y,'"
+    assert told[0] == 'rejected line 2: 3 fields, the header has 2: "x,y,"'
     assert (len(told), told[-1]) == (21, "... and 21 more (--json lists them all)")
 
 
