@@ -164,7 +164,7 @@ async def test_many_rejected_lines_are_told_once_for_each_reason(archiver: Progr
     first, second, last = result.stderr.splitlines()
     assert first.startswith("rejected 50 lines (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ...), such as line 1: not a session ID (1 to 200 ")
     assert first.endswith(': "a b"')
-    assert second == "rejected line 51: not UTF-8: '\ufffd'"
+    assert second == 'rejected line 51: not UTF-8: "\ufffd"'
     assert "--json lists every line" in last
 
 
