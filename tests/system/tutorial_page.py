@@ -24,7 +24,7 @@ ANYTHING = "..."
 _VARIES = re.compile(
     r"(?P<named>\b[0-9a-f]{64}\b|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b[0-9a-f]{32}\b|\b[0-9a-f]{24}\b)"
     r"|(?P<date>\b\d{4}-\d\d-\d\d\b)"
-    r"|(?P<time>\b\d\d:\d\d(?::\d\d)?\b)"
+    r"|(?P<time>\b\d\d:\d\d(?::\d\d(?:\.\d\d\d)?)?\b)"
     r"|(?P<any>\.\.\.)"
     r"|(?P<gap>\s+)"
 )
