@@ -25,7 +25,7 @@ from archiver.outcome import MAX_WAIT
 from archiver.queue.discoveries import Discoveries, Reading
 from archiver.queue.quota import MAX_RETRY_AFTER, Quota
 from archiver.queue.reports import Reports
-from archiver.queue.sessions import CallFacts, NewSession, Queue
+from archiver.queue.sessions import CallFacts, NewSession
 from archiver.runtime.retry import retry_transient
 
 log = logger(__name__)
@@ -249,9 +249,8 @@ class Discovered:
 class Discovery:
     """Puts what listings show into the queue."""
 
-    def __init__(self, queue: Queue, discoveries: Discoveries, *, keep: Collection[str], actor: str) -> None:
+    def __init__(self, discoveries: Discoveries, *, keep: Collection[str], actor: str) -> None:
         """`keep`: the facts of a call that may be kept, by name."""
-        self._queue = queue
         self._discoveries = discoveries
         self._keep = frozenset(keep)
         self._actor = actor
@@ -303,10 +302,13 @@ class Discovery:
         added = 0
         for first in range(0, len(calls), BATCH):
             batch = calls[first : first + BATCH]
-            new, _ = await self._queue.enqueue([_new_session(found.bot, call, priority) for call in batch], actor=self._actor)
-            known = [self._known(call) for call in batch]
-            await self._queue.add_call_facts(found.bot, known, lists_unanswered=found.source != SessionsHistory.name)
-            added += new
+            added += await self._discoveries.enqueue(
+                found.bot,
+                [_new_session(found.bot, call, priority) for call in batch],
+                [self._known(call) for call in batch],
+                lists_unanswered=found.source != SessionsHistory.name,
+                actor=self._actor,
+            )
         now = found.calls + len(listing.calls), found.added + added
         await self._discoveries.advance(
             reading, reached, calls=now[0], added=now[1], problems=found.problems, source=found.source

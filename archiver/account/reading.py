@@ -110,7 +110,7 @@ class ReadingTerms:
         """Put the calls of `span` into the queue, when no other process is at it for the same purpose."""
         bot = listings.bot.name
         discoveries = Discoveries(self.database)
-        discovery = Discovery(self.queue, discoveries, keep=self.settings.discovery.keep, actor=f"{self.purpose} by {self.actor}")
+        discovery = Discovery(discoveries, keep=self.settings.discovery.keep, actor=f"{self.purpose} by {self.actor}")
 
         def wait() -> None:
             log.warning("discovery_awaited", bot=bot, for_="another process that reads the same bot's listings")

@@ -122,10 +122,14 @@ def _print_table(found: list[FoundSession], count: int, *, spoken: bool) -> int:
     shown = fitting(out.width, columns, rows, right=[len(columns) - 1], head=2)
     out.print(shown, soft_wrap=isinstance(shown, str))
     files, stored = sum(each.files for each in found[:count]), sum(each.bytes for each in found[:count])
-    out.print(f"{len(found[:count]):,} sessions, {files:,} recordings, {size(stored)}")
+    out.print(f"{_counted(len(found[:count]), 'session')}, {_counted(files, 'recording')}, {size(stored)}")
     if len(found) > count:
         print_folded(out, f"there are more: --limit shows more than {count:,}, --format csv or jsonl all of them")
     return len(found)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def as_document(found: FoundSession) -> dict[str, Any]:

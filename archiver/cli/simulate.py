@@ -44,7 +44,10 @@ UNLIMITED = ["60000/minute"]
 @click.option("--history", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
               help="Calls to list: a JSON history, as POST /_simulator/history takes it.")  # fmt: skip
 @click.option("--calls", type=click.IntRange(1, 100_000), metavar="COUNT",
-              help="List so many calls of yesterday and today (UTC), made up, with callers, agents and recordings.")  # fmt: skip
+              help="List so many calls of yesterday (UTC), made up, with callers, agents and recordings, and as many an hour of "
+                   "today.")  # fmt: skip
+@click.option("--days", type=click.IntRange(1, 3650), default=1, show_default=True,
+              help="Spread --calls over so many days before today.")  # fmt: skip
 @click.option("--seed", default=1, show_default=True, help="Of the demo's sessions, and of --calls.")
 @click.option(
     "--rate-limit", "rate_limits", multiple=True, metavar="N/UNIT", help='Such as "60/minute"; may be repeated. Default: none.'
@@ -64,6 +67,7 @@ def command(
     demo: int | None,
     history: Path | None,
     calls: int | None,
+    days: int,
     seed: int,
     rate_limits: tuple[str, ...],
     account_rate_limits: tuple[str, ...],
@@ -123,7 +127,7 @@ def command(
         if history is not None:
             simulator.set_history(json.loads(history.read_text(encoding="utf-8")))
         if calls is not None:
-            simulator.set_history(recent_calls(calls, seed=seed))
+            simulator.set_history(recent_calls(calls, days=days, seed=seed))
     except (ValueError, OSError) as error:
         what = describe(error) if isinstance(error, ValidationError) else str(error)
         raise UsageError(

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from archiver.postgres.database import Database
+import asyncpg
+
+from archiver.errors import DatabaseError
+from archiver.postgres.database import DEADLOCK_TRIES, Database
+from archiver.queue.sessions import CallFacts, NewSession, call_columns, columns_of
 from archiver.queue.sql import sql
 
 
@@ -38,6 +42,30 @@ class Discoveries:
         )
         assert row is not None
         return Reading(**dict(row))
+
+    async def enqueue(
+        self, bot: str, sessions: Sequence[NewSession], calls: Sequence[CallFacts], *, lists_unanswered: bool, actor: str
+    ) -> int:
+        """`Queue.enqueue` and `Queue.add_call_facts` in one transaction: a worker that claims one of them at once knows what the
+        listing said. Returns how many are new.
+        """
+        for tries_left in reversed(range(DEADLOCK_TRIES)):
+            deadlocked = False
+            try:
+                async with self._database.transaction() as run:
+                    try:
+                        (row,) = await run(sql("enqueue/sessions"), **columns_of(sessions), actor=actor)
+                        await run(sql("discover/call_facts"), **call_columns(bot, calls), lists_unanswered=lists_unanswered)
+                    except asyncpg.DeadlockDetectedError:
+                        deadlocked = True
+                        raise
+            except DatabaseError:
+                if deadlocked and tries_left:
+                    continue
+                raise
+            added: int = row["added"]
+            return added
+        raise AssertionError("the last try returns or raises")
 
     async def advance(
         self,

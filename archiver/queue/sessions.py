@@ -84,6 +84,19 @@ class CallFacts:
     facts: Mapping[str, Any]
 
 
+def call_columns(bot: str, calls: Sequence[CallFacts]) -> dict[str, Any]:
+    """The parameters of a statement that keeps them."""
+    return {
+        "bot": bot,
+        "session_ids": [call.session_id for call in calls],
+        "kinds": [call.kind for call in calls],
+        "started_at": [call.started_at for call in calls],
+        "ended_at": [call.ended_at for call in calls],
+        "user_ids": [call.user_id for call in calls],
+        "facts": [dict(call.facts) for call in calls],
+    }
+
+
 @dataclass(frozen=True)
 class Claim:
     """What a claim brought, and after how long the next one may bring more (None: nothing is known to fall due)."""
@@ -134,17 +147,7 @@ class Queue:
         """Keep with sessions in the queue what a listing says of their calls. Returns to how many that was news.
         `lists_unanswered`: it would say of a campaign's dial that nobody answered; else what is stored of that stays.
         """
-        row = await self._database.row(
-            sql("discover/call_facts"),
-            bot=bot,
-            session_ids=[call.session_id for call in calls],
-            kinds=[call.kind for call in calls],
-            started_at=[call.started_at for call in calls],
-            ended_at=[call.ended_at for call in calls],
-            user_ids=[call.user_id for call in calls],
-            facts=[dict(call.facts) for call in calls],
-            lists_unanswered=lists_unanswered,
-        )
+        row = await self._database.row(sql("discover/call_facts"), **call_columns(bot, calls), lists_unanswered=lists_unanswered)
         assert row is not None
         changed: int = row["changed"]
         return changed

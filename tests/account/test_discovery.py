@@ -16,7 +16,7 @@ from archiver.account import discovery as discovery_module
 from archiver.account.discovery import SHARE, Discovery, Listings
 from archiver.cli.listing import opened_listings
 from archiver.config import Settings
-from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, KoreError, NoListing, RateLimited
+from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, DatabaseError, KoreError, NoListing, RateLimited
 from archiver.kore.listings.calls import UNANSWERED, Call, Page, Row, Span
 from archiver.outcome import Unavailable
 from archiver.postgres.database import Database
@@ -39,7 +39,7 @@ class WorkerHarness:
         self.simulator = simulator
         self.queue = queue
         self.database = database
-        self.discovery = Discovery(queue, Discoveries(database), keep=("queue",), actor="me")
+        self.discovery = Discovery(Discoveries(database), keep=("queue",), actor="me")
         self._data = data
         self._stack = stack
 
@@ -301,6 +301,23 @@ async def test_a_session_given_up_because_nobody_answered_is_asked_for_again_onc
             assert [session.recheck for session in claim.sessions] == [True]
         gone = Unavailable("not_answered", {}, final=True)
         await harness.queue.settle([(Attempt(session), gone) for session in claim.sessions])
+
+
+async def test_a_session_is_in_the_queue_with_what_the_listing_says_of_it_or_not_at_all(harness: WorkerHarness) -> None:
+    listings = (await harness.listings())["bot"]
+    async with harness.database.connection() as connection:
+        # Whatever keeps the facts from being kept: a worker must not find the session meanwhile.
+        await connection.execute("ALTER TABLE archive_queue ADD CONSTRAINT without CHECK (call = '{}')")
+        say(listings, 0, Page([row(**{UNANSWERED: "busy"})], None))
+        with pytest.raises(DatabaseError):
+            await harness.discovery.run(listings, ONE_DAY, purpose="discover")
+        assert await harness.count() == 0
+        await connection.execute("ALTER TABLE archive_queue DROP CONSTRAINT without")
+    say(listings, 0, Page([row(**{UNANSWERED: "busy"})], None))
+    assert (await harness.discovery.run(listings, ONE_DAY, purpose="discover")).added == 1
+    worker = await harness.queue.start_worker(host="h", pid=1, version="0", lease=timedelta(minutes=1), bots=["bot"])
+    claim = await harness.queue.claim(worker, {"bot": listings._account_quota}, 1)
+    assert [session.unanswered for session in claim.sessions] == ["busy"]
 
 
 async def test_developers_sessions_are_archived_and_counted_apart(harness: WorkerHarness) -> None:

@@ -27,8 +27,8 @@ async def test_what_simulate_prints_is_a_configuration_that_works(blank: Program
     assert {finding["verdict"] for finding in found.values()} == {"ok"}, found
     assert found["bot simulated: listing of calls"]["message"] == "interaction_details answered"
     assert "first 1,024 bytes" in found["bot simulated: media"]["message"]
-    yesterday = f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}"
-    discovered = await blank("discover", "--from", yesterday, "--json")
+    today = datetime.now(UTC)
+    discovered = await blank("discover", "--from", f"{today - timedelta(days=1):%Y-%m-%d}", "--to", f"{today:%Y-%m-%d}", "--json")
     assert (discovered.code, discovered.document["new"]) == (0, 100), discovered
 
 
