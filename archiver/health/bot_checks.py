@@ -53,7 +53,7 @@ async def check_bot(bot: BotAccess, *, budget: bool) -> list[Finding]:
     ours = datetime.now(UTC)
     try:
         http_status, status = await bot.client.probe(draw=draw, on_answer=asked.append)
-        answer = repr(status) if status else f"HTTP {http_status}"
+        answer = f'"{status}"' if status else f"HTTP {http_status}"
         found.append(Finding(f"{check}: API", "ok", f"{bot.settings.host} answered {answer} for an unknown session"))
     except RateLimited as error:
         found.append(Finding(f"{check}: API", "warning", error.message, SPENT))
