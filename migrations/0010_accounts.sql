@@ -4,8 +4,8 @@
 -- archived sessions, and what somebody has accepted as lost.
 SET LOCAL lock_timeout = '1min';
 
--- Nobody changes a session meanwhile: what is counted below is where the changes begin.
-LOCK TABLE archive_queue, archived_recordings IN SHARE ROW EXCLUSIVE MODE;
+-- At once all that is needed: whoever holds a lesser lock and waits for a greater one waits for others that do the same.
+LOCK TABLE archive_queue, archived_recordings IN ACCESS EXCLUSIVE MODE;
 
 ALTER TABLE archive_queue
     ADD COLUMN accepted_at timestamptz,
@@ -27,7 +27,8 @@ FROM archive_queue;
 -- digits; people are those who spoke for the contact centre.
 CREATE VIEW archive_searchable AS
 SELECT id AS queue_id, bot, session_id, kind, state, reason, left(coalesce(reason, ''), 100) AS counted_reason,
-       detail ->> 'reason' AS inner_reason, priority, finished_at, worker_id, archive_date, started_at, ended_at, user_id, call,
+       detail ->> 'reason' AS inner_reason, priority, finished_at, worker_id, archive_date, started_at, ended_at, user_id,
+       left(user_id, 200) AS user_key, call,
        CASE WHEN listed_at IS NOT NULL AND started_at IS NOT NULL THEN started_at ELSE archive_date END AS called_at,
        right(regexp_replace(split_part(call ->> 'caller', '@', 1), '[^0-9]', '', 'g'), 7) AS caller_key,
        ltrim(regexp_replace(split_part(call ->> 'caller', '@', 1), '[^0-9]', '', 'g'), '0') AS caller_digits,
@@ -61,6 +62,8 @@ COMMENT ON TABLE archive_rollup IS 'Sessions by bot, UTC day of archive_date, st
 
 CREATE TABLE archive_rollup_changes (LIKE archive_rollup)
     WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+-- It has no key, and workers delete from it: where tables are replicated logically that needs this.
+ALTER TABLE archive_rollup_changes REPLICA IDENTITY FULL;
 COMMENT ON TABLE archive_rollup_changes IS 'By how much each statement changed the counts, append only, until a worker folds it into archive_rollup.';
 
 CREATE VIEW archive_counts AS
@@ -107,33 +110,44 @@ BEGIN
         FROM before_rows GROUP BY 1, 2, 3, 4, 5, 6;
     ELSE
         INSERT INTO {archive_rollup_changes} (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
-        SELECT c.bot, CASE WHEN c.kind IN ('recording', 'voicemail') THEN c.kind ELSE 'other' END, CASE WHEN c.ended THEN '' ELSE c.priority END,
-               (c.archive_date AT TIME ZONE 'UTC')::date, c.state, left(coalesce(c.reason, ''), 100), sum(c.n), sum(c.n * c.accepted),
-               sum(c.n * c.rechecks), sum(c.n * c.calls), sum(c.n * c.files), sum(c.n * c.bytes), sum(c.n * c.milliseconds)
-        FROM (
-            SELECT v.*, coalesce(f.files, 0) AS files, coalesce(f.bytes, 0) AS bytes, coalesce(f.milliseconds, 0) AS milliseconds
-            FROM before_rows o JOIN after_rows a USING (id)
-            -- What it had stored moves along. What this very statement stores is counted by archive_count_files, where the session is
-            -- now: such a row and the session's own bear the same transaction and command. A session whose first claim is being
-            -- made, or ends, had nothing.
-            LEFT JOIN LATERAL (
-                SELECT count(*) AS files, sum(r.bytes) AS bytes, sum(coalesce(round(r.seconds * 1000), 0)) AS milliseconds
-                FROM {archived_recordings} r, {archive_queue} q
-                WHERE r.queue_id = o.id AND q.id = o.id AND (r.xmin <> q.xmin OR NOT r.cmin = q.cmin)
-            ) f ON o.epoch > 1 OR (o.epoch = 1 AND o.worker_id IS NULL)
-            CROSS JOIN LATERAL (VALUES
-                (-1, o.bot, o.kind, o.priority, o.finished_at IS NOT NULL, o.archive_date, o.state, o.reason,
-                 (o.accepted_at IS NOT NULL)::integer, (o.recheck_at IS NOT NULL)::integer, o.calls),
-                (1, a.bot, a.kind, a.priority, a.finished_at IS NOT NULL, a.archive_date, a.state, a.reason,
-                 (a.accepted_at IS NOT NULL)::integer, (a.recheck_at IS NOT NULL)::integer, a.calls)
-            ) v (n, bot, kind, priority, ended, archive_date, state, reason, accepted, rechecks, calls)
-            WHERE (o.state, o.reason, o.calls, o.recheck_at IS NULL, o.priority, o.accepted_at IS NULL, o.bot, o.kind, o.archive_date)
-                  IS DISTINCT FROM
-                  (a.state, a.reason, a.calls, a.recheck_at IS NULL, a.priority, a.accepted_at IS NULL, a.bot, a.kind, a.archive_date)
-        ) c
+        SELECT bot, CASE WHEN kind IN ('recording', 'voicemail') THEN kind ELSE 'other' END, CASE WHEN ended THEN '' ELSE priority END,
+               (archive_date AT TIME ZONE 'UTC')::date, state, left(reason, 100), sum(n), sum(accepted), sum(rechecks), sum(calls), 0, 0, 0
+        FROM (SELECT bot, kind, priority, finished_at IS NOT NULL AS ended, archive_date, state, coalesce(reason, '') AS reason, -1 AS n,
+                     -(accepted_at IS NOT NULL)::integer AS accepted, -(recheck_at IS NOT NULL)::integer AS rechecks, -calls AS calls
+              FROM before_rows
+              UNION ALL
+              SELECT bot, kind, priority, finished_at IS NOT NULL, archive_date, state, coalesce(reason, ''), 1,
+                     (accepted_at IS NOT NULL)::integer, (recheck_at IS NOT NULL)::integer, calls
+              FROM after_rows) c
         GROUP BY 1, 2, 3, 4, 5, 6
-        HAVING sum(c.n) <> 0 OR sum(c.n * c.accepted) <> 0 OR sum(c.n * c.rechecks) <> 0 OR sum(c.n * c.calls) <> 0 OR sum(c.n * c.files) <> 0
-               OR sum(c.n * c.bytes) <> 0 OR sum(c.n * c.milliseconds) <> 0;
+        HAVING sum(n) <> 0 OR sum(accepted) <> 0 OR sum(rechecks) <> 0 OR sum(calls) <> 0;
+        -- What it had stored moves along. What this very statement stores is counted by archive_count_files, where the session is now:
+        -- such a row and the session's own bear the same transaction and command. A session whose first claim is being made, or ends,
+        -- had nothing.
+        IF EXISTS (SELECT FROM before_rows WHERE epoch > 1 OR (epoch = 1 AND worker_id IS NULL)) THEN
+            INSERT INTO {archive_rollup_changes} (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
+            SELECT c.bot, CASE WHEN c.kind IN ('recording', 'voicemail') THEN c.kind ELSE 'other' END, CASE WHEN c.ended THEN '' ELSE c.priority END,
+                   (c.archive_date AT TIME ZONE 'UTC')::date, c.state, left(coalesce(c.reason, ''), 100), 0, 0, 0, 0,
+                   sum(c.n * c.files), sum(c.n * c.bytes), sum(c.n * c.milliseconds)
+            FROM (
+                SELECT v.*, f.files, f.bytes, f.milliseconds
+                FROM before_rows o JOIN after_rows a USING (id)
+                CROSS JOIN LATERAL (
+                    SELECT count(*) AS files, coalesce(sum(r.bytes), 0) AS bytes, coalesce(sum(round(r.seconds * 1000)), 0) AS milliseconds
+                    FROM {archived_recordings} r, {archive_queue} q
+                    WHERE r.queue_id = o.id AND q.id = o.id AND (r.xmin <> q.xmin OR NOT r.cmin = q.cmin)
+                ) f
+                CROSS JOIN LATERAL (VALUES
+                    (-1, o.bot, o.kind, o.priority, o.finished_at IS NOT NULL, o.archive_date, o.state, o.reason),
+                    (1, a.bot, a.kind, a.priority, a.finished_at IS NOT NULL, a.archive_date, a.state, a.reason)
+                ) v (n, bot, kind, priority, ended, archive_date, state, reason)
+                WHERE (o.epoch > 1 OR (o.epoch = 1 AND o.worker_id IS NULL)) AND f.files > 0
+                  AND (o.state, o.reason, o.priority, o.bot, o.kind, o.archive_date)
+                      IS DISTINCT FROM (a.state, a.reason, a.priority, a.bot, a.kind, a.archive_date)
+            ) c
+            GROUP BY 1, 2, 3, 4, 5, 6
+            HAVING sum(c.n * c.files) <> 0;
+        END IF;
     END IF;
     RETURN NULL;
 END $$
@@ -143,6 +157,12 @@ CREATE FUNCTION {archive_count_files}() RETURNS trigger LANGUAGE plpgsql SECURIT
 BEGIN
     IF TG_RELID <> '{archived_recordings}'::regclass OR TG_WHEN <> 'AFTER' OR TG_LEVEL <> 'STATEMENT' THEN
         RAISE EXCEPTION 'archive_count_files serves archived_recordings alone' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    -- Where its session is now: nobody else moves it until this is committed.
+    IF TG_OP = 'INSERT' THEN
+        PERFORM FROM {archive_queue} WHERE id IN (SELECT queue_id FROM after_rows) ORDER BY id FOR NO KEY UPDATE;
+    ELSE
+        PERFORM FROM {archive_queue} WHERE id IN (SELECT queue_id FROM before_rows) ORDER BY id FOR NO KEY UPDATE;
     END IF;
     -- One after the other: a statement's rows before and after it are there only where it has both.
     IF TG_OP <> 'DELETE' THEN
@@ -199,14 +219,6 @@ CREATE TRIGGER archived_recordings_count_updated AFTER UPDATE ON archived_record
 CREATE TRIGGER archived_recordings_count_deleted AFTER DELETE ON archived_recordings
     REFERENCING OLD TABLE AS before_rows FOR EACH STATEMENT EXECUTE FUNCTION archive_count_files();
 
-INSERT INTO archive_rollup (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
-SELECT q.bot, q.kind, q.priority, q.day, q.state, q.reason, count(*), sum(q.accepted), sum(q.rechecks), sum(q.calls),
-       coalesce(sum(f.files), 0), coalesce(sum(f.bytes), 0), coalesce(sum(f.milliseconds), 0)
-FROM archive_countable q
-LEFT JOIN (SELECT queue_id, count(*) AS files, sum(bytes) AS bytes, sum(coalesce(round(seconds * 1000), 0)) AS milliseconds
-           FROM archived_recordings GROUP BY queue_id) f ON f.queue_id = q.id
-GROUP BY 1, 2, 3, 4, 5, 6;
-
 CREATE TABLE archive_accounts (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     made_at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -232,10 +244,12 @@ CREATE TABLE archive_account_days (
     to_at timestamptz NOT NULL,
     whole boolean NOT NULL,
     complete boolean NOT NULL,
+    open_calls bigint NOT NULL,
     counts jsonb NOT NULL,
     PRIMARY KEY (bot, day, account_id)
 );
 COMMENT ON TABLE archive_account_days IS 'The days of each account: a day begins at midnight in the bot''s time zone.';
+COMMENT ON COLUMN archive_account_days.open_calls IS 'Calls about which something is to be done: failed, pending, missing or mismatched, and not accepted.';
 COMMENT ON COLUMN archive_account_days.whole IS 'The account was of the whole day, and not of a part of it.';
 
 CREATE TABLE archive_findings (
@@ -250,6 +264,15 @@ CREATE TABLE archive_findings (
 COMMENT ON TABLE archive_findings IS 'What the last verify, or the last account, found wrong with an archived session; a row goes when it is found right.';
 COMMENT ON COLUMN archive_findings.accepted IS 'The findings when somebody accepted them: what is found later is not accepted.';
 
+CREATE VIEW archive_mismatches AS
+SELECT f.queue_id, f.findings, f.accepted, q.bot, q.session_id, q.kind, q.priority,
+       q.accepted_at IS NOT NULL AND NOT EXISTS (
+           SELECT FROM jsonb_array_elements(f.findings) found
+           WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(coalesce(f.accepted, '[]')) known WHERE known = found)) AS all_accepted
+FROM archive_findings f JOIN archive_queue q ON q.id = f.queue_id
+WHERE f.source = 'account' AND q.state = 'archived';
+COMMENT ON VIEW archive_mismatches IS 'Archived sessions that the last account of them found wrong, and whether somebody accepted all of it.';
+
 -- Who was granted the queue's rows gets the same of what belongs to them.
 DO $$
 DECLARE
@@ -259,6 +282,6 @@ BEGIN
                    WHERE c.oid = 'archive_queue'::regclass AND a.privilege_type IN ('SELECT', 'UPDATE') AND a.grantee NOT IN (0, c.relowner) LOOP
         EXECUTE format('GRANT %s ON archive_rollup, archive_rollup_changes, archive_accounts, archive_account_days, archive_findings TO %s',
                        CASE granted.may WHEN 'SELECT' THEN 'SELECT' ELSE 'SELECT, INSERT, UPDATE, DELETE' END, granted.role);
-        EXECUTE format('GRANT SELECT ON archive_counts, archive_countable, archive_searchable TO %s', granted.role);
+        EXECUTE format('GRANT SELECT ON archive_counts, archive_countable, archive_searchable, archive_mismatches TO %s', granted.role);
     END LOOP;
 END $$;

@@ -141,6 +141,12 @@ BEGIN
     IF TG_RELID <> 'public.archived_recordings'::regclass OR TG_WHEN <> 'AFTER' OR TG_LEVEL <> 'STATEMENT' THEN
         RAISE EXCEPTION 'archive_count_files serves archived_recordings alone' USING ERRCODE = 'insufficient_privilege';
     END IF;
+    -- Where its session is now: nobody else moves it until this is committed.
+    IF TG_OP = 'INSERT' THEN
+        PERFORM FROM public.archive_queue WHERE id IN (SELECT queue_id FROM after_rows) ORDER BY id FOR NO KEY UPDATE;
+    ELSE
+        PERFORM FROM public.archive_queue WHERE id IN (SELECT queue_id FROM before_rows) ORDER BY id FOR NO KEY UPDATE;
+    END IF;
     -- One after the other: a statement's rows before and after it are there only where it has both.
     IF TG_OP <> 'DELETE' THEN
         INSERT INTO public.archive_rollup_changes (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
@@ -183,33 +189,44 @@ BEGIN
         FROM before_rows GROUP BY 1, 2, 3, 4, 5, 6;
     ELSE
         INSERT INTO public.archive_rollup_changes (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
-        SELECT c.bot, CASE WHEN c.kind IN ('recording', 'voicemail') THEN c.kind ELSE 'other' END, CASE WHEN c.ended THEN '' ELSE c.priority END,
-               (c.archive_date AT TIME ZONE 'UTC')::date, c.state, left(coalesce(c.reason, ''), 100), sum(c.n), sum(c.n * c.accepted),
-               sum(c.n * c.rechecks), sum(c.n * c.calls), sum(c.n * c.files), sum(c.n * c.bytes), sum(c.n * c.milliseconds)
-        FROM (
-            SELECT v.*, coalesce(f.files, 0) AS files, coalesce(f.bytes, 0) AS bytes, coalesce(f.milliseconds, 0) AS milliseconds
-            FROM before_rows o JOIN after_rows a USING (id)
-            -- What it had stored moves along. What this very statement stores is counted by archive_count_files, where the session is
-            -- now: such a row and the session's own bear the same transaction and command. A session whose first claim is being
-            -- made, or ends, had nothing.
-            LEFT JOIN LATERAL (
-                SELECT count(*) AS files, sum(r.bytes) AS bytes, sum(coalesce(round(r.seconds * 1000), 0)) AS milliseconds
-                FROM public.archived_recordings r, public.archive_queue q
-                WHERE r.queue_id = o.id AND q.id = o.id AND (r.xmin <> q.xmin OR NOT r.cmin = q.cmin)
-            ) f ON o.epoch > 1 OR (o.epoch = 1 AND o.worker_id IS NULL)
-            CROSS JOIN LATERAL (VALUES
-                (-1, o.bot, o.kind, o.priority, o.finished_at IS NOT NULL, o.archive_date, o.state, o.reason,
-                 (o.accepted_at IS NOT NULL)::integer, (o.recheck_at IS NOT NULL)::integer, o.calls),
-                (1, a.bot, a.kind, a.priority, a.finished_at IS NOT NULL, a.archive_date, a.state, a.reason,
-                 (a.accepted_at IS NOT NULL)::integer, (a.recheck_at IS NOT NULL)::integer, a.calls)
-            ) v (n, bot, kind, priority, ended, archive_date, state, reason, accepted, rechecks, calls)
-            WHERE (o.state, o.reason, o.calls, o.recheck_at IS NULL, o.priority, o.accepted_at IS NULL, o.bot, o.kind, o.archive_date)
-                  IS DISTINCT FROM
-                  (a.state, a.reason, a.calls, a.recheck_at IS NULL, a.priority, a.accepted_at IS NULL, a.bot, a.kind, a.archive_date)
-        ) c
+        SELECT bot, CASE WHEN kind IN ('recording', 'voicemail') THEN kind ELSE 'other' END, CASE WHEN ended THEN '' ELSE priority END,
+               (archive_date AT TIME ZONE 'UTC')::date, state, left(reason, 100), sum(n), sum(accepted), sum(rechecks), sum(calls), 0, 0, 0
+        FROM (SELECT bot, kind, priority, finished_at IS NOT NULL AS ended, archive_date, state, coalesce(reason, '') AS reason, -1 AS n,
+                     -(accepted_at IS NOT NULL)::integer AS accepted, -(recheck_at IS NOT NULL)::integer AS rechecks, -calls AS calls
+              FROM before_rows
+              UNION ALL
+              SELECT bot, kind, priority, finished_at IS NOT NULL, archive_date, state, coalesce(reason, ''), 1,
+                     (accepted_at IS NOT NULL)::integer, (recheck_at IS NOT NULL)::integer, calls
+              FROM after_rows) c
         GROUP BY 1, 2, 3, 4, 5, 6
-        HAVING sum(c.n) <> 0 OR sum(c.n * c.accepted) <> 0 OR sum(c.n * c.rechecks) <> 0 OR sum(c.n * c.calls) <> 0 OR sum(c.n * c.files) <> 0
-               OR sum(c.n * c.bytes) <> 0 OR sum(c.n * c.milliseconds) <> 0;
+        HAVING sum(n) <> 0 OR sum(accepted) <> 0 OR sum(rechecks) <> 0 OR sum(calls) <> 0;
+        -- What it had stored moves along. What this very statement stores is counted by archive_count_files, where the session is now:
+        -- such a row and the session's own bear the same transaction and command. A session whose first claim is being made, or ends,
+        -- had nothing.
+        IF EXISTS (SELECT FROM before_rows WHERE epoch > 1 OR (epoch = 1 AND worker_id IS NULL)) THEN
+            INSERT INTO public.archive_rollup_changes (bot, kind, priority, day, state, reason, sessions, accepted, rechecks, calls, files, bytes, milliseconds)
+            SELECT c.bot, CASE WHEN c.kind IN ('recording', 'voicemail') THEN c.kind ELSE 'other' END, CASE WHEN c.ended THEN '' ELSE c.priority END,
+                   (c.archive_date AT TIME ZONE 'UTC')::date, c.state, left(coalesce(c.reason, ''), 100), 0, 0, 0, 0,
+                   sum(c.n * c.files), sum(c.n * c.bytes), sum(c.n * c.milliseconds)
+            FROM (
+                SELECT v.*, f.files, f.bytes, f.milliseconds
+                FROM before_rows o JOIN after_rows a USING (id)
+                CROSS JOIN LATERAL (
+                    SELECT count(*) AS files, coalesce(sum(r.bytes), 0) AS bytes, coalesce(sum(round(r.seconds * 1000)), 0) AS milliseconds
+                    FROM public.archived_recordings r, public.archive_queue q
+                    WHERE r.queue_id = o.id AND q.id = o.id AND (r.xmin <> q.xmin OR NOT r.cmin = q.cmin)
+                ) f
+                CROSS JOIN LATERAL (VALUES
+                    (-1, o.bot, o.kind, o.priority, o.finished_at IS NOT NULL, o.archive_date, o.state, o.reason),
+                    (1, a.bot, a.kind, a.priority, a.finished_at IS NOT NULL, a.archive_date, a.state, a.reason)
+                ) v (n, bot, kind, priority, ended, archive_date, state, reason)
+                WHERE (o.epoch > 1 OR (o.epoch = 1 AND o.worker_id IS NULL)) AND f.files > 0
+                  AND (o.state, o.reason, o.priority, o.bot, o.kind, o.archive_date)
+                      IS DISTINCT FROM (a.state, a.reason, a.priority, a.bot, a.kind, a.archive_date)
+            ) c
+            GROUP BY 1, 2, 3, 4, 5, 6
+            HAVING sum(c.n * c.files) <> 0;
+        END IF;
     END IF;
     RETURN NULL;
 END $$;
@@ -324,12 +341,15 @@ CREATE TABLE public.archive_account_days (
     to_at timestamp with time zone NOT NULL,
     whole boolean NOT NULL,
     complete boolean NOT NULL,
+    open_calls bigint NOT NULL,
     counts jsonb NOT NULL
 );
 
 COMMENT ON TABLE public.archive_account_days IS 'The days of each account: a day begins at midnight in the bot''s time zone.';
 
 COMMENT ON COLUMN public.archive_account_days.whole IS 'The account was of the whole day, and not of a part of it.';
+
+COMMENT ON COLUMN public.archive_account_days.open_calls IS 'Calls about which something is to be done: failed, pending, missing or mismatched, and not accepted.';
 
 CREATE TABLE public.archive_accounts (
     id bigint NOT NULL,
@@ -525,6 +545,8 @@ CREATE TABLE public.archive_rollup_changes (
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='2000');
 
+ALTER TABLE ONLY public.archive_rollup_changes REPLICA IDENTITY FULL;
+
 COMMENT ON TABLE public.archive_rollup_changes IS 'By how much each statement changed the counts, append only, until a worker folds it into archive_rollup.';
 
 CREATE VIEW public.archive_counts AS
@@ -684,6 +706,25 @@ CREATE TABLE public.archive_migrations (
     min_program text
 );
 
+CREATE VIEW public.archive_mismatches AS
+ SELECT f.queue_id,
+    f.findings,
+    f.accepted,
+    q.bot,
+    q.session_id,
+    q.kind,
+    q.priority,
+    ((q.accepted_at IS NOT NULL) AND (NOT (EXISTS ( SELECT
+           FROM jsonb_array_elements(f.findings) found(value)
+          WHERE (NOT (EXISTS ( SELECT
+                   FROM jsonb_array_elements(COALESCE(f.accepted, '[]'::jsonb)) known(value)
+                  WHERE (known.value = found.value)))))))) AS all_accepted
+   FROM (public.archive_findings f
+     JOIN public.archive_queue q ON ((q.id = f.queue_id)))
+  WHERE ((f.source = 'account'::text) AND (q.state = 'archived'::text));
+
+COMMENT ON VIEW public.archive_mismatches IS 'Archived sessions that the last account of them found wrong, and whether somebody accepted all of it.';
+
 CREATE TABLE public.archive_pruning (
     one boolean DEFAULT true NOT NULL,
     finished_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
@@ -718,6 +759,7 @@ CREATE VIEW public.archive_searchable AS
     started_at,
     ended_at,
     user_id,
+    "left"(user_id, 200) AS user_key,
     call,
         CASE
             WHEN ((listed_at IS NOT NULL) AND (started_at IS NOT NULL)) THEN started_at
@@ -905,19 +947,19 @@ CREATE INDEX archive_queue_due ON public.archive_queue USING btree (bot, kind, p
 
 CREATE INDEX archive_queue_ended ON public.archive_queue USING btree (state, finished_at, id) WHERE (finished_at IS NOT NULL);
 
-CREATE INDEX archive_queue_not_archived ON public.archive_queue USING btree (bot, state, "left"(COALESCE(reason, ''::text), 100), (
+CREATE INDEX archive_queue_oldest ON public.archive_queue USING btree (bot, kind, priority, archive_date, run_at) WHERE ((finished_at IS NULL) AND (worker_id IS NULL));
+
+CREATE INDEX archive_queue_reasons ON public.archive_queue USING btree (bot, state, "left"(COALESCE(reason, ''::text), 100), (
 CASE
     WHEN ((listed_at IS NOT NULL) AND (started_at IS NOT NULL)) THEN started_at
     ELSE archive_date
-END), id) WHERE ((finished_at IS NOT NULL) AND (state <> 'archived'::text));
-
-CREATE INDEX archive_queue_oldest ON public.archive_queue USING btree (bot, kind, priority, archive_date, run_at) WHERE ((finished_at IS NULL) AND (worker_id IS NULL));
+END), id) WHERE ((finished_at IS NOT NULL) AND ((state <> 'archived'::text) OR (reason IS NOT NULL)));
 
 CREATE INDEX archive_queue_rechecks ON public.archive_queue USING btree (bot, kind, recheck_at) WHERE ((recheck_at IS NOT NULL) AND (worker_id IS NULL));
 
 CREATE INDEX archive_queue_started ON public.archive_queue USING btree (bot, started_at) WHERE (started_at IS NOT NULL);
 
-CREATE INDEX archive_queue_users ON public.archive_queue USING btree (user_id, (
+CREATE INDEX archive_queue_users ON public.archive_queue USING btree ("left"(user_id, 200), (
 CASE
     WHEN ((listed_at IS NOT NULL) AND (started_at IS NOT NULL)) THEN started_at
     ELSE archive_date
