@@ -45,7 +45,10 @@ def command(ctx: click.Context, bot: str | None, as_json: bool) -> None:
     else:
         out = console()
         for finding in document["findings"]:
-            out.print(f"{finding['verdict']}: {safe(finding['store_key'])}: {safe(finding['message'])}", soft_wrap=True)
+            why = finding["message"]
+            if finding["verdict"] == "missing":  # which is all that its message says; the record tells whoever has a backup
+                why = f"recorded {finding['bytes_recorded']} bytes {finding['sha256_recorded']}"
+            out.print(f"{finding['verdict']}: {safe(finding['store_key'])}: {safe(why)}", soft_wrap=True)
         out.print(f"{document['equal']:,} of {document['files']:,} files equal, {size(document['bytes'])} read")
         if document["store_problem"]:
             click.echo(f"warning: {printable(document['store_problem'])}", err=True)

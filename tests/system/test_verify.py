@@ -13,8 +13,9 @@ from tests.system.conftest import Program, archived
 async def test_verify_names_every_file_that_is_not_what_was_recorded(archiver: Program, simulator: Simulator, sql: Any) -> None:
     ids = ["deleted", "cut", "altered", "swapped1", "swapped2", "whole"]
     await archived(archiver, simulator, *ids)
-    rows = await sql.fetch("SELECT session_id, store_key FROM archived_recordings")
+    rows = await sql.fetch("SELECT session_id, store_key, bytes, sha256 FROM archived_recordings")
     keys = {row["session_id"]: row["store_key"] for row in rows}
+    (lost,) = (f"recorded {row['bytes']} bytes {row['sha256']}" for row in rows if row["session_id"] == "deleted")
     paths = {name: archiver.folder / "store" / key for name, key in keys.items()}
     good = await archiver("verify")
     assert (good.code, good.stdout.startswith("6 of 6 files equal")) == (0, True)
@@ -35,6 +36,7 @@ async def test_verify_names_every_file_that_is_not_what_was_recorded(archiver: P
     assert (document.document["files"], document.document["equal"]) == (6, 1)
     lines = told.stdout.splitlines()
     assert all(any(keys[name] in line for line in lines[:-1]) == (name != "whole") for name in ids)
+    assert f"missing: {keys['deleted']}: {lost}" in lines
     assert lines[-1].startswith("1 of 6 files equal")
 
 
