@@ -88,7 +88,7 @@ class Closing:
         part = Span(max(start, span.start), min(end, span.end))
         return AccountDay(
             bot.name, day, bot.time_zone, part.start, part.end, whole, whole and seen and not count_open(counts),
-            {name: counts[name] for name in COUNTS},
+            count_open(counts), {name: counts[name] for name in COUNTS},
         )  # fmt: skip
 
     def as_document(self) -> dict[str, Any]:
@@ -176,10 +176,7 @@ async def close_account(
 async def find_earlier(database: Database, account: Account, bots: Sequence[str]) -> Earlier:
     """What these bots have open besides what the account names. Raises DatabaseError."""
     accounts = Accounts(database)
-    counts = await accounts.count_open(bots)
-    named = [item for item in account.items if not item.settled]
-    failed = sum(item.state == "failed" for item in named)
-    mismatched = sum("mismatches" in item.facts for item in named)
-    without = [(item.bot, item.session_id, item.kind) for item in named]
+    without = [(item.bot, item.session_id, item.kind) for item in account.items if not item.settled]
+    counts = await accounts.count_open(bots, without=without)
     sessions = await accounts.list_open(bots, without=without, max_rows=MAX_OPEN)
-    return Earlier(max(0, counts.failed - failed), max(0, counts.mismatched - mismatched), sessions)
+    return Earlier(counts.failed, counts.mismatched, sessions)

@@ -115,7 +115,7 @@ def _print_table(found: list[FoundSession], count: int, *, spoken: bool) -> int:
         state += " (accepted)" if each.accepted_at is not None else ""
         people = (number_of(each.call) or each.user_id or "", ", ".join(agents_of(each.call))) if spoken else ()
         seconds = "" if each.seconds is None else f"{each.seconds:.0f}"
-        called_at = f"{each.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+        called_at = f"{each.called_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
         rows.append([safe(cell) for cell in (called_at, each.session_id, each.bot, state, *people, seconds)])
     who = ("caller", "agent") if spoken else ()
     columns = ("call (UTC)", "session", "bot", "state", *who, "seconds")
@@ -140,7 +140,7 @@ def as_document(found: FoundSession) -> dict[str, Any]:
 
     call = found.call
     return {
-        "called_at": told(found.at),
+        "called_at": told(found.called_at),
         "bot": found.bot,
         "session_id": found.session_id,
         "kind": found.kind,

@@ -73,7 +73,7 @@ def _day(bot: str, day: date, known: KnownDay | None) -> dict[str, Any]:
     if known is None:
         return {**told, "result": "none", "counts": None, "made_at": None, "command": None, "version": None, "account": None}
     counts = known.counts
-    result = "complete" if known.complete else "open" if known.whole or count_open(counts) else "part"
+    result = "complete" if known.complete and not known.open_later else "open" if known.whole or count_open(counts) else "part"
     return {**told, "result": result, "counts": counts, "made_at": known.made_at.isoformat(), "command": known.command,
             "version": known.version, "account": known.account_id}  # fmt: skip
 

@@ -24,6 +24,7 @@ class AccountDay:
     to_at: datetime
     whole: bool
     complete: bool
+    open_calls: int
     counts: Mapping[str, int]
 
 
@@ -62,13 +63,16 @@ class KeptAccount:
 
 @dataclass(frozen=True, slots=True)
 class KnownDay:
-    """What the latest account says of a bot's day; see AccountDay."""
+    """What the latest account of a bot's whole day says of it, or else the latest of a part; see AccountDay. `open_later`: one
+    that was made after it, of a part of the day, found something to be done.
+    """
 
     bot: str
     day: date
     time_zone: str
     whole: bool
     complete: bool
+    open_later: bool
     counts: dict[str, int]
     made_at: datetime
     command: str
@@ -123,6 +127,7 @@ class Accounts:
             days_to=[day.to_at for day in days],
             whole=[day.whole for day in days],
             days_complete=[day.complete for day in days],
+            days_open=[day.open_calls for day in days],
             days_counts=[dict(day.counts) for day in days],
         )
 
@@ -148,9 +153,9 @@ class Accounts:
         """By bot, the last day of which an account says that it is complete; None: of none, though accounts were made."""
         return {row["bot"]: row["complete"] for row in await self._database.rows(sql("account/last_days"))}
 
-    async def count_open(self, bots: Sequence[str]) -> OpenCounts:
-        """How many sessions of these bots somebody has to see to."""
-        (row,) = await self._database.rows(sql("account/open_counts"), bots=list(bots))
+    async def count_open(self, bots: Sequence[str], *, without: Sequence[tuple[str, str, str]]) -> OpenCounts:
+        """How many sessions of these bots somebody has to see to, without these (bot, session ID and kind)."""
+        (row,) = await self._database.rows(sql("account/open_counts"), bots=list(bots), **_named(without))
         return OpenCounts(**row)
 
     async def list_open(
@@ -160,9 +165,16 @@ class Accounts:
         rows = await self._database.rows(
             sql("account/open_sessions"),
             bots=list(bots),
-            except_bots=[bot for bot, _, _ in without],
-            except_ids=[session_id for _, session_id, _ in without],
-            except_kinds=[kind for _, _, kind in without],
+            **_named(without),
             max_rows=max_rows,
         )
         return [OpenSession(**row) for row in rows]
+
+
+def _named(sessions: Sequence[tuple[str, str, str]]) -> dict[str, list[str]]:
+    """For a statement."""
+    return {
+        "except_bots": [bot for bot, _, _ in sessions],
+        "except_ids": [session_id for _, session_id, _ in sessions],
+        "except_kinds": [kind for _, _, kind in sessions],
+    }

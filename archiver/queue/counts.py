@@ -15,6 +15,9 @@ from archiver.queue.sql import sql
 MAX_CHANGES = 10_000
 """Changes that one statement folds."""
 
+ROUNDS = 20
+"""Such statements one after the other: more is left to the next look."""
+
 RECOUNT_TIMEOUT = 3600.0
 """Seconds to read every session and every file: some ten for five million."""
 
@@ -45,14 +48,17 @@ class Counts:
         self._database = database
 
     async def fold(self) -> int:
-        """Fold what was changed into the roll-up; returns how many changes that were. Any number of workers may do so at once."""
+        """Fold what was changed into the roll-up, ROUNDS times MAX_CHANGES at most; returns how many changes that were. Any
+        number of workers may do so at once.
+        """
         folded = 0
-        while True:
+        for _ in range(ROUNDS):
             (row,) = await self._database.rows(sql("counts/fold"), max_changes=MAX_CHANGES)
             changes: int = row["changes"]
             folded += changes
             if changes < MAX_CHANGES:
-                return folded
+                break
+        return folded
 
     async def by_bot_and_state(self) -> dict[tuple[str, str], int]:
         """Sessions by bot and state, of all days."""

@@ -75,14 +75,13 @@ class Operators:
         """Answer for failed sessions, and for archived ones that an account found wrong: they stay as they are, and make no
         account incomplete any more. Returns the IDs of those that were accepted (a dry run: would be). `retry` undoes it.
         """
+        found = await self._database.rows(sql("operate/find_open"), **_parameters(choice))
+        if dry_run:
+            return [row["session_id"] for row in found]
         changed: list[str] = []
-        after = 0
-        while rows := await self._database.rows(sql("operate/find_open"), **_parameters(choice), after=after, page=BATCH):
-            after = rows[-1]["id"]
-            done = rows
-            if not dry_run:
-                ids = [row["id"] for row in rows]
-                done = await self._database.rows(sql("operate/accept"), ids=ids, reason=reason, actor=actor)
+        for first in range(0, len(found), BATCH):
+            chosen = [{key: row[key] for key in ("id", "epoch", "findings")} for row in found[first : first + BATCH]]
+            done = await self._database.rows(sql("operate/accept"), chosen=chosen, reason=reason, actor=actor)
             changed += [row["session_id"] for row in done]
         return changed
 

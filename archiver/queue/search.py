@@ -12,8 +12,8 @@ from archiver.postgres.database import Database
 from archiver.queue.call_times import CallTimes
 from archiver.queue.sql import sql
 
-PAGE = 1000
-"""Sessions that one statement reads, at most."""
+PAGE, MAX_PAGE = 1000, 16_000
+"""Sessions that the first statement reads, and that a later one reads at most: each of these looks through all that it finds."""
 
 KEY_DIGITS = 7
 """The last digits of a number, by which an index finds it."""
@@ -72,10 +72,13 @@ class People:
 
 @dataclass(frozen=True, slots=True)
 class FoundSession:
-    """A session. `at`: when its call began, as far as is known; `call`: what a listing said of it; `seconds` None if unknown."""
+    """A session. `at`: by which it has its place; `called_at`: when its call began, as far as is known; `call`: what a listing
+    said of it; `seconds` None if unknown.
+    """
 
     queue_id: int
     at: datetime
+    called_at: datetime
     bot: str
     session_id: str
     kind: str
@@ -109,9 +112,10 @@ class Search:
         else:
             statement = sql("search/people")
             parameters |= people.parameters()
-        after_at, after_id, left = datetime.max.replace(tzinfo=UTC), _LAST_ID, limit
+        after_at, after_id, left, size = datetime.max.replace(tzinfo=UTC), _LAST_ID, limit, PAGE
         while left is None or left > 0:
-            page = PAGE if left is None else min(PAGE, left)
+            page = size if left is None else min(size, left)
+            size = min(4 * size, MAX_PAGE)
             rows = await self._database.rows(statement, **parameters, after_at=after_at, after_id=after_id, page=page)
             for row in rows:
                 yield FoundSession(**row)

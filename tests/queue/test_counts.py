@@ -10,7 +10,7 @@ import pytest
 
 from archiver.outcome import Archived, Failed, Retry
 from archiver.queue.counts import Counts
-from archiver.session import Attempt
+from archiver.session import Attempt, State
 from tests.queue.conftest import QueueHarness, stored_file
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python
@@ -109,6 +109,16 @@ async def test_many_fold_at_once_and_nothing_is_lost(harness: QueueHarness, monk
     assert folded + await counts.fold() == 90
     assert await harness.value("SELECT count(*) FROM archive_rollup_changes") == 0
     assert await harness.value("SELECT sum(sessions) FROM archive_rollup") == 90
+    await assert_exact(harness)
+
+
+async def test_files_go_by_where_their_session_is_once_nobody_else_moves_it(harness: QueueHarness) -> None:
+    session = await harness.claim_one()
+    await harness.settle(Attempt(session, [stored_file()]), Archived())
+    async with harness.locked("DELETE FROM archived_recordings"):
+        retried = asyncio.create_task(harness.operators.retry(actor="me", states=[State.ARCHIVED]))
+        await harness.blocked()
+    assert await retried == ["s-1"]
     await assert_exact(harness)
 
 

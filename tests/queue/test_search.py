@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from archiver.outcome import Archived, Unavailable
 from archiver.queue import search
 from archiver.queue.call_times import CallTimes
 from archiver.queue.search import Chosen, People, Search
 from archiver.queue.sessions import CallFacts
-from tests.queue.conftest import QueueHarness
+from archiver.session import Attempt, State
+from tests.queue.conftest import QueueHarness, stored_file
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python
 
@@ -150,3 +152,36 @@ async def test_the_platforms_word_for_when_a_call_began_stands_before_the_date_o
     day = CallTimes(default=(BEGAN, BEGAN + 2 * HOUR))
     assert await found(harness, Chosen(called=day)) == ["s-1"]
     assert await found(harness, Chosen(called=day), People(caller="200")) == ["s-1"]
+
+
+async def test_a_long_reason_is_found(harness: QueueHarness) -> None:
+    await harness.add("s-1")
+    reason = "one of the test calls that the carrier made in March, see the minutes of the meeting of the ninth of April, item 4"
+    await harness.operators.cancel(actor="me", reason=reason)
+    assert await found(harness, Chosen(reasons=[reason])) == ["s-1"]
+
+
+async def test_what_was_kept_is_found_by_its_reasons(harness: QueueHarness) -> None:
+    session = await harness.claim_one()
+    await harness.settle(Attempt(session, [stored_file()]), Archived())
+    await harness.operators.retry(actor="me", states=[State.ARCHIVED])
+    (again,) = await harness.claim(await harness.worker())
+    await harness.settle(Attempt(again), Unavailable("media_unavailable"))
+    assert (await harness.row("s-1"))["reason"] == "kept"
+    assert (
+        await found(harness, Chosen(reasons=["kept"])) == await found(harness, Chosen(reasons=["media_unavailable"])) == ["s-1"]
+    )
+    assert await found(harness, Chosen(states=["archived"])) == ["s-1"]
+
+
+async def test_a_waiting_session_is_found_by_the_day_of_its_call(harness: QueueHarness) -> None:
+    await told(harness, "s-1", 1)
+    assert await found(harness, Chosen(called=CallTimes(default=(BEGAN, BEGAN + 2 * HOUR)))) == ["s-1"]
+
+
+async def test_times_that_no_calendar_has_break_no_list(harness: QueueHarness) -> None:
+    await told(harness, "s-1", 1)
+    await told(harness, "s-2", 2)
+    await harness.fetch("UPDATE archive_queue SET started_at = 'infinity', ended_at = '20000-01-01Z' WHERE session_id = 's-1'")
+    await harness.fetch("UPDATE archive_queue SET state = 'cancelled', reason = 'x', finished_at = now()")
+    assert await found(harness) == ["s-2"]

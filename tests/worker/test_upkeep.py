@@ -22,3 +22,13 @@ async def test_dead_workers_are_rescued_though_history_cannot_be_pruned(harness:
         )
         await harness.eventually("SELECT 1 FROM archive_queue WHERE state = 'archived'")
         await shift.stopped()
+
+
+async def test_changes_are_folded_whatever_else_fails(harness: WorkerHarness, logged: Logged) -> None:
+    """What reads counts takes long where nobody folds them: folding must not wait for such a look."""
+    await harness.scripted(3)
+    await harness.rows("ALTER TABLE archive_leftovers RENAME TO gone")
+    async with harness.shift() as shift:
+        await logged.until("upkeep_failed", times=1)
+        await harness.eventually("SELECT 1 FROM archive_rollup HAVING sum(sessions) = 3")
+        await shift.stopped()

@@ -4,8 +4,8 @@ WITH made AS (
     VALUES (:actor, :command, :version, :from_at, :to_at, :complete, :counts::jsonb, :problems::jsonb, :failed_bots::jsonb)
     RETURNING id, made_at
 ), days AS (
-    INSERT INTO archive_account_days (account_id, bot, day, time_zone, from_at, to_at, whole, complete, counts)
+    INSERT INTO archive_account_days (account_id, bot, day, time_zone, from_at, to_at, whole, complete, open_calls, counts)
     SELECT made.id, d.* FROM made, unnest(:bots::text[], :days::date[], :time_zones::text[], :days_from::timestamptz[], :days_to::timestamptz[],
-                                         :whole::boolean[], :days_complete::boolean[], :days_counts::jsonb[]) d
+                                         :whole::boolean[], :days_complete::boolean[], :days_open::bigint[], :days_counts::jsonb[]) d
 )
 SELECT id, made_at FROM made

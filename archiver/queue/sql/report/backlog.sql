@@ -1,23 +1,23 @@
 -- What stands between a drain of these bots and its end; failures count from :since, when it began. Rechecks don't stand in its
 -- way, but for the drain of a :night: then those that were due when it began, and nothing of low priority.
-WITH RECURSIVE waiting_bots AS (
-    (SELECT bot FROM archive_queue WHERE state = 'pending' ORDER BY bot LIMIT 1)
-    UNION ALL
-    SELECT (SELECT q.bot FROM archive_queue q WHERE q.state = 'pending' AND q.bot > w.bot ORDER BY q.bot LIMIT 1)
-    FROM waiting_bots w WHERE w.bot IS NOT NULL
-), counted AS MATERIALIZED (
-    SELECT bot, kind, priority, sum(sessions) AS sessions FROM archive_counts WHERE state = 'pending' GROUP BY bot, kind, priority
+WITH counted AS MATERIALIZED (
+    SELECT bot, kind, priority, sum(sessions) AS sessions FROM archive_counts
+    WHERE state = 'pending' AND (priority <> 'low' OR NOT :night::boolean) GROUP BY bot, kind, priority
 ), waiting AS (
-    -- Whether anything waits the rows say themselves: only how much is taken from the roll-up.
+    -- Whether anything of these bots waits the rows say themselves: only how much is taken from the roll-up.
     SELECT b.bot, k.kind, sum(greatest(c.sessions, 1)) AS sessions, min(first.run_at) AS next
-    FROM waiting_bots b CROSS JOIN unnest('{recording,voicemail}'::text[]) k (kind)
+    FROM unnest(:bots::text[]) b (bot) CROSS JOIN unnest('{recording,voicemail}'::text[]) k (kind)
     CROSS JOIN unnest('{high,normal,low}'::text[]) p (priority)
     CROSS JOIN LATERAL (
         SELECT q.run_at FROM archive_queue q
         WHERE q.state = 'pending' AND q.bot = b.bot AND q.kind = k.kind AND q.priority = p.priority ORDER BY q.run_at LIMIT 1) first
     LEFT JOIN counted c ON c.bot = b.bot AND c.kind = k.kind AND c.priority = p.priority
-    WHERE p.priority <> 'low' OR NOT :night::boolean
+    WHERE p.priority <> 'low' OR NOT :night
     GROUP BY b.bot, k.kind
+    UNION ALL
+    -- Of the others those that have most: whoever may insert can make up any number of bots.
+    (SELECT bot, kind, sum(sessions), NULL FROM counted WHERE bot <> ALL (:bots) AND sessions > 0 GROUP BY bot, kind
+     ORDER BY sum(sessions) DESC, bot, kind LIMIT 100)
 ), sorted AS (
     SELECT w.*, CASE
                WHEN w.bot <> ALL (:bots::text[]) THEN 'unknown_bot'

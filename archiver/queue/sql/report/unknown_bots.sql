@@ -9,5 +9,7 @@ WITH RECURSIVE waiting AS (
     WHERE w.bot <> ALL (:bots::text[]) AND NOT EXISTS (SELECT FROM archive_bots b WHERE b.name = w.bot AND b.configured)
     LIMIT 50
 )
-SELECT u.bot, coalesce((SELECT sum(c.sessions) FROM archive_counts c WHERE c.state = 'pending' AND c.bot = u.bot), 0)::bigint AS sessions
-FROM unknown u ORDER BY u.bot
+SELECT u.bot, coalesce(sum(c.sessions), 0)::bigint AS sessions
+FROM unknown u LEFT JOIN (SELECT bot, sessions FROM archive_counts WHERE state = 'pending' AND bot = ANY (ARRAY(SELECT bot FROM unknown))) c
+     ON c.bot = u.bot
+GROUP BY u.bot ORDER BY u.bot

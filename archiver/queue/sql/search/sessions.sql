@@ -2,7 +2,7 @@
 -- call began from :call_from on and before :call_to, where bots differ within their own bounds (see operate/find_sessions).
 -- :acceptance is 'open' (failed, or archived and found wrong, and nobody accepted it), 'accepted' or null.
 -- Where anything is to be found the roll-up says: one index look-up for each bot, state and reason that there is. A session that
--- waits stands at its archive_date.
+-- waits stands at its archive_date. Times that no calendar has are none of a call.
 WITH keys AS MATERIALIZED (
     SELECT bot, state, reason, sum(sessions) > sum(accepted) AS some_open, sum(accepted) > 0 AS some_accepted
     FROM archive_counts
@@ -11,8 +11,8 @@ WITH keys AS MATERIALIZED (
 ), found AS (
     SELECT e.* FROM keys k CROSS JOIN LATERAL (
         SELECT c.queue_id, c.called_at AS at FROM archive_searchable c
-        WHERE c.finished_at IS NOT NULL AND c.state <> 'archived' AND c.bot = k.bot AND c.state = k.state AND c.counted_reason = k.reason
-          AND c.called_at >= coalesce(:call_from::timestamptz, '-infinity') AND c.called_at < coalesce(:call_to::timestamptz, 'infinity')
+        WHERE c.finished_at IS NOT NULL AND (c.state <> 'archived' OR c.reason IS NOT NULL) AND c.bot = k.bot AND c.state = k.state AND c.counted_reason = k.reason
+          AND c.called_at >= coalesce(:call_from::timestamptz, '0001-01-02Z') AND c.called_at < coalesce(:call_to::timestamptz, '9998-01-01Z')
           AND (c.called_at, c.queue_id) < (:after_at::timestamptz, :after_id::bigint)
           AND (:kinds::text[] IS NULL OR c.kind = ANY (:kinds))
           AND (:call_bots::text[] IS NULL OR (
@@ -21,31 +21,30 @@ WITH keys AS MATERIALIZED (
           AND (:reasons::text[] IS NULL OR c.reason = ANY (:reasons) OR c.inner_reason = ANY (:reasons))
           AND CASE :acceptance::text WHEN 'open' THEN c.state = 'failed' AND c.accepted_at IS NULL WHEN 'accepted' THEN c.accepted_at IS NOT NULL ELSE true END
         ORDER BY c.called_at DESC, c.queue_id DESC LIMIT :page) e
-    WHERE k.state IN ('unavailable', 'failed', 'cancelled')
-      AND (:reasons IS NULL OR k.reason = ANY (:reasons) OR k.reason = 'partial')
+    WHERE (k.state IN ('unavailable', 'failed', 'cancelled') OR k.state = 'archived' AND :reasons IS NOT NULL AND k.reason <> '')
+      AND (:reasons IS NULL OR k.reason IN ('partial', 'kept') OR k.reason IN (SELECT left(r, 100) FROM unnest(:reasons) r))
       AND CASE :acceptance WHEN 'open' THEN k.some_open AND k.state = 'failed' WHEN 'accepted' THEN k.some_accepted ELSE true END
     UNION ALL
     SELECT e.* FROM (SELECT DISTINCT bot FROM keys WHERE state = 'archived') k CROSS JOIN LATERAL (
         SELECT c.queue_id, c.called_at AS at FROM archive_searchable c
         WHERE c.state = 'archived' AND c.bot = k.bot
-          AND c.called_at >= coalesce(:call_from::timestamptz, '-infinity') AND c.called_at < coalesce(:call_to::timestamptz, 'infinity')
+          AND c.called_at >= coalesce(:call_from::timestamptz, '0001-01-02Z') AND c.called_at < coalesce(:call_to::timestamptz, '9998-01-01Z')
           AND (c.called_at, c.queue_id) < (:after_at::timestamptz, :after_id::bigint)
           AND (:kinds::text[] IS NULL OR c.kind = ANY (:kinds))
           AND (:call_bots::text[] IS NULL OR (
               c.called_at >= coalesce((:call_starts::timestamptz[])[coalesce(array_position(:call_bots, c.bot), 1)], '-infinity')
               AND c.called_at < coalesce((:call_ends::timestamptz[])[coalesce(array_position(:call_bots, c.bot), 1)], 'infinity')))
-          AND (:reasons::text[] IS NULL OR c.reason = ANY (:reasons) OR c.inner_reason = ANY (:reasons))
         ORDER BY c.called_at DESC, c.queue_id DESC LIMIT :page) e
-    WHERE :acceptance IS NULL
+    WHERE :acceptance IS NULL AND :reasons IS NULL
     UNION ALL
     -- Archived ones that are open or accepted were found wrong.
     SELECT c.queue_id, c.called_at AS at
-    FROM archive_findings f JOIN archive_searchable c ON c.queue_id = f.queue_id
-    WHERE :acceptance IS NOT NULL AND f.source = 'account' AND c.state = 'archived'
+    FROM archive_mismatches f JOIN archive_searchable c ON c.queue_id = f.queue_id
+    WHERE :acceptance IS NOT NULL
       AND (:bots IS NULL OR c.bot = ANY (:bots)) AND (:states IS NULL OR c.state = ANY (:states))
-      AND (c.accepted_at IS NOT NULL AND f.findings <@ f.accepted) = (:acceptance = 'accepted')
+      AND f.all_accepted = (:acceptance = 'accepted')
       AND (:reasons IS NULL OR jsonb_path_query_array(f.findings, '$[*].mismatch') ?| :reasons)
-      AND c.called_at >= coalesce(:call_from::timestamptz, '-infinity') AND c.called_at < coalesce(:call_to::timestamptz, 'infinity')
+      AND c.called_at >= coalesce(:call_from::timestamptz, '0001-01-02Z') AND c.called_at < coalesce(:call_to::timestamptz, '9998-01-01Z')
       AND (c.called_at, c.queue_id) < (:after_at::timestamptz, :after_id::bigint)
       AND (:kinds::text[] IS NULL OR c.kind = ANY (:kinds))
       AND (:call_bots::text[] IS NULL OR (
@@ -57,12 +56,12 @@ WITH keys AS MATERIALIZED (
     CROSS JOIN unnest('{high,normal,low}'::text[]) each_priority (name) CROSS JOIN LATERAL (
         SELECT c.queue_id, c.archive_date AS at FROM archive_searchable c
         WHERE c.finished_at IS NULL AND c.worker_id IS NULL AND c.bot = k.bot AND c.kind = each_kind.name AND c.priority = each_priority.name
-          AND c.archive_date >= coalesce(:call_from::timestamptz, '-infinity') AND c.archive_date < coalesce(:call_to::timestamptz, 'infinity')
+          AND c.called_at >= coalesce(:call_from::timestamptz, '0001-01-02Z') AND c.called_at < coalesce(:call_to::timestamptz, '9998-01-01Z')
           AND (c.archive_date, c.queue_id) < (:after_at::timestamptz, :after_id::bigint)
           AND (:kinds::text[] IS NULL OR c.kind = ANY (:kinds))
           AND (:call_bots::text[] IS NULL OR (
-              c.archive_date >= coalesce((:call_starts::timestamptz[])[coalesce(array_position(:call_bots, c.bot), 1)], '-infinity')
-              AND c.archive_date < coalesce((:call_ends::timestamptz[])[coalesce(array_position(:call_bots, c.bot), 1)], 'infinity')))
+              c.called_at >= coalesce((:call_starts::timestamptz[])[coalesce(array_position(:call_bots, c.bot), 1)], '-infinity')
+              AND c.called_at < coalesce((:call_ends::timestamptz[])[coalesce(array_position(:call_bots, c.bot), 1)], 'infinity')))
           AND (:reasons::text[] IS NULL OR c.reason = ANY (:reasons) OR c.inner_reason = ANY (:reasons))
         ORDER BY c.archive_date DESC, c.queue_id DESC LIMIT :page) e
     WHERE :acceptance IS NULL
@@ -70,17 +69,17 @@ WITH keys AS MATERIALIZED (
     SELECT c.queue_id, c.archive_date AS at FROM archive_searchable c
     WHERE :acceptance IS NULL AND c.worker_id IS NOT NULL AND c.state = 'claimed' AND (:states IS NULL OR c.state = ANY (:states))
       AND (:bots IS NULL OR c.bot = ANY (:bots))
-      AND c.archive_date >= coalesce(:call_from::timestamptz, '-infinity') AND c.archive_date < coalesce(:call_to::timestamptz, 'infinity')
+      AND c.called_at >= coalesce(:call_from::timestamptz, '0001-01-02Z') AND c.called_at < coalesce(:call_to::timestamptz, '9998-01-01Z')
       AND (c.archive_date, c.queue_id) < (:after_at::timestamptz, :after_id::bigint)
       AND (:kinds::text[] IS NULL OR c.kind = ANY (:kinds))
       AND (:call_bots::text[] IS NULL OR (
-          c.archive_date >= coalesce((:call_starts::timestamptz[])[coalesce(array_position(:call_bots, c.bot), 1)], '-infinity')
-          AND c.archive_date < coalesce((:call_ends::timestamptz[])[coalesce(array_position(:call_bots, c.bot), 1)], 'infinity')))
+          c.called_at >= coalesce((:call_starts::timestamptz[])[coalesce(array_position(:call_bots, c.bot), 1)], '-infinity')
+          AND c.called_at < coalesce((:call_ends::timestamptz[])[coalesce(array_position(:call_bots, c.bot), 1)], 'infinity')))
       AND (:reasons::text[] IS NULL OR c.reason = ANY (:reasons) OR c.inner_reason = ANY (:reasons))
 ), page AS MATERIALIZED (
     SELECT queue_id, at FROM found ORDER BY at DESC, queue_id DESC LIMIT :page
 )
-SELECT s.queue_id, page.at, s.bot, s.session_id, s.kind, s.state, s.reason, s.inner_reason,
+SELECT s.queue_id, page.at, s.called_at, s.bot, s.session_id, s.kind, s.state, s.reason, s.inner_reason,
        CASE WHEN s.started_at BETWEEN '1900-01-01Z' AND '9998-01-01Z' THEN s.started_at END AS started_at,
        CASE WHEN s.ended_at BETWEEN '1900-01-01Z' AND '9998-01-01Z' THEN s.ended_at END AS ended_at, s.user_id, s.call,
        s.accepted_at, s.accepted_by, s.accept_reason, stored.files, stored.bytes, stored.seconds

@@ -81,7 +81,7 @@ WITH given AS MATERIALIZED (
     FROM owned o
     WHERE q.id = o.id
     RETURNING q.id, q.epoch, q.bot, q.session_id, q.kind, q.state, q.run_at, q.recheck_at, q.failures, o.outcome, o.worker_id,
-              o.lesson, o.n, o.recheck AND o.next = 'unavailable' AS stays,
+              o.lesson, o.n, o.stores, o.recheck AND o.next = 'unavailable' AS stays,
               -- What was said this time, which a recheck's row may not tell.
               CASE WHEN o.next = 'unavailable' THEN o.reason ELSE q.reason END AS reason,
               CASE WHEN o.next = 'unavailable' THEN o.detail ELSE q.detail END AS detail
@@ -94,6 +94,10 @@ WITH given AS MATERIALIZED (
                                              sha256 text, media_type text, source_name text, flags text[], seconds double precision)
     JOIN settled s USING (n)
     ON CONFLICT (queue_id, store_key) DO NOTHING    -- the store holds one body a key, so it is the same one
+), outdated AS (
+    -- What an account found wrong with it before more was stored: the next one looks again.
+    DELETE FROM archive_findings f
+    WHERE f.source = 'account' AND f.queue_id = ANY (ARRAY(SELECT id FROM settled WHERE stores AND state = 'archived'))
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, at, data)
     SELECT s.id, e.event, s.epoch, 'worker ' || s.worker_id, e.at, e.data
