@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import string
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
 from archiver.outcome import Archived, Failed, Retry
+from archiver.postgres.database import Database
+from archiver.postgres.migrate import migrate
 from archiver.queue.counts import Counts
+from archiver.queue.search import Chosen, People, Search
 from archiver.session import Attempt, State
 from tests.queue.conftest import QueueHarness, stored_file
+from tests.queue.test_strangers import until_0006
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python
 
@@ -161,6 +168,27 @@ async def test_a_recount_holds_nobody_up_and_counts_nothing_twice(harness: Queue
         await connection.close()
     assert await counted(harness) == {("pending", ""): (2, 0, 0, 0)}
     await assert_exact(harness)
+
+
+async def test_what_was_there_before_an_upgrade_is_counted(empty_database_url: str, tmp_path: Path) -> None:
+    """Also what no index could hold as it is: texts were bounded only later."""
+    async with Database(empty_database_url) as database, database.connection() as connection:
+        await migrate(database, until_0006(tmp_path))
+        user_id = "".join(random.Random(1).choices(string.ascii_letters, k=6000))
+        insert = "INSERT INTO archive_queue (bot, session_id, user_id) SELECT 'bot', 's-' || n, $1 FROM generate_series(1, 20) n"
+        await connection.execute(insert, user_id)
+        await connection.execute("UPDATE archive_queue SET state = 'claimed', worker_id = 1, calls = 2 WHERE id <= 10")
+        ended = "UPDATE archive_queue SET state = 'archived', worker_id = NULL, finished_at = now() WHERE id <= 5"
+        await connection.execute(ended)
+        await connection.execute(
+            """INSERT INTO archived_recordings (bot, session_id, kind, ordinal, file_name, store_key, bytes, sha256, source_name, queue_id)
+               SELECT bot, session_id, kind, 1, 'f', 'k', 5, repeat('0', 64), 'f', id FROM archive_queue WHERE id <= 5"""
+        )
+        await migrate(database)
+        assert await Counts(database).recount(mend=False) == []
+        assert await connection.fetchval("SELECT sum(files)::int FROM archive_counts WHERE state = 'archived'") == 5
+        found = Search(database).find(Chosen(), People(user_id=user_id), limit=None)
+        assert len([each async for each in found]) == 20
 
 
 async def test_a_producer_accepts_nothing(harness: QueueHarness) -> None:
