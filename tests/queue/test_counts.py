@@ -181,7 +181,8 @@ async def test_what_was_there_before_an_upgrade_is_counted(empty_database_url: s
         ended = "UPDATE archive_queue SET state = 'archived', worker_id = NULL, finished_at = now() WHERE id <= 5"
         await connection.execute(ended)
         await connection.execute(
-            """INSERT INTO archived_recordings (bot, session_id, kind, ordinal, file_name, store_key, bytes, sha256, source_name, queue_id)
+            """INSERT INTO archived_recordings (bot, session_id, kind, ordinal, file_name, store_key, bytes, sha256, source_name,
+                                                queue_id)
                SELECT bot, session_id, kind, 1, 'f', 'k', 5, repeat('0', 64), 'f', id FROM archive_queue WHERE id <= 5"""
         )
         await migrate(database)
