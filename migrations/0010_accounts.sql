@@ -270,7 +270,7 @@ SELECT f.queue_id, f.findings, f.accepted, q.bot, q.session_id, q.kind, q.priori
            SELECT FROM jsonb_array_elements(f.findings) found
            WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(coalesce(f.accepted, '[]')) known WHERE known = found)) AS all_accepted
 FROM archive_findings f JOIN archive_queue q ON q.id = f.queue_id
-WHERE f.source = 'account' AND q.state = 'archived';
+WHERE f.source = 'account' AND f.findings <> '[]' AND q.state = 'archived';
 COMMENT ON VIEW archive_mismatches IS 'Archived sessions that the last account of them found wrong, and whether somebody accepted all of it.';
 
 -- Who was granted the queue's rows gets the same of what belongs to them.

@@ -721,7 +721,7 @@ CREATE VIEW public.archive_mismatches AS
                   WHERE (known.value = found.value)))))))) AS all_accepted
    FROM (public.archive_findings f
      JOIN public.archive_queue q ON ((q.id = f.queue_id)))
-  WHERE ((f.source = 'account'::text) AND (q.state = 'archived'::text));
+  WHERE ((f.source = 'account'::text) AND (f.findings <> '[]'::jsonb) AND (q.state = 'archived'::text));
 
 COMMENT ON VIEW public.archive_mismatches IS 'Archived sessions that the last account of them found wrong, and whether somebody accepted all of it.';
 

@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from archiver.account.counts import COUNTS, count_open
-from archiver.cli.compose import TEXT, opened, run_async, settings_of
+from archiver.cli.compose import NO_BOT, TEXT, opened, run_async, settings_of
 from archiver.cli.output import console, fitting, json_option, print_folded, print_json, safe
 from archiver.config import Settings
+from archiver.errors import ConfigError
 from archiver.queue.accounts import Accounts, KeptAccount, KnownDay
 from archiver.queue.reports import Reports
 from archiver.runtime.days import day_of
@@ -38,6 +39,8 @@ def command(ctx: click.Context, bot: str | None, days: int | None, limit: int, a
     settings = settings_of(ctx)
     if bot is not None and settings.bots:
         settings.bot(bot)
+    if days is not None and not settings.bots:
+        raise ConfigError("no bot is configured: there are no days of any", hint=NO_BOT)
     if days is None:
         _show_accounts(run_async(_accounts(settings, bot, limit)), as_json=as_json)
     else:
