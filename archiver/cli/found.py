@@ -14,7 +14,7 @@ import click
 from archiver.cli.call_facts import agents_of, number_of
 from archiver.cli.call_times import call_time_options, call_times
 from archiver.cli.compose import TEXT, check_bot_was_meant, opened
-from archiver.cli.output import console, fitting, print_csv, print_folded, printable, safe, size
+from archiver.cli.output import print_csv, print_rows, size
 from archiver.config import Settings
 from archiver.observe.redact import redact_value
 from archiver.queue.search import Chosen, FoundSession, People, Search
@@ -105,26 +105,25 @@ async def _print_lines(found: AsyncIterator[FoundSession]) -> int:
 
 
 def _print_table(found: list[FoundSession], count: int, *, spoken: bool) -> int:
-    out = console()
     if not found:
-        out.print("no session found")
+        click.echo("no session found")
         return 0
     rows = []
     for each in found[:count]:
-        state = f"{each.state}: {printable(each.reason)}" if each.reason else each.state
+        state = f"{each.state}: {each.reason}" if each.reason else each.state
         state += " (accepted)" if each.accepted_at is not None else ""
         people = (number_of(each.call) or each.user_id or "", ", ".join(agents_of(each.call))) if spoken else ()
         seconds = "" if each.seconds is None else f"{each.seconds:.0f}"
         called_at = f"{each.called_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-        rows.append([safe(cell) for cell in (called_at, each.session_id, each.bot, state, *people, seconds)])
+        rows.append([called_at, each.session_id, each.bot, state, *people, seconds])
     who = ("caller", "agent") if spoken else ()
     columns = ("call (UTC)", "session", "bot", "state", *who, "seconds")
-    shown = fitting(out.width, columns, rows, right=[len(columns) - 1], head=2)
-    out.print(shown, soft_wrap=isinstance(shown, str))
-    files, stored = sum(each.files for each in found[:count]), sum(each.bytes for each in found[:count])
-    out.print(f"{_counted(len(found[:count]), 'session')}, {_counted(files, 'recording')}, {size(stored)}")
+    print_rows(columns, rows, right=[len(columns) - 1], head=2)
+    sessions, files = len(rows), sum(each.files for each in found[:count])
+    stored = size(sum(each.bytes for each in found[:count]))
+    click.echo(f"{_counted(sessions, 'session')}, {_counted(files, 'recording')}, {stored}")
     if len(found) > count:
-        print_folded(out, f"there are more: --limit shows more than {count:,}, --format csv or jsonl all of them")
+        click.echo(f"more than {count:,}: --limit shows more, --format csv or jsonl all of them")
     return len(found)
 
 

@@ -10,7 +10,7 @@ import click
 
 from archiver.account.counts import COUNTS, count_open
 from archiver.cli.compose import NO_BOT, TEXT, opened, run_async, settings_of
-from archiver.cli.output import console, fitting, json_option, print_folded, print_json, safe
+from archiver.cli.output import console, json_option, print_folded, print_json, print_rows
 from archiver.config import Settings
 from archiver.errors import ConfigError
 from archiver.queue.accounts import Accounts, KeptAccount, KnownDay
@@ -85,35 +85,32 @@ def _show_accounts(accounts: Sequence[KeptAccount], *, as_json: bool) -> None:
     if as_json:
         print_json({"accounts": [_as_document(each) for each in accounts]})
         return
-    out = console()
     if not accounts:
-        out.print("no account was made yet: `archiver nightly` and `archiver reconcile` make them")
+        click.echo("no account was made yet: `archiver nightly` and `archiver reconcile` make them")
         return
     rows = []
     for each in accounts:
-        result = "complete" if each.complete else "[bold]open[/bold]"
+        result = "complete" if each.complete else "open"
         spans = _minute(each.from_at), _minute(each.to_at)
         rows.append(
             [_minute(each.made_at), each.command, *spans, f"{each.counts['calls']:,}", _figure(count_open(each.counts)), result]
         )
     columns = ("made (UTC)", "by", "from", "to", "calls", "open", "result")
-    shown = fitting(out.width, columns, rows, right=[4, 5], head=2)
-    out.print(shown, soft_wrap=isinstance(shown, str))
+    print_rows(columns, rows, right=[4, 5], head=2)
     for each in accounts:
         for bot, why in each.failed_bots.items():
-            print_folded(out, f"{_minute(each.made_at)}: the platform listed no calls of {bot}: {why}")
+            print_folded(console(), f"{_minute(each.made_at)}: the platform listed no calls of {bot}: {why}")
 
 
 def _show_days(days: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         print_json({"days": days})
         return
-    out = console()
     rows = []
     for day in days:
         counts = day["counts"]
         made = "" if day["made_at"] is None else _minute(datetime.fromisoformat(day["made_at"]))
-        result = day["result"] if day["result"] == "complete" else f"[bold]{day['result']}[/bold]"
+        result = day["result"]
         figures = ["", "", "", ""]
         if counts is not None:
             figures = [
@@ -122,10 +119,9 @@ def _show_days(days: Sequence[dict[str, Any]], *, as_json: bool) -> None:
                 _figure(count_open(counts)),
                 _figure(counts.get("accepted", 0)),
             ]
-        rows.append([day["day"], safe(day["bot"]), result, *figures, made])
+        rows.append([day["day"], day["bot"], result, *figures, made])
     columns = ("day", "bot", "result", "calls", "archived", "open", "accepted", "made (UTC)")
-    shown = fitting(out.width, columns, rows, right=range(3, 7), head=2)
-    out.print(shown, soft_wrap=isinstance(shown, str))
+    print_rows(columns, rows, right=range(3, 7), head=2)
 
 
 def _minute(moment: datetime) -> str:

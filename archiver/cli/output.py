@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -24,11 +26,15 @@ if TYPE_CHECKING:  # rich is imported when something is drawn: --json and messag
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 
 
+ANY_WIDTH = 2000
+"""Not on a terminal whole lines are printed."""
+
+
 def console() -> Console:
     """Standard output. Not on a terminal: plain and wide, so that a pipe sees whole lines. `:bug:` in an ID stays as it is."""
     from rich.console import Console
 
-    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 2000)
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else ANY_WIDTH)
 
 
 def print_json(document: Any, *, indent: int | None = 2) -> None:
@@ -178,6 +184,29 @@ def fitting(
         facts = [f"{columns[n]} {plain[n]}".strip().replace(" ", _HELD) for n in used if n >= head and plain[n]]
         lines.append(folded("  " + ", ".join(facts), width))
     return escape("\n".join(lines))
+
+
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[int] = (), head: int = 1) -> None:
+    """Print plain cells, made harmless, as `fitting` lays them out. Without rich, whose import would take longer than many an
+    answer.
+    """
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else ANY_WIDTH
+    shown = [[printable(cell) for cell in row] for row in rows]
+    numbers = set(right)
+    used = [n for n in range(len(columns)) if n < head or any(row[n] not in ("", "0") for row in shown)]
+    for chosen in (list(range(len(columns))), used):
+        widths = {n: max(len(columns[n]), *(len(row[n]) for row in shown)) for n in chosen}
+        if sum(widths.values()) + 2 * (len(chosen) - 1) <= width:
+            for number, row in enumerate([columns, *shown]):
+                cells = (row[n].rjust(widths[n]) if n in numbers else row[n].ljust(widths[n]) for n in chosen)
+                line = "  ".join(cells).rstrip()
+                click.echo(click.style(line, bold=True) if terminal and not number and "NO_COLOR" not in os.environ else line)
+            return
+    for row in shown:
+        click.echo(" ".join(f"{columns[n]} {row[n]}" if row[n].isdigit() else row[n] for n in range(head) if row[n]))
+        facts = [f"{columns[n]} {row[n]}".strip().replace(" ", _HELD) for n in used if n >= head and row[n]]
+        click.echo(folded("  " + ", ".join(facts), width))
 
 
 def size(count: float) -> str:

@@ -8,7 +8,7 @@ import click
 
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import opened, run_async, settings_of
-from archiver.cli.output import console, fitting, json_option, print_json, safe
+from archiver.cli.output import json_option, print_json, print_rows
 from archiver.config import Settings
 from archiver.queue.counts import CountDifference, Counts
 
@@ -48,15 +48,13 @@ async def _recount(settings: Settings, *, mend: bool) -> list[CountDifference]:
 
 
 def _print(differences: list[CountDifference], *, mended: bool) -> None:
-    out = console()
     if not differences:
-        out.print("every count is exact")
+        click.echo("every count is exact")
         return
     rows = [
-        [safe(each.bot), f"{each.day}", safe(each.state), safe(each.reason), f"{each.sessions:+,}", f"{each.files:+,}"]
+        [each.bot, f"{each.day}", each.state, each.reason, f"{each.sessions:+,}", f"{each.files:+,}"]
         for each in differences[:SHOWN]
     ]
-    shown = fitting(out.width, ("bot", "day", "state", "reason", "sessions", "files"), rows, right=[4, 5], head=3)
-    out.print(shown, soft_wrap=isinstance(shown, str))
+    print_rows(("bot", "day", "state", "reason", "sessions", "files"), rows, right=[4, 5], head=3)
     told = "counts differed and were corrected" if mended else "counts differ; `archiver recount` corrects them"
-    out.print(f"{len(differences):,} {told}")
+    click.echo(f"{len(differences):,} {told}")
