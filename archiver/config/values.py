@@ -193,13 +193,11 @@ def read_secret(key: str, path: Path) -> str:
         secret = path.read_text(encoding="utf-8-sig").strip()
     except ValueError:
         # Not UTF-8, or a path with NUL.
-        raise ConfigError(
-            f"{key}: must be the path of a text file, which {_there(path)} is not", hint="write the secret into it as UTF-8 text"
-        ) from None
+        raise ConfigError(f"{key}: {_there(path)} must be a text file", hint="write the secret into it as UTF-8 text") from None
     except OSError as error:
         if (found := _there(path)) != path:
             raise ConfigError(
-                f"{key}: must be the path of a file that holds the secret: there is no such file below {found}",
+                f"{key}: must be the path of a file that holds the secret: No such file below {found}",
                 hint="create the file, and let archiver's user read it; or correct its path",
             ) from None
         raise ConfigError(
