@@ -30,6 +30,12 @@ _INNER_V4 = tuple(
     )
 )
 
+_OF_MACHINES = tuple(
+    ip_network(text)
+    for text in ("169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.0/24", "fe80::/10", "fd00:ec2::/32")
+)
+"""Link-local, and where clouds tell a machine about itself, its credentials among that: no recording lies there."""
+
 # All that IANA has given out. Outside of it: loopback, link-local, site-local, unique local, multicast, discard-only, segment
 # routing (5f00::/16), local NAT64 (64:ff9b:1::/48), the IPv4-compatible and -translated addresses of old.
 _GIVEN_OUT = ip_network("2000::/3")
@@ -65,6 +71,17 @@ def is_public(text: str) -> bool | None:
         and not any(address in network for network in _INNER_V6)
         and ((int(address) >> 32) & 0xFFFFFFFF not in _ISATAP or _v4_is_public(IPv4Address(low)))
     )
+
+
+def is_of_machines(text: str) -> bool:
+    """Whether an address is link-local, or one where a cloud tells a machine its own credentials: never a media host's."""
+    try:
+        address = ip_address(text.strip("[]").partition("%")[0])
+    except ValueError:
+        return False
+    if not isinstance(address, IPv4Address) and (address.ipv4_mapped is not None or address in _NAT64):
+        address = IPv4Address(int(address) & 0xFFFFFFFF)
+    return any(address in network for network in _OF_MACHINES)
 
 
 def _v4_is_public(address: IPv4Address) -> bool:

@@ -20,7 +20,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from archiver.archive.addresses import is_public
+from archiver.archive.addresses import is_of_machines, is_public
 from archiver.config import BotSettings, TransferSettings, is_loopback
 from archiver.errors import (
     MediaHostRefused,
@@ -50,6 +50,12 @@ QUEUE_SECONDS = 3600.0
 """What a request may wait for its turn, where the connections to a host are limited."""
 
 REMEMBERED_HOSTS = 1000
+
+OF_MACHINES = (
+    "no recording lies at such an address, and what does may be this machine's own credentials: do not allow it; the platform's "
+    "answer, or what the name server says, is wrong: tell the platform's support"
+)
+REDIRECTED = "a media host has no reason to redirect there: do not allow it; tell the platform's support, or who runs that host"
 
 # Narrower than any parser: what this takes, every one reads alike. No user, no escape in the host, no space, ASCII only.
 _URL = re.compile(
@@ -137,7 +143,9 @@ class MediaHosts:
                 host=host,
                 public=False,
                 address=address,
-                hint=f"inner addresses are used only if bots.{self.bot}.media_hosts names the host literally",
+                hint=OF_MACHINES
+                if is_of_machines(address)
+                else f"inner addresses are used only if bots.{self.bot}.media_hosts names the host literally",
             )
 
 
@@ -269,12 +277,16 @@ class MediaClient:
             )
 
     async def _follow(self, url: str, headers: Mapping[str, str] | None) -> aiohttp.ClientResponse:
-        for _ in range(MAX_REDIRECTS + 1):
-            self.hosts.check_url(url)
+        for hop in range(MAX_REDIRECTS + 1):
             try:
+                self.hosts.check_url(url)
                 self._check_proxy(at := URL(url, encoded=True))
                 async with asyncio.timeout(self._head_seconds if self.at_once else QUEUE_SECONDS) as patience:
                     response = await self._http.get(at, headers=headers, allow_redirects=False, trace_request_ctx=patience)
+            except MediaHostRefused as error:
+                if hop and error.public is False:
+                    error.hint, error.facts["redirected"] = REDIRECTED, True
+                raise
             except (aiohttp.InvalidURL, UnicodeError) as error:
                 # Among them a number that passes for a host, which a resolver might take for an inner address.
                 raise MediaUrlRefused(

@@ -10,7 +10,7 @@ import click
 
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import run_async, settings_of
-from archiver.cli.output import console, json_option, print_json, safe
+from archiver.cli.output import console, folded, json_option, print_folded, print_json, printable
 from archiver.cli.serving import bot_access
 from archiver.config import Settings, all_budgets
 from archiver.errors import ArchiverError
@@ -54,11 +54,14 @@ def command(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json({"findings": [_as_document(finding) for finding in findings], "budgets": _budgets(settings)})
     else:
+        from rich.markup import escape
+
         out = console()
         for finding in findings:
-            out.print(f"{MARKS[finding.verdict]} {safe(finding.check)}: {safe(finding.message)}", soft_wrap=True)
+            line = folded(printable(f"{finding.verdict:<7} {finding.check}: {finding.message}"), out.width, indent=8)
+            out.print(MARKS[finding.verdict] + escape(line[len("failure") :]), soft_wrap=True)
             if finding.hint and finding.verdict != "ok":
-                out.print(f"        next: {safe(finding.hint)}", soft_wrap=True)
+                print_folded(out, f"        next: {finding.hint}", indent=8)
         budgets = _budgets(settings)
         for budget in budgets:
             shared = f", shared by bots {', '.join(budget['bots'])}" if len(budget["bots"]) > 1 else ""
@@ -66,7 +69,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
             same = [each["calls"] for each in budgets if each["budget"] == budget["budget"] and each is not budget]
             shared += "".join(f", one budget with {calls}" for calls in same)
             line = f"{budget['calls']} of {budget['of']}: {limits} ({budget['from']}){shared}"
-            out.print(f"budget  {safe(line)}", soft_wrap=True)
+            print_folded(out, f"budget  {line}", indent=8)
     if any(finding.verdict == "failure" for finding in findings):
         raise Incomplete
 

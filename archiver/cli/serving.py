@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -166,7 +167,7 @@ async def _metrics(settings: Settings, worker: Worker, *, required: bool) -> Asy
     async with AsyncExitStack() as stack:
         try:
             if settings.metrics.listen:
-                await stack.enter_async_context(_served_metrics(settings, worker))
+                await stack.enter_async_context(_served_metrics(settings, worker, PORT_SECONDS if required else 0))
         except (ConfigError, MetricsUnavailable) as error:
             if required:
                 raise
@@ -175,13 +176,17 @@ async def _metrics(settings: Settings, worker: Worker, *, required: bool) -> Asy
         yield
 
 
+PORT_SECONDS = 10.0
+"""So long a resident worker waits for the port of its metrics: the one that it replaces may be just ending."""
+
 NO_METRICS = (
     "a worker that serves its metrics there goes on doing so; ARCHIVER_METRICS__LISTEN= for this command says that it needs none"
 )
 
 
 @asynccontextmanager
-async def _served_metrics(settings: Settings, worker: Worker) -> AsyncIterator[None]:
+async def _served_metrics(settings: Settings, worker: Worker, patience: float) -> AsyncIterator[None]:
+    """A port that is taken is waited for, for `patience` seconds."""
     listen, address = settings.metrics.listen, settings.metrics.address
     assert address is not None
     try:
@@ -199,11 +204,21 @@ async def _served_metrics(settings: Settings, worker: Worker) -> AsyncIterator[N
         now = Now(settings.worker.concurrency, worker.running, worker.lease_remaining)
         return metrics(bots, worker.tally, now, REASONS)
 
+    loop = asyncio.get_running_loop()
+    until, told = loop.time() + patience, False
     async with AsyncExitStack() as stack:
-        try:
-            await stack.enter_async_context(served(*address, read))
-        except OSError as error:
-            raise MetricsUnavailable(f'metrics.listen = "{listen}": {error.strerror}') from None
+        while True:
+            try:
+                await stack.enter_async_context(served(*address, read))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or loop.time() >= until:
+                    raise MetricsUnavailable(f'metrics.listen = "{listen}": {error.strerror}') from None
+            else:
+                break
+            if not told:
+                log.warning("metrics_port_awaited", listen=listen, seconds=patience)
+                told = True
+            await asyncio.sleep(0.2)
         yield
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import re
 import select
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +41,10 @@ _KINDS = (
 """How files begin that are no such list, what they are, and what to do."""
 
 
+TORN = "a line break within quotes: write each record on one line"
+UNCLOSED = "a quote that is never closed: nothing from here to the end was read"
+
+
 class LineError(ValueError):
     """A line that cannot be enqueued. `group` is the same for all lines with the same mistake, whatever their values."""
 
@@ -62,40 +68,55 @@ def open_lines(file: Path) -> Iterator[Iterator[tuple[bytes, bool]]]:
     """The lines of a file, `-` for standard input: each with whether it is whole, or only the beginning of one that is longer
     than MAX_LINE. Raises UsageError.
     """
-    if str(file) == "-":
-        source = _StandardInput()
+    standard = str(file) == "-"
+    name = "standard input" if standard else f"--file {file}"
+    try:
+        # Opening a FIFO would wait for who writes to it, and hear no signal.
+        at = 0 if standard else os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        source = _Source(at, owned=not standard)
         try:
+            if stat.S_ISDIR(os.fstat(at).st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             yield _lines(io.BufferedReader(source))
         finally:
             source.leave()
-    else:
-        try:
-            with file.open("rb") as opened_file:
-                yield _lines(opened_file)
-        except OSError as error:
-            raise UsageError(f"--file {file}: {error.strerror}", hint="name a readable file, or - for standard input") from None
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}", hint="name a readable file, or - for standard input") from None
 
 
-class _StandardInput(io.RawIOBase):
-    """Standard input that ends when it is left, also for a thread that waits for its next line."""
+class _Source(io.RawIOBase):
+    """A file, a pipe or a terminal that ends when it is left, also for a thread that waits for its next line. An `owned`
+    descriptor is closed then.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, at: int, *, owned: bool) -> None:
+        self._at = at
+        self._owned = owned
         self._left = threading.Event()
+        self._reading = threading.Lock()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int:
         while not self._left.is_set():
-            if select.select([0], [], [], 0.2)[0]:
-                data = os.read(0, len(buffer))
-                buffer[: len(data)] = data
-                return len(data)
+            with self._reading:
+                if self._left.is_set() or not select.select([self._at], [], [], 0.2)[0]:
+                    continue
+                try:
+                    data = os.read(self._at, len(buffer))
+                except BlockingIOError:  # somebody else has read it
+                    continue
+            buffer[: len(data)] = data
+            return len(data)
         return 0
 
     def leave(self) -> None:
         """Have whoever reads see the end."""
         self._left.set()
+        if self._owned:
+            with self._reading:  # a number that is closed may soon be another file's
+                os.close(self._at)
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[bytes, bool]]:
@@ -114,7 +135,8 @@ def read_records(lines: Iterator[tuple[bytes, bool]]) -> Iterator[Record]:
     header: list[str] | None = None
     separator = ","
     first = True
-    for number, (raw, whole) in enumerate(lines, 1):
+    numbered = enumerate(lines, 1)
+    for number, (raw, whole) in numbered:
         if number == 1:
             _check_kind(raw)
         if not whole:
@@ -125,7 +147,11 @@ def read_records(lines: Iterator[tuple[bytes, bool]]) -> Iterator[Record]:
         try:
             line = text.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:
-            yield Record(number, redact(text.decode("utf-8", "replace"))[:200], error=LineError("not UTF-8"))
+            line = text.decode("utf-8", "replace")
+            mistake = LineError("not UTF-8")
+            if header is not None and _is_torn(line, separator):
+                mistake = _skip_quoted(numbered)
+            yield Record(number, redact(line)[:200], error=mistake)
             continue
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -144,7 +170,13 @@ def read_records(lines: Iterator[tuple[bytes, bool]]) -> Iterator[Record]:
         try:
             yield Record(number, line, _columns(header, _fields(line, separator)))
         except LineError as error:
-            yield Record(number, line, error=error)
+            yield Record(number, line, error=_skip_quoted(numbered) if _is_torn(line, separator) else error)
+
+
+def _skip_quoted(lines: Iterator[tuple[int, tuple[bytes, bool]]]) -> LineError:
+    """Leave out the lines up to a closing quote: what stands within quotes is no record, whatever it looks like."""
+    end = next((number for number, (raw, whole) in lines if whole and raw.count(b'"') % 2), None)
+    return LineError(UNCLOSED) if end is None else LineError(f"{TORN} (all up to line {end} is left out)", TORN)
 
 
 def _check_kind(start: bytes) -> None:
@@ -165,7 +197,8 @@ def _find_header(line: str, number: int) -> tuple[list[str], str] | None:
             continue
         names = [SPELT.get(name.strip().lower(), name.strip().lower()) for name in fields]
         if "session_id" in names:
-            if len(set(names)) != len(names):
+            given = [name for name in names if name]  # spreadsheets end a line with the separators of empty columns
+            if len(set(given)) != len(given):
                 raise UsageError(f"line {number}: the CSV's header has a column twice", hint="rename one of them")
             return names, separator
         most = max(most, len(fields))
@@ -184,7 +217,16 @@ def _fields(line: str, separator: str) -> list[str]:
         raise LineError(f"broken CSV: {error}") from None
 
 
+def _is_torn(line: str, separator: str) -> bool:
+    """Whether a quote is open at the end of the line."""
+    try:
+        _fields(line, separator)
+    except LineError as error:
+        return "end of data" in str(error) or ("field limit" in str(error) and line.count('"') % 2 == 1)
+    return False
+
+
 def _columns(header: list[str], values: list[str]) -> dict[str, str]:
     if len(values) != len(header):
         raise LineError(f"{len(values)} fields, the header has {len(header)}")
-    return dict(zip(header, values, strict=True))
+    return {name: value for name, value in zip(header, values, strict=True) if name}

@@ -25,6 +25,7 @@ from archiver.config.values import (
     crosses_openly,
     parse_origin,
     read_secret,
+    without_user,
 )
 from archiver.observe.redact import remember_secret
 
@@ -94,7 +95,7 @@ class BotSettings(Section):
     def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for host in value:
             if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?", host):
-                raise ValueError(f'"{host}" must be a host name, "*.domain" or an address, without scheme and port')
+                raise ValueError(f'"{without_user(host)}" must be a host name, "*.domain" or an address, without scheme and port')
         return tuple(host.lower().strip("[]").rstrip(".") for host in value)
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from archiver.config.bots import UNSIGNED
 from archiver.config.settings import Settings
+from archiver.config.values import without_user
 
 SECRETS = ("client_secret", "secret_access_key", "session_token", "account_key", "sas_token")
 """Keys whose values are never shown."""
@@ -74,6 +75,10 @@ def _explained(item: Any, came_from: Origins) -> str:
     secret = location[-1] in (*SECRETS, "proxy") or (location[0] == "database" and location[-1] != "keep_history")
     # Of a section that is none it is not known what its value is; a secret may be in it.
     hidden = secret or item["type"] == "model_type" or isinstance(value, dict | list | tuple | BaseModel)
+    if isinstance(value, str):
+        # Whoever writes a secret itself into the key of its file is not to read it in a log.
+        hidden = hidden or location[-1].endswith("_file")
+        value = without_user(value)
     return f"{key}{'' if hidden else f' = {shown(value)}'}{origin}: {must}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +20,7 @@ from pydantic import (
 )
 
 from archiver.errors import ConfigError
-from archiver.observe.redact import remember_secret
+from archiver.observe.redact import MASK, remember_secret
 
 _LONGEST = timedelta(days=36525)
 """A century: what Postgres can still add to a date."""
@@ -174,14 +175,31 @@ ALL_DEFAULTS: Any = Field(default_factory=dict, validate_default=True)
 """Of a section that may be left out: made by the schema of what contains it, so that its own need not be built."""
 
 
+def without_user(text: str) -> str:
+    """Without what stands before an `@`, as user and password do in a URL, save its scheme."""
+    head, at, tail = text.rpartition("@")
+    scheme, slashes, _ = head.rpartition("://")
+    return f"{scheme}{slashes}{MASK}@{tail}" if at else text
+
+
+def _there(path: Path) -> Path:
+    """As much of a path as exists: what does not may be no path, but the secret itself."""
+    return next((part for part in (path, *path.parents) if os.path.exists(part)), Path("/"))  # noqa: PTH110  # Path.exists raises for names too long
+
+
 def read_secret(key: str, path: Path) -> str:
     """The secret that a file holds, read now, and masked from then on. Raises ConfigError that names `key`."""
     try:
         secret = path.read_text(encoding="utf-8-sig").strip()
     except ValueError:
         # Not UTF-8, or a path with NUL.
-        raise ConfigError(f"{key}: {path} must be a text file", hint="write the secret into it as UTF-8 text") from None
+        raise ConfigError(f"{key}: {_there(path)} must be a text file", hint="write the secret into it as UTF-8 text") from None
     except OSError as error:
+        if (found := _there(path)) != path:
+            raise ConfigError(
+                f"{key}: must be the path of a file that holds the secret: No such file below {found}",
+                hint="create the file, and let archiver's user read it; or correct its path",
+            ) from None
         raise ConfigError(
             f"{key}: {path} must be a file that holds the secret: {error.strerror}",
             hint="create the file, and let archiver's user read it; or correct its path",

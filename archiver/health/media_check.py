@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
 from yarl import URL
 
+from archiver.archive.addresses import is_of_machines
 from archiver.archive.audio import inspect
 from archiver.archive.context import BotAccess
 from archiver.archive.excerpt import Excerpt
@@ -33,6 +36,9 @@ from archiver.runtime.body_reader import BodyReader
 
 FIRST_BYTES = 1024
 
+PATIENCE = 30.0
+"""Seconds that the whole check may take: a host that sends a byte now and then would keep it for hours."""
+
 MAX_SESSIONS = 3
 """So many sessions are asked for their recordings at most."""
 
@@ -48,9 +54,19 @@ NO_AUDIO = frozenset({"recording_empty", "recording_is_page", "recording_is_json
 AGAIN = "run doctor again when a call has been recorded: nobody knows yet whether this machine reaches the host of its recordings"
 
 
-async def check_media(bot: BotAccess, source: Source | None, *, budget: bool) -> Finding:
+@dataclass
+class _Fetched:
+    """How far the check has come."""
+
+    host: str = ""
+    """Which host is waited for; empty: the platform's API."""
+    count: int = 0
+
+
+async def check_media(bot: BotAccess, source: Source | None, *, budget: bool, patience: float = PATIENCE) -> Finding:
     """The first kilobyte of one of the newest recordings, through what workers fetch with. `source`: the listing that says which
-    calls there are; None: there is none. Every call of the API is drawn from the budget, if there is one. Nothing is stored.
+    calls there are; None: there is none. It ends after `patience` seconds. Every call of the API is drawn from
+    the budget, if there is one. Nothing is stored.
     """
     name = bot.settings.name
     check = f"bot {name}: media"
@@ -61,12 +77,18 @@ async def check_media(bot: BotAccess, source: Source | None, *, budget: bool) ->
             check, "warning", "nothing to try: without a listing no recent call is known", f"see to the listing; {AGAIN}"
         )
     _, draw = draws(bot, budget=budget)
+    fetched = _Fetched()
     try:
-        calls = await _recent_calls(source)
-        if not calls:
-            days = sum(RECENT, timedelta()).days
-            return Finding(check, "warning", f"nothing to try: no call that ended within the last {days} days is listed", AGAIN)
-        return await _try(check, bot, calls[:MAX_SESSIONS], draw)
+        async with asyncio.timeout(patience):
+            calls = await _recent_calls(source)
+            if not calls:
+                days = sum(RECENT, timedelta()).days
+                return Finding(
+                    check, "warning", f"nothing to try: no call that ended within the last {days} days is listed", AGAIN
+                )
+            return await _try(check, bot, calls[:MAX_SESSIONS], draw, fetched)
+    except TimeoutError:
+        return _too_slow(check, fetched, patience)
     except RateLimited as error:
         return Finding(check, "warning", f"not tried: {error.message}", SPENT)
     except KoreError as error:
@@ -91,12 +113,13 @@ async def _recent_calls(source: Source) -> list[Call]:
     return []
 
 
-async def _try(check: str, bot: BotAccess, calls: list[Call], draw: Pay) -> Finding:
+async def _try(check: str, bot: BotAccess, calls: list[Call], draw: Pay, fetched: _Fetched) -> Finding:
     """What comes of the first recording that one of the calls has. Raises RateLimited, ApiUnreachable."""
     without: dict[str, int] = {}
     refused: KoreError | None = None
     found: Finding | None = None
     for call in calls:
+        fetched.host = ""
         try:
             answer = await _ask(bot, call, draw)
         except (CredentialsRejected, ApiDefect) as error:
@@ -106,7 +129,7 @@ async def _try(check: str, bot: BotAccess, calls: list[Call], draw: Pay) -> Find
             without[answer.status] = without.get(answer.status, 0) + 1
             continue
         try:
-            return Finding(check, "ok", await _fetch(bot.media, answer.files[0]))
+            return Finding(check, "ok", await _fetch(bot.media, answer.files[0], fetched))
         except TransferError as error:
             found = _of_transfer(check, bot.settings.name, answer.files[0], error)
             if not isinstance(error, MediaUrlExpired | RecordingRejected):
@@ -127,13 +150,16 @@ async def _ask(bot: BotAccess, call: Call, draw: Pay) -> Answer:
     return await bot.client.retrying(once)
 
 
-async def _fetch(media: MediaClient, file: RemoteFile) -> str:
+async def _fetch(media: MediaClient, file: RemoteFile, fetched: _Fetched) -> str:
     """Where the first bytes of a recording came from, and what they are; the connection is closed then. Raises TransferError."""
     reader, excerpt = BodyReader(media.stall, 0), Excerpt()
+    fetched.host, fetched.count = _host(file), 0
     response = await media.open(file.url)
+    fetched.host = response.url.host or fetched.host
     try:
         while excerpt.length < FIRST_BYTES and (piece := await reader.read(response.content)):
             excerpt.take(piece[: FIRST_BYTES - excerpt.length])
+            fetched.count = excerpt.length
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise MediaUnreachable(
             f"the connection broke after {excerpt.length} bytes ({type(error).__name__})",
@@ -152,6 +178,19 @@ async def _fetch(media: MediaClient, file: RemoteFile) -> str:
     return f"{host} sent the first {excerpt.length:,} bytes of a recording ({kind})"
 
 
+def _too_slow(check: str, fetched: _Fetched, patience: float) -> Finding:
+    if not fetched.host:
+        return Finding(
+            check, "warning", f"not tried: the platform's API took longer than {patience:g} s", "try again in a minute"
+        )
+    return Finding(
+        check,
+        "failure",
+        f"{fetched.host} is too slow: of the first {FIRST_BYTES:,} bytes it sent {fetched.count:,} within {patience:g} s",
+        f"look at the network, firewall and proxy between this machine and {fetched.host}; else ask the platform's support",
+    )
+
+
 def _host(file: RemoteFile) -> str:
     try:
         return URL(file.url, encoded=True).host or ""
@@ -162,6 +201,8 @@ def _host(file: RemoteFile) -> str:
 def _of_transfer(check: str, name: str, file: RemoteFile, error: TransferError) -> Finding:
     """A failed transfer, with the host and what to open or to change."""
     match error:
+        case MediaHostRefused(public=False, facts=facts) if "redirected" in facts or is_of_machines(str(facts["address"])):
+            return Finding(check, "failure", error.message, error.hint)
         case MediaHostRefused(public=False):
             hint = (
                 f'if recordings come from there, write "{error.host}" itself into bots.{name}.media_hosts: an inner address is '
@@ -176,6 +217,12 @@ def _of_transfer(check: str, name: str, file: RemoteFile, error: TransferError) 
                 return Finding(
                     check, "warning", f"{_host(file)}: {error.message}", "the host itself is in trouble: try again later"
                 )
+            if error.reason == "media_answer_unreadable":
+                hint = (
+                    f"what answers at {host} speaks no HTTP: look whether a firewall or proxy answers in its place; else ask the "
+                    "platform's support"
+                )
+                return Finding(check, "failure", f"no recording from {host}: {error.message}", hint)
             hint = f"open the way from this machine to {host} in the firewall, or name the proxy to take in network.proxy"
             return Finding(check, "failure", f"no recording from {host}: {error.message}", error.hint or hint)
         case MediaUrlRefused():

@@ -71,7 +71,7 @@ def translated(key: str = "database.url") -> Iterator[None]:
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseError(
             f"the database refused: {error}",
-            hint="run `archiver migrate` as the owner, or grant this user the tables and the functions that docs/tables.md names",
+            hint="run `archiver migrate` as the owner, or have the owner grant this user what it named",
         ) from None
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         raise DatabaseUnreachable(f"the database refused this user: {error}") from None

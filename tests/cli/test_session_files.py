@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,3 +76,62 @@ def test_it_is_told_before_anything_is_returned() -> None:
 
     with pytest.raises(UsageError):
         next(read_records(lines()))
+
+
+@pytest.mark.parametrize("written", [b"", b"s0\n"])
+def test_a_fifo_with_a_silent_writer_or_none_can_be_left(tmp_path: Path, written: bytes) -> None:
+    os.mkfifo(fifo := tmp_path / "fifo")
+    found: list[list[Record]] = []
+    writer = None
+    with open_lines(fifo) as lines:
+        if written:
+            writer = os.open(fifo, os.O_WRONLY)
+            os.write(writer, written)
+        reading = threading.Thread(target=lambda: found.append(list(read_records(lines))), daemon=True)
+        reading.start()
+    reading.join()
+    assert len(found[0]) <= bool(written)
+    if writer is not None:
+        os.close(writer)
+
+
+def test_a_fifo_is_read_to_its_end(tmp_path: Path) -> None:
+    os.mkfifo(fifo := tmp_path / "fifo")
+    writing = threading.Thread(target=fifo.write_bytes, args=[b"s1\ns2\n"])
+    writing.start()
+    with open_lines(fifo) as lines:
+        assert [record.text for record in read_records(lines)] == ["s1", "s2"]
+    writing.join()
+
+
+def test_what_stands_within_quotes_is_no_record(tmp_path: Path) -> None:
+    content = (
+        b'session_id,note\ns1,"evil\nforged1,x\n\n# no comment\nforged2,""y""\nforged3",\ns2,fine\ns3,"\xff\nforged4"\ns4,\n'
+    )
+    found = records(tmp_path, content)
+    assert [(record.line, record.error is None) for record in found] == [(2, False), (8, True), (9, False), (11, True)]
+    assert "line break within quotes" in str(found[0].error)
+
+
+def test_a_quote_that_is_never_closed_takes_the_rest(tmp_path: Path) -> None:
+    [found] = records(tmp_path, b'session_id,note\ns1,"evil\ns2,x\n')
+    assert (found.line, "never closed" in str(found.error)) == (2, True)
+
+
+def test_columns_without_a_name_are_left_out(tmp_path: Path) -> None:
+    found = records(tmp_path, b"session_id,started_at,,\ns1,2026-03-31,a,b\n")
+    assert [record.values for record in found] == [{"session_id": "s1", "started_at": "2026-03-31"}]
+
+
+@pytest.mark.parametrize("standard", [True, False])
+def test_a_directory_is_no_list(tmp_path: Path, standard: bool) -> None:
+    before, folder = os.dup(0), os.open(tmp_path, os.O_RDONLY)
+    os.dup2(folder, 0)
+    try:
+        with pytest.raises(UsageError, match="Is a directory") as refused, open_lines(Path("-") if standard else tmp_path):
+            pass
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+        os.close(folder)
+    assert "name a readable file" in refused.value.hint

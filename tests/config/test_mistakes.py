@@ -152,3 +152,27 @@ def test_who_needs_the_example_is_told_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(path, {})
     assert "`archiver --config NEW.toml init`" in caught.value.hint
+
+
+@pytest.mark.parametrize("value", ["http://PARTICULAR@h/", "u:PARTICULAR@x", "https://u:PARTICULAR@h:x"])
+@pytest.mark.parametrize("key", keys(), ids=".".join)
+def test_what_stands_before_an_at_is_never_shown(tmp_path: Path, key: tuple[str, ...], value: str) -> None:
+    for given in (value, [value]):
+        data: dict[str, Any] = {"bots": [dict(BOT)], "database": dict(DATABASE)}
+        here: Any = data
+        for part in key[:-1]:
+            here = here[part][0] if part == "bots" else here.setdefault(part, {})
+        here[key[-1]] = given
+        assert "PARTICULAR" not in (told(tmp_path, data) or "")
+
+
+@pytest.mark.parametrize("secret", ["PARTICULAR", "a/PARTICULAR/b+=", "PARTICULAR" * 100])
+def test_a_secret_in_place_of_its_file_s_path_is_not_shown(tmp_path: Path, secret: str) -> None:
+    path = tmp_path / "archiver.toml"
+    bot = {**BOT, "client_secret": "", "client_secret_file": secret}
+    path.write_text(toml({"bots": [bot], "database": DATABASE}))
+    with pytest.raises(ConfigError) as refused:
+        load(path, {}).bots[0].signing_key()
+    assert "PARTICULAR" not in str(refused.value) + refused.value.hint
+    assert "bots.a.client_secret_file" in str(refused.value)
+    assert str(tmp_path) in str(refused.value)

@@ -11,7 +11,7 @@ from archiver.cli.serving import bot_access
 from archiver.config import NetworkSettings
 from archiver.health.bot_checks import check_listing
 from archiver.health.findings import Finding
-from archiver.health.media_check import check_media
+from archiver.health.media_check import PATIENCE, check_media
 from tests.kore.conftest import http_answer, raw_server
 from tests.runtime.network.conftest import Authority, forward_proxy
 from tests.worker.conftest import WorkerHarness
@@ -27,14 +27,14 @@ def call(session_id: str, age: timedelta = HOUR, seconds: float | None = 60, **f
 
 
 async def media_finding(
-    harness: WorkerHarness, *calls: dict[str, Any], network: NetworkSettings = NETWORK, **bot: Any
+    harness: WorkerHarness, *calls: dict[str, Any], network: NetworkSettings = NETWORK, patience: float = PATIENCE, **bot: Any
 ) -> Finding:
     if calls:
         harness.simulator.set_history({"calls": list(calls)})
     settings = harness.settings(bot=bot).model_copy(update={"network": network})
     async with bot_access(settings, harness.database) as bots:
         _, source = await check_listing(bots["bot"], budget=True)
-        found = await check_media(bots["bot"], source, budget=True)
+        found = await check_media(bots["bot"], source, budget=True, patience=patience)
     assert found.check == "bot bot: media"
     assert bool(found.hint) == (found.verdict != "ok")
     return found
@@ -191,3 +191,40 @@ async def test_a_connection_that_breaks_within_the_first_kilobyte_is_a_failure(h
     found = await media_finding(harness, call("s-1"))
     assert found.verdict == "failure"
     assert "broke after 100 bytes" in found.message
+
+
+async def test_a_host_that_drips_is_named_as_too_slow(harness: WorkerHarness) -> None:
+    serve(harness, faults=[{"kind": "slow", "bytes_per_second": 20, "times": None}])
+    found = await media_finding(harness, call("s-1"), patience=2)
+    assert found.verdict == "failure"
+    assert "127.0.0.1 is too slow" in found.message
+    assert "127.0.0.1" in found.hint
+
+
+@pytest.mark.parametrize("inner", ["169.254.169.254", "100.100.100.200", "[fd00:ec2::254]", "[::ffff:169.254.169.254]"])
+async def test_nobody_is_told_to_allow_where_a_machine_s_credentials_lie(harness: WorkerHarness, inner: str) -> None:
+    serve(harness, url=f"https://{inner}/f.wav")
+    found = await media_finding(harness, call("s-1"))
+    assert found.verdict == "failure"
+    assert "media_hosts" not in found.hint
+    assert "do not allow it" in found.hint
+    assert "support" in found.hint
+
+
+@pytest.mark.parametrize("inner", ["169.254.169.254", "10.0.0.7"])
+async def test_nobody_is_told_to_allow_an_inner_address_behind_a_redirect(harness: WorkerHarness, inner: str) -> None:
+    serve(harness, faults=[{"kind": "redirect", "to": f"http://{inner}/latest/meta-data/"}])
+    found = await media_finding(harness, call("s-1"))
+    assert found.verdict == "failure"
+    assert inner in found.message
+    assert "media_hosts" not in found.hint
+    assert "support" in found.hint
+
+
+async def test_a_host_that_speaks_no_http_is_not_blamed_on_the_firewall_s_rules(harness: WorkerHarness) -> None:
+    async with raw_server(lambda _: b"220 mail.example ESMTP\r\n") as media:
+        serve(harness, url=f"{media.url}/f.wav")
+        found = await media_finding(harness, call("s-1"))
+    assert found.verdict == "failure"
+    assert "open the way" not in found.hint
+    assert "speaks no HTTP" in found.hint

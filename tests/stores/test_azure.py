@@ -262,7 +262,7 @@ async def test_an_answer_with_another_checksum_is_not_believed(shaky: AzureHarne
     [
         (403, "AuthenticationFailed", StoreUnavailable, "[storage.azure]"),
         (403, "AuthorizationFailure", StoreUnavailable, "network rules"),
-        (403, "AuthorizationPermissionMismatch", StoreUnavailable, "docs/object-storage.md"),
+        (403, "AuthorizationPermissionMismatch", StoreUnavailable, "Storage Blob Data Contributor"),
         (403, "KeyBasedAuthenticationNotPermitted", StoreUnavailable, "use an identity"),
         (404, "ContainerNotFound", StoreUnavailable, "create the container"),
         (409, "ContainerBeingDeleted", StoreUnavailable, "create it again"),

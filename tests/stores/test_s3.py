@@ -267,7 +267,7 @@ async def test_a_server_that_hangs_is_given_up(shaky: S3Harness, proxy: Proxy, m
 @pytest.mark.parametrize(
     ("status", "code", "kind", "hint"),
     [
-        (403, "AccessDenied", StoreUnavailable, "docs/object-storage.md"),
+        (403, "AccessDenied", StoreUnavailable, "s3:PutObject"),
         (404, "NoSuchBucket", StoreUnavailable, "create the bucket"),
         (403, "InvalidAccessKeyId", StoreUnavailable, "access_key_id"),
         (403, "SignatureDoesNotMatch", StoreUnavailable, "secret access key"),

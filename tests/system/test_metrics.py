@@ -212,6 +212,15 @@ async def test_what_ends_by_itself_works_without_metrics_beside_a_worker_that_ha
     second.refused(1, f'metrics.listen = "{address}": Address already in use', "its own port")
 
 
+async def test_a_worker_waits_for_a_port_that_is_soon_free(archiver: Program, data: dict[str, Any], scrape: Scraper) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        archiver.configure({**data, "metrics": {"listen": f"127.0.0.1:{taken.getsockname()[1]}"}})
+        worker = await archiver.start("worker")
+        await worker.logged("metrics_port_awaited")
+    await scrape.finds(worker)
+    assert (await scrape())[("archiver_slots",)] == 8
+
+
 @pytest.mark.parametrize("address", ["no-such-host.invalid:9464", "192.0.2.1:9464"])
 async def test_an_address_that_is_not_this_hosts_ends_a_worker_and_no_drain(
     archiver: Program, data: dict[str, Any], address: str

@@ -104,3 +104,10 @@ async def test_the_account_of_a_week_fits(archiver: Program, simulator: Simulato
 async def test_help_fits(archiver: Program, arguments: tuple[str, ...]) -> None:
     shown = await screen(archiver, *arguments, "--help")
     assert all(len(line) <= WIDTH for line in shown.splitlines())
+
+
+async def test_what_doctor_finds_fits(archiver: Program) -> None:
+    shown = await screen(archiver, "doctor")
+    assert_readable(shown)
+    assert all(len(line) <= WIDTH for line in shown.splitlines() if "/" not in line), shown
+    assert "\nbudget  " in shown

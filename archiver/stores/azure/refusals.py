@@ -44,13 +44,16 @@ _OF_ONE_KEY = {
 }
 
 _CREDENTIALS = "check [storage.azure]: the key, the SAS token (and the time it ends), or the identity; and this machine's clock"
-_PERMISSIONS = "let the archiver's identity or SAS do what docs/object-storage.md lists, in the container"
+_PERMISSIONS = (
+    "let the archiver's identity or SAS read, write and delete blobs and list them in the container: the role Storage Blob Data "
+    "Contributor"
+)
 _OF_THE_STORE = {
     "AuthenticationFailed": _CREDENTIALS,
     "InvalidAuthenticationInfo": _CREDENTIALS,
     "NoAuthenticationInformation": _CREDENTIALS,
-    "AuthorizationFailure": "the account's network rules keep this machine out, or the SAS has no such right: see "
-    "docs/object-storage.md",
+    "AuthorizationFailure": "the account's network rules keep this machine out, or the SAS has no such right: let "
+    "it read, write, delete and list",
     "AuthorizationPermissionMismatch": _PERMISSIONS,
     "AuthorizationProtocolMismatch": "the SAS is for https:// alone: correct storage.azure.endpoint",
     "AuthorizationResourceTypeMismatch": _PERMISSIONS,
@@ -66,7 +69,7 @@ _OF_THE_STORE = {
     "BlobArchived": "the object lies in the archive tier: rehydrate it first",
     "InvalidBlockList": "its blocks are gone: does something else write under this key?",
     "Md5Mismatch": "what arrives is not what was sent: look at the network, or at a proxy in between",
-    "NotImplemented": "the server lacks what the archiver relies on: docs/object-storage.md says what that is",
+    "NotImplemented": "the server lacks what the archiver relies on: blobs in blocks, and If-None-Match",
 }
 HINTS = Hints("azure", _OF_ONE_KEY, _OF_THE_STORE)
 

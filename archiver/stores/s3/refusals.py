@@ -40,7 +40,11 @@ OF_CREDENTIALS = frozenset(
 )
 """Other credentials might be accepted."""
 
-_PERMISSIONS = "let the archiver's user do what docs/object-storage.md lists, in the bucket and, with sse = aws:kms, with its key"
+_PERMISSIONS = (
+    "let the archiver's user do s3:PutObject, GetObject, AbortMultipartUpload, ListMultipartUploadParts, ListBucket, "
+    "ListBucketMultipartUploads, GetLifecycleConfiguration and, with tags, PutObjectTagging in the bucket; with sse = aws:kms "
+    "kms:GenerateDataKey and kms:Decrypt with its key, too"
+)
 _REGION = "set storage.s3.region to {region}, and storage.s3.endpoint, if it is set, to that region's"
 _OF_THE_STORE = {
     "AccessDenied": _PERMISSIONS,
@@ -64,7 +68,7 @@ _OF_THE_STORE = {
     "InvalidStorageClass": "check storage.s3.storage_class",
     "InvalidObjectState": "the object lies in an archive class: restore it first",
     "InvalidTag": "check storage.s3.tags",
-    "NotImplemented": "the server lacks what the archiver relies on: docs/object-storage.md says what that is",
+    "NotImplemented": "the server lacks what the archiver relies on: PUT with If-None-Match and checksums, and uploads in parts",
     "MethodNotAllowed": "is this an S3 server? check storage.s3.endpoint",
     "ClientConnectorDNSError": "check storage.s3.endpoint, storage.s3.path_style and the name server",
     "BadDigest": "what arrives is not what was sent: look at the network, or at a proxy in between",
