@@ -10,9 +10,11 @@ import re
 import select
 import stat
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,7 +44,9 @@ _KINDS = (
 
 
 TORN = "a line break within quotes: write each record on one line"
-UNCLOSED = "a quote that is never closed: nothing from here to the end was read"
+UNCLOSED = "a quote that is never closed"
+MAX_QUOTED = 100
+"""Lines that a value within quotes may go on for. A stray quote must not cost the rest of a file."""
 
 
 class LineError(ValueError):
@@ -135,7 +139,7 @@ def read_records(lines: Iterator[tuple[bytes, bool]]) -> Iterator[Record]:
     header: list[str] | None = None
     separator = ","
     first = True
-    numbered = enumerate(lines, 1)
+    numbered = _Numbered(lines)
     for number, (raw, whole) in numbered:
         if number == 1:
             _check_kind(raw)
@@ -173,10 +177,35 @@ def read_records(lines: Iterator[tuple[bytes, bool]]) -> Iterator[Record]:
             yield Record(number, line, error=_skip_quoted(numbered) if _is_torn(line, separator) else error)
 
 
-def _skip_quoted(lines: Iterator[tuple[int, tuple[bytes, bool]]]) -> LineError:
-    """Leave out the lines up to a closing quote: what stands within quotes is no record, whatever it looks like."""
-    end = next((number for number, (raw, whole) in lines if whole and raw.count(b'"') % 2), None)
-    return LineError(UNCLOSED) if end is None else LineError(f"{TORN} (all up to line {end} is left out)", TORN)
+class _Numbered:
+    """Lines with their numbers, from 1. What was read ahead can be given back."""
+
+    def __init__(self, lines: Iterator[tuple[bytes, bool]]) -> None:
+        self._lines = enumerate(lines, 1)
+        self._ahead: deque[tuple[int, tuple[bytes, bool]]] = deque()
+
+    def __iter__(self) -> Iterator[tuple[int, tuple[bytes, bool]]]:
+        return self
+
+    def __next__(self) -> tuple[int, tuple[bytes, bool]]:
+        return self._ahead.popleft() if self._ahead else next(self._lines)
+
+    def give_back(self, lines: Sequence[tuple[int, tuple[bytes, bool]]]) -> None:
+        """Let these come next, in their order."""
+        self._ahead.extendleft(reversed(lines))
+
+
+def _skip_quoted(lines: _Numbered) -> LineError:
+    """Leave out the lines up to a closing quote: what stands within quotes is no record, whatever it looks like. Without one
+    within MAX_QUOTED lines it is a stray quote, and they are records.
+    """
+    ahead = []
+    for number, (raw, whole) in islice(lines, MAX_QUOTED):
+        if whole and raw.count(b'"') % 2:
+            return LineError(f"{TORN} (all up to line {number} is left out)", TORN)
+        ahead.append((number, (raw, whole)))
+    lines.give_back(ahead)
+    return LineError(UNCLOSED)
 
 
 def _check_kind(start: bytes) -> None:

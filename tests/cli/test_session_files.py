@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver.cli.session_files import MAX_LINE, Record, open_lines, read_records
+from archiver.cli.session_files import MAX_LINE, MAX_QUOTED, Record, open_lines, read_records
 from archiver.errors import UsageError
 
 
@@ -113,9 +113,11 @@ def test_what_stands_within_quotes_is_no_record(tmp_path: Path) -> None:
     assert "line break within quotes" in str(found[0].error)
 
 
-def test_a_quote_that_is_never_closed_takes_the_rest(tmp_path: Path) -> None:
-    [found] = records(tmp_path, b'session_id,note\ns1,"evil\ns2,x\n')
-    assert (found.line, "never closed" in str(found.error)) == (2, True)
+@pytest.mark.parametrize("later", [3, MAX_QUOTED + 50])
+def test_a_stray_quote_costs_its_line_alone(tmp_path: Path, later: int) -> None:
+    stray, *found = records(tmp_path, b'session_id,note\ns1,"evil\n' + b"s2,x\n" * later)
+    assert (stray.line, "never closed" in str(stray.error)) == (2, True)
+    assert [(record.line, record.error) for record in found] == [(3 + number, None) for number in range(later)]
 
 
 def test_columns_without_a_name_are_left_out(tmp_path: Path) -> None:

@@ -77,13 +77,13 @@ async def test_the_platforms_own_spelling_of_the_column_is_a_header_too(archiver
 
 async def test_a_broken_line_4711_of_5000_stops_none_of_the_others(archiver: Program, sql: Any) -> None:
     lines = ["session_id,note"] + [f"s{number},call {number}" for number in range(2, 5001)]
-    lines[4710] = 's4711,"a quote" within'
+    lines[4710] = 's4711,"an unclosed quote'
     (archiver.folder / "night.csv").write_text("\n".join(lines) + "\n")
 
     result = await archiver("enqueue", "--file", "night.csv")
 
     assert (result.code, result.stdout) == (3, "4998 new, 0 already known, 1 rejected\n")
-    assert result.stderr.startswith("rejected line 4711: broken CSV: ")
+    assert result.stderr.startswith("rejected line 4711: a quote that is never closed: ")
     assert len(result.stderr.splitlines()) == 1
     assert await sql.fetchval("SELECT count(*) FROM archive_sessions") == 4998
 
