@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from archiver.archive.context import Archive, BotAccess
@@ -30,6 +32,12 @@ Outcome = Literal[
 """`not_repaired`: the loss stays, for `reason`. `left_alone`: the session is somebody else's for now. `refused`: a body in
 quarantine is no recording today either. `would_...`: what a dry run says. `archived`: a session that has all its files now.
 """
+
+MAX_BESIDE = 20
+"""Keys beside a file's own that are tried."""
+
+MAX_KEY, MAX_NAME = 1024, 255
+"""Bytes that any store takes."""
 
 LEFT_FOR = timedelta(days=1)
 """Parts of uploads in a bucket that are older than that are nobody's any more."""
@@ -73,6 +81,16 @@ def mended(of: Damaged, outcome: Outcome, *, store_key: str = "", from_key: str 
 def because(error: ArchiverError) -> dict[str, str]:
     """Reason and message of what came in the way, as a worker's attempt would have it."""
     return {"reason": str(getattr(classify(error), "reason", "")), "message": error.message}
+
+
+def beside(archive: Archive, key: str, number: int) -> str:
+    """The key of a repaired file: `NAME.repaired.EXT`, further ones `NAME.repaired~2.EXT`."""
+    folder, slash, name = key.rpartition("/")
+    suffix = PurePosixPath(name).suffix
+    stem = re.sub(r"\.repaired(?:~\d+)?\Z", "", name.removesuffix(suffix) if suffix else name)
+    end = f".repaired{f'~{number}' if number > 1 else ''}{suffix}"
+    longest = min(archive.longest_name or MAX_NAME, MAX_NAME, MAX_KEY - len((folder + slash).encode()))
+    return folder + slash + stem.encode()[: longest - len(end.encode())].decode("utf-8", "ignore") + end
 
 
 async def target_of(archive: Archive, session: Session, key: str, name: str, recorded: SessionFile | None = None) -> Target:

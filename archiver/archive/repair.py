@@ -6,16 +6,14 @@ stays there as evidence, and the file gets a key beside it, which its row then n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import PurePosixPath
 
 from archiver.archive.context import BotAccess
 from archiver.archive.download import Body, Document, Download, InlineBody
 from archiver.archive.files import TRANSCRIPTIONS, canonical
-from archiver.archive.mended import Means, Mended, because, mended, target_of
+from archiver.archive.mended import MAX_BESIDE, Means, Mended, because, beside, mended, target_of
 from archiver.archive.route import ask
 from archiver.archive.salvage import salvage
 from archiver.archive.signed_urls import SignedUrls
@@ -42,14 +40,8 @@ from archiver.stores.fixity import Reading, read_again
 
 log = logger(__name__)
 
-MAX_BESIDE = 20
-"""Keys beside a damaged file that are tried."""
-
 MAX_REFUSALS = 3
 """So often the platform may say that the budget is spent, before a session is left for the next repair."""
-
-MAX_KEY, MAX_NAME = 1024, 255
-"""Bytes that any store takes."""
 
 
 @dataclass
@@ -131,22 +123,13 @@ class Repair:
             return None
         keys = {other.store_key for other in of.files}
         for number in range(1, MAX_BESIDE + 1):
-            key, name = self._beside(file.store_key, number), self._beside(file.file_name, number)
+            key, name = (beside(self._means.archive, one, number) for one in (file.store_key, file.file_name))
             if key in keys:
                 continue
             found = await read_again(self._means.archive.store, key, file.bytes, file.sha256)
             if found.verdict in ("equal", "missing"):
                 return _Wanted(file, reading, key, name, there=found.verdict == "equal")
         return None
-
-    def _beside(self, key: str, number: int) -> str:
-        """The key of a repaired file: `NAME.repaired.EXT`, further ones `NAME.repaired~2.EXT`."""
-        folder, slash, name = key.rpartition("/")
-        suffix = PurePosixPath(name).suffix
-        stem = re.sub(r"\.repaired(?:~\d+)?\Z", "", name.removesuffix(suffix) if suffix else name)
-        end = f".repaired{f'~{number}' if number > 1 else ''}{suffix}"
-        longest = min(self._means.archive.longest_name or MAX_NAME, MAX_NAME, MAX_KEY - len((folder + slash).encode()))
-        return folder + slash + stem.encode()[: longest - len(end.encode())].decode("utf-8", "ignore") + end
 
     async def _record(self, of: Damaged, one: _Wanted) -> Mended:
         file = one.file

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from archiver.archive.audio import first_bytes
 from archiver.archive.mended import Means, Mended
 from archiver.archive.repair import Repair
 from archiver.archive.route import archive_session
@@ -305,9 +306,26 @@ async def refuse(harness: RepairHarness, *recordings: dict[str, Any], body: byte
     key: str = event["data"]["quarantined"]
     harness.store.remove(key)
     harness.store.put(key, body)
-    facts = {"received": len(body), "whole": True, **facts}
+    facts = {"received": len(body), "quarantined_sha256": sha256(body), "whole": True, **facts}
     await harness.sql("UPDATE archive_events SET data = data || $1::jsonb WHERE id = $2", facts, event["id"])
     return key
+
+
+def own_key(kept: str) -> str:
+    """The key of the recording of which this body was refused."""
+    return kept.removeprefix("quarantine/").rpartition("/")[0] + "/a.wav"
+
+
+async def try_again(harness: RepairHarness, *recordings: dict[str, Any]) -> None:
+    """Somebody retries the session; the platform serves these now."""
+    harness.way.script(*recordings)
+    await harness.sql("UPDATE archive_queue SET state = 'pending', finished_at = NULL, reason = NULL, epoch = epoch + 1")
+    attempt = Attempt(await harness.claimed())
+    try:
+        outcome = await archive_session(attempt, harness.way.bot, harness.way.archive, lambda: None)
+    except Exception as error:  # noqa: BLE001  # as the worker does
+        outcome = classify(error)
+    await harness.queue.settle([(attempt, outcome)])
 
 
 async def test_a_recording_in_quarantine_is_taken_and_its_session_archived(harness: RepairHarness) -> None:
@@ -318,7 +336,7 @@ async def test_a_recording_in_quarantine_is_taken_and_its_session_archived(harne
     found = await harness.repair()
     key = (await harness.keys())["a.wav"]
     assert [(one.outcome, one.store_key, one.from_key) for one in found] == [("repaired", key, kept), ("archived", "", "")]
-    assert key == kept.removeprefix("quarantine/").rpartition("/")[0] + "/a.wav"
+    assert key == str(PurePosixPath(own_key(kept)).with_name("a.repaired.wav"))
     assert harness.store.get(key) == harness.store.get(kept) == body
     assert (await harness.state(), await harness.verify()) == (("archived", None), {})
     assert await harness.told() == [{"store_key": key, "from_key": kept, "sha256": sha256(body), "source": "quarantine"}]
@@ -333,7 +351,7 @@ async def test_a_recording_in_quarantine_is_taken_and_its_session_archived(harne
 
 async def test_what_has_the_recordings_key_is_left_there(harness: RepairHarness) -> None:
     kept = await refuse(harness, body=flac())
-    key = kept.removeprefix("quarantine/").rpartition("/")[0] + "/a.wav"
+    key = own_key(kept)
     harness.store.put(key, b"other")
     (one,) = await harness.repair()
     assert (one.outcome, one.reason, one.from_key) == ("not_repaired", "conflict", kept)
@@ -379,3 +397,99 @@ async def test_failed_sessions_with_something_in_quarantine_are_found(harness: R
     assert [one async for one in repairs.quarantined(bot="other", kind=None)] == []
     await harness.repair()
     assert [one async for one in repairs.quarantined(bot=None, kind=None)] == []
+
+
+class Killed(BaseException):
+    """As far as a process comes that is killed."""
+
+
+async def killed(*_: Any, **__: Any) -> bool:
+    raise Killed
+
+
+async def test_a_repair_that_is_killed_keeps_no_recording_from_its_key(
+    harness: RepairHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies between the copy and its row; the session is retried, and the platform has the true file now."""
+    await refuse(harness, body=flac())
+    with monkeypatch.context() as patched:
+        patched.setattr(Repairs, "add", killed)
+        with pytest.raises(Killed):
+            await harness.repair()
+    await try_again(harness, A)
+    assert await harness.state() == ("archived", None)
+    key = (await harness.keys())["a.wav"]
+    assert (PurePosixPath(key).name, len(harness.store.get(key))) == ("a.wav", 5000)
+    assert (await harness.verify(), await harness.repair()) == ({}, [])
+
+
+async def test_a_repair_that_is_killed_is_taken_up_by_the_next(harness: RepairHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    await refuse(harness, body=flac())
+    with monkeypatch.context() as patched:
+        patched.setattr(Repairs, "add", killed)
+        with pytest.raises(Killed):
+            await harness.repair()
+    assert [one.outcome for one in await harness.repair()] == ["repaired", "archived"]
+
+
+async def test_a_session_that_moves_meanwhile_is_left_and_its_key_free(
+    harness: RepairHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = await refuse(harness, body=flac())
+    add = Repairs.add
+
+    async def moved(*args: Any, **named: Any) -> bool:
+        await harness.sql("UPDATE archive_queue SET epoch = epoch + 1")
+        return await add(*args, **named)
+
+    monkeypatch.setattr(Repairs, "add", moved)
+    (one,) = await harness.repair()
+    assert (one.outcome, one.reason) == ("left_alone", "moved")
+    assert "repair will find it" not in one.message
+    assert own_key(kept) not in harness.store.objects()
+
+
+async def test_of_bodies_in_conflict_none_is_chosen(harness: RepairHarness) -> None:
+    """One was refused, something lay under the key, and what the platform serves now went to quarantine, too."""
+    kept = await refuse(harness, body=flac())
+    harness.store.put(own_key(kept), flac())
+    await try_again(harness, A)
+    assert await harness.state() == ("failed", "conflict")
+    for _ in range(2):
+        (one,) = await harness.repair()
+        assert (one.outcome, one.reason) == ("not_repaired", "conflict")
+        # Whatever became of what lay there, and of the session's own reason.
+        if own_key(kept) in harness.store.objects():
+            harness.store.remove(own_key(kept))
+            await harness.sql("UPDATE archive_queue SET reason = 'recording_is_page', detail = '{}'")
+    assert (await harness.keys(), (await harness.state())[0]) == ({}, "failed")
+
+
+async def test_an_older_body_is_not_chosen_where_a_newer_one_differs(harness: RepairHarness) -> None:
+    await refuse(harness, body=flac())
+    await try_again(harness, {**A, "audio": {"raw": PAGE + "another"}})
+    (one,) = await harness.repair()
+    assert (one.outcome, one.reason) == ("not_repaired", "conflict")
+    assert (await harness.keys(), (await harness.state())[0]) == ({}, "failed")
+
+
+async def test_what_is_put_in_quarantine_in_place_of_a_body_is_not_taken(harness: RepairHarness) -> None:
+    """Only its hash tells: it is of the same length, and a recording."""
+    await harness.archive({**A, "audio": {"raw": PAGE}}, last=True)
+    (event,) = await harness.sql("SELECT data FROM archive_events WHERE event = 'file_failed'")
+    assert event["data"]["quarantined_sha256"] == sha256(PAGE.encode())
+    harness.store.remove(event["data"]["quarantined"])
+    harness.store.put(event["data"]["quarantined"], wav(len(PAGE)))
+    (one,) = await harness.repair()
+    assert (one.outcome, one.reason) == ("not_repaired", "recording_differs")
+    assert (await harness.keys(), await harness.state()) == ({}, ("failed", "recording_is_page"))
+
+
+@pytest.mark.parametrize("proven", [True, False], ids=["first bytes", "nothing"])
+async def test_a_body_without_a_hash_is_told_by_its_first_bytes_and_flagged(harness: RepairHarness, proven: bool) -> None:
+    noted = first_bytes(flac()) if proven else "RIFF"
+    await refuse(harness, body=flac(), quarantined_sha256=None, first_bytes=noted)
+    found = await harness.repair()
+    assert [one.outcome for one in found] == (["repaired", "archived"] if proven else ["not_repaired"])
+    flags = [row["flags"] for row in await harness.sql("SELECT flags FROM archived_recordings")]
+    assert flags == ([["type_differs", "name_differs", "unproven"]] if proven else [])
