@@ -101,8 +101,8 @@ async def target_of(archive: Archive, session: Session, key: str, name: str, rec
     with suppress(StoreError):
         await archive.store.discard(key, part=session.part_name, left_for=LEFT_FOR)
     limit, sha256 = archive.terms.max_recording, None
-    if recorded is not None:
-        limit, sha256 = max(limit, recorded.bytes), recorded.sha256
+    if recorded is not None:  # not a byte more is had than was recorded
+        limit, sha256 = recorded.bytes, recorded.sha256
     return replace(
         terms, key=key, quarantine=None, keep_rejected=False, limit=limit, limited_by="transfer.max_recording", sha256=sha256
     )

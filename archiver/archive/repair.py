@@ -22,9 +22,13 @@ from archiver.errors import (
     ArchiverError,
     BudgetSpent,
     CredentialsRejected,
+    DatabaseUnreachable,
     KoreError,
     RateLimited,
+    RecordingRejected,
+    RecordingTooLarge,
     StoreError,
+    StoreUnavailable,
     TransferError,
 )
 from archiver.kore.answers import Answer, RemoteFile
@@ -39,6 +43,9 @@ from archiver.session import Attempt
 from archiver.stores.fixity import Reading, read_again
 
 log = logger(__name__)
+
+MAX_CANDIDATES = 3
+"""So many files of an answer are tried for one that is wanted."""
 
 MAX_REFUSALS = 3
 """So often the platform may say that the budget is spent, before a session is left for the next repair."""
@@ -59,22 +66,33 @@ class _Wanted:
 
 
 class Repair:
-    """Repairs sessions, one after another. What one bot's credentials are refused for is not tried with its other sessions."""
+    """Repairs sessions, one after another. A bot whose credentials are refused, or whose calls are for its rate
+    limit however long that is waited out, is not asked for its other sessions.
+    """
 
     def __init__(self, means: Means) -> None:
         self._means = means
-        self._refused: dict[str, CredentialsRejected] = {}
+        self._refused: dict[str, CredentialsRejected | RateLimited] = {}
 
     async def session(self, queue_id: int) -> list[Mended]:
-        """Repair one session: its recorded files, and of a failed one what lies in quarantine. Raises DatabaseError."""
+        """Repair one session: its recorded files, and of a failed one what lies in quarantine.
+
+        Raises DatabaseUnreachable, and StoreUnavailable where nothing can be stored at all.
+        """
         of = await self._means.repairs.read(queue_id)
         if of is None:
             return []
         if of.held:
             return [mended(of, "left_alone", reason="claimed", message="a worker holds it: repair it when that is done")]
-        found = await self._files(of)
-        if of.state == "failed":
-            found += await salvage(self._means, of)
+        found: list[Mended] = []
+        try:
+            found += await self._files(of)
+            if of.state == "failed":
+                found += await salvage(self._means, of)
+        except (StoreUnavailable, DatabaseUnreachable):
+            raise
+        except ArchiverError as error:  # this session's own: the next one is not to blame
+            found.append(mended(of, "not_repaired", **because(error)))
         for one in found:
             facts = {"session": one.session_id, "bot": one.bot, "kind": one.kind, "store_key": one.store_key}
             if one.outcome == "repaired":
@@ -93,7 +111,7 @@ class Repair:
         found: list[Mended] = []
         wanted: list[_Wanted] = []
         for file, reading in damaged:
-            place = await self._place(of, file, reading)
+            place = await self._place(of, file, reading, {one.key for one in wanted})
             if place is None:
                 found.append(
                     mended(of, "not_repaired", store_key=file.store_key, reason=reading.verdict, message=_unreadable(reading))
@@ -115,13 +133,16 @@ class Repair:
         await self._means.findings.keep(of.session.id, remaining, actor=self._means.actor)
         return found
 
-    async def _place(self, of: Damaged, file: SessionFile, reading: Reading) -> _Wanted | None:
-        """Where the file goes: what is missing under its own key, else beside it. None where it may be whole all the same."""
+    async def _place(self, of: Damaged, file: SessionFile, reading: Reading, taken: set[str]) -> _Wanted | None:
+        """Where the file goes: what is missing under its own key, else beside it. None where it may be whole all the same.
+
+        `taken`: where other files of this repair go.
+        """
         if reading.verdict == "missing":
             return _Wanted(file, reading, file.store_key, file.file_name)
         if reading.verdict == "unreadable" and reading.error != "EIO":
             return None
-        keys = {other.store_key for other in of.files}
+        keys = taken | {other.store_key for other in of.files}
         for number in range(1, MAX_BESIDE + 1):
             key, name = (beside(self._means.archive, one, number) for one in (file.store_key, file.file_name))
             if key in keys:
@@ -148,9 +169,12 @@ class Repair:
         """Have from the platform what is not there, as far as that is possible: each is then `done`, or has its `error`."""
         try:
             await self._ask(of, [one for one in wanted if not one.there])
+        except StoreUnavailable:
+            raise
         except (KoreError, TransferError, StoreError) as error:
-            if isinstance(error, CredentialsRejected):
+            if isinstance(error, CredentialsRejected | RateLimited) and of.session.bot not in self._refused:
                 self._refused[of.session.bot] = error
+                log.warning("bot_left_out_of_repair", bot=of.session.bot, reason=error.reason, message=error.message)
             for one in wanted:
                 one.error = one.error or error
 
@@ -174,7 +198,7 @@ class Repair:
         answer = await _patiently(bot, lambda: ask(attempt, bot, draw=draw, take_inline=take_inline))
         if answer.status != "success":
             raise KoreError(f"the platform says {answer.status}", reason=answer.status)
-        urls = SignedUrls(attempt, answer, lambda: ask(attempt, bot, draw=draw))
+        urls = SignedUrls(attempt, answer, lambda: _patiently(bot, lambda: ask(attempt, bot, draw=draw)))
         for one in wanted:
             await self._take(of, one, bot, answer, urls)
 
@@ -195,6 +219,11 @@ class Repair:
         try:
             with archive.transfers.track(session.bot, session.session_id, one.file_name) as progress:
                 await transfer(lambda: open_body(progress), target, archive.store, lambda: None)
+        except StoreUnavailable:
+            raise
+        except RecordingTooLarge as error:
+            differs = f"{error.facts.get('promised') or 'more'} bytes came, {one.file.bytes} are recorded"
+            one.error = RecordingRejected(differs, reason="recording_differs")
         except (TransferError, StoreError) as error:
             one.error = error
         else:
@@ -229,4 +258,4 @@ def _candidates(answer: Answer, file: SessionFile, known: list[SessionFile]) -> 
     exact = [remote for remote in answer.files if (remote.ordinal, remote.name) == (file.ordinal, file.source_name)]
     others = {(other.ordinal, other.source_name) for other in known}
     named = [remote for remote in answer.files if remote.name == file.source_name and (remote.ordinal, remote.name) not in others]
-    return exact + named
+    return (exact + named)[:MAX_CANDIDATES]

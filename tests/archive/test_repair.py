@@ -13,8 +13,9 @@ import pytest
 
 from archiver.archive.audio import first_bytes
 from archiver.archive.mended import Means, Mended
-from archiver.archive.repair import Repair
+from archiver.archive.repair import MAX_CANDIDATES, MAX_REFUSALS, Repair
 from archiver.archive.route import archive_session
+from archiver.errors import DatabaseError, StoreUnavailable
 from archiver.evidence.verify import verify
 from archiver.outcome import classify
 from archiver.postgres.database import Database
@@ -67,11 +68,14 @@ class RepairHarness:
         found = verify(self.database, self.store.store, bot=None, actor="verifier")
         return {one.store_key: one.verdict async for one in found if one.verdict != "equal"}
 
-    async def repair(self, **means: Any) -> list[Mended]:
+    def means(self, **means: Any) -> Means:
         repairs, findings = Repairs(self.database, RETRY, actor="me"), Findings(self.database)
         bots = means.pop("bots", {"bot": self.way.bot})
+        return Means(self.way.archive, bots, repairs, findings, "me", **means)
+
+    async def repair(self, **means: Any) -> list[Mended]:
         (row,) = await self.sql("SELECT id FROM archive_queue")
-        return await Repair(Means(self.way.archive, bots, repairs, findings, "me", **means)).session(row["id"])
+        return await Repair(self.means(**means)).session(row["id"])
 
     async def sql(self, text: str, *args: object) -> list[Any]:
         async with self.database.connection() as connection:
@@ -293,6 +297,88 @@ async def test_a_rate_limit_is_waited_out(harness: RepairHarness) -> None:
     key = (await harness.keys())["a.wav"]
     harness.store.remove(key)
     harness.way.script(A, answers=[{"fault": "rate_limited"}, {"status": "success"}])
+    assert [one.outcome for one in await harness.repair()] == ["repaired"]
+
+
+async def test_no_more_is_had_than_was_recorded(harness: RepairHarness) -> None:
+    """Whatever the platform lists under this name now, and however often."""
+    await harness.archive(A)
+    harness.store.remove((await harness.keys())["a.wav"])
+    harness.way.script(*({**A, "audio": {"bytes": 3_000_000, "seed": seed}} for seed in range(5)))
+    before, came = harness.way.simulator.report()["media"], harness.way.archive.transfers.bytes
+    (one,) = await harness.repair()
+    assert (one.outcome, one.reason) == ("not_repaired", "recording_differs")
+    after = harness.way.simulator.report()["media"]
+    assert harness.way.archive.transfers.bytes - came < 3_000_000
+    assert after["requests"] - before["requests"] == MAX_CANDIDATES
+
+
+async def test_damaged_files_whose_keys_would_meet_get_a_key_each(harness: RepairHarness) -> None:
+    same = {"bytes": 5000, "seed": 1}
+    await harness.archive({"file_name": "x.wav", "audio": same}, {"file_name": "x.repaired.wav", "audio": same})
+    for key in (await harness.keys()).values():
+        harness.store.remove(key)
+        harness.store.put(key, b"damaged")
+    assert [one.outcome for one in await harness.repair()] == ["repaired", "repaired"]
+    assert {PurePosixPath(key).name for key in (await harness.keys()).values()} == {"x.repaired~2.wav", "x.repaired~3.wav"}
+    assert await harness.verify() == {}
+
+
+async def test_long_names_that_would_meet_get_a_key_each(harness: RepairHarness) -> None:
+    names = [f"{'n' * 200}{number}.wav" for number in range(3)]
+    await harness.archive(*({"file_name": name, "audio": {"bytes": 5000, "seed": n}} for n, name in enumerate(names)))
+    for key in (await harness.keys()).values():
+        harness.store.remove(key)
+        harness.store.put(key, b"damaged")
+    harness.way.archive = replace(harness.way.archive, longest_name=143)
+    assert [one.outcome for one in await harness.repair()] == ["repaired"] * 3
+    assert len(set((await harness.keys()).values())) == 3
+
+
+async def test_a_store_that_takes_nothing_ends_the_repair(harness: RepairHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a full disk does, or a service that is away."""
+    await harness.archive(A, B)
+    for key in (await harness.keys()).values():
+        harness.store.remove(key)
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("No space left on device", hint="free space")
+
+    monkeypatch.setattr(type(harness.store.store), "upload", full)
+    with pytest.raises(StoreUnavailable, match="No space left"):
+        await harness.repair()
+
+
+async def test_an_error_of_one_session_is_its_own(harness: RepairHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    await harness.archive(A)
+    harness.store.remove((await harness.keys())["a.wav"])
+
+    async def refused(*_: Any, **__: Any) -> bool:
+        raise DatabaseError("the database refused: a trigger of somebody's")
+
+    monkeypatch.setattr(Repairs, "move", refused)
+    (one,) = await harness.repair()
+    assert (one.outcome, one.session_id, one.store_key) == ("not_repaired", SESSION, "")
+    assert "a trigger" in one.message
+
+
+async def test_a_bot_that_is_refused_however_long_it_waits_is_asked_no_more(harness: RepairHarness) -> None:
+    await harness.archive(A)
+    harness.store.remove((await harness.keys())["a.wav"])
+    harness.way.script(answers=[{"fault": "rate_limited", "times": 99}])
+    (row,) = await harness.sql("SELECT id FROM archive_queue")
+    repair = Repair(harness.means())
+    refused = harness.way.simulator.report()["api"]["rate_limited"]
+    for _ in range(2):
+        assert [(one.outcome, one.reason) for one in await repair.session(row["id"])] == [("not_repaired", "rate_limited")]
+        assert harness.way.simulator.report()["api"]["rate_limited"] == refused + MAX_REFUSALS
+
+
+async def test_a_rate_limit_is_waited_out_where_urls_are_renewed(harness: RepairHarness) -> None:
+    await harness.archive(A)
+    harness.store.remove((await harness.keys())["a.wav"])
+    answers = [{"status": "success", "times": 1}, {"fault": "rate_limited", "times": 1}, {"status": "success"}]
+    harness.way.script({**A, "faults": [{"kind": "expired"}]}, answers=answers)
     assert [one.outcome for one in await harness.repair()] == ["repaired"]
 
 
