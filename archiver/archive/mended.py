@@ -15,9 +15,9 @@ from archiver.archive.transfer import Target
 from archiver.errors import ArchiverError, StoreError
 from archiver.outcome import classify
 from archiver.queue.findings import Findings
-from archiver.queue.repairs import Damaged, Repairs
+from archiver.queue.repairs import NOBODY, Damaged, Repairs
 from archiver.queue.reports import SessionFile
-from archiver.session import Session
+from archiver.session import Session, part_name
 
 Outcome = Literal[
     "repaired",
@@ -93,16 +93,33 @@ def beside(archive: Archive, key: str, number: int) -> str:
     return folder + slash + stem.encode()[: longest - len(end.encode())].decode("utf-8", "ignore") + end
 
 
+def _part_of(session: Session) -> str:
+    """One repair runs at a time: its temporary files need no claim's epoch, and are found whatever came since."""
+    return part_name(session.id, NOBODY, 0)
+
+
+async def discard_left(archive: Archive, session: Session, key: str) -> None:
+    """Remove what a repair that was killed left of its way to a key of this session."""
+    with suppress(StoreError):
+        await archive.store.discard(key, part=_part_of(session), left_for=LEFT_FOR)
+
+
 async def target_of(archive: Archive, session: Session, key: str, name: str, recorded: SessionFile | None = None) -> Target:
     """Where a repaired file goes; one that is `recorded` has to be what is. Nothing that is refused is kept: it is still where it
     came from. What a repair that was killed left of it is removed.
     """
     terms = archive.target(session, name, 0)
-    with suppress(StoreError):
-        await archive.store.discard(key, part=session.part_name, left_for=LEFT_FOR)
+    await discard_left(archive, session, key)
     limit, sha256 = archive.terms.max_recording, None
     if recorded is not None:  # not a byte more is had than was recorded
         limit, sha256 = recorded.bytes, recorded.sha256
     return replace(
-        terms, key=key, quarantine=None, keep_rejected=False, limit=limit, limited_by="transfer.max_recording", sha256=sha256
+        terms,
+        key=key,
+        part=_part_of(session),
+        quarantine=None,
+        keep_rejected=False,
+        limit=limit,
+        limited_by="transfer.max_recording",
+        sha256=sha256,
     )

@@ -13,7 +13,7 @@ from functools import partial
 from archiver.archive.context import BotAccess
 from archiver.archive.download import Body, Document, Download, InlineBody
 from archiver.archive.files import TRANSCRIPTIONS, canonical
-from archiver.archive.mended import MAX_BESIDE, Means, Mended, because, beside, mended, target_of
+from archiver.archive.mended import MAX_BESIDE, Means, Mended, because, beside, discard_left, mended, target_of
 from archiver.archive.route import ask
 from archiver.archive.salvage import salvage
 from archiver.archive.signed_urls import SignedUrls
@@ -103,11 +103,9 @@ class Repair:
 
     async def _files(self, of: Damaged) -> list[Mended]:
         store = self._means.archive.store
-        damaged = [
-            (file, reading)
-            for file in of.files
-            if (reading := await read_again(store, file.store_key, file.bytes, file.sha256)).verdict != "equal"
-        ]
+        read = [(file, await read_again(store, file.store_key, file.bytes, file.sha256)) for file in of.files]
+        damaged = [(file, reading) for file, reading in read if reading.verdict != "equal"]
+        whole = {file.store_key: file for file, reading in read if reading.verdict == "equal"}
         found: list[Mended] = []
         wanted: list[_Wanted] = []
         for file, reading in damaged:
@@ -127,11 +125,24 @@ class Repair:
         if any(not one.there for one in wanted):
             await self._fetch(of, wanted)
         found += [await self._record(of, one) for one in wanted]
-        whole = {one.file.store_key for one in wanted if one.done}
+        done = {one.file.store_key for one in wanted if one.done}
         left = [Finding(file.store_key, reading.verdict, reading.message) for file, reading in damaged]
-        remaining = [finding for finding in left if finding.store_key not in whole]
+        remaining = [finding for finding in left if finding.store_key not in done]
+        for finding in await self._means.findings.remembered(of.session.id):
+            if finding.store_key in whole:
+                found.append(await self._note_whole(of, whole[finding.store_key]))
         await self._means.findings.keep(of.session.id, remaining, actor=self._means.actor)
         return found
+
+    async def _note_whole(self, of: Damaged, file: SessionFile) -> Mended:
+        """A file that was lost is whole again, and no row says by whom: a repair that was killed, or a restored backup."""
+        await discard_left(self._means.archive, of.session, file.store_key)
+        key, name = file.store_key, file.file_name
+        if await self._means.repairs.move(of.session, file, key=key, file_name=name, source="unknown"):
+            return mended(of, "repaired", store_key=key, source="unknown", message="it is what was recorded again")
+        return mended(
+            of, "left_alone", store_key=key, reason="moved", message="the session has moved meanwhile; the file is whole"
+        )
 
     async def _place(self, of: Damaged, file: SessionFile, reading: Reading, taken: set[str]) -> _Wanted | None:
         """Where the file goes: what is missing under its own key, else beside it. None where it may be whole all the same.
@@ -155,7 +166,7 @@ class Repair:
     async def _record(self, of: Damaged, one: _Wanted) -> Mended:
         file = one.file
         if one.done or one.there:
-            one.done = await self._means.repairs.move(of.session, file, key=one.key, file_name=one.file_name)
+            one.done = await self._means.repairs.move(of.session, file, key=one.key, file_name=one.file_name, source="platform")
             if one.done:
                 return mended(of, "repaired", store_key=one.key, from_key=file.store_key, source="platform")
             message = "the session has moved meanwhile; the file is there, and repair will find it"

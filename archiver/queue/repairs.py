@@ -106,8 +106,8 @@ class Repairs:
                     yield row["id"]
             finished_at, after = rows[-1]["finished_at"], rows[-1]["id"]
 
-    async def move(self, session: Session, file: SessionFile, *, key: str, file_name: str) -> bool:
-        """The file is whole under `key`, which may be its own. False: the session has moved, and nothing was written."""
+    async def move(self, session: Session, file: SessionFile, *, key: str, file_name: str, source: str) -> bool:
+        """The file, from `source`, is whole under `key`. False: the session has moved, nothing was written."""
         row = await self._database.row(
             sql("repair/move"),
             queue_id=session.id,
@@ -116,6 +116,7 @@ class Repairs:
             sha256=file.sha256,
             store_key=key,
             file_name=file_name,
+            source=source,
             actor=self._actor,
         )
         return row is not None

@@ -23,6 +23,7 @@ from archiver.queue.findings import Findings
 from archiver.queue.repairs import Repairs
 from archiver.queue.sessions import NewSession, Queue
 from archiver.session import Attempt, Session
+from archiver.stores.local.store import LocalStore
 from tests.archive.conftest import LAST, SESSION, SessionHarness, wav
 from tests.audio_files import flac
 from tests.conftest import RETRY
@@ -274,11 +275,11 @@ async def test_a_session_that_moves_meanwhile_keeps_its_row(harness: RepairHarne
     before = await repairs.read(row["id"])
     assert before is not None
     await harness.sql("UPDATE archive_queue SET epoch = epoch + 1")
-    assert not await repairs.move(before.session, before.files[0], key="other", file_name="other")
+    assert not await repairs.move(before.session, before.files[0], key="other", file_name="other", source="platform")
     now = await repairs.read(row["id"])
     assert now is not None
     damaged = replace(now.files[0], store_key="not this one")
-    assert not await repairs.move(now.session, damaged, key="other", file_name="other")
+    assert not await repairs.move(now.session, damaged, key="other", file_name="other", source="platform")
     assert not await repairs.settle(before.session)
     assert (await harness.keys(), await harness.told()) == ({"b.wav": key}, [])
 
@@ -579,3 +580,48 @@ async def test_a_body_without_a_hash_is_told_by_its_first_bytes_and_flagged(harn
     assert [one.outcome for one in found] == (["repaired", "archived"] if proven else ["not_repaired"])
     flags = [row["flags"] for row in await harness.sql("SELECT flags FROM archived_recordings")]
     assert flags == ([["type_differs", "name_differs", "unproven"]] if proven else [])
+
+
+async def test_what_a_killed_repair_brought_back_is_in_the_history(
+    harness: RepairHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.archive(A)
+    key = (await harness.keys())["a.wav"]
+    body = harness.store.get(key)
+    harness.store.remove(key)
+    await harness.verify()
+    with monkeypatch.context() as patched:
+        patched.setattr(Repairs, "move", killed)
+        with pytest.raises(Killed):
+            await harness.repair()
+    assert harness.store.get(key) == body
+    assert await harness.repair(dry_run=True) == []
+    assert [(one.outcome, one.source) for one in await harness.repair()] == [("repaired", "unknown")]
+    assert await harness.told() == [{"store_key": key, "from_key": key, "sha256": sha256(body), "source": "unknown"}]
+    assert (await harness.findings(), await harness.repair()) == ([], [])
+
+
+async def test_what_a_killed_repair_left_is_removed_whatever_came_since(
+    harness: RepairHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its temporary file: the session has another epoch by then."""
+    if not isinstance(harness.store, LocalHarness):
+        pytest.skip("of a folder")
+    await harness.archive(A)
+    key = (await harness.keys())["a.wav"]
+    harness.store.remove(key)
+    parts: list[str] = []
+
+    def upload(*_: Any, part: str, **__: Any) -> Any:
+        parts.append(part)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStore, "upload", upload)
+        with pytest.raises(Killed):
+            await harness.repair()
+    left = PurePosixPath(key).with_name(parts[0].replace(".part", ".0123456789abcdef.part"))
+    harness.store.put(str(left), b"half of it")
+    await harness.sql("UPDATE archive_queue SET epoch = epoch + 1")
+    assert [one.outcome for one in await harness.repair()] == ["repaired"]
+    assert str(left) not in harness.store.objects()
