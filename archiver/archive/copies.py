@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
+import stat
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -21,10 +25,16 @@ from archiver.errors import ArchiverError, KeyConflict, StoreError, StoreUnavail
 from archiver.queue.reports import SessionFile, SessionFiles
 from archiver.runtime.buffers import Buffers
 from archiver.stores import Store, Upload
+from archiver.stores.local.disk import names_in
 from archiver.stores.local.store import LocalStore
 
 PART = ".get.part"
 """The temporary file; the folder's store adds what nobody can foresee."""
+
+_LEFT = re.compile(r"\.get\.[0-9a-f]{16}\.part")
+
+LEFT_FOR = timedelta(hours=1)
+"""Temporary files to which nothing was written for so long are nobody's any more."""
 
 Outcome = Literal["copied", "existed", "taken", "missing", "changed", "unreadable"]
 """`existed`: an equal file was there. `taken`: something else has its place. The last three say what is in the store."""
@@ -64,6 +74,8 @@ async def copies(
         raise ArchiverError(f"{folder} is no folder", hint="choose another one with --output")
     copied = LocalStore(Path.cwd() / folder, buffers)
     try:
+        for place in ["", *(session.kind for session in sessions if parted)]:
+            await asyncio.to_thread(_sweep, copied, place)
         for session in sessions:
             # Cleaned again, as if they came from the platform: whoever may write rows could put any path there.
             names = FileNames(())
@@ -72,6 +84,18 @@ async def copies(
                 yield await _copy(store, copied, file, session.kind, f"{session.kind}/{name}" if parted else name, folder)
     finally:
         copied.close()
+
+
+def _sweep(copied: LocalStore, place: str) -> None:
+    """Remove what a `get` that was killed left in a folder; what is younger than LEFT_FOR may be another one's, at work."""
+    with suppress(OSError), copied.folders.opened(place) as folder:
+        for name in list(names_in(folder)):
+            if _LEFT.fullmatch(name) is None:
+                continue
+            with suppress(OSError):
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime > LEFT_FOR.total_seconds():
+                    os.unlink(name, dir_fd=folder)
 
 
 def _is_no_folder(path: Path) -> bool:
@@ -91,15 +115,15 @@ def _refuse_store(places: Sequence[Path], store_root: Path) -> None:
 async def _copy(store: Store, copied: LocalStore, file: SessionFile, kind: str, key: str, folder: Path) -> Copy:
     path = str(folder / key)
     try:
-        found = await _hash_of_copy(copied, key)
+        found = await _hash_of_copy(copied, key, file.bytes)
     except StoreUnavailable as error:
         raise ArchiverError(error.message, hint=_FOLDER) from None
     except StoreError as error:
         return Copy(file, kind, path, "taken", None, error.message)
+    if found == file.sha256:
+        return Copy(file, kind, path, "existed", found)
     if found is not None:
-        return (
-            Copy(file, kind, path, "existed", found) if found == file.sha256 else Copy(file, kind, path, "taken", found, _THERE)
-        )
+        return Copy(file, kind, path, "taken", found or None, _THERE)
     with _writing():
         async with copied.upload(key, part=PART) as upload:
             upload.expect(file.bytes)
@@ -137,13 +161,19 @@ async def _fill(upload: Upload, store: Store, file: SessionFile) -> tuple[Outcom
     return "copied", sha256, ""
 
 
-async def _hash_of_copy(copied: LocalStore, key: str) -> str | None:
-    """The SHA-256 of what has this name in the folder; None where nothing has. Raises StoreError for what is no file."""
+async def _hash_of_copy(copied: LocalStore, key: str, size: int) -> str | None:
+    """The SHA-256 of what has this name in the folder, empty where that has more than `size` bytes; None where nothing has it.
+    Raises StoreError for what is no file.
+    """
     digest = hashlib.sha256()
+    read = 0
     try:
         async with aclosing(copied.read(key)) as blocks:
             async for block in blocks:
                 digest.update(block)
+                read += len(block)
+                if read > size:  # whatever else comes, it could be without an end
+                    return ""
     except StoreError as error:
         if error.facts.get("missing"):
             return None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from archiver.archive.context import Archive, BotAccess
@@ -13,9 +15,9 @@ from archiver.archive.transfer import Target
 from archiver.errors import ArchiverError, StoreError
 from archiver.outcome import classify
 from archiver.queue.findings import Findings
-from archiver.queue.repairs import Damaged, Repairs
+from archiver.queue.repairs import NOBODY, Damaged, Repairs
 from archiver.queue.reports import SessionFile
-from archiver.session import Session
+from archiver.session import Session, part_name
 
 Outcome = Literal[
     "repaired",
@@ -30,6 +32,12 @@ Outcome = Literal[
 """`not_repaired`: the loss stays, for `reason`. `left_alone`: the session is somebody else's for now. `refused`: a body in
 quarantine is no recording today either. `would_...`: what a dry run says. `archived`: a session that has all its files now.
 """
+
+MAX_BESIDE = 20
+"""Keys beside a file's own that are tried."""
+
+MAX_KEY, MAX_NAME = 1024, 255
+"""Bytes that any store takes."""
 
 LEFT_FOR = timedelta(days=1)
 """Parts of uploads in a bucket that are older than that are nobody's any more."""
@@ -75,16 +83,43 @@ def because(error: ArchiverError) -> dict[str, str]:
     return {"reason": str(getattr(classify(error), "reason", "")), "message": error.message}
 
 
+def beside(archive: Archive, key: str, number: int) -> str:
+    """The key of a repaired file: `NAME.repaired.EXT`, further ones `NAME.repaired~2.EXT`."""
+    folder, slash, name = key.rpartition("/")
+    suffix = PurePosixPath(name).suffix
+    stem = re.sub(r"\.repaired(?:~\d+)?\Z", "", name.removesuffix(suffix) if suffix else name)
+    end = f".repaired{f'~{number}' if number > 1 else ''}{suffix}"
+    longest = min(archive.longest_name or MAX_NAME, MAX_NAME, MAX_KEY - len((folder + slash).encode()))
+    return folder + slash + stem.encode()[: longest - len(end.encode())].decode("utf-8", "ignore") + end
+
+
+def _part_of(session: Session) -> str:
+    """One repair runs at a time: its temporary files need no claim's epoch, and are found whatever came since."""
+    return part_name(session.id, NOBODY, 0)
+
+
+async def discard_left(archive: Archive, session: Session, key: str) -> None:
+    """Remove what a repair that was killed left of its way to a key of this session."""
+    with suppress(StoreError):
+        await archive.store.discard(key, part=_part_of(session), left_for=LEFT_FOR)
+
+
 async def target_of(archive: Archive, session: Session, key: str, name: str, recorded: SessionFile | None = None) -> Target:
     """Where a repaired file goes; one that is `recorded` has to be what is. Nothing that is refused is kept: it is still where it
     came from. What a repair that was killed left of it is removed.
     """
     terms = archive.target(session, name, 0)
-    with suppress(StoreError):
-        await archive.store.discard(key, part=session.part_name, left_for=LEFT_FOR)
+    await discard_left(archive, session, key)
     limit, sha256 = archive.terms.max_recording, None
-    if recorded is not None:
-        limit, sha256 = max(limit, recorded.bytes), recorded.sha256
+    if recorded is not None:  # not a byte more is had than was recorded
+        limit, sha256 = recorded.bytes, recorded.sha256
     return replace(
-        terms, key=key, quarantine=None, keep_rejected=False, limit=limit, limited_by="transfer.max_recording", sha256=sha256
+        terms,
+        key=key,
+        part=_part_of(session),
+        quarantine=None,
+        keep_rejected=False,
+        limit=limit,
+        limited_by="transfer.max_recording",
+        sha256=sha256,
     )

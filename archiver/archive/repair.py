@@ -6,16 +6,14 @@ stays there as evidence, and the file gets a key beside it, which its row then n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import PurePosixPath
 
 from archiver.archive.context import BotAccess
 from archiver.archive.download import Body, Document, Download, InlineBody
 from archiver.archive.files import TRANSCRIPTIONS, canonical
-from archiver.archive.mended import Means, Mended, because, mended, target_of
+from archiver.archive.mended import MAX_BESIDE, Means, Mended, because, beside, discard_left, mended, target_of
 from archiver.archive.route import ask
 from archiver.archive.salvage import salvage
 from archiver.archive.signed_urls import SignedUrls
@@ -24,9 +22,13 @@ from archiver.errors import (
     ArchiverError,
     BudgetSpent,
     CredentialsRejected,
+    DatabaseUnreachable,
     KoreError,
     RateLimited,
+    RecordingRejected,
+    RecordingTooLarge,
     StoreError,
+    StoreUnavailable,
     TransferError,
 )
 from archiver.kore.answers import Answer, RemoteFile
@@ -42,14 +44,11 @@ from archiver.stores.fixity import Reading, read_again
 
 log = logger(__name__)
 
-MAX_BESIDE = 20
-"""Keys beside a damaged file that are tried."""
+MAX_CANDIDATES = 3
+"""So many files of an answer are tried for one that is wanted."""
 
 MAX_REFUSALS = 3
 """So often the platform may say that the budget is spent, before a session is left for the next repair."""
-
-MAX_KEY, MAX_NAME = 1024, 255
-"""Bytes that any store takes."""
 
 
 @dataclass
@@ -67,22 +66,33 @@ class _Wanted:
 
 
 class Repair:
-    """Repairs sessions, one after another. What one bot's credentials are refused for is not tried with its other sessions."""
+    """Repairs sessions, one after another. A bot whose credentials are refused, or whose calls are for its rate
+    limit however long that is waited out, is not asked for its other sessions.
+    """
 
     def __init__(self, means: Means) -> None:
         self._means = means
-        self._refused: dict[str, CredentialsRejected] = {}
+        self._refused: dict[str, CredentialsRejected | RateLimited] = {}
 
     async def session(self, queue_id: int) -> list[Mended]:
-        """Repair one session: its recorded files, and of a failed one what lies in quarantine. Raises DatabaseError."""
+        """Repair one session: its recorded files, and of a failed one what lies in quarantine.
+
+        Raises DatabaseUnreachable, and StoreUnavailable where nothing can be stored at all.
+        """
         of = await self._means.repairs.read(queue_id)
         if of is None:
             return []
         if of.held:
             return [mended(of, "left_alone", reason="claimed", message="a worker holds it: repair it when that is done")]
-        found = await self._files(of)
-        if of.state == "failed":
-            found += await salvage(self._means, of)
+        found: list[Mended] = []
+        try:
+            found += await self._files(of)
+            if of.state == "failed":
+                found += await salvage(self._means, of)
+        except (StoreUnavailable, DatabaseUnreachable):
+            raise
+        except ArchiverError as error:  # this session's own: the next one is not to blame
+            found.append(mended(of, "not_repaired", **because(error)))
         for one in found:
             facts = {"session": one.session_id, "bot": one.bot, "kind": one.kind, "store_key": one.store_key}
             if one.outcome == "repaired":
@@ -93,15 +103,13 @@ class Repair:
 
     async def _files(self, of: Damaged) -> list[Mended]:
         store = self._means.archive.store
-        damaged = [
-            (file, reading)
-            for file in of.files
-            if (reading := await read_again(store, file.store_key, file.bytes, file.sha256)).verdict != "equal"
-        ]
+        read = [(file, await read_again(store, file.store_key, file.bytes, file.sha256)) for file in of.files]
+        damaged = [(file, reading) for file, reading in read if reading.verdict != "equal"]
+        whole = {file.store_key: file for file, reading in read if reading.verdict == "equal"}
         found: list[Mended] = []
         wanted: list[_Wanted] = []
         for file, reading in damaged:
-            place = await self._place(of, file, reading)
+            place = await self._place(of, file, reading, {one.key for one in wanted})
             if place is None:
                 found.append(
                     mended(of, "not_repaired", store_key=file.store_key, reason=reading.verdict, message=_unreadable(reading))
@@ -117,21 +125,37 @@ class Repair:
         if any(not one.there for one in wanted):
             await self._fetch(of, wanted)
         found += [await self._record(of, one) for one in wanted]
-        whole = {one.file.store_key for one in wanted if one.done}
+        done = {one.file.store_key for one in wanted if one.done}
         left = [Finding(file.store_key, reading.verdict, reading.message) for file, reading in damaged]
-        remaining = [finding for finding in left if finding.store_key not in whole]
+        remaining = [finding for finding in left if finding.store_key not in done]
+        for finding in await self._means.findings.remembered(of.session.id):
+            if finding.store_key in whole:
+                found.append(await self._note_whole(of, whole[finding.store_key]))
         await self._means.findings.keep(of.session.id, remaining, actor=self._means.actor)
         return found
 
-    async def _place(self, of: Damaged, file: SessionFile, reading: Reading) -> _Wanted | None:
-        """Where the file goes: what is missing under its own key, else beside it. None where it may be whole all the same."""
+    async def _note_whole(self, of: Damaged, file: SessionFile) -> Mended:
+        """A file that was lost is whole again, and no row says by whom: a repair that was killed, or a restored backup."""
+        await discard_left(self._means.archive, of.session, file.store_key)
+        key, name = file.store_key, file.file_name
+        if await self._means.repairs.move(of.session, file, key=key, file_name=name, source="unknown"):
+            return mended(of, "repaired", store_key=key, source="unknown", message="it is what was recorded again")
+        return mended(
+            of, "left_alone", store_key=key, reason="moved", message="the session has moved meanwhile; the file is whole"
+        )
+
+    async def _place(self, of: Damaged, file: SessionFile, reading: Reading, taken: set[str]) -> _Wanted | None:
+        """Where the file goes: what is missing under its own key, else beside it. None where it may be whole all the same.
+
+        `taken`: where other files of this repair go.
+        """
         if reading.verdict == "missing":
             return _Wanted(file, reading, file.store_key, file.file_name)
         if reading.verdict == "unreadable" and reading.error != "EIO":
             return None
-        keys = {other.store_key for other in of.files}
+        keys = taken | {other.store_key for other in of.files}
         for number in range(1, MAX_BESIDE + 1):
-            key, name = self._beside(file.store_key, number), self._beside(file.file_name, number)
+            key, name = (beside(self._means.archive, one, number) for one in (file.store_key, file.file_name))
             if key in keys:
                 continue
             found = await read_again(self._means.archive.store, key, file.bytes, file.sha256)
@@ -139,19 +163,10 @@ class Repair:
                 return _Wanted(file, reading, key, name, there=found.verdict == "equal")
         return None
 
-    def _beside(self, key: str, number: int) -> str:
-        """The key of a repaired file: `NAME.repaired.EXT`, further ones `NAME.repaired~2.EXT`."""
-        folder, slash, name = key.rpartition("/")
-        suffix = PurePosixPath(name).suffix
-        stem = re.sub(r"\.repaired(?:~\d+)?\Z", "", name.removesuffix(suffix) if suffix else name)
-        end = f".repaired{f'~{number}' if number > 1 else ''}{suffix}"
-        longest = min(self._means.archive.longest_name or MAX_NAME, MAX_NAME, MAX_KEY - len((folder + slash).encode()))
-        return folder + slash + stem.encode()[: longest - len(end.encode())].decode("utf-8", "ignore") + end
-
     async def _record(self, of: Damaged, one: _Wanted) -> Mended:
         file = one.file
         if one.done or one.there:
-            one.done = await self._means.repairs.move(of.session, file, key=one.key, file_name=one.file_name)
+            one.done = await self._means.repairs.move(of.session, file, key=one.key, file_name=one.file_name, source="platform")
             if one.done:
                 return mended(of, "repaired", store_key=one.key, from_key=file.store_key, source="platform")
             message = "the session has moved meanwhile; the file is there, and repair will find it"
@@ -165,9 +180,12 @@ class Repair:
         """Have from the platform what is not there, as far as that is possible: each is then `done`, or has its `error`."""
         try:
             await self._ask(of, [one for one in wanted if not one.there])
+        except StoreUnavailable:
+            raise
         except (KoreError, TransferError, StoreError) as error:
-            if isinstance(error, CredentialsRejected):
+            if isinstance(error, CredentialsRejected | RateLimited) and of.session.bot not in self._refused:
                 self._refused[of.session.bot] = error
+                log.warning("bot_left_out_of_repair", bot=of.session.bot, reason=error.reason, message=error.message)
             for one in wanted:
                 one.error = one.error or error
 
@@ -191,7 +209,7 @@ class Repair:
         answer = await _patiently(bot, lambda: ask(attempt, bot, draw=draw, take_inline=take_inline))
         if answer.status != "success":
             raise KoreError(f"the platform says {answer.status}", reason=answer.status)
-        urls = SignedUrls(attempt, answer, lambda: ask(attempt, bot, draw=draw))
+        urls = SignedUrls(attempt, answer, lambda: _patiently(bot, lambda: ask(attempt, bot, draw=draw)))
         for one in wanted:
             await self._take(of, one, bot, answer, urls)
 
@@ -212,6 +230,11 @@ class Repair:
         try:
             with archive.transfers.track(session.bot, session.session_id, one.file_name) as progress:
                 await transfer(lambda: open_body(progress), target, archive.store, lambda: None)
+        except StoreUnavailable:
+            raise
+        except RecordingTooLarge as error:
+            differs = f"{error.facts.get('promised') or 'more'} bytes came, {one.file.bytes} are recorded"
+            one.error = RecordingRejected(differs, reason="recording_differs")
         except (TransferError, StoreError) as error:
             one.error = error
         else:
@@ -246,4 +269,4 @@ def _candidates(answer: Answer, file: SessionFile, known: list[SessionFile]) -> 
     exact = [remote for remote in answer.files if (remote.ordinal, remote.name) == (file.ordinal, file.source_name)]
     others = {(other.ordinal, other.source_name) for other in known}
     named = [remote for remote in answer.files if remote.name == file.source_name and (remote.ordinal, remote.name) not in others]
-    return exact + named
+    return (exact + named)[:MAX_CANDIDATES]

@@ -87,7 +87,7 @@ async def transfer(open_body: Callable[[], Body], to: Target, store: Store, guar
                 # An earlier try of this same attempt may have left another body of this length there: then that one stays.
                 with suppress(KeyConflict):
                     saved = await upload.save(f"{to.quarantine}{body.received}-{to.name}", guard=guard)
-                    error.facts |= {"quarantined": saved.key, "whole": body.whole}
+                    error.facts |= {"quarantined": saved.key, "quarantined_sha256": saved.sha256, "whole": body.whole}
             raise
 
 

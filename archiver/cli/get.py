@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ async def _get(
     async with open_store(settings.storage, buffers, network) as store:
         async for copy in copies(store, sessions, folder, buffers, store_root=root):
             if not quiet:
-                _print(copy)
+                _print(copy, folder)
             made.append(_as_json(copy))
     return {"bot": sessions[0].bot, "session_id": session_id, "folder": str(folder), "files": made}
 
@@ -85,14 +86,24 @@ def _check(session_id: str, sessions: list[SessionFiles]) -> None:
         )
 
 
-def _print(copy: Copy) -> None:
+def _print(copy: Copy, folder: Path) -> None:
     if copy.outcome in ("copied", "existed"):
-        click.echo(f"{copy.file.sha256}  {printable(copy.path)}")
+        click.echo(_sum_line(copy, folder))
         return
     what = copy.path if copy.outcome == "taken" else f"{copy.outcome}: {copy.file.store_key}"
     found = f", found {copy.sha256_found}" if copy.sha256_found else ""
     hint = "" if copy.outcome == "taken" else "`archiver verify` looks at all of them; restore it from a backup"
     print_error(f"{what}: {copy.message}; recorded {copy.file.sha256}{found}", hint)
+
+
+def _sum_line(copy: Copy, folder: Path) -> bytes:
+    """As `sha256sum` writes it: a line with a backslash or newline in its path begins with a backslash. The folder is the user's
+    own word, and stays as it is: else nothing would be found there. What comes from rows is made harmless.
+    """
+    name = printable(copy.path.removeprefix(f"{folder}{os.sep}"))
+    path = str(folder / name)
+    escaped = path.replace("\\", "\\\\").replace("\n", "\\n")
+    return os.fsencode(f"{'' if escaped == path else chr(92)}{printable(copy.file.sha256)}  {escaped}")
 
 
 def _as_json(copy: Copy) -> dict[str, Any]:

@@ -129,6 +129,6 @@ def _print(one: Mended) -> None:
     what = one.store_key or one.from_key or f"session {one.session_id}"
     if one.outcome in ("repaired", "would_ask", "would_take") and one.from_key != one.store_key:
         what = f"{one.from_key} as {one.store_key}"
-    source = f" (from the {one.source})" if one.outcome == "repaired" else ""
+    source = f" (from the {one.source})" if one.outcome == "repaired" and one.source != "unknown" else ""
     why = ": ".join(part for part in (one.reason, one.message) if part)
     click.echo(printable(f"{one.outcome.replace('_', ' ')}: {what}{source}" + (f": {why}" if why else "")))

@@ -26,6 +26,8 @@ from archiver.stores.open import open_store
 
 log = logger(__name__)
 
+_NO_WRITES = "the database takes no writes from this role"
+
 
 @click.command(short_help="Read every stored file again and hold it against its recorded SHA-256.")
 @click.option("--bot", type=TEXT, help="Only this bot's recordings.")
@@ -53,9 +55,8 @@ def command(ctx: click.Context, bot: str | None, as_json: bool) -> None:
         if document["store_problem"]:
             click.echo(f"warning: {printable(document['store_problem'])}", err=True)
     if not document["findings_kept"]:
-        click.echo(
-            "note: what was found is not kept for `archiver repair`: the database takes no writes from this role", err=True
-        )
+        why = "this is not known to be the archive's store" if document["store_problem"] else _NO_WRITES
+        click.echo(f"note: what was found is not kept for `archiver repair`: {why}", err=True)
     if document["findings"]:
         if document["findings_kept"] and not as_json:
             click.echo("next: `archiver repair --dry-run` says which of it can be tried", err=True)

@@ -46,6 +46,11 @@ class Findings:
             sql("verify/keep"), queue_id=session, findings=[asdict(finding) for finding in found], actor=actor
         )
 
+    async def remembered(self, session: int) -> list[Finding]:
+        """What was wrong with a session when it was looked at last."""
+        row = await self._database.row(sql("repair/remembered"), queue_id=session)
+        return [Finding(one["store_key"], one["verdict"], one["message"]) for one in row["findings"]] if row is not None else []
+
     async def remove(self, sessions: Sequence[int]) -> None:
         """All is well with these."""
         if sessions:

@@ -34,19 +34,31 @@ class Refused:
     @property
     def key(self) -> str | None:
         """Where its body was kept, if it was."""
-        key = self.facts.get("quarantined")
-        return key if isinstance(key, str) else None
+        return self.text("quarantined")
+
+    @property
+    def conflict(self) -> bool:
+        """Whether its key held something else."""
+        return "stored_sha256" in self.facts
+
+    def text(self, fact: str) -> str | None:
+        """A fact that is text, if it is there."""
+        found = self.facts.get(fact)
+        return found if isinstance(found, str) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """A session with what may have to be repaired. `held`: by a worker; `listed`: how many files the platform named last."""
+    """A session with what may have to be repaired. `held`: by a worker; `listed`: how many files the platform named last;
+    `conflict`: it failed as a key held something else.
+    """
 
     session: Session
     state: str
     held: bool
     listed: int | None
     message: str | None
+    conflict: bool
     files: list[SessionFile]
     refused: list[Refused]
 
@@ -80,7 +92,8 @@ class Repairs:
         )
         # Rows of earlier versions have names as they came.
         files = [SessionFile(**file | {"source_name": source_name(file["source_name"])}) for file in row["files"]]
-        return Damaged(session, row["state"], row["held"], row["listed"], row["message"], files, _refused(row["refused"]))
+        refused = _refused(row["refused"])
+        return Damaged(session, row["state"], row["held"], row["listed"], row["message"], row["conflict"], files, refused)
 
     async def quarantined(self, *, bot: str | None, kind: str | None) -> AsyncIterator[int]:
         """The rows of failed sessions of which a body lies in quarantine, those that ended first before others."""
@@ -93,8 +106,8 @@ class Repairs:
                     yield row["id"]
             finished_at, after = rows[-1]["finished_at"], rows[-1]["id"]
 
-    async def move(self, session: Session, file: SessionFile, *, key: str, file_name: str) -> bool:
-        """The file is whole under `key`, which may be its own. False: the session has moved, and nothing was written."""
+    async def move(self, session: Session, file: SessionFile, *, key: str, file_name: str, source: str) -> bool:
+        """The file, from `source`, is whole under `key`. False: the session has moved, nothing was written."""
         row = await self._database.row(
             sql("repair/move"),
             queue_id=session.id,
@@ -103,6 +116,7 @@ class Repairs:
             sha256=file.sha256,
             store_key=key,
             file_name=file_name,
+            source=source,
             actor=self._actor,
         )
         return row is not None

@@ -144,3 +144,27 @@ def test_the_folder_of_a_session_is_one_of_this_folder(session_id: str) -> None:
     assert len(folder.parts) == 1
     assert folder.name == str(folder)
     assert not str(folder).startswith(".")
+
+
+async def test_what_is_longer_than_was_recorded_is_not_read_to_its_end(store: StoreHarness, tmp_path: Path) -> None:
+    """A hole of eight tebibytes costs nothing to put there."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with (folder / "a.wav").open("wb") as planted:
+        planted.truncate(1 << 43)
+    (one,) = await copied(store, folder, recorded(store, "a.wav"))
+    assert (one.outcome, one.sha256_found) == ("taken", None)
+
+
+async def test_what_a_killed_get_left_is_removed_by_the_next(store: StoreHarness, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    old, young, other = (folder / name for name in (f".get.{'0' * 16}.part", f".get.{'1' * 16}.part", ".get.mine.part"))
+    for path in (old, young, other):
+        path.write_bytes(b"half")
+    link = folder / f".get.{'2' * 16}.part"
+    link.symlink_to(old)
+    for path in (old, other, link):
+        os.utime(path, (0, 0), follow_symlinks=False)
+    assert [one.outcome for one in await copied(store, folder, recorded(store, "a.wav"))] == ["copied"]
+    assert {path.name for path in folder.iterdir()} == {"a.wav", young.name, other.name, link.name}

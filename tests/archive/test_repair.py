@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from archiver.archive.audio import first_bytes
 from archiver.archive.mended import Means, Mended
-from archiver.archive.repair import Repair
+from archiver.archive.repair import MAX_CANDIDATES, MAX_REFUSALS, Repair
 from archiver.archive.route import archive_session
+from archiver.errors import DatabaseError, StoreUnavailable
 from archiver.evidence.verify import verify
 from archiver.outcome import classify
 from archiver.postgres.database import Database
@@ -21,6 +23,7 @@ from archiver.queue.findings import Findings
 from archiver.queue.repairs import Repairs
 from archiver.queue.sessions import NewSession, Queue
 from archiver.session import Attempt, Session
+from archiver.stores.local.store import LocalStore
 from tests.archive.conftest import LAST, SESSION, SessionHarness, wav
 from tests.audio_files import flac
 from tests.conftest import RETRY
@@ -66,11 +69,14 @@ class RepairHarness:
         found = verify(self.database, self.store.store, bot=None, actor="verifier")
         return {one.store_key: one.verdict async for one in found if one.verdict != "equal"}
 
-    async def repair(self, **means: Any) -> list[Mended]:
+    def means(self, **means: Any) -> Means:
         repairs, findings = Repairs(self.database, RETRY, actor="me"), Findings(self.database)
         bots = means.pop("bots", {"bot": self.way.bot})
+        return Means(self.way.archive, bots, repairs, findings, "me", **means)
+
+    async def repair(self, **means: Any) -> list[Mended]:
         (row,) = await self.sql("SELECT id FROM archive_queue")
-        return await Repair(Means(self.way.archive, bots, repairs, findings, "me", **means)).session(row["id"])
+        return await Repair(self.means(**means)).session(row["id"])
 
     async def sql(self, text: str, *args: object) -> list[Any]:
         async with self.database.connection() as connection:
@@ -269,11 +275,11 @@ async def test_a_session_that_moves_meanwhile_keeps_its_row(harness: RepairHarne
     before = await repairs.read(row["id"])
     assert before is not None
     await harness.sql("UPDATE archive_queue SET epoch = epoch + 1")
-    assert not await repairs.move(before.session, before.files[0], key="other", file_name="other")
+    assert not await repairs.move(before.session, before.files[0], key="other", file_name="other", source="platform")
     now = await repairs.read(row["id"])
     assert now is not None
     damaged = replace(now.files[0], store_key="not this one")
-    assert not await repairs.move(now.session, damaged, key="other", file_name="other")
+    assert not await repairs.move(now.session, damaged, key="other", file_name="other", source="platform")
     assert not await repairs.settle(before.session)
     assert (await harness.keys(), await harness.told()) == ({"b.wav": key}, [])
 
@@ -295,6 +301,88 @@ async def test_a_rate_limit_is_waited_out(harness: RepairHarness) -> None:
     assert [one.outcome for one in await harness.repair()] == ["repaired"]
 
 
+async def test_no_more_is_had_than_was_recorded(harness: RepairHarness) -> None:
+    """Whatever the platform lists under this name now, and however often."""
+    await harness.archive(A)
+    harness.store.remove((await harness.keys())["a.wav"])
+    harness.way.script(*({**A, "audio": {"bytes": 3_000_000, "seed": seed}} for seed in range(5)))
+    before, came = harness.way.simulator.report()["media"], harness.way.archive.transfers.bytes
+    (one,) = await harness.repair()
+    assert (one.outcome, one.reason) == ("not_repaired", "recording_differs")
+    after = harness.way.simulator.report()["media"]
+    assert harness.way.archive.transfers.bytes - came < 3_000_000
+    assert after["requests"] - before["requests"] == MAX_CANDIDATES
+
+
+async def test_damaged_files_whose_keys_would_meet_get_a_key_each(harness: RepairHarness) -> None:
+    same = {"bytes": 5000, "seed": 1}
+    await harness.archive({"file_name": "x.wav", "audio": same}, {"file_name": "x.repaired.wav", "audio": same})
+    for key in (await harness.keys()).values():
+        harness.store.remove(key)
+        harness.store.put(key, b"damaged")
+    assert [one.outcome for one in await harness.repair()] == ["repaired", "repaired"]
+    assert {PurePosixPath(key).name for key in (await harness.keys()).values()} == {"x.repaired~2.wav", "x.repaired~3.wav"}
+    assert await harness.verify() == {}
+
+
+async def test_long_names_that_would_meet_get_a_key_each(harness: RepairHarness) -> None:
+    names = [f"{'n' * 200}{number}.wav" for number in range(3)]
+    await harness.archive(*({"file_name": name, "audio": {"bytes": 5000, "seed": n}} for n, name in enumerate(names)))
+    for key in (await harness.keys()).values():
+        harness.store.remove(key)
+        harness.store.put(key, b"damaged")
+    harness.way.archive = replace(harness.way.archive, longest_name=143)
+    assert [one.outcome for one in await harness.repair()] == ["repaired"] * 3
+    assert len(set((await harness.keys()).values())) == 3
+
+
+async def test_a_store_that_takes_nothing_ends_the_repair(harness: RepairHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a full disk does, or a service that is away."""
+    await harness.archive(A, B)
+    for key in (await harness.keys()).values():
+        harness.store.remove(key)
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("No space left on device", hint="free space")
+
+    monkeypatch.setattr(type(harness.store.store), "upload", full)
+    with pytest.raises(StoreUnavailable, match="No space left"):
+        await harness.repair()
+
+
+async def test_an_error_of_one_session_is_its_own(harness: RepairHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    await harness.archive(A)
+    harness.store.remove((await harness.keys())["a.wav"])
+
+    async def refused(*_: Any, **__: Any) -> bool:
+        raise DatabaseError("the database refused: a trigger of somebody's")
+
+    monkeypatch.setattr(Repairs, "move", refused)
+    (one,) = await harness.repair()
+    assert (one.outcome, one.session_id, one.store_key) == ("not_repaired", SESSION, "")
+    assert "a trigger" in one.message
+
+
+async def test_a_bot_that_is_refused_however_long_it_waits_is_asked_no_more(harness: RepairHarness) -> None:
+    await harness.archive(A)
+    harness.store.remove((await harness.keys())["a.wav"])
+    harness.way.script(answers=[{"fault": "rate_limited", "times": 99}])
+    (row,) = await harness.sql("SELECT id FROM archive_queue")
+    repair = Repair(harness.means())
+    refused = harness.way.simulator.report()["api"]["rate_limited"]
+    for _ in range(2):
+        assert [(one.outcome, one.reason) for one in await repair.session(row["id"])] == [("not_repaired", "rate_limited")]
+        assert harness.way.simulator.report()["api"]["rate_limited"] == refused + MAX_REFUSALS
+
+
+async def test_a_rate_limit_is_waited_out_where_urls_are_renewed(harness: RepairHarness) -> None:
+    await harness.archive(A)
+    harness.store.remove((await harness.keys())["a.wav"])
+    answers = [{"status": "success", "times": 1}, {"fault": "rate_limited", "times": 1}, {"status": "success"}]
+    harness.way.script({**A, "faults": [{"kind": "expired"}]}, answers=answers)
+    assert [one.outcome for one in await harness.repair()] == ["repaired"]
+
+
 # --- quarantine
 
 
@@ -305,9 +393,26 @@ async def refuse(harness: RepairHarness, *recordings: dict[str, Any], body: byte
     key: str = event["data"]["quarantined"]
     harness.store.remove(key)
     harness.store.put(key, body)
-    facts = {"received": len(body), "whole": True, **facts}
+    facts = {"received": len(body), "quarantined_sha256": sha256(body), "whole": True, **facts}
     await harness.sql("UPDATE archive_events SET data = data || $1::jsonb WHERE id = $2", facts, event["id"])
     return key
+
+
+def own_key(kept: str) -> str:
+    """The key of the recording of which this body was refused."""
+    return kept.removeprefix("quarantine/").rpartition("/")[0] + "/a.wav"
+
+
+async def try_again(harness: RepairHarness, *recordings: dict[str, Any]) -> None:
+    """Somebody retries the session; the platform serves these now."""
+    harness.way.script(*recordings)
+    await harness.sql("UPDATE archive_queue SET state = 'pending', finished_at = NULL, reason = NULL, epoch = epoch + 1")
+    attempt = Attempt(await harness.claimed())
+    try:
+        outcome = await archive_session(attempt, harness.way.bot, harness.way.archive, lambda: None)
+    except Exception as error:  # noqa: BLE001  # as the worker does
+        outcome = classify(error)
+    await harness.queue.settle([(attempt, outcome)])
 
 
 async def test_a_recording_in_quarantine_is_taken_and_its_session_archived(harness: RepairHarness) -> None:
@@ -318,7 +423,7 @@ async def test_a_recording_in_quarantine_is_taken_and_its_session_archived(harne
     found = await harness.repair()
     key = (await harness.keys())["a.wav"]
     assert [(one.outcome, one.store_key, one.from_key) for one in found] == [("repaired", key, kept), ("archived", "", "")]
-    assert key == kept.removeprefix("quarantine/").rpartition("/")[0] + "/a.wav"
+    assert key == str(PurePosixPath(own_key(kept)).with_name("a.repaired.wav"))
     assert harness.store.get(key) == harness.store.get(kept) == body
     assert (await harness.state(), await harness.verify()) == (("archived", None), {})
     assert await harness.told() == [{"store_key": key, "from_key": kept, "sha256": sha256(body), "source": "quarantine"}]
@@ -333,7 +438,7 @@ async def test_a_recording_in_quarantine_is_taken_and_its_session_archived(harne
 
 async def test_what_has_the_recordings_key_is_left_there(harness: RepairHarness) -> None:
     kept = await refuse(harness, body=flac())
-    key = kept.removeprefix("quarantine/").rpartition("/")[0] + "/a.wav"
+    key = own_key(kept)
     harness.store.put(key, b"other")
     (one,) = await harness.repair()
     assert (one.outcome, one.reason, one.from_key) == ("not_repaired", "conflict", kept)
@@ -379,3 +484,144 @@ async def test_failed_sessions_with_something_in_quarantine_are_found(harness: R
     assert [one async for one in repairs.quarantined(bot="other", kind=None)] == []
     await harness.repair()
     assert [one async for one in repairs.quarantined(bot=None, kind=None)] == []
+
+
+class Killed(BaseException):
+    """As far as a process comes that is killed."""
+
+
+async def killed(*_: Any, **__: Any) -> bool:
+    raise Killed
+
+
+async def test_a_repair_that_is_killed_keeps_no_recording_from_its_key(
+    harness: RepairHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies between the copy and its row; the session is retried, and the platform has the true file now."""
+    await refuse(harness, body=flac())
+    with monkeypatch.context() as patched:
+        patched.setattr(Repairs, "add", killed)
+        with pytest.raises(Killed):
+            await harness.repair()
+    await try_again(harness, A)
+    assert await harness.state() == ("archived", None)
+    key = (await harness.keys())["a.wav"]
+    assert (PurePosixPath(key).name, len(harness.store.get(key))) == ("a.wav", 5000)
+    assert (await harness.verify(), await harness.repair()) == ({}, [])
+
+
+async def test_a_repair_that_is_killed_is_taken_up_by_the_next(harness: RepairHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    await refuse(harness, body=flac())
+    with monkeypatch.context() as patched:
+        patched.setattr(Repairs, "add", killed)
+        with pytest.raises(Killed):
+            await harness.repair()
+    assert [one.outcome for one in await harness.repair()] == ["repaired", "archived"]
+
+
+async def test_a_session_that_moves_meanwhile_is_left_and_its_key_free(
+    harness: RepairHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = await refuse(harness, body=flac())
+    add = Repairs.add
+
+    async def moved(*args: Any, **named: Any) -> bool:
+        await harness.sql("UPDATE archive_queue SET epoch = epoch + 1")
+        return await add(*args, **named)
+
+    monkeypatch.setattr(Repairs, "add", moved)
+    (one,) = await harness.repair()
+    assert (one.outcome, one.reason) == ("left_alone", "moved")
+    assert "repair will find it" not in one.message
+    assert own_key(kept) not in harness.store.objects()
+
+
+async def test_of_bodies_in_conflict_none_is_chosen(harness: RepairHarness) -> None:
+    """One was refused, something lay under the key, and what the platform serves now went to quarantine, too."""
+    kept = await refuse(harness, body=flac())
+    harness.store.put(own_key(kept), flac())
+    await try_again(harness, A)
+    assert await harness.state() == ("failed", "conflict")
+    for _ in range(2):
+        (one,) = await harness.repair()
+        assert (one.outcome, one.reason) == ("not_repaired", "conflict")
+        # Whatever became of what lay there, and of the session's own reason.
+        if own_key(kept) in harness.store.objects():
+            harness.store.remove(own_key(kept))
+            await harness.sql("UPDATE archive_queue SET reason = 'recording_is_page', detail = '{}'")
+    assert (await harness.keys(), (await harness.state())[0]) == ({}, "failed")
+
+
+async def test_an_older_body_is_not_chosen_where_a_newer_one_differs(harness: RepairHarness) -> None:
+    await refuse(harness, body=flac())
+    await try_again(harness, {**A, "audio": {"raw": PAGE + "another"}})
+    (one,) = await harness.repair()
+    assert (one.outcome, one.reason) == ("not_repaired", "conflict")
+    assert (await harness.keys(), (await harness.state())[0]) == ({}, "failed")
+
+
+async def test_what_is_put_in_quarantine_in_place_of_a_body_is_not_taken(harness: RepairHarness) -> None:
+    """Only its hash tells: it is of the same length, and a recording."""
+    await harness.archive({**A, "audio": {"raw": PAGE}}, last=True)
+    (event,) = await harness.sql("SELECT data FROM archive_events WHERE event = 'file_failed'")
+    assert event["data"]["quarantined_sha256"] == sha256(PAGE.encode())
+    harness.store.remove(event["data"]["quarantined"])
+    harness.store.put(event["data"]["quarantined"], wav(len(PAGE)))
+    (one,) = await harness.repair()
+    assert (one.outcome, one.reason) == ("not_repaired", "recording_differs")
+    assert (await harness.keys(), await harness.state()) == ({}, ("failed", "recording_is_page"))
+
+
+@pytest.mark.parametrize("proven", [True, False], ids=["first bytes", "nothing"])
+async def test_a_body_without_a_hash_is_told_by_its_first_bytes_and_flagged(harness: RepairHarness, proven: bool) -> None:
+    noted = first_bytes(flac()) if proven else "RIFF"
+    await refuse(harness, body=flac(), quarantined_sha256=None, first_bytes=noted)
+    found = await harness.repair()
+    assert [one.outcome for one in found] == (["repaired", "archived"] if proven else ["not_repaired"])
+    flags = [row["flags"] for row in await harness.sql("SELECT flags FROM archived_recordings")]
+    assert flags == ([["type_differs", "name_differs", "unproven"]] if proven else [])
+
+
+async def test_what_a_killed_repair_brought_back_is_in_the_history(
+    harness: RepairHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.archive(A)
+    key = (await harness.keys())["a.wav"]
+    body = harness.store.get(key)
+    harness.store.remove(key)
+    await harness.verify()
+    with monkeypatch.context() as patched:
+        patched.setattr(Repairs, "move", killed)
+        with pytest.raises(Killed):
+            await harness.repair()
+    assert harness.store.get(key) == body
+    assert await harness.repair(dry_run=True) == []
+    assert [(one.outcome, one.source) for one in await harness.repair()] == [("repaired", "unknown")]
+    assert await harness.told() == [{"store_key": key, "from_key": key, "sha256": sha256(body), "source": "unknown"}]
+    assert (await harness.findings(), await harness.repair()) == ([], [])
+
+
+async def test_what_a_killed_repair_left_is_removed_whatever_came_since(
+    harness: RepairHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its temporary file: the session has another epoch by then."""
+    if not isinstance(harness.store, LocalHarness):
+        pytest.skip("of a folder")
+    await harness.archive(A)
+    key = (await harness.keys())["a.wav"]
+    harness.store.remove(key)
+    parts: list[str] = []
+
+    def upload(*_: Any, part: str, **__: Any) -> Any:
+        parts.append(part)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStore, "upload", upload)
+        with pytest.raises(Killed):
+            await harness.repair()
+    left = PurePosixPath(key).with_name(parts[0].replace(".part", ".0123456789abcdef.part"))
+    harness.store.put(str(left), b"half of it")
+    await harness.sql("UPDATE archive_queue SET epoch = epoch + 1")
+    assert [one.outcome for one in await harness.repair()] == ["repaired"]
+    assert str(left) not in harness.store.objects()

@@ -18,6 +18,10 @@ async def test_recordings_are_brought_as_sha256sum_checks_them(archiver: Program
     assert '"outcome": "copied"' in document
     assert '"folder": "there"' in document
 
+    odd = "token=0123456789abcdef0123456789abcdef" + r"\\" + "\n" + "x"
+    checked = await archiver.shell(f"archiver get s1 --output '{odd}' | sha256sum --check --status")
+    assert checked.code == 0, checked
+
     (row,) = await sql.fetch("SELECT store_key, file_name, sha256 FROM archived_recordings")
     (archiver.folder / "store" / row["store_key"]).unlink()
     assert (await archiver("get", "s1")).code == 0, "an equal file is there"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from archiver.simulator.platform import Simulator
+from archiver.stores import MARKER
 from tests.system.conftest import Program, archived
 
 
@@ -73,3 +74,12 @@ async def test_verify_names_what_is_no_file_and_waits_for_none(archiver: Program
     told = await archiver("verify")
     assert told.code == 3
     assert f"not_a_regular_file: {files['fifo'].relative_to(root)}" in told.stdout
+
+
+async def test_what_is_not_kept_for_a_strange_store_is_said_of_the_store(archiver: Program, simulator: Simulator) -> None:
+    """Its marker is gone: nothing is wrong with the database."""
+    await archived(archiver, simulator, "s1")
+    (archiver.folder / "store" / MARKER).unlink()
+    result = await archiver("verify")
+    assert "what was found is not kept for `archiver repair`: this is not known to be the archive's store" in result.stderr
+    assert "takes no writes" not in result.stderr

@@ -9,7 +9,7 @@ WITH mine AS MATERIALIZED (
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, data)
     SELECT mine.id, 'repaired', mine.epoch, :actor,
-           jsonb_build_object('store_key', :store_key::text, 'from_key', :from_key::text, 'sha256', :sha256::text, 'source', 'platform')
+           jsonb_build_object('store_key', :store_key::text, 'from_key', :from_key::text, 'sha256', :sha256::text, 'source', :source::text)
     FROM mine JOIN moved ON moved.queue_id = mine.id
 )
 SELECT queue_id FROM moved
