@@ -73,6 +73,17 @@ async def test_a_mismatch_stays_open_until_it_is_accepted_and_opens_again_with_a
     assert counts_of(await account(archiver, code=3)) == {"calls": 3, "archived": 3, "mismatched": 1}
 
 
+async def test_what_was_repaired_is_open_no_more(archiver: Program, simulator: Simulator, sql: Any, tmp_path: Path) -> None:
+    simulator.set_history(made(calls=2))
+    assert (await archiver("nightly", "--from", NIGHTS[0], "--to", NIGHTS[1])).code == 0
+    lost = await sql.fetchrow("SELECT session_id, store_key FROM archived_recordings ORDER BY session_id")
+    (tmp_path / "store" / lost["store_key"]).unlink()
+    assert counts_of(await account(archiver, code=3)) == {"calls": 2, "archived": 2, "mismatched": 1}
+    assert lost["session_id"] in (await archiver("list", "--open")).stdout
+    assert (await archiver("repair", lost["session_id"])).code == 0
+    assert (await archiver("list", "--open")).stdout == "no session found\n"
+
+
 async def test_accounts_are_kept_and_part_of_a_day_is_none(archiver: Program, simulator: Simulator) -> None:
     simulator.set_history(made(calls=40))
     assert (await archiver("nightly", "--from", DAY, "--to", NEXT)).code == 0

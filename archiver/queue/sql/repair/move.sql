@@ -6,6 +6,12 @@ WITH mine AS MATERIALIZED (
     UPDATE archived_recordings r SET store_key = :store_key, file_name = :file_name
     FROM mine WHERE r.queue_id = mine.id AND r.store_key = :from_key AND r.sha256 = :sha256
     RETURNING r.queue_id
+), right_again AS (
+    -- What an account found wrong with this file is no longer so.
+    UPDATE archive_findings f SET findings = coalesce(
+        (SELECT jsonb_agg(e) FROM jsonb_array_elements(f.findings) e
+         WHERE NOT (e ->> 'store_key' = :from_key AND e ->> 'mismatch' IN ('file_missing', 'file_unreadable', 'file_size'))), '[]')
+    FROM moved WHERE f.queue_id = moved.queue_id AND f.source = 'account'
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, data)
     SELECT mine.id, 'repaired', mine.epoch, :actor,
