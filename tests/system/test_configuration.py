@@ -107,7 +107,7 @@ def _mistakes() -> dict[str, tuple[Callable[[dict[str, Any]], object], list[str]
         "a secret of a wrong type": (bot(client_secret=[SECRET]), ["bots[0].client_secret", "must be text"]),
         "a missing secret file": (
             bot(client_secret="", client_secret_file="no-such-file"),
-            ["bots.bot.client_secret_file", "no-such-file must be a file that holds the secret: No such file"],
+            ["bots.bot.client_secret_file: must be the path of a file that holds the secret: No such file below "],
         ),
         "a missing private key": (bot(algorithm="RS256"), ["private_key_file is missing", "RS256"]),
         "two bots of one name": (lambda d: d["bots"].append(d["bots"][0]), ['two bots are called "bot"']),

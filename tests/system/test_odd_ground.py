@@ -177,7 +177,12 @@ async def test_a_log_that_nobody_reads_does_not_stop_the_archive(archiver: Progr
 
 
 async def test_hanging_up_ends_a_worker_in_order_unless_that_is_ignored(archiver: Program, sql: Any) -> None:
-    running = await archiver.start("worker")
+    # What is ignored here is ignored by what is started here: these tests may run under nohup themselves.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        running = await archiver.start("worker")
+    finally:
+        signal.signal(signal.SIGHUP, before)
     await running.logged("worker_started")
     running.send(signal.SIGHUP)
     assert (await running.ended()).code == 129
