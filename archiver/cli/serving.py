@@ -176,7 +176,7 @@ async def _metrics(settings: Settings, worker: Worker, *, required: bool) -> Asy
         yield
 
 
-PORT_SECONDS = 10.0
+PORT_SECONDS = 5.0
 """So long a resident worker waits for the port of its metrics: the one that it replaces may be just ending."""
 
 NO_METRICS = (

@@ -29,6 +29,8 @@ from tests.audio_files import flac
 from tests.conftest import RETRY
 from tests.stores.harnesses import LocalHarness, MemoryHarness, StoreHarness
 
+pytestmark = pytest.mark.once  # what the parts that it is made of do has tests on every Python
+
 A = {"file_name": "a.wav", "audio": {"bytes": 5000, "seed": 1}}
 B = {"file_name": "b.wav", "audio": {"bytes": 6000, "seed": 2}}
 PAGE = "<html><body>" + "sorry " * 100 + "</body></html>"
