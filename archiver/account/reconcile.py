@@ -16,15 +16,18 @@ from typing import Any
 
 from archiver.account.counts import count_open
 from archiver.config import BotSettings
-from archiver.errors import StoreError, StoreUnavailable
+from archiver.errors import DatabaseError, DatabaseUnreachable, StoreError, StoreUnavailable
 from archiver.kore.listings.calls import Call, Span
 from archiver.kore.listings.reader import Listing
+from archiver.observe.logs import logger
 from archiver.postgres.database import Database
 from archiver.queue.accounts import Accounts
 from archiver.queue.reports import CallFile, CallStory, Reports, UnlistedSession
 from archiver.runtime.days import day_of
 from archiver.session import State
 from archiver.stores import Store
+
+log = logger(__name__)
 
 SETTLED = ("unavailable", "cancelled", "archived")
 """Nothing is to be done about these, but where they have mismatches. Of archived ones those are items that are unlisted, too."""
@@ -109,7 +112,12 @@ async def reconcile(
         for session in await reports.find_unlisted(bot.name, listing.span.start, listing.span.end, keys):
             books.unlisted(session)
         found, fine = books.take_findings()
-        await accounts.keep_findings(found, fine, actor=actor)
+        try:
+            await accounts.keep_findings(found, fine, actor=actor)
+        except DatabaseUnreachable:
+            raise
+        except DatabaseError as error:  # such as a role that may only read: the account is none the worse
+            log.warning("findings_not_kept", bot=bot.name, message=error.message)
 
 
 async def _sizes(store: Store, files: Sequence[CallFile]) -> dict[str, int | StoreError | None]:

@@ -100,3 +100,13 @@ async def test_where_agents_stop_recordings_it_is_a_remark(database: Database, s
     assert (items["stopped"].reason, items["stopped"].settled) == ("shorter_than_call", True)
     assert [each["mismatch"] for each in items["silent"].facts["mismatches"]] == ["zero_length"]
     assert not items["silent"].settled
+
+
+async def test_who_may_not_keep_what_was_found_has_the_account_all_the_same(database: Database, settings: Settings) -> None:
+    async with database.connection() as connection:
+        await connection.execute(
+            """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'you may only read'; END $$;
+               CREATE TRIGGER refuse BEFORE INSERT ON archive_findings EXECUTE FUNCTION refuse()"""
+        )
+    account = await held(database, settings)
+    assert account.counts["mismatched"] > 0
