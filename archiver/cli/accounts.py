@@ -58,12 +58,15 @@ async def close(
         )
 
 
+AGAIN = "`archiver reconcile` of the same time makes one that is"
+
+
 async def keep(closing: Closing, database: Database) -> None:
     """Keep the account in the database. It is printed, whatever becomes of that."""
     try:
         await closing.keep(database)
     except DatabaseError as error:
-        click.echo(f"warning: this account is not kept: {printable(error.message)}; next: save what is printed", err=True)
+        click.echo(f"warning: this account is not kept: {printable(error.message)}; next: {AGAIN}", err=True)
 
 
 def show(closing: Closing, form: str) -> None:

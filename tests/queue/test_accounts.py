@@ -75,6 +75,18 @@ async def test_accepting_one_mismatch_leaves_the_others_open_until_they_are_acce
     await assert_open(harness)
 
 
+async def test_what_a_retry_undid_is_not_accepted_by_accepting_something_else(harness: QueueHarness, accounts: Accounts) -> None:
+    queue_id = await archived(harness)
+    await accounts.keep_findings({queue_id: [MISSING, SHORT]}, [], actor="nightly")
+    await harness.operators.accept(actor="me", reason="so be it")
+    await harness.operators.retry(actor="me", states=[State.ARCHIVED])
+    (again,) = await harness.claim(await harness.worker())
+    await harness.settle(Attempt(again, calls=1, listed=1), Archived())
+    await assert_open(harness, "s-1")
+    await harness.operators.accept(actor="me", reason="music on hold", errors=["shorter_than_call"])
+    await assert_open(harness, "s-1")
+
+
 async def test_what_moved_since_it_was_chosen_is_not_accepted(harness: QueueHarness, accounts: Accounts) -> None:
     queue_id = await archived(harness)
     failed = await harness.claim_one("s-2")

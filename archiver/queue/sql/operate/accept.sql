@@ -3,14 +3,14 @@
 WITH chosen AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(:chosen::jsonb) AS g (id bigint, epoch bigint, findings jsonb)
 ), locked AS MATERIALIZED (
-    SELECT q.id, q.state, q.reason, c.findings
+    SELECT q.id, q.state, q.reason, q.accepted_at, c.findings
     FROM archive_queue q JOIN chosen c ON c.id = q.id AND c.epoch = q.epoch
     WHERE q.worker_id IS NULL AND CASE WHEN c.findings IS NULL THEN q.state = 'failed' AND q.accepted_at IS NULL ELSE q.state = 'archived' END
     ORDER BY q.id FOR UPDATE OF q
 ), found AS MATERIALIZED (
     -- Of an archived session what is meant is still there, and what was accepted before stays so.
     SELECT l.id, l.state, l.reason, f.queue_id, meant.findings,
-           meant.findings || coalesce((SELECT jsonb_agg(old) FROM jsonb_array_elements(f.accepted) old
+           meant.findings || coalesce((SELECT jsonb_agg(old) FROM jsonb_array_elements(CASE WHEN l.accepted_at IS NOT NULL THEN f.accepted END) old
                                        WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(meant.findings) m WHERE m = old)), '[]') AS accepted
     FROM locked l LEFT JOIN archive_findings f ON f.queue_id = l.id AND f.source = 'account'
     LEFT JOIN LATERAL (

@@ -7,6 +7,7 @@ WITH keys AS MATERIALIZED (
     SELECT bot, state, reason, sum(sessions) > sum(accepted) AS some_open, sum(accepted) > 0 AS some_accepted
     FROM archive_counts
     WHERE (:bots::text[] IS NULL OR bot = ANY (:bots)) AND (:states::text[] IS NULL OR state = ANY (:states))
+      AND (:kinds::text[] IS NULL OR kind = ANY (:kinds) OR kind = 'other')
     GROUP BY bot, state, reason
 ), found AS (
     SELECT e.* FROM keys k CROSS JOIN LATERAL (
@@ -22,6 +23,7 @@ WITH keys AS MATERIALIZED (
           AND CASE :acceptance::text WHEN 'open' THEN c.state = 'failed' AND c.accepted_at IS NULL WHEN 'accepted' THEN c.accepted_at IS NOT NULL ELSE true END
         ORDER BY c.called_at DESC, c.queue_id DESC LIMIT :page) e
     WHERE (k.state IN ('unavailable', 'failed', 'cancelled') OR k.state = 'archived' AND :reasons IS NOT NULL AND k.reason <> '')
+      AND (:acceptance IS NULL OR k.state = 'failed')
       AND (:reasons IS NULL OR k.reason IN ('partial', 'kept') OR k.reason IN (SELECT left(r, 100) FROM unnest(:reasons) r))
       AND CASE :acceptance WHEN 'open' THEN k.some_open AND k.state = 'failed' WHEN 'accepted' THEN k.some_accepted ELSE true END
     UNION ALL
