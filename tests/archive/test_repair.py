@@ -246,9 +246,9 @@ async def test_what_a_voicemail_says_comes_back_too(harness: RepairHarness) -> N
     assert (await harness.verify(), await harness.keys()) == ({}, keys)
 
 
+@pytest.mark.parametrize("harness", ["folder"], indirect=True)
 async def test_what_is_no_file_stays_and_what_may_be_whole_is_not_replaced(harness: RepairHarness) -> None:
-    if not isinstance(harness.store, LocalHarness):
-        pytest.skip("of a folder")
+    assert isinstance(harness.store, LocalHarness)
     await harness.archive(A, B)
     keys = await harness.keys()
     link, folder = (harness.store.root / keys[name] for name in ("a.wav", "b.wav"))
@@ -603,12 +603,12 @@ async def test_what_a_killed_repair_brought_back_is_in_the_history(
     assert (await harness.findings(), await harness.repair()) == ([], [])
 
 
+@pytest.mark.parametrize("harness", ["folder"], indirect=True)
 async def test_what_a_killed_repair_left_is_removed_whatever_came_since(
     harness: RepairHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its temporary file: the session has another epoch by then."""
-    if not isinstance(harness.store, LocalHarness):
-        pytest.skip("of a folder")
+    assert isinstance(harness.store, LocalHarness)
     await harness.archive(A)
     key = (await harness.keys())["a.wav"]
     harness.store.remove(key)
