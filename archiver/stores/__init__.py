@@ -16,13 +16,14 @@ Keys are relative, with `/`, without scheme or prefix. Callers make them: a stor
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from archiver.errors import StoreError
+from archiver.runtime.buffers import Buffers
 
 ANY_FILE = "*"
 """Stands for a file's name in a key that is to match any. No template of paths and no clean name has it."""
@@ -69,6 +70,21 @@ class Advice(NamedTuple):
     hint: str
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One object, or one version of it, as a store lists it. `bytes` is None for a delete marker, and for what is no regular
+    file; `modified` is in UTC. `version` is empty where a store keeps none; `latest`: it is what readers of the key see;
+    `deleted`: a delete marker, or an object that is kept for a while only.
+    """
+
+    key: str
+    bytes: int | None
+    modified: datetime
+    version: str = ""
+    latest: bool = True
+    deleted: bool = False
+
+
 class Store(Protocol):
     """See the module."""
 
@@ -89,10 +105,25 @@ class Store(Protocol):
     async def size(self, key: str) -> int | None:
         """The object's size in bytes; None if there is none. Raises StoreError as `read` does for what is no file."""
 
+    def list(self, prefix: str = "", *, versions: bool = False) -> AsyncGenerator[Listed, None]:
+        """Every object whose key begins with `prefix`, once, in the order of their keys' bytes, but for servers that have another
+        one (SeaweedFS goes folder by folder, Azure by UTF-16): then in theirs. With `versions` also what a bucket keeps of
+        objects that were overwritten or deleted, within a key the newest first. Whoever leaves off early closes it.
+
+        A folder's temporary and hidden files are listed too, links and the like with no size, and none is followed; names that
+        are no UTF-8 come as `os.fsdecode` has them. What appears or goes meanwhile may be listed or not. In memory is one page of
+        a bucket, or the names of the folders that lead to where it is. Raises StoreError.
+        """
+
     async def discard(self, key: str, *, part: str, left_for: timedelta) -> bool:
         """Remove what a killed process left of uploads to `key`, in which ANY_FILE may stand for the file's name: the temporary
         object `part`, in its folder, or parts of uploads begun longer than `left_for` ago (a later claim of the same session may
         be at work there). True if there was something. Never removes anything else.
+        """
+
+    def sharing(self, buffers: Buffers) -> Store:
+        """The same store, whose uploads wait for other memory: for small objects that must not wait for recordings. It lasts as
+        long as this one.
         """
 
     async def check(self) -> str:
@@ -109,7 +140,7 @@ class Store(Protocol):
     async def empty(self) -> bool:
         """Whether nothing is there but what trials left. A folder that is not there yet is empty. Raises StoreError."""
 
-    async def advice(self) -> list[Advice]:
+    async def advice(self) -> Sequence[Advice]:
         """What is well enough to work with and yet should be different, for `doctor`, after a `check`. Raises StoreError."""
 
 

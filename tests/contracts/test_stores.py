@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from archiver.errors import KeyConflict, LeaseLost, StoreError
 from archiver.stores import Saved, Store
 from tests.stores.cancelled import CancelledAt, ended
-from tests.stores.harnesses import LocalHarness, MemoryHarness, StoreHarness, azure_harness, s3_harness
+from tests.stores.harnesses import AzureHarness, LocalHarness, MemoryHarness, S3Harness, StoreHarness, azure_harness, s3_harness
 
 KEY = "bot=b/date=2026-01-02/s1/recording/a.wav"
 PART = ".session-1.worker-2.epoch-3.part"
@@ -316,3 +317,61 @@ async def test_the_longest_name_can_be_kept_and_a_longer_one_not(harness: StoreH
     with pytest.raises(StoreError):
         await keep(harness.store, BODY, "folder/" + "n" * (longest + 1))
     assert harness.objects() == {"folder/" + "n" * longest}
+
+
+async def listed(store: Store, prefix: str = "") -> list[str]:
+    return [each.key async for each in store.list(prefix)]
+
+
+IN_ORDER = [
+    "A", "a b/ü&'\"+%2F.wav", "a-b", "a.wav", "a/0.wav", "a/b/c/d.wav", "a/b0", "a/b~1", "a0", "evidence/claim/000000000001",
+    "evidence/claim/000000000010", "é/1", "ÿ/2", "\ufffd", "\U0001f600.wav",
+]  # fmt: skip
+
+
+def order_of(harness: StoreHarness) -> Callable[[str], bytes]:
+    """Bytes of UTF-8; but Azure goes by UTF-16, and SeaweedFS folder by folder."""
+    if isinstance(harness, AzureHarness):
+        return lambda key: key.encode("utf-16-be")
+    if isinstance(harness, S3Harness) and harness.server.name == "seaweedfs":
+        return lambda key: key.encode().replace(b"/", b"\0")
+    return str.encode
+
+
+async def test_a_listing_has_every_object_once_in_the_order_of_keys(harness: StoreHarness) -> None:
+    assert await listed(harness.store) == []
+    for key in reversed(IN_ORDER):
+        harness.put(key, key.encode())
+    found = [each async for each in harness.store.list()]
+    assert sorted(IN_ORDER, key=str.encode) == IN_ORDER
+    assert [each.key for each in found] == sorted(IN_ORDER, key=order_of(harness))
+    assert all(each.bytes == len(each.key.encode()) for each in found)
+    assert all(each.latest and not each.deleted and each.modified.utcoffset() == timedelta(0) for each in found)
+    now = datetime.now(UTC)
+    assert all(abs(now - each.modified) < timedelta(minutes=10) for each in found)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["a", "a/", "a/b", "a/b/", "a/b/c/d.wav", "a/b/c/d.wav/", "a b/ü&", "evidence/claim/0000000000", "é", "none"]
+)
+async def test_a_prefix_is_any_text_that_keys_begin_with(harness: StoreHarness, prefix: str) -> None:
+    for key in IN_ORDER:
+        harness.put(key, b"1")
+    expected = [key for key in IN_ORDER if key.startswith(prefix)]
+    assert await listed(harness.store, prefix) == sorted(expected, key=order_of(harness))
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_whoever_leaves_a_listing_off_closes_it(harness: StoreHarness) -> None:
+    for key in IN_ORDER:
+        harness.put(key, b"1")
+    before = descriptors()
+    for _ in range(3):
+        async with aclosing(harness.store.list()) as listing:
+            async for each in listing:
+                assert each.key == IN_ORDER[0]
+                break
+    assert descriptors() <= before + 1  # a bucket's connection, for all of them

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from archiver.errors import KeyConflict, StoreError
 from archiver.runtime.buffers import Buffers
-from archiver.stores import Advice, Saved, check_key, check_part
+from archiver.stores import Advice, Listed, Saved, check_key, check_part
 
 
 class _MemoryUpload:
@@ -55,6 +56,11 @@ class MemoryStore:
         async with self._buffers.reserve(1024 * 1024):
             yield _MemoryUpload(self, key)
 
+    def sharing(self, buffers: Buffers) -> MemoryStore:
+        shared = copy.copy(self)
+        shared._buffers = buffers
+        return shared
+
     async def read(self, key: str) -> AsyncGenerator[bytes, None]:
         check_key(key)
         if key not in self.objects:
@@ -65,6 +71,11 @@ class MemoryStore:
         check_key(key)
         found = self.objects.get(key)
         return None if found is None else len(found)
+
+    async def list(self, prefix: str = "", *, versions: bool = False) -> AsyncGenerator[Listed, None]:
+        for key in sorted(self.objects, key=str.encode):
+            if key.startswith(prefix):
+                yield Listed(key, len(self.objects[key]), datetime.now(UTC))
 
     async def discard(self, key: str, *, part: str, left_for: timedelta) -> bool:
         check_key(key)
@@ -83,5 +94,5 @@ class MemoryStore:
     async def empty(self) -> bool:
         return all(key.startswith(".") for key in self.objects)
 
-    async def advice(self) -> list[Advice]:
+    async def advice(self) -> Sequence[Advice]:
         return [Advice("it is forgotten with the process", "for tests only")]

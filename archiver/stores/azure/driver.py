@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Literal
@@ -19,10 +19,11 @@ from archiver.config import AzureSettings, StorageSettings
 from archiver.errors import StoreUnavailable
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import DIRECT, Network
-from archiver.stores import Advice, Saved
+from archiver.stores import Advice, Listed, Saved
 from archiver.stores.azure.access import Access
 from archiver.stores.azure.advice import advise
 from archiver.stores.azure.blocks import Blocks
+from archiver.stores.azure.listing import list_blobs
 from archiver.stores.azure.refusals import HINTS, TAKEN
 from archiver.stores.azure.trial import headers_of, try_server
 from archiver.stores.azure.wire import AzureWire
@@ -70,7 +71,7 @@ class AzureDriver:
         """Blocks cannot be found. They are invisible, and gone within a week."""
         return False
 
-    async def first_names(self) -> list[str]:
+    async def first_names(self) -> Sequence[str]:
         prefix, names = self._objects.prefix, list[str]()
         query = {"restype": "container", "comp": "list", "prefix": prefix, "maxresults": str(LISTED)}
         while True:
@@ -80,7 +81,10 @@ class AzureDriver:
             if names or not query["marker"]:  # the service may give a page without any, and go on with the next one
                 return names
 
-    async def advice(self) -> list[Advice]:
+    def list(self, prefix: str, *, versions: bool) -> AsyncGenerator[Listed, None]:
+        return list_blobs(self._wire, prefix, versions=versions)
+
+    async def advice(self) -> Sequence[Advice]:
         return await advise(self._wire, self._objects.prefix, await self.trial.result())
 
 

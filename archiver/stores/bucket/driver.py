@@ -6,17 +6,38 @@ Keys of a `Driver` are the store's; that of `Parts` is the bucket's, with the st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, Protocol
 
 from archiver.runtime.cancellation import settled
-from archiver.stores import Advice, Saved
+from archiver.stores import Advice, Listed, Saved
+from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.wire import Body
 
 LISTED = 1000
 """Keys that one request lists, at most."""
+
+
+MAX_EMPTY = 1000
+"""Pages of a listing without any object, one after another: a service may give some, and one that gives no others never ends."""
+
+
+def pages_on() -> Callable[[str, int], None]:
+    """A check that raises Refused for a listing without end: it is told where the next page begins, how many the last had."""
+    before: set[str] = set()
+    empty = 0
+
+    def check(marker: str, objects: int) -> None:
+        nonlocal empty
+        empty = 0 if objects else empty + 1
+        if not marker or marker in before or empty > MAX_EMPTY:
+            raise Refused(200, "EndlessListing", "the server's listing goes round in circles: is this the right kind of server?")
+        before.clear()
+        before.add(marker)
+
+    return check
 
 
 @dataclass(frozen=True)
@@ -120,8 +141,11 @@ class Driver(Protocol):
     async def sweep(self, key: str, part_key: str, left_for: timedelta) -> bool:
         """Remove parts as `Store.discard` says, where a server has such that can be removed. Raises Refused."""
 
-    async def first_names(self) -> list[str]:
+    async def first_names(self) -> Sequence[str]:
         """The first keys of the store, as many as one request lists. Raises Refused."""
 
-    async def advice(self) -> list[Advice]:
+    def list(self, prefix: str, *, versions: bool) -> AsyncGenerator[Listed, None]:
+        """As `Store.list`, of keys of the bucket. Raises Refused."""
+
+    async def advice(self) -> Sequence[Advice]:
         """As `Store.advice`."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+import copy
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
 from archiver.observe.logs import logger
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.cancellation import to_its_end
-from archiver.stores import Advice
+from archiver.stores import Advice, Listed
 from archiver.stores.bucket.driver import Driver, Parts
 from archiver.stores.bucket.objects import Objects
 from archiver.stores.bucket.refusals import Refused
@@ -42,6 +44,11 @@ class BucketStore:
         self._buffers = buffers
         self._stuck: list[tuple[Parts, bool]] = []
 
+    def sharing(self, buffers: Buffers) -> BucketStore:
+        shared = copy.copy(self)
+        shared._buffers = buffers
+        return shared
+
     @asynccontextmanager
     async def upload(self, key: str, *, part: str, movable: bool = False) -> AsyncIterator[PartsUpload]:
         part_key = self.objects.part_key(key, part)
@@ -66,6 +73,15 @@ class BucketStore:
 
     async def size(self, key: str) -> int | None:
         return await self.objects.size(key)
+
+    async def list(self, prefix: str = "", *, versions: bool = False) -> AsyncGenerator[Listed, None]:
+        ours = self.objects.prefix
+        with self.objects.translated(f"{self._at}{prefix}"):
+            async with aclosing(self.driver.list(ours + prefix, versions=versions)) as found:
+                async for each in found:
+                    if not each.key.startswith(ours + prefix):
+                        raise Refused(200, "NotAsked", f"the server lists {each.key!r} where {ours + prefix!r} was asked for")
+                    yield replace(each, key=each.key[len(ours) :]) if ours else each
 
     async def discard(self, key: str, *, part: str, left_for: timedelta) -> bool:
         objects, left = self.objects, self.objects.part_key(key, part)
@@ -99,7 +115,7 @@ class BucketStore:
         with self.objects.translated(self._at):
             return not any(name and not name.startswith(".") for name in await self.driver.first_names())
 
-    async def advice(self) -> list[Advice]:
+    async def advice(self) -> Sequence[Advice]:
         with self.objects.translated(self._at):
             return await self.driver.advice()
 

@@ -5,21 +5,23 @@ The last step is `link`, not `rename`: a rename overwrites, a link does not.
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
 from archiver.errors import StoreError, StoreUnavailable
 from archiver.runtime.buffers import Buffers
-from archiver.stores import Advice, check_key, check_part
+from archiver.stores import Advice, Listed, check_key, check_part
 from archiver.stores.local.disk import BLOCK, NotRegular, kind_of, names_in, open_regular, store_error_of, translated
 from archiver.stores.local.folders import Folders
+from archiver.stores.local.listing import Listing
 from archiver.stores.local.threads import Threads
 from archiver.stores.local.upload import Finisher, LocalUpload
 
@@ -47,6 +49,11 @@ class LocalStore:
         self._threads = Threads()
         self._finisher = Finisher(self.folders, self._threads)
         self._buffers = buffers
+
+    def sharing(self, buffers: Buffers) -> LocalStore:
+        shared = copy.copy(self)
+        shared._buffers = buffers
+        return shared
 
     def close(self) -> None:
         """End the threads, once they are through: not awaited here, as a disk that hangs must not hang the loop."""
@@ -103,6 +110,15 @@ class LocalStore:
         folder, name = os.path.split(key)
         with self.folders.opened(folder) as opened:
             return os.stat(name, dir_fd=opened, follow_symlinks=False)
+
+    async def list(self, prefix: str = "", *, versions: bool = False) -> AsyncGenerator[Listed, None]:
+        listing = Listing(self.folders, prefix)
+        try:
+            while batch := await self._threads.run(listing.batch):
+                for found in batch:
+                    yield found
+        finally:
+            listing.close()
 
     async def discard(self, key: str, *, part: str, left_for: timedelta) -> bool:
         # Its name tells whose it is, so that its age does not matter.
@@ -165,6 +181,6 @@ class LocalStore:
         with translated(str(self.root), "looked at"):
             return await self._threads.run(self.folders.empty)
 
-    async def advice(self) -> list[Advice]:
+    async def advice(self) -> Sequence[Advice]:
         with translated(str(self.root), "looked at"):
             return await self._threads.run(self.folders.advise)

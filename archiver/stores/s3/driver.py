@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from typing import Literal
@@ -23,13 +23,14 @@ from archiver.observe.logs import logger
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.cancellation import settled
 from archiver.runtime.network import DIRECT, Network
-from archiver.stores import Advice, Saved
+from archiver.stores import Advice, Listed, Saved
 from archiver.stores.bucket.driver import LISTED, Parts, Trial, Tried
 from archiver.stores.bucket.objects import Objects, length_of
 from archiver.stores.bucket.refusals import Refused, text_of
 from archiver.stores.bucket.store import BucketStore
 from archiver.stores.bucket.wire import Answer, Body, base64_of, open_http
 from archiver.stores.s3.advice import advise
+from archiver.stores.s3.listing import list_objects, list_versions
 from archiver.stores.s3.parts import Multipart, composite, sweep
 from archiver.stores.s3.refusals import HINTS
 from archiver.stores.s3.signing import Signer, Site
@@ -122,7 +123,7 @@ class S3Driver:
         try:
             await self._wire.send("PUT", self._objects.prefix + key, query={"tagging": ""}, headers=headers, body=body)
         except Refused as refused:
-            # The ledger has the hash; the tag is a convenience for those who look at the bucket alone.
+            # The database has the hash; the tag is a convenience for those who look at the bucket alone.
             if not self._logged_untagged:
                 log.info("object_tagging_failed", store_key=key, error=refused.code)
                 self._logged_untagged = True
@@ -132,13 +133,16 @@ class S3Driver:
         # The temporary one's name tells whose it is, so that its age does not matter.
         return await sweep(self._wire, self._objects.prefix + part_key, timedelta.min) or swept
 
-    async def first_names(self) -> list[str]:
+    async def first_names(self) -> Sequence[str]:
         prefix = self._objects.prefix
         answer = await self._wire.send("GET", query={"list-type": "2", "prefix": prefix, "max-keys": str(LISTED)})
         keys = [text_of(each, "Key") for each in answer.xml().iter("Contents")]
         return [key.removeprefix(prefix) for key in keys]
 
-    async def advice(self) -> list[Advice]:
+    def list(self, prefix: str, *, versions: bool) -> AsyncGenerator[Listed, None]:
+        return list_versions(self._wire, prefix) if versions else list_objects(self._wire, prefix)
+
+    async def advice(self) -> Sequence[Advice]:
         return await advise(self._wire, self._objects.prefix, await self.trial.result())
 
 
