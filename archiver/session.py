@@ -64,10 +64,12 @@ class StoredFile:
     media_type: str | None
     flags: tuple[str, ...] = ()
     seconds: float | None = None
-    """Length of its audio; None where the format doesn't say."""
+    """Length of its audio; None where the format doesn't say, nor the next two."""
+    sample_rate: int | None = None
+    channels: int | None = None
 
     def as_row(self) -> dict[str, Any]:
-        """JSON for the ledger."""
+        """JSON for its row."""
         return {
             "ordinal": self.ordinal,
             "source_name": self.source_name,
@@ -78,6 +80,8 @@ class StoredFile:
             "media_type": self.media_type,
             "flags": list(self.flags),
             "seconds": self.seconds,
+            "sample_rate": self.sample_rate,
+            "channels": self.channels,
         }
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from archiver.archive.excerpt import Excerpt
-from archiver.archive.formats import Format, Wav
+from archiver.archive.formats import Format, Sound, Wav
 from archiver.archive.formats.known import name_differs
 from archiver.archive.formats.mpeg import id3_length
-from archiver.archive.formats.wav import WAV, wav_seconds
+from archiver.archive.formats.wav import WAV, wav_sound
 from archiver.errors import RecordingRejected
 from archiver.observe.redact import redact
 
@@ -39,6 +39,8 @@ class Inspection:
     flags: tuple[str, ...] = ()
     seconds: float | None = None
     """How long the audio plays, by its header and the length that came; None where that doesn't tell."""
+    sample_rate: int | None = None
+    channels: int | None = None
 
 
 def inspect(*, name: str, excerpt: Excerpt, content_type: str | None, whole: bool) -> Inspection:
@@ -56,11 +58,11 @@ def inspect(*, name: str, excerpt: Excerpt, content_type: str | None, whole: boo
     if isinstance(found, Wav):
         assert known is not None
         try:
-            flags, seconds = _inspect_wav(found, excerpt.length, whole)
+            flags, heard = _inspect_wav(found, excerpt.length, whole)
         except ValueError as error:
             message = f"an incoherent WAV: {error}"
             raise _rejected(message, "recording_bad_wav", head, excerpt.length, declared) from None
-        return Inspection(known.media_type, flags + _differences(known, name, declared), seconds)
+        return _inspection(known.media_type, flags + _differences(known, name, declared), heard)
     tag = id3_length(head)
     if excerpt.length < tag or (excerpt.length == tag and not whole):
         message = f"a tag of {tag} bytes, and nothing proves that no audio was to come behind it"
@@ -71,7 +73,11 @@ def inspect(*, name: str, excerpt: Excerpt, content_type: str | None, whole: boo
     unproven = () if whole else ("end_unproven",)
     if known is None or disguised is not None:
         return Inspection(_inspect_unknown(name, disguised, head, excerpt.length, declared), unproven)
-    return Inspection(known.media_type, _differences(known, name, declared) + unproven, found)
+    return _inspection(known.media_type, _differences(known, name, declared) + unproven, found)
+
+
+def _inspection(media_type: str, flags: tuple[str, ...], heard: Sound) -> Inspection:
+    return Inspection(media_type, flags, heard.seconds, heard.sample_rate, heard.channels)
 
 
 def _differences(known: Format, name: str, declared: str) -> tuple[str, ...]:
@@ -132,8 +138,8 @@ def _rejected(message: str, reason: str, head: bytes | bytearray, length: int, d
     return RecordingRejected(message, reason=reason, received=length, content_type=declared, first_bytes=first_bytes(head))
 
 
-def _inspect_wav(wav: Wav, length: int, whole: bool) -> tuple[tuple[str, ...], float | None]:
-    """Hold the sizes that a WAV's header names against the length that arrived. Returns flags and seconds.
+def _inspect_wav(wav: Wav, length: int, whole: bool) -> tuple[tuple[str, ...], Sound]:
+    """Hold the sizes that a WAV's header names against the length that arrived. Returns flags, and what plays.
 
     Raises ValueError for a WAV that lacks something, or may.
     """
@@ -167,7 +173,7 @@ def _inspect_wav(wav: Wav, length: int, whole: bool) -> tuple[tuple[str, ...], f
             flags.append("trailing_bytes")
     if size == 0:
         flags.append("no_audio")
-    return tuple(flags), wav_seconds(wav.fmt, size) if size else 0.0
+    return tuple(flags), wav_sound(wav.fmt, size)
 
 
 def _wav_sizes(wav: Wav) -> tuple[int, int, int, int]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 
-from archiver.archive.formats import END, Format, Found, Reader
+from archiver.archive.formats import END, Format, Found, Reader, Sound
 from archiver.archive.formats.known import recognise
 
 HEAD_BYTES = 64 * 1024
@@ -29,7 +29,7 @@ class Excerpt:
         """What the first bytes show; known once the head is full, or the excerpt finished."""
         self._reader: Reader | None = None
         self._begun = False
-        self._found: Found = None
+        self._found: Found = Sound()
         self._reads = 0
         self._at, self._size = 0, 0
         self._held = bytearray()

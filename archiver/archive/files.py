@@ -133,6 +133,8 @@ class Files:
             media_type=done.inspection.media_type,
             flags=done.inspection.flags,
             seconds=done.inspection.seconds,
+            sample_rate=done.inspection.sample_rate,
+            channels=done.inspection.channels,
         )
         attempt.stored.append(stored)
         self._taken += stored.bytes

@@ -16,6 +16,9 @@ MAX_NAME_BYTES = 180
 MIN_NAME_BYTES = 40
 """So many it may always have: a shorter one could not be told from others."""
 
+_RECORD = re.compile(r"session(?:\.[0-9]+)?\.json")
+"""Names of sessions' records, which lie beside their recordings."""
+
 _SPACE = "".join(c for c in map(chr, range(0x3001)) if c.isspace())
 
 
@@ -43,7 +46,7 @@ class FileNames:
         stem, end = _cleaned(given)
         candidate = _cut(stem, self._max_bytes - len(end.encode())) + end
         number = self._numbers.get(alike := _fold(_cut(stem, self._max_bytes - len(end.encode()) - 8) + end), 1)
-        while (folded := _fold(candidate)) in self._folded:
+        while (folded := _fold(candidate)) in self._folded or _RECORD.fullmatch(folded):
             number += 1
             mark = f"~{number}"
             candidate = _cut(stem, self._max_bytes - len((mark + end).encode())) + mark + end

@@ -173,6 +173,8 @@ async def _copy(means: Means, of: Damaged, refused: Refused, files: list[Session
         media_type=done.inspection.media_type,
         flags=done.inspection.flags,
         seconds=done.inspection.seconds,
+        sample_rate=done.inspection.sample_rate,
+        channels=done.inspection.channels,
     )
 
 

@@ -26,6 +26,12 @@ def path_part(text: str) -> str:
 QUARANTINE = "quarantine"
 """The folder of what was no recording, and may be the only copy."""
 
+EVIDENCE = "evidence"
+"""The folder of the ledger."""
+
+RESERVED = (QUARANTINE, EVIDENCE)
+"""Folders of the archiver's own."""
+
 
 class PathTemplate:
     """Where in the store a recording lies. Each of `{session_id}`, `{kind}` and `{file_name}` must occur, so that two
@@ -64,9 +70,10 @@ class PathTemplate:
             raise ValueError("must be relative to storage.url: no leading '/', no empty part, no '.' or '..'")
         if any(re.search(r'[\x00-\x1f\\<>:"|?*]|[ .]$', part) or DEVICE_NAME.match(part) for part in segments):
             raise ValueError("must have no part with a name or characters that some file systems refuse")
-        if text.split("/", maxsplit=1)[0].casefold() == QUARANTINE or any(part.startswith(".") for part in segments):
+        if text.split("/", maxsplit=1)[0].casefold() in RESERVED or any(part.startswith(".") for part in segments):
             raise ValueError(
-                "must have no part that begins with '.', nor begin with quarantine/: the archiver keeps its own files there"
+                "must have no part that begins with '.', nor begin with quarantine/ or evidence/: the archiver keeps its own "
+                "files there"
             )
 
     def _separators(self) -> dict[str, str]:
@@ -93,7 +100,7 @@ class PathTemplate:
                 made.append(values[name])
         key = "".join(made)
         # A session or a bot may be called so; the folder is the archiver's own, also where a file system knows no case.
-        return f"%{ord(key[0]):02X}{key[1:]}" if key.split("/")[0].casefold() == QUARANTINE else key
+        return f"%{ord(key[0]):02X}{key[1:]}" if key.split("/")[0].casefold() in RESERVED else key
 
     def __repr__(self) -> str:
         return f"PathTemplate({self.text!r})"

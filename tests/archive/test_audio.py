@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import struct
 import subprocess
 import time
 import unicodedata
@@ -17,6 +18,7 @@ from pathvalidate import validate_filename
 
 from archiver.archive.audio import Inspection, inspect
 from archiver.archive.excerpt import HEAD_BYTES, Excerpt
+from archiver.archive.formats import MAX_RATE, Sound
 from archiver.archive.formats.known import FORMATS
 from archiver.archive.naming import MAX_NAME_BYTES, FileNames, clean_file_name
 from archiver.errors import RecordingRejected
@@ -138,12 +140,44 @@ def test_of_a_long_body_only_the_end_is_held(step: int) -> None:
         excerpt.take(case.body[at : at + step])
         assert sum(map(len, excerpt._last)) <= 2 * 66_560 + step
         assert len(excerpt._last) <= 64
-    assert excerpt.finish() == case.seconds
+    assert excerpt.finish() == Sound(case.seconds, 8000, 1)
 
 
 def test_the_size_of_the_pieces_makes_no_difference() -> None:
     body = ogg(VORBIS, last=16000) + bytes(120_000)
     assert {judged(body, step=step).seconds for step in (999, 65_536, 1 << 30)} == {None}
+
+
+def _with_fmt(kind: int, channels: int, rate: int) -> bytes:
+    return wav(chunk(b"fmt ", struct.pack("<HHIIHH", kind, channels, rate, 16000, 2, 16)))
+
+
+@pytest.mark.parametrize(
+    ("what", "sample_rate", "channels"),
+    [
+        ("mu-law", 8000, 1), ("GSM 6.10", 8000, 1), ("RF64", 8000, 1), ("no audio", 8000, 1), ("no rates at all", None, 1),
+        ("FLAC", 8000, 1), ("FLAC of unknown length", 8000, 1), ("FLAC without a rate", None, 1), ("Ogg FLAC", 8000, 1),
+        ("Ogg Opus", 48000, 1), ("Ogg Vorbis", 8000, 1), ("Ogg Speex", 8000, None), ("Ogg Vorbis, another stream last", 8000, 1),
+        ("Ogg of something else", None, None), ("Ogg without a rate", None, 1), ("MP3", 44100, 1), ("MP3, 8 kHz", 8000, 1),
+        ("MP3 with a Xing table", 44100, 1), ("MP3 of two bitrates", 44100, 1), ("MP3, nothing but an ID3 tag", None, None),
+        ("AU", 8000, 1), ("AIFF", 8000, 1), ("AIFF without a rate", None, 1), ("AIFF of an endless rate", None, 1),
+        ("M4A", None, None), ("AMR", None, None), ("WebM", None, None), ("noise", None, None),
+    ],
+)  # fmt: skip
+def test_the_rate_and_the_channels_are_those_of_the_header(what: str, sample_rate: int | None, channels: int | None) -> None:
+    found = fate(next(case for case in CASES if case.what == what), 4096)
+    assert isinstance(found, Inspection)
+    assert (found.sample_rate, found.channels) == (sample_rate, channels)
+
+
+def test_a_rate_that_no_format_means_is_none() -> None:
+    stereo = judged(_with_fmt(1, 2, 44100))
+    assert (stereo.sample_rate, stereo.channels) == (44100, 2)
+    hostile = judged(_with_fmt(1, 0, 10_000_001))
+    assert (hostile.sample_rate, hostile.channels) == (None, None)
+    assert judged(_with_fmt(1, 65535, 0xFFFFFFFF)).sample_rate is None
+    joint = judged(frame(0xFFFB1044) * 100, name="a.mp3", content_type="audio/mpeg")
+    assert (joint.sample_rate, joint.channels) == (44100, 2)
 
 
 def test_every_format_has_its_files() -> None:
@@ -308,6 +342,7 @@ def test_no_damage_makes_the_judge_fail(
     except RecordingRejected:
         return
     assert found.seconds is None or 0 <= found.seconds <= 30 * 86400
+    assert all(number is None or 0 < number <= MAX_RATE for number in (found.sample_rate, found.channels))
 
 
 @given(st.binary(max_size=400))
@@ -456,6 +491,9 @@ def test_what_sox_encodes_is_known_and_measured(tmp_path: Path) -> None:
         ("a" * 400 + ".wav", "a" * 176 + ".wav"),
         ("é" * 400 + ".wav", "é" * 88 + ".wav"),
         ("a." + "b" * 400, "a." + "b" * 178),
+        ("session.json", "session~2.json"),
+        ("ＳＥＳＳＩＯＮ.12.JSON", "ＳＥＳＳＩＯＮ.12~2.JSON"),
+        ("session.json.wav", "session.json.wav"),
     ],
 )
 def test_names(given_name: str, cleaned: str) -> None:

@@ -32,6 +32,7 @@ from archiver.config import (
     load,
     parse_duration,
     parse_size,
+    secret_files,
     sessions_budgets,
 )
 from archiver.config.path_template import PathTemplate, path_part
@@ -115,7 +116,7 @@ def test_the_example_shows_every_key_of_every_section_and_no_other() -> None:
 def test_the_example_shows_the_defaults() -> None:
     data = tomllib.loads(EXAMPLE.read_text(encoding="utf-8"))
     settings = load(EXAMPLE, {})
-    for name in ("worker", "transfer", "retry", "log", "metrics"):
+    for name in ("worker", "transfer", "retry", "evidence", "log", "metrics"):
         assert getattr(settings, name) == type(getattr(settings, name))(), name
     assert settings.storage.s3 == S3Settings()
     assert settings.storage.azure == AzureSettings()
@@ -368,6 +369,21 @@ def test_how_long_the_platform_keeps_recordings_is_unknown_unless_it_is_said(loa
         ("[metrics]\nlisten = ':9464'", "must be host:port, such as"),
         ("[metrics]\nlisten = '127.0.0.1:65536'", "must be host:port, such as"),
         ("[metrics]\nlisten = 'http://127.0.0.1:9464'", "must be host:port, such as"),
+        ("[evidence]\norigin = 'Archive'", 'evidence.origin = "Archive": must be a name of at most 100'),
+        ("[evidence]\norigin = '-a'", "that begins with a letter or digit"),
+        (f"[evidence]\norigin = '{'a' * 101}'", "must be a name of at most 100"),
+        ('[evidence]\norigin = "a\\n"', r'evidence.origin = "a\n": must be a name'),
+        ("[evidence]\norigin = 'a b'", "must be a name of at most 100"),
+        ("[evidence]\ninterval = '999ms'", 'evidence.interval = "999ms": must be at least "1s"'),
+        ("[evidence]\npatience = 'long'", 'evidence.patience = "long": must be a number and a unit of time'),
+        ("[evidence]\nadopt_per_minute = -1", "evidence.adopt_per_minute = -1: must be a whole number from 0 to 1000000"),
+        ("[evidence]\nadopt_per_minute = 1000001", "must be a whole number from 0 to 1000000"),
+        (f"[evidence]\ntrusted = ['SHA256:{'a' * 42}']", "evidence.trusted: must be fingerprints as `ssh-keygen -l`"),
+        (
+            f"[evidence]\ntrusted = ['{'MD5:' + 'a' * 43}']",
+            'must be fingerprints as `ssh-keygen -l` writes them, "SHA256:" and 43',
+        ),
+        ("[evidence]\nkey_files = ''", "unknown key evidence.key_files; did you mean key_file?"),
         ("x = ", "not valid TOML"),
         ("a = 1\na = 2", "not valid TOML"),
     ],
@@ -630,6 +646,28 @@ def test_the_configuration_file_can_be_named_in_the_environment(tmp_path: Path) 
     assert load(None, {"ARCHIVER_CONFIG": str(path)}).source == str(path)
 
 
+# --- the ledger's key
+
+
+def test_the_key_that_seals_is_no_part_of_the_configuration(loaded: Load, tmp_path: Path) -> None:
+    """It may be missing, or be no key: archiving goes on."""
+    settings = loaded(BOT + "[evidence]\nkey_file = 'evidence.key'\ninterval = '1s'")
+    assert settings.evidence.key_file == tmp_path / "evidence.key"
+    assert settings.evidence.interval == timedelta(seconds=1)
+    assert list(secret_files(settings)).count(("key_file", tmp_path / "evidence.key")) == 1
+    assert loaded(BOT, ARCHIVER_EVIDENCE__KEY_FILE="/run/secrets/key").evidence.key_file == Path("/run/secrets/key")
+    none = loaded("[evidence]\nkey_file = 'evidence.key'", ARCHIVER_EVIDENCE__KEY_FILE="")
+    assert none.evidence.key_file is None
+    assert "key_file" not in [key for key, _ in secret_files(none)]
+    refused(loaded, f"[evidence]\nkey_file = ['{SECRET}']")
+
+
+def test_trusted_keys_are_a_list(loaded: Load) -> None:
+    one, other = f"SHA256:{'a' * 42}A", f"SHA256:{'+/' * 21}8"
+    assert loaded(f"[evidence]\ntrusted = ['{one}', '{other}']").evidence.trusted == (one, other)
+    assert loaded("", ARCHIVER_EVIDENCE__TRUSTED=f"{one}, {other}").evidence.trusted == (one, other)
+
+
 # --- paths
 
 
@@ -686,6 +724,8 @@ def test_the_home_of_nobody_is_a_path_like_any_other(loaded: Load, tmp_path: Pat
         ".hidden/{session_id}/{kind}/{file_name}",
         "quarantine/{session_id}/{kind}/{file_name}",
         "Quarantine/{session_id}/{kind}/{file_name}",
+        "evidence/{session_id}/{kind}/{file_name}",
+        "EVIDENCE/{session_id}/{kind}/{file_name}",
         "CON/{session_id}/{kind}/{file_name}",
         "aux.d/{session_id}/{kind}/{file_name}",
         "a:b/{session_id}/{kind}/{file_name}",
@@ -752,13 +792,16 @@ def test_a_session_id_is_one_safe_part_of_a_path(session_id: str) -> None:
     assert not re.match(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)", parts[2])
 
 
-@pytest.mark.parametrize("name", ["quarantine", "Quarantine", ".quarantine", "..", ".session-1.worker-2.epoch-3.part", "-", "~"])
+@pytest.mark.parametrize(
+    "name",
+    ["quarantine", "Quarantine", "evidence", "Evidence", ".quarantine", "..", ".session-1.worker-2.epoch-3.part", "-", "~"],
+)
 @pytest.mark.parametrize("text", ["{session_id}/{kind}/{file_name}", "{bot}/{session_id}/{kind}/{file_name}"])
 def test_no_name_of_a_bot_or_a_session_takes_the_archivers_own_places(text: str, name: str) -> None:
     date = datetime(2024, 5, 3, tzinfo=UTC)
     key = PathTemplate(text).render(bot=name, date=date, session_id=name, kind="recording", file_name="f.wav")
     parts = key.split("/")
-    assert parts[0].casefold() != "quarantine"
+    assert parts[0].casefold() not in ("quarantine", "evidence")
     assert not any(part.startswith(".") for part in parts)
 
 

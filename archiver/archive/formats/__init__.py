@@ -1,4 +1,4 @@
-"""What an audio format is, for the program: its first bytes, its names, and a reader of how long it plays.
+"""What an audio format is, for the program: its first bytes, its names, and a reader of how long it plays, and how.
 
 A format's reader asks for the few bytes that tell, while the body passes: see `excerpt`. It never fails, whatever it reads, and
 what it cannot tell is None. The formats themselves are in `known`.
@@ -15,6 +15,9 @@ END = -1
 MAX_SECONDS = 30 * 86400
 """No call lasts as long: a header that says more is wrong."""
 
+MAX_RATE = 10_000_000
+"""No format means more samples a second, nor as many channels."""
+
 
 @dataclass(frozen=True)
 class Wav:
@@ -29,8 +32,26 @@ class Wav:
     """Where the chunks behind an empty `data` end, as far as they are chunks."""
 
 
-Found = Wav | float | None
-"""What a reader makes of a body: a WAV's chunks; of others, the seconds that they play."""
+@dataclass(frozen=True)
+class Sound:
+    """What a header says of the audio; None where it does not tell."""
+
+    seconds: float | None = None
+    sample_rate: int | None = None
+    channels: int | None = None
+
+
+def sound(seconds: float | None = None, sample_rate: int = 0, channels: int = 0) -> Sound:
+    """What a header says, as far as a call can be so."""
+    return Sound(None if seconds is None else plausible(seconds), _meant(sample_rate), _meant(channels))
+
+
+def _meant(number: int) -> int | None:
+    return number if 0 < number <= MAX_RATE else None
+
+
+Found = Wav | Sound
+"""What a reader makes of a body: a WAV's chunks; of others, what their header says."""
 
 Reader = Generator[tuple[int, int], tuple[bytes, int], Found]
 """Yields the position and number of the bytes that it wants, each time behind those before, the `END` last of all. Is sent these

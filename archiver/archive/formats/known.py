@@ -11,7 +11,7 @@ import re
 import struct
 from collections.abc import Mapping
 
-from archiver.archive.formats import END, Format, Reader, plausible, types_of
+from archiver.archive.formats import END, Format, Reader, Sound, sound, types_of
 from archiver.archive.formats.mpeg import MPEG, id3_length
 from archiver.archive.formats.wav import WAV
 
@@ -21,15 +21,16 @@ _PAGE_BYTES = 64 * 1024
 
 def _read_flac(start: int) -> Reader:
     info, _ = yield start + 8, 18
-    return _flac_seconds(info)
-
-
-def _flac_seconds(info: bytes) -> float | None:
     if len(info) < 18:
-        return None
+        return Sound()
+    rate, channels, samples = _stream_info(info)
+    return sound(samples / rate if rate and samples else None, rate, channels)
+
+
+def _stream_info(info: bytes) -> tuple[int, int, int]:
+    """Samples a second, channels, samples."""
     fields = int.from_bytes(info[10:18], "big")
-    rate, samples = fields >> 44, fields & (1 << 36) - 1
-    return plausible(samples / rate) if rate and samples else None
+    return fields >> 44, (fields >> 41 & 7) + 1, fields & (1 << 36) - 1
 
 
 _AU_SAMPLE_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
@@ -39,10 +40,11 @@ def _read_au(start: int) -> Reader:
     header, _ = yield start, 24
     _, length = yield END, 0
     if len(header) < 24:
-        return None
+        return Sound()
     begin, size, encoding, rate, channels = struct.unpack(">5I", header[4:])
     bytes_a_second = _AU_SAMPLE_BYTES.get(encoding, 0) * rate * channels
-    return plausible(min(size, max(length - start - begin, 0)) / bytes_a_second) if bytes_a_second else None
+    seconds = min(size, max(length - start - begin, 0)) / bytes_a_second if bytes_a_second else None
+    return sound(seconds, rate, channels)
 
 
 def _read_aiff(start: int) -> Reader:
@@ -50,20 +52,18 @@ def _read_aiff(start: int) -> Reader:
     while True:
         header, _ = yield at, 8
         if len(header) < 8:
-            return None
+            return Sound()
         name, size = struct.unpack(">4sI", header)
         if name == b"COMM":
             break
         at += 8 + size + size % 2
     common, _ = yield at + 8, 18
     if len(common) < 18:
-        return None
-    frames, _, exponent, mantissa = struct.unpack(">IHHQ", common[2:])
+        return Sound()
+    channels, frames, _, exponent, mantissa = struct.unpack(">HIHHQ", common)
     # A rate is an 80-bit number: 1 Hz has the exponent 16383, a sign or a larger one than 32 bits is no rate.
-    if not 0 <= exponent - 16383 < 32:
-        return None
-    rate = math.ldexp(mantissa, exponent - 16383 - 63)
-    return plausible(frames / rate) if rate else None
+    rate = math.ldexp(mantissa, exponent - 16383 - 63) if 0 <= exponent - 16383 < 32 else 0
+    return sound(frames / rate if rate else None, round(rate), channels)
 
 
 def _read_mp4(start: int) -> Reader:
@@ -71,7 +71,7 @@ def _read_mp4(start: int) -> Reader:
     while True:
         header, _ = yield at, 8
         if len(header) < 8:
-            return None
+            return Sound()
         size, name = struct.unpack(">I4s", header)
         inside = 8
         if size == 1:
@@ -82,14 +82,14 @@ def _read_mp4(start: int) -> Reader:
         if name == b"moov":
             size = inside
         elif size < inside:  # among them 0: this one goes on to the end
-            return None
+            return Sound()
         at += size
     content, _ = yield at + inside, 32
     if len(content) < 32:
-        return None
+        return Sound()
     scale, duration = struct.unpack(">IQ", content[20:32]) if content[0] == 1 else struct.unpack(">II", content[12:20])
     # Nothing: the file was written in fragments. All ones: not known.
-    return plausible(duration / scale) if scale and duration and duration != 0xFFFFFFFF else None
+    return sound(duration / scale if scale and duration and duration != 0xFFFFFFFF else None)
 
 
 # --- Ogg
@@ -99,28 +99,32 @@ def _read_ogg(start: int) -> Reader:
     page, _ = yield start, 4096
     tail, _ = yield END, _PAGE_BYTES + 1024
     if len(page) < 28:
-        return None
-    granules_a_second, before = _ogg_rate(page[27 + page[26] :])
+        return Sound()
+    granules_a_second, channels, before = _ogg_rate(page[27 + page[26] :])
+    unmeasured = sound(None, granules_a_second, channels)
     tail = tail[-_PAGE_BYTES - 1024 :]  # so that pieces of any size find the same
     last = tail.rfind(b"OggS")
     # Another number than the first page's: several streams, whose lengths the last page does not tell.
     if not granules_a_second or last < 0 or len(tail) < last + 27 or tail[last + 14 : last + 18] != page[14:18]:
-        return None
+        return unmeasured
     granule = int.from_bytes(tail[last + 6 : last + 14], "little", signed=True)
-    return plausible(max(granule - before, 0) / granules_a_second) if granule >= 0 else None
+    return sound(max(granule - before, 0) / granules_a_second, granules_a_second, channels) if granule >= 0 else unmeasured
 
 
-def _ogg_rate(packet: bytes) -> tuple[int, int]:
-    """What granules count: so many play a second, so many of the first are not heard. By the first packet; 0: not known."""
+def _ogg_rate(packet: bytes) -> tuple[int, int, int]:
+    """What granules count, which is samples: so many play a second, in so many channels, so many of the first are not heard. By
+    the first packet; 0: not known.
+    """
     if packet.startswith(b"\x01vorbis"):
-        return int.from_bytes(packet[12:16], "little"), 0
+        return int.from_bytes(packet[12:16], "little"), int.from_bytes(packet[11:12]), 0
     if packet.startswith(b"OpusHead"):
-        return 48000, int.from_bytes(packet[10:12], "little")
+        return 48000, int.from_bytes(packet[9:10]), int.from_bytes(packet[10:12], "little")
     if packet.startswith(b"Speex   "):
-        return int.from_bytes(packet[36:40], "little"), 0
-    if packet.startswith(b"\x7fFLAC"):
-        return int.from_bytes(packet[27:30], "big") >> 4, 0
-    return 0, 0
+        return int.from_bytes(packet[36:40], "little"), int.from_bytes(packet[48:52], "little"), 0
+    if packet.startswith(b"\x7fFLAC") and len(packet) >= 35:
+        rate, channels, _ = _stream_info(packet[17:35])
+        return rate, channels, 0
+    return 0, 0, 0
 
 
 # --- MPEG audio
@@ -147,7 +151,7 @@ def _begins_with_amr(head: bytes, mark: bytes, frame_bytes: Mapping[int, int]) -
 
 def _read_nothing(start: int) -> Reader:
     yield start, 0
-    return None
+    return Sound()
 
 
 FORMATS = (

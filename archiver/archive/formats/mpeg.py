@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from archiver.archive.formats import END, Format, Reader, plausible, types_of
+from archiver.archive.formats import END, Format, Reader, Sound, sound, types_of
 
 _FRAMES_BYTES = 16 * 1024
 _TAGS_BYTES = 160
@@ -28,6 +28,7 @@ class _Frame:
     samples: int
     rate: int
     bitrate: int
+    channels: int
     tables: int
     """Where a Xing header stands in it."""
 
@@ -44,7 +45,7 @@ def _frame(data: bytes, at: int) -> _Frame | None:
     samples = 384 if layer == 1 else 1152 if first or layer == 2 else 576
     size = (12 * bits // hertz + padding) * 4 if layer == 1 else samples // 8 * bits // hertz + padding
     side = (17 if mono else 32) if first else (9 if mono else 17)
-    return _Frame(size, samples, hertz, bits, at + 4 + side)
+    return _Frame(size, samples, hertz, bits, 1 if mono else 2, at + 4 + side)
 
 
 def _frames(data: bytes) -> tuple[list[_Frame], int]:
@@ -78,16 +79,16 @@ def _read_mpeg(start: int) -> Reader:
     frames, stop = _frames(data)
     tail, length = yield END, _TAGS_BYTES
     if not frames:
-        return None
+        return Sound()
     first = frames[0]
     if count := _counted_frames(data, first):
-        return plausible(count * first.samples / first.rate)
+        return sound(count * first.samples / first.rate, first.rate, first.channels)
     audio = length - start - _end_tags(tail)
     # Where the frames stop before the audio does, or are not of one size, those that were seen say nothing of the others.
     if len({frame.bitrate for frame in frames}) > 1 or stop < min(len(data), audio) - 3:
-        return None
+        return sound(None, first.rate, first.channels)
     # Some writers pad frames to the bitrate, some do not: by what they are, not by what they should be.
-    return plausible(audio / stop * len(frames) * first.samples / first.rate)
+    return sound(audio / stop * len(frames) * first.samples / first.rate, first.rate, first.channels)
 
 
 def _counted_frames(data: bytes, first: _Frame) -> int:

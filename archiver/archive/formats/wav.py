@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 
-from archiver.archive.formats import Format, Reader, Wav, plausible, types_of
+from archiver.archive.formats import Format, Reader, Sound, Wav, sound, types_of
 
 
 def _read_wav(start: int) -> Reader:
@@ -33,19 +33,19 @@ def _read_wav(start: int) -> Reader:
     return Wav(outer, chunks[b"fmt "], chunks[b"ds64"], (position, size), end)
 
 
-def wav_seconds(fmt: bytes, size: int) -> float | None:
+def wav_sound(fmt: bytes, size: int) -> Sound:
     """How long `size` bytes of audio play. Where each frame has a number, by the frames; of compressed audio the header says how
     many bytes play a second, if only roughly.
     """
-    kind, _, rate, bytes_a_second, frame_bytes = struct.unpack_from("<HHIIH", fmt)
+    kind, channels, rate, bytes_a_second, frame_bytes = struct.unpack_from("<HHIIH", fmt)
     if kind in (1, 3, 6, 7, 0xFFFE):
         bytes_a_second = rate * frame_bytes or bytes_a_second
     elif kind in (0x02, 0x11, 0x31) and len(fmt) >= 20:
         # ADPCM and GSM have blocks of so many samples. Of these, ffmpeg writes a wrong number of bytes a second.
         samples = int.from_bytes(fmt[18:20], "little")
         if samples and rate and frame_bytes:
-            return plausible(size / frame_bytes * samples / rate)
-    return plausible(size / bytes_a_second) if bytes_a_second else None
+            return sound(size / frame_bytes * samples / rate, rate, channels)
+    return sound(size / bytes_a_second if bytes_a_second else None if size else 0.0, rate, channels)
 
 
 WAV = Format(
