@@ -310,6 +310,120 @@ CREATE FUNCTION public.archive_first_ask(ended_at timestamp with time zone, enqu
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN (LEAST(ended_at, enqueued_at) + first_ask);
 
+CREATE TABLE public.archive_queue (
+    id bigint NOT NULL,
+    bot text NOT NULL,
+    session_id text NOT NULL,
+    kind text DEFAULT 'recording'::text NOT NULL,
+    user_id text,
+    started_at timestamp with time zone,
+    priority text DEFAULT 'normal'::text NOT NULL,
+    run_at timestamp with time zone DEFAULT now() NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    state text DEFAULT 'pending'::text NOT NULL,
+    reason text,
+    detail jsonb DEFAULT '{}'::jsonb NOT NULL,
+    archive_date timestamp with time zone DEFAULT now() NOT NULL,
+    enqueued_at timestamp with time zone DEFAULT now() NOT NULL,
+    claimed_at timestamp with time zone,
+    first_asked_at timestamp with time zone,
+    finished_at timestamp with time zone,
+    worker_id bigint,
+    epoch bigint DEFAULT 0 NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    checks integer DEFAULT 0 NOT NULL,
+    crashes integer DEFAULT 0 NOT NULL,
+    calls integer DEFAULT 0 NOT NULL,
+    ended_at timestamp with time zone,
+    call jsonb DEFAULT '{}'::jsonb NOT NULL,
+    files integer,
+    listed_at timestamp with time zone,
+    recheck_at timestamp with time zone,
+    rechecks integer DEFAULT 0 NOT NULL,
+    recheck_tries integer DEFAULT 0 NOT NULL,
+    last_asked_at timestamp with time zone,
+    archived_before boolean DEFAULT false NOT NULL,
+    accepted_at timestamp with time zone,
+    accepted_by text,
+    accept_reason text,
+    CONSTRAINT archive_queue_accepted CHECK (
+CASE
+    WHEN (accepted_at IS NULL) THEN ((accepted_by IS NULL) AND (accept_reason IS NULL))
+    ELSE ((accepted_by IS NOT NULL) AND (accept_reason IS NOT NULL) AND (state = ANY (ARRAY['failed'::text, 'archived'::text])))
+END),
+    CONSTRAINT archive_queue_claimed CHECK (
+CASE state
+    WHEN 'claimed'::text THEN (worker_id IS NOT NULL)
+    WHEN 'unavailable'::text THEN true
+    ELSE (worker_id IS NULL)
+END),
+    CONSTRAINT archive_queue_finished CHECK (((state = ANY (ARRAY['pending'::text, 'claimed'::text])) = (finished_at IS NULL))),
+    CONSTRAINT archive_queue_kind CHECK (((kind = ANY (ARRAY['recording'::text, 'voicemail'::text])) OR (state = 'failed'::text))),
+    CONSTRAINT archive_queue_priority CHECK ((priority = ANY (ARRAY['high'::text, 'normal'::text, 'low'::text]))),
+    CONSTRAINT archive_queue_reason CHECK (((state <> ALL (ARRAY['unavailable'::text, 'failed'::text, 'cancelled'::text])) OR (reason IS NOT NULL))),
+    CONSTRAINT archive_queue_recheck CHECK (((recheck_at IS NULL) OR ((state = 'unavailable'::text) AND isfinite(recheck_at)))),
+    CONSTRAINT archive_queue_run_at CHECK (isfinite(run_at)),
+    CONSTRAINT archive_queue_state CHECK ((state = ANY (ARRAY['pending'::text, 'claimed'::text, 'archived'::text, 'unavailable'::text, 'failed'::text, 'cancelled'::text])))
+)
+WITH (autovacuum_vacuum_scale_factor='0.01', autovacuum_analyze_scale_factor='0.01');
+
+COMMENT ON COLUMN public.archive_queue.accepted_at IS 'Somebody answers for it that this session stays as it is: failed, or archived with a mismatch.';
+
+CREATE FUNCTION public.archive_ledger_body(q public.archive_queue, files jsonb, by text) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('session', jsonb_build_object('bot', (q).bot, 'session_id', (q).session_id, 'kind', (q).kind, 'state', (q).state, 'reason', (q).reason, 'detail', (q).detail, 'user_id', (q).user_id, 'started_at', (q).started_at, 'ended_at', (q).ended_at, 'archive_date', (q).archive_date, 'enqueued_at', (q).enqueued_at, 'finished_at', (q).finished_at, 'metadata', (q).metadata, 'call', (q).call, 'priority', (q).priority, 'failures', (q).failures, 'checks', (q).checks, 'crashes', (q).crashes, 'calls', (q).calls, 'rechecks', (q).rechecks, 'epoch', (q).epoch, 'listed_at', (q).listed_at, 'accepted_at', (q).accepted_at, 'accepted_by', (q).accepted_by, 'accept_reason', (q).accept_reason), 'files', COALESCE(files, '[]'::jsonb), 'by', by);
+
+CREATE TABLE public.archived_recordings (
+    bot text NOT NULL,
+    session_id text NOT NULL,
+    kind text NOT NULL,
+    ordinal integer NOT NULL,
+    file_name text NOT NULL,
+    store_key text NOT NULL,
+    bytes bigint NOT NULL,
+    sha256 text NOT NULL,
+    media_type text,
+    archived_at timestamp with time zone DEFAULT now() NOT NULL,
+    source_name text NOT NULL,
+    flags text[] DEFAULT '{}'::text[] NOT NULL,
+    queue_id bigint NOT NULL,
+    seconds double precision,
+    sample_rate integer,
+    channels integer,
+    CONSTRAINT archived_recordings_bytes_check CHECK ((bytes > 0)),
+    CONSTRAINT archived_recordings_seconds_check CHECK ((seconds >= (0)::double precision)),
+    CONSTRAINT archived_recordings_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text))
+);
+
+COMMENT ON COLUMN public.archived_recordings.sample_rate IS 'Samples a second, as its format says. Null: the format does not tell, or it was archived before this was kept.';
+
+CREATE FUNCTION public.archive_ledger_file(r public.archived_recordings) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('ordinal', (r).ordinal, 'source_name', (r).source_name, 'file_name', (r).file_name, 'store_key', (r).store_key, 'bytes', (r).bytes, 'sha256', (r).sha256, 'media_type', (r).media_type, 'flags', (r).flags, 'seconds', (r).seconds, 'sample_rate', (r).sample_rate, 'channels', (r).channels, 'archived_at', (r).archived_at);
+
+CREATE FUNCTION public.archive_ledger_files(of_session bigint) RETURNS jsonb
+    LANGUAGE sql
+    BEGIN ATOMIC
+ SELECT jsonb_agg(public.archive_ledger_file(r.*) ORDER BY r.ordinal, r.store_key) AS jsonb_agg
+    FROM public.archived_recordings r
+   WHERE (r.queue_id = archive_ledger_files.of_session);
+END;
+
+CREATE FUNCTION public.archive_record_refusal() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF TG_RELID <> 'public.archive_queue'::regclass OR TG_OP <> 'INSERT' OR TG_WHEN <> 'AFTER' OR TG_LEVEL <> 'ROW' THEN
+        RAISE EXCEPTION 'archive_record_refusal serves archive_queue alone' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF EXISTS (SELECT FROM public.archive_ledger_head) THEN
+        INSERT INTO public.archive_ledger_outbox (event, queue_id, body)
+        VALUES ('settled', NEW.id, public.archive_ledger_body(NEW, '[]', session_user));
+    END IF;
+    RETURN NULL;
+END $$;
+
 CREATE FUNCTION public.archive_refuse_acceptance() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -428,65 +542,6 @@ CREATE TABLE public.archive_calls (
 WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='500');
 
 COMMENT ON TABLE public.archive_calls IS 'One row a call drawn, kept as long as the longest window of its bot: the longer windows are counted, not guessed.';
-
-CREATE TABLE public.archive_queue (
-    id bigint NOT NULL,
-    bot text NOT NULL,
-    session_id text NOT NULL,
-    kind text DEFAULT 'recording'::text NOT NULL,
-    user_id text,
-    started_at timestamp with time zone,
-    priority text DEFAULT 'normal'::text NOT NULL,
-    run_at timestamp with time zone DEFAULT now() NOT NULL,
-    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
-    state text DEFAULT 'pending'::text NOT NULL,
-    reason text,
-    detail jsonb DEFAULT '{}'::jsonb NOT NULL,
-    archive_date timestamp with time zone DEFAULT now() NOT NULL,
-    enqueued_at timestamp with time zone DEFAULT now() NOT NULL,
-    claimed_at timestamp with time zone,
-    first_asked_at timestamp with time zone,
-    finished_at timestamp with time zone,
-    worker_id bigint,
-    epoch bigint DEFAULT 0 NOT NULL,
-    failures integer DEFAULT 0 NOT NULL,
-    checks integer DEFAULT 0 NOT NULL,
-    crashes integer DEFAULT 0 NOT NULL,
-    calls integer DEFAULT 0 NOT NULL,
-    ended_at timestamp with time zone,
-    call jsonb DEFAULT '{}'::jsonb NOT NULL,
-    files integer,
-    listed_at timestamp with time zone,
-    recheck_at timestamp with time zone,
-    rechecks integer DEFAULT 0 NOT NULL,
-    recheck_tries integer DEFAULT 0 NOT NULL,
-    last_asked_at timestamp with time zone,
-    archived_before boolean DEFAULT false NOT NULL,
-    accepted_at timestamp with time zone,
-    accepted_by text,
-    accept_reason text,
-    CONSTRAINT archive_queue_accepted CHECK (
-CASE
-    WHEN (accepted_at IS NULL) THEN ((accepted_by IS NULL) AND (accept_reason IS NULL))
-    ELSE ((accepted_by IS NOT NULL) AND (accept_reason IS NOT NULL) AND (state = ANY (ARRAY['failed'::text, 'archived'::text])))
-END),
-    CONSTRAINT archive_queue_claimed CHECK (
-CASE state
-    WHEN 'claimed'::text THEN (worker_id IS NOT NULL)
-    WHEN 'unavailable'::text THEN true
-    ELSE (worker_id IS NULL)
-END),
-    CONSTRAINT archive_queue_finished CHECK (((state = ANY (ARRAY['pending'::text, 'claimed'::text])) = (finished_at IS NULL))),
-    CONSTRAINT archive_queue_kind CHECK (((kind = ANY (ARRAY['recording'::text, 'voicemail'::text])) OR (state = 'failed'::text))),
-    CONSTRAINT archive_queue_priority CHECK ((priority = ANY (ARRAY['high'::text, 'normal'::text, 'low'::text]))),
-    CONSTRAINT archive_queue_reason CHECK (((state <> ALL (ARRAY['unavailable'::text, 'failed'::text, 'cancelled'::text])) OR (reason IS NOT NULL))),
-    CONSTRAINT archive_queue_recheck CHECK (((recheck_at IS NULL) OR ((state = 'unavailable'::text) AND isfinite(recheck_at)))),
-    CONSTRAINT archive_queue_run_at CHECK (isfinite(run_at)),
-    CONSTRAINT archive_queue_state CHECK ((state = ANY (ARRAY['pending'::text, 'claimed'::text, 'archived'::text, 'unavailable'::text, 'failed'::text, 'cancelled'::text])))
-)
-WITH (autovacuum_vacuum_scale_factor='0.01', autovacuum_analyze_scale_factor='0.01');
-
-COMMENT ON COLUMN public.archive_queue.accepted_at IS 'Somebody answers for it that this session stays as it is: failed, or archived with a mismatch.';
 
 CREATE VIEW public.archive_countable AS
  SELECT id,
@@ -687,6 +742,87 @@ COMMENT ON TABLE public.archive_identity IS 'One row: the archive''s ID, when it
 
 COMMENT ON COLUMN public.archive_identity.store_url IS 'storage.url of the worker that last started.';
 
+CREATE TABLE public.archive_ledger (
+    seq bigint NOT NULL,
+    queue_id bigint,
+    edition integer,
+    salt bytea
+);
+
+COMMENT ON TABLE public.archive_ledger IS 'Which entries of the ledger are about which session. Their text is in the store.';
+
+COMMENT ON COLUMN public.archive_ledger.edition IS 'Which edition of the session''s record the entry names. Null: none.';
+
+COMMENT ON COLUMN public.archive_ledger.salt IS 'Of a session whose ID the entry has only as a hash.';
+
+CREATE TABLE public.archive_ledger_batches (
+    first bigint NOT NULL,
+    last bigint NOT NULL,
+    checkpoint bytea NOT NULL,
+    sealed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    published_at timestamp with time zone,
+    signature bytea,
+    lines bytea,
+    object_keys text[],
+    objects bytea[],
+    CONSTRAINT archive_ledger_batches_check CHECK ((last >= first)),
+    CONSTRAINT archive_ledger_batches_check1 CHECK (((published_at IS NULL) OR ((signature IS NULL) AND (lines IS NULL) AND (object_keys IS NULL) AND (objects IS NULL))))
+);
+ALTER TABLE ONLY public.archive_ledger_batches ALTER COLUMN lines SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.archive_ledger_batches ALTER COLUMN objects SET STORAGE EXTERNAL;
+
+COMMENT ON TABLE public.archive_ledger_batches IS 'Each segment of the ledger, with all bytes that belong to it until the store has them.';
+
+CREATE TABLE public.archive_ledger_head (
+    one boolean DEFAULT true NOT NULL,
+    origin text NOT NULL,
+    public_key text NOT NULL,
+    signers integer NOT NULL,
+    size bigint DEFAULT 0 NOT NULL,
+    root bytea NOT NULL,
+    frontier bytea[] DEFAULT '{}'::bytea[] NOT NULL,
+    published bigint DEFAULT 0 NOT NULL,
+    published_at timestamp with time zone,
+    begun_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    sealer uuid,
+    leased_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    adopt_before timestamp with time zone DEFAULT 'infinity'::timestamp with time zone,
+    adopt_id bigint DEFAULT '9223372036854775807'::bigint NOT NULL,
+    adopt_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    CONSTRAINT archive_ledger_head_one_check CHECK (one)
+)
+WITH (fillfactor='20');
+
+COMMENT ON TABLE public.archive_ledger_head IS 'One row once a ledger is begun: how many entries it has, and what the tree over them needs to grow.';
+
+COMMENT ON COLUMN public.archive_ledger_head.public_key IS 'The key that signs the next checkpoint. signers: how many keys there have been.';
+
+COMMENT ON COLUMN public.archive_ledger_head.published IS 'Entries that the store has, up to its newest checkpoint.';
+
+COMMENT ON COLUMN public.archive_ledger_head.adopt_before IS 'Sessions that ended before the ledger was begun are adopted, newest first: those before this are still to come. Null: none.';
+
+CREATE TABLE public.archive_ledger_outbox (
+    id bigint NOT NULL,
+    uid uuid DEFAULT gen_random_uuid() NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    event text NOT NULL,
+    queue_id bigint,
+    body jsonb NOT NULL,
+    CONSTRAINT archive_ledger_outbox_at_check CHECK (((at >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (at <= '9999-01-01 00:00:00+00'::timestamp with time zone)))
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+COMMENT ON TABLE public.archive_ledger_outbox IS 'What waits to be sealed: a row goes when its entry is in a batch.';
+
+ALTER TABLE public.archive_ledger_outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.archive_ledger_outbox_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE public.archive_leftovers (
     queue_id bigint NOT NULL,
     worker_id bigint NOT NULL,
@@ -843,26 +979,6 @@ ALTER TABLE public.archive_workers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENT
     CACHE 1
 );
 
-CREATE TABLE public.archived_recordings (
-    bot text NOT NULL,
-    session_id text NOT NULL,
-    kind text NOT NULL,
-    ordinal integer NOT NULL,
-    file_name text NOT NULL,
-    store_key text NOT NULL,
-    bytes bigint NOT NULL,
-    sha256 text NOT NULL,
-    media_type text,
-    archived_at timestamp with time zone DEFAULT now() NOT NULL,
-    source_name text NOT NULL,
-    flags text[] DEFAULT '{}'::text[] NOT NULL,
-    queue_id bigint NOT NULL,
-    seconds double precision,
-    CONSTRAINT archived_recordings_bytes_check CHECK ((bytes > 0)),
-    CONSTRAINT archived_recordings_seconds_check CHECK ((seconds >= (0)::double precision)),
-    CONSTRAINT archived_recordings_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text))
-);
-
 ALTER TABLE ONLY public.archive_account_days
     ADD CONSTRAINT archive_account_days_pkey PRIMARY KEY (bot, day, account_id);
 
@@ -893,6 +1009,18 @@ ALTER TABLE ONLY public.archive_holds
 ALTER TABLE ONLY public.archive_identity
     ADD CONSTRAINT archive_identity_pkey PRIMARY KEY (one);
 
+ALTER TABLE ONLY public.archive_ledger_batches
+    ADD CONSTRAINT archive_ledger_batches_pkey PRIMARY KEY (first);
+
+ALTER TABLE ONLY public.archive_ledger_head
+    ADD CONSTRAINT archive_ledger_head_pkey PRIMARY KEY (one);
+
+ALTER TABLE ONLY public.archive_ledger_outbox
+    ADD CONSTRAINT archive_ledger_outbox_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.archive_ledger
+    ADD CONSTRAINT archive_ledger_pkey PRIMARY KEY (seq);
+
 ALTER TABLE ONLY public.archive_leftovers
     ADD CONSTRAINT archive_leftovers_pkey PRIMARY KEY (queue_id, epoch);
 
@@ -920,6 +1048,10 @@ ALTER TABLE ONLY public.archived_recordings
 CREATE INDEX archive_calls_key_at ON public.archive_calls USING btree (key, at);
 
 CREATE INDEX archive_discoveries_bot ON public.archive_discoveries USING btree (bot, purpose, to_at);
+
+CREATE UNIQUE INDEX archive_ledger_batches_unpublished ON public.archive_ledger_batches USING btree ((true)) WHERE (published_at IS NULL);
+
+CREATE INDEX archive_ledger_session ON public.archive_ledger USING btree (queue_id) WHERE (queue_id IS NOT NULL);
 
 CREATE INDEX archive_queue_agents ON public.archive_queue USING gin (jsonb_to_tsvector('simple'::regconfig, ((COALESCE((call -> 'agent'::text), '[]'::jsonb) || COALESCE((call -> 'consulted'::text), '[]'::jsonb)) || COALESCE((call -> 'joined'::text), '[]'::jsonb)), '["string"]'::jsonb)) WHERE (call ?| '{agent,consulted,joined}'::text[]);
 
@@ -979,6 +1111,8 @@ CREATE TRIGGER archive_queue_count_updated AFTER UPDATE ON public.archive_queue 
 
 CREATE TRIGGER archive_queue_enqueued AFTER INSERT ON public.archive_queue REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION public.archive_enqueued();
 
+CREATE TRIGGER archive_queue_refused AFTER INSERT ON public.archive_queue FOR EACH ROW WHEN ((new.finished_at IS NOT NULL)) EXECUTE FUNCTION public.archive_record_refusal();
+
 CREATE TRIGGER archive_queue_transition BEFORE UPDATE OF state ON public.archive_queue FOR EACH ROW WHEN (((old.state <> new.state) AND (NOT
         CASE old.state
             WHEN 'pending'::text THEN ((new.state = ANY (ARRAY['claimed'::text, 'cancelled'::text])) OR (old.archived_before AND (new.state = 'archived'::text)))
@@ -1015,6 +1149,17 @@ REVOKE ALL ON FUNCTION public.archive_draw(budget text, wanted integer, windows 
 REVOKE ALL ON FUNCTION public.archive_enqueued() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.archive_first_ask(ended_at timestamp with time zone, enqueued_at timestamp with time zone, first_ask interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.archive_ledger_body(q public.archive_queue, files jsonb, by text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.archive_ledger_body(q public.archive_queue, files jsonb, by text) TO pg_write_all_data;
+
+REVOKE ALL ON FUNCTION public.archive_ledger_file(r public.archived_recordings) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.archive_ledger_file(r public.archived_recordings) TO pg_write_all_data;
+
+REVOKE ALL ON FUNCTION public.archive_ledger_files(of_session bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.archive_ledger_files(of_session bigint) TO pg_write_all_data;
+
+REVOKE ALL ON FUNCTION public.archive_record_refusal() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.archive_refuse_acceptance() FROM PUBLIC;
 

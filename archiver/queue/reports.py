@@ -1,4 +1,4 @@
-"""What can be read of the queue and the ledger without changing them, as typed rows."""
+"""What can be read of the queue and of what is recorded without changing it, as typed rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SessionCount:
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerTotals:
+class RecordedTotals:
     """Files and bytes in the archive, and the seconds of sound where they are known."""
 
     files: int
@@ -167,7 +167,7 @@ class LocalWorker:
 
 @dataclass(frozen=True, slots=True)
 class RecordedFile:
-    """A file in the ledger."""
+    """A recorded file."""
 
     queue_id: int
     store_key: str
@@ -179,7 +179,7 @@ class RecordedFile:
 
 @dataclass(frozen=True, slots=True)
 class SessionFile:
-    """A file in the ledger, as one of its session."""
+    """A recorded file, as one of its session."""
 
     ordinal: int
     source_name: str
@@ -278,11 +278,11 @@ class Reports:
         """Sessions by bot and state, and pending ones by kind, too."""
         return [SessionCount(**row) for row in await self._database.rows(sql("report/session_counts"))]
 
-    async def ledger_totals(self) -> LedgerTotals:
+    async def recorded_totals(self) -> RecordedTotals:
         """What is in the archive."""
-        row = await self._database.row(sql("report/ledger_totals"))
+        row = await self._database.row(sql("report/recorded_totals"))
         assert row is not None
-        return LedgerTotals(**row)
+        return RecordedTotals(**row)
 
     async def count_reasons(self) -> list[ReasonCount]:
         """Why sessions ended without a recording, and why others wait; within a state the most frequent first."""
@@ -326,7 +326,7 @@ class Reports:
         return [LocalWorker(**row) for row in await self._database.rows(sql("report/workers_of_host"), host=host)]
 
     async def recordings(self, *, bot: str | None) -> AsyncIterator[RecordedFile]:
-        """Every file in the ledger of `bot` (None: of all), in the order of its keys, read page by page: constant memory."""
+        """Every recorded file of `bot` (None: of all), in the order of its keys, read page by page: constant memory."""
         after_id, after_key = 0, ""
         while True:
             rows = await self._database.rows(sql("report/recordings"), bot=bot, after_id=after_id, after_key=after_key, page=PAGE)

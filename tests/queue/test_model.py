@@ -27,6 +27,7 @@ from archiver.config import RetrySettings
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
 from archiver.postgres.database import Database
 from archiver.queue.counts import Counts
+from archiver.queue.ledger import Ledger
 from archiver.queue.quota import Quota
 from archiver.queue.sessions import MAX_CRASHES, NewSession, Queue
 from archiver.queue.sql import sql
@@ -48,6 +49,22 @@ RETRY = RetrySettings(
 )
 ASKS = 6
 """Of an hour and then of two, five fill the nine hours: with the sixth ask they have passed."""
+EMPTY = bytes(32)
+
+WAITING = """
+    SELECT q.id, q.state, q.finished_at IS NOT NULL AS ended, o.event,
+           CASE WHEN q.finished_at IS NOT NULL THEN
+               (o.body #>> '{session,state}', o.body #>> '{session,reason}', o.body #> '{session,detail}')
+                   IS NOT DISTINCT FROM (q.state, q.reason, q.detail)
+               AND (SELECT coalesce(jsonb_agg(f ->> 'store_key' ORDER BY f ->> 'store_key'), '[]')
+                    FROM jsonb_array_elements(o.body -> 'files') f)
+                   = (SELECT coalesce(jsonb_agg(r.store_key ORDER BY r.store_key), '[]')
+                      FROM archived_recordings r WHERE r.queue_id = q.id)
+           END AS same
+    FROM archive_queue q
+    LEFT JOIN LATERAL (SELECT event, body FROM archive_ledger_outbox WHERE queue_id = q.id ORDER BY id DESC LIMIT 1) o ON true"""
+"""Each session, and the last that was written of it for the ledger."""
+
 LIMITS = {"free": (), "counted": ("600/hour", "9/day"), "paced": ("3/minute",)}
 """Of `counted` a claim gets six at once, then one in six seconds, and nine a day; of `paced` one in twenty seconds or so."""
 
@@ -55,6 +72,8 @@ KINDS = ("recording", "voicemail")
 PRIORITIES = ("high", "normal", "low")
 ENDED = (State.ARCHIVED, State.UNAVAILABLE, State.FAILED, State.CANCELLED)
 TABLES = (
+    "archive_ledger_outbox",
+    "archive_ledger_head",
     "archived_recordings", "archive_queue", "archive_events", "archive_leftovers", "archive_workers", "archive_bots",
     "archive_holds", "archive_budgets", "archive_calls",
 )  # fmt: skip
@@ -290,6 +309,7 @@ class Machine(RuleBasedStateMachine):
         for table in TABLES:
             self.run(self.harness.fetch(f"DELETE FROM {table}"))
         self.run(self.queue.record_bots(list(LIMITS), complete=True))
+        self.run(Ledger(self.harness.database).begin("archive.example/calls", "a key", EMPTY))
         for _ in range(3):
             self._start_worker()
         self.enqueue([NewSession(bot, f"s-{n}", kind) for bot in LIMITS for kind in KINDS for n in (1, 2)])
@@ -759,6 +779,12 @@ class Machine(RuleBasedStateMachine):
         assert files == Counter((row.id, key, ordinal) for row in self.rows.values() for key, ordinal in row.files.items())
         left = self.run(self.harness.fetch("SELECT queue_id, worker_id, epoch FROM archive_leftovers"))
         assert {tuple(row.values()) for row in left} == self.leftovers
+
+    @invariant()
+    def what_waits_to_be_sealed_says_how_each_session_is(self) -> None:
+        for row in self.run(self.harness.fetch(WAITING)):
+            assert row["same"] is (True if row["ended"] else None), row
+            assert row["event"] in (("settled",) if row["ended"] else (None, "reopened")), row
 
     @invariant()
     def the_history_tells_it_all_in_order(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from archiver.outcome import Archived, Failed, HandedBack, Outcome, Retry, Unavailable
 from archiver.queue import operators, reports
 from archiver.queue.call_times import CallTimes
-from archiver.queue.reports import LedgerTotals
+from archiver.queue.reports import RecordedTotals
 from archiver.queue.sessions import CallFacts, NewSession
 from archiver.queue.sql import sql
 from archiver.session import Attempt, State
@@ -322,6 +322,6 @@ async def test_status_counts_every_session_in_exactly_one_state(harness: QueueHa
     counts = await harness.reports.count_sessions()
     assert {count.state: count.sessions for count in counts} == {"archived": 1, "failed": 1, "pending": 2}
     assert sum(count.calls for count in counts) == 2
-    assert await harness.reports.ledger_totals() == LedgerTotals(files=1, bytes=44, seconds=0)
+    assert await harness.reports.recorded_totals() == RecordedTotals(files=1, bytes=44, seconds=0)
     monkeypatch.setattr(reports, "PAGE", 1)
     assert [file.session_id async for file in harness.reports.recordings(bot=None)] == [first.session_id] == ids([first])

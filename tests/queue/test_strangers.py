@@ -143,6 +143,7 @@ async def assert_closed(connection: Any) -> None:
         ("archive_count_files", True, False, [path]),
         ("archive_count_sessions", True, False, [path]),
         ("archive_enqueued", True, False, [path]),
+        ("archive_record_refusal", True, False, [path]),
     ]
 
 

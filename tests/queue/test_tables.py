@@ -174,7 +174,7 @@ async def test_a_strange_time_breaks_no_statement(harness: QueueHarness, column:
     assert (await harness.queue.backlog(["bot"], start)).workable == sleeping
     assert await harness.claim(worker) == []
     reports = harness.reports
-    for report in (reports.count_sessions, reports.count_reasons, reports.ledger_totals, reports.fleet, reports.list_outcomes):
+    for report in (reports.count_sessions, reports.count_reasons, reports.recorded_totals, reports.fleet, reports.list_outcomes):
         assert await report() is not None
     assert await reports.list_workers(all_sessions=True)
     assert (await Paces.read(harness.database, [])).whole.calls is not None

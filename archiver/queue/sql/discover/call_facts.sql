@@ -29,6 +29,10 @@ WITH given AS MATERIALIZED (
                                                             OR q.reason = 'not_answered' AND NOT k.call ? 'unanswered')
                           THEN clock_timestamp() ELSE q.recheck_at END
     FROM news k WHERE q.id = k.id AND k.id = ANY (ARRAY(SELECT id FROM locked))
-    RETURNING q.id
+    RETURNING q.id, q.finished_at, q AS session
+), recorded AS (
+    INSERT INTO archive_ledger_outbox (event, queue_id, body)
+    SELECT 'described', c.id, archive_ledger_body(c.session, archive_ledger_files(c.id), 'worker')
+    FROM changed c WHERE c.finished_at IS NOT NULL AND EXISTS (SELECT FROM archive_ledger_head) ORDER BY c.id
 )
 SELECT count(*) AS changed FROM changed

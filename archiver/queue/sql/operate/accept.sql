@@ -20,7 +20,11 @@ WITH chosen AS MATERIALIZED (
 ), accepted AS (
     UPDATE archive_queue q SET accepted_at = clock_timestamp(), accepted_by = :actor, accept_reason = :reason
     FROM found c WHERE q.id = c.id
-    RETURNING q.id, q.epoch, q.session_id, c.state, c.reason, c.findings
+    RETURNING q.id, q.epoch, q.session_id, c.state, c.reason, c.findings, q AS session
+), recorded AS (
+    INSERT INTO archive_ledger_outbox (event, queue_id, body)
+    SELECT 'accepted', a.id, archive_ledger_body(a.session, archive_ledger_files(a.id), :actor)
+    FROM accepted a WHERE EXISTS (SELECT FROM archive_ledger_head) ORDER BY a.id
 ), covered AS (
     UPDATE archive_findings f SET accepted = c.accepted FROM found c WHERE f.queue_id = c.queue_id AND f.source = 'account' AND c.state = 'archived'
 ), noted AS (

@@ -12,7 +12,11 @@ WITH found AS MATERIALIZED (
                  || CASE WHEN q.archived_before THEN jsonb_build_object('reason', :reason::text) ELSE '{}' END,
         finished_at = clock_timestamp(), archived_before = false, worker_id = NULL, epoch = q.epoch + 1
     FROM found c WHERE q.id = c.id
-    RETURNING q.id, q.epoch, q.session_id, q.state
+    RETURNING q.id, q.epoch, q.session_id, q.state, q AS session
+), recorded AS (
+    INSERT INTO archive_ledger_outbox (event, queue_id, body)
+    SELECT 'settled', c.id, archive_ledger_body(c.session, archive_ledger_files(c.id), :actor)
+    FROM cancelled c WHERE EXISTS (SELECT FROM archive_ledger_head) ORDER BY c.id
 ), leftovers AS (
     INSERT INTO archive_leftovers (queue_id, worker_id, epoch)
     SELECT id, worker_id, epoch FROM found WHERE worker_id IS NOT NULL ON CONFLICT (queue_id, epoch) DO NOTHING

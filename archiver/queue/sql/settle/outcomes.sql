@@ -16,7 +16,7 @@ WITH given AS MATERIALIZED (
     -- By id alone and in its order: two batches can't lock each other out, and no plan reads all that is claimed for each row.
     SELECT * FROM archive_queue WHERE id = ANY (:ids::bigint[]) ORDER BY id FOR UPDATE
 ), mine AS MATERIALIZED (
-    SELECT g.*, q.bot, q.worker_id, q.failures, q.recheck_tries, q.claimed_at, q.first_asked_at,
+    SELECT g.*, q.bot, q.worker_id, q.reason AS reason_before, q.detail AS detail_before, q.failures, q.recheck_tries, q.claimed_at, q.first_asked_at,
            q.state = 'unavailable' AS recheck, g.keeps AND q.archived_before AS kept,
            archive_first_ask(q.ended_at, q.enqueued_at, interval '0') AS ended_at
     FROM given g JOIN locked q ON q.id = g.id AND q.epoch = g.epoch AND q.worker_id IS NOT NULL
@@ -81,19 +81,33 @@ WITH given AS MATERIALIZED (
     FROM owned o
     WHERE q.id = o.id
     RETURNING q.id, q.epoch, q.bot, q.session_id, q.kind, q.state, q.run_at, q.recheck_at, q.failures, o.outcome, o.worker_id,
-              o.lesson, o.n, o.stores, o.recheck AND o.next = 'unavailable' AS stays,
+              o.lesson, o.n, o.stores, o.recheck AND o.next = 'unavailable' AS stays, q AS session,
+              o.next <> 'pending' AND (NOT o.recheck OR o.next <> 'unavailable' OR o.stores
+                                       OR (q.reason, q.detail) IS DISTINCT FROM (o.reason_before, o.detail_before)) AS is_news,
               -- What was said this time, which a recheck's row may not tell.
               CASE WHEN o.next = 'unavailable' THEN o.reason ELSE q.reason END AS reason,
               CASE WHEN o.next = 'unavailable' THEN o.detail ELSE q.detail END AS detail
 ), stored AS (
     INSERT INTO archived_recordings (bot, session_id, kind, ordinal, file_name, store_key, bytes, sha256, media_type,
-                                     source_name, flags, seconds, queue_id, archived_at)
+                                     source_name, flags, seconds, sample_rate, channels, queue_id, archived_at)
     SELECT s.bot, s.session_id, s.kind, f.ordinal, f.file_name, f.store_key, f.bytes, f.sha256, f.media_type,
-           f.source_name, f.flags, f.seconds, s.id, clock_timestamp()
+           f.source_name, f.flags, f.seconds, f.sample_rate, f.channels, s.id, clock_timestamp()
     FROM jsonb_to_recordset(:files::jsonb) AS f (n bigint, ordinal integer, file_name text, store_key text, bytes bigint,
-                                             sha256 text, media_type text, source_name text, flags text[], seconds double precision)
+                                             sha256 text, media_type text, source_name text, flags text[], seconds double precision,
+                                             sample_rate integer, channels integer)
     JOIN settled s USING (n)
     ON CONFLICT (queue_id, store_key) DO NOTHING    -- the store holds one body a key, so it is the same one
+    RETURNING *
+), recorded AS (
+    -- What waits to be sealed, where there is a ledger: how they ended, with all files so far.
+    INSERT INTO archive_ledger_outbox (event, queue_id, body)
+    SELECT 'settled', s.id, archive_ledger_body(s.session, (
+               SELECT jsonb_agg(f.file ORDER BY f.ordinal, f.store_key)
+               FROM (SELECT r.ordinal, r.store_key, archive_ledger_file(r) AS file FROM archived_recordings r WHERE r.queue_id = s.id
+                     UNION ALL SELECT r.ordinal, r.store_key, archive_ledger_file(r) FROM stored r WHERE r.queue_id = s.id) f
+           ), 'worker ' || s.worker_id)
+    FROM settled s WHERE s.is_news AND EXISTS (SELECT FROM archive_ledger_head)
+    ORDER BY s.id
 ), outdated AS (
     -- What an account found wrong with it before more was stored: the next one looks again.
     DELETE FROM archive_findings f

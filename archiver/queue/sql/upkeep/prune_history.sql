@@ -3,7 +3,7 @@
 -- nothing to do.
 WITH here AS MATERIALIZED (
     SELECT finished_at, queue_id FROM archive_pruning FOR UPDATE SKIP LOCKED
-), due AS MATERIALIZED (
+), ended AS MATERIALIZED (
     SELECT old.id, old.finished_at
     FROM here, unnest('{archived,unavailable,failed,cancelled}'::text[]) AS ended (state), LATERAL (
         SELECT q.id, q.finished_at FROM archive_queue q
@@ -11,6 +11,9 @@ WITH here AS MATERIALIZED (
           AND q.finished_at < now() - :keep::interval
         ORDER BY q.finished_at, q.id LIMIT :max_sessions) old
     ORDER BY old.finished_at, old.id LIMIT :max_sessions
+), due AS MATERIALIZED (
+    -- Their history goes into their records first.
+    SELECT * FROM ended WHERE NOT EXISTS (SELECT FROM archive_ledger_outbox o JOIN ended e ON e.id = o.queue_id)
 ), removed AS (
     DELETE FROM archive_events WHERE queue_id = ANY (ARRAY(SELECT id FROM due)) RETURNING id
 ), moved AS (

@@ -29,7 +29,7 @@ WITH rescuer AS MATERIALIZED (
         recheck_at = CASE WHEN q.crashes + 1 < :max_crashes::integer THEN q.recheck_at END,
         crashes = q.crashes + 1, epoch = q.epoch + 1, worker_id = NULL
     WHERE q.id = ANY (ARRAY(SELECT id FROM lost))
-    RETURNING q.id, q.epoch, q.state, q.reason, q.bot, q.session_id, q.crashes
+    RETURNING q.id, q.epoch, q.state, q.reason, q.bot, q.session_id, q.crashes, q AS session
 ), taken AS MATERIALIZED (
     SELECT r.*, lost.worker_id AS lost_worker, lost.epoch AS lost_epoch FROM rescued r JOIN lost USING (id)
 ), leftovers AS (
@@ -43,6 +43,10 @@ WITH rescuer AS MATERIALIZED (
                                              ELSE 'crashed_workers' END,
                               'from', 'worker ' || lost_worker, 'crashes', crashes)
     FROM taken
+), recorded AS (
+    INSERT INTO archive_ledger_outbox (event, queue_id, body)
+    SELECT 'settled', t.id, archive_ledger_body(t.session, archive_ledger_files(t.id), 'worker ' || t.lost_worker)
+    FROM taken t WHERE t.state = 'failed' AND EXISTS (SELECT FROM archive_ledger_head) ORDER BY t.id
 ), buried AS (
     DELETE FROM archive_workers w
     WHERE w.id = ANY (ARRAY(SELECT id FROM dead)) AND w.expires_at <= clock_timestamp()

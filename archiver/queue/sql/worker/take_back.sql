@@ -54,7 +54,7 @@ WITH held AS MATERIALIZED (
         recheck_at = CASE WHEN q.state = 'unavailable' AND q.worker_id IS NULL AND q.crashes = :max_crashes::integer
                               THEN clock_timestamp() ELSE q.recheck_at END
     FROM rescued r WHERE q.id = r.id
-    RETURNING q.id, q.epoch, q.crashes
+    RETURNING q.id, q.epoch, q.crashes, r.given_up, q AS session
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, data)
     SELECT id, 'handed_back', epoch, 'worker ' || :worker_id::bigint,
@@ -65,6 +65,10 @@ WITH held AS MATERIALIZED (
            jsonb_build_object('reason', 'lease_lost', 'from', 'worker ' || :former::bigint, 'stalled', :max_returns::integer IS NOT NULL,
                               'crashes', crashes)
     FROM undone
+), recorded AS (
+    INSERT INTO archive_ledger_outbox (event, queue_id, body)
+    SELECT 'reopened', u.id, archive_ledger_body(u.session, archive_ledger_files(u.id), 'worker ' || :worker_id::bigint)
+    FROM undone u WHERE u.given_up AND EXISTS (SELECT FROM archive_ledger_head) ORDER BY u.id
 ), gone AS (
     -- It holds nothing any more, unless what it holds counts as crashed: then a rescuer takes that, and the row with it.
     DELETE FROM archive_workers WHERE id = :former::bigint AND NOT EXISTS (SELECT FROM held WHERE crashed)
