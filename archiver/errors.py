@@ -3,6 +3,7 @@
     ArchiverError                    facts, a next step, and the exit code of a command that ends with it
     ├── UsageError                   2: the command line asks for something impossible
     ├── ConfigError                  2: a key, its value, where it came from
+    │   └── KeyUnusable              the file of evidence.key_file is no key that can seal
     ├── DatabaseError                1: the queue cannot be used
     │   ├── DatabaseUnreachable
     │   ├── NotMigrated
@@ -27,6 +28,10 @@
     │   ├── MediaHostRefused         a host outside `media_hosts`, or an address that is not public
     │   ├── RecordingTooLarge        more bytes announced or received than the configuration allows
     │   └── RecordingRejected        the body is not the recording; the last one is kept under quarantine/
+    ├── EvidenceError                1: what happened cannot be sealed, or what was sealed cannot be read
+    │   ├── LedgerRefused            the store and the database do not agree about the ledger: nothing is sealed
+    │   ├── SealedElsewhere          another sealer is at it
+    │   └── NothingSealed            2: there is no ledger to hold anything against
     ├── MetricsUnavailable           1: the address for the metrics cannot be listened on (of a worker that stays)
     └── LeaseLost                    another worker may own the session now: discard, touch nothing
 
@@ -71,6 +76,10 @@ class ConfigError(ArchiverError):
     """A setting is missing, misspelt or wrong. The message names the key, the value (unless secret) and its source."""
 
     exit_code = 2
+
+
+class KeyUnusable(ConfigError):
+    """The file of `evidence.key_file` is no key that can seal."""
 
 
 class MetricsUnavailable(ArchiverError):
@@ -268,6 +277,28 @@ class RecordingTooLarge(TransferError):
             promised=promised,
             received=received,
         )
+
+
+class EvidenceError(ArchiverError):
+    """What happened cannot be sealed, or what was sealed cannot be read."""
+
+
+class LedgerRefused(EvidenceError):
+    """The store and the database do not agree about the ledger: nothing is sealed until a person has looked."""
+
+
+class LedgerNotBegun(EvidenceError):
+    """Somebody holds the sessions for so long that nobody can say what ends from now on; the next try may find them free."""
+
+
+class SealedElsewhere(EvidenceError):
+    """Another sealer is at it."""
+
+
+class NothingSealed(EvidenceError):
+    """There is no ledger: nothing is proven."""
+
+    exit_code = 2
 
 
 class LeaseLost(ArchiverError):

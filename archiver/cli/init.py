@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 
 import click
 
 from archiver.config import FILE_NAME
-from archiver.errors import UsageError
+from archiver.errors import KeyUnusable, UsageError
+from archiver.evidence.keys import SealingKey
 
 
 def example() -> str:
@@ -20,12 +22,18 @@ def example() -> str:
     return (Path(__file__).parents[2] / "config.example.toml").read_text(encoding="utf-8")
 
 
-@click.command(short_help="Write a configuration file to start from.")
+KEY_NAME = "evidence.key"
+NO_KEY = '\nkey_file = ""\n'
+"""Where the example has none, and what is written names one."""
+
+
+@click.command(short_help="Write a configuration file to start from, and a key.")
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """Write a configuration file to start from: --config FILE, else $ARCHIVER_CONFIG, else ./archiver.toml. Never overwrites one.
+    """Write a configuration file to start from: --config FILE, else $ARCHIVER_CONFIG, else ./archiver.toml. And beside it
+    evidence.key, which seals what the archive has; one that is there is kept. Never overwrites anything.
 
-    Exit codes: 0 written; 2 there is one already, or it cannot be written.
+    Exit codes: 0 written; 2 there is a configuration already, or something cannot be written.
     """
     path: Path = ctx.obj["config"] or Path(os.environ.get("ARCHIVER_CONFIG") or FILE_NAME)
     try:
@@ -36,6 +44,21 @@ def command(ctx: click.Context) -> None:
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}", hint="name another file with --config") from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(example())
+        try:
+            made, key = _key(path.with_name(KEY_NAME))
+        except KeyUnusable:
+            path.unlink()  # so that the same command goes on once that is mended
+            raise
+        file.write(example().replace(NO_KEY, NO_KEY.replace('""', f'"{KEY_NAME}"')))
     click.echo(f"wrote {path}")
+    did = "wrote" if made else "kept"
+    click.echo(f"{did} {path.with_name(KEY_NAME)}, which seals what is archived: {key.public.fingerprint}")
+    click.echo("keep a copy of that key where it is safe, and its fingerprint with somebody else: nothing can replace it")
     click.echo("next: fill in [[bots]], database.url and storage.url, then run `archiver migrate` and `archiver doctor`")
+
+
+def _key(path: Path) -> tuple[bool, SealingKey]:
+    """The key at `path`, and whether it was made just now. Raises KeyUnusable."""
+    if os.path.lexists(path):
+        return False, SealingKey.load(path)
+    return True, SealingKey.make(path, f"archiver {datetime.now(UTC):%Y-%m-%d}")

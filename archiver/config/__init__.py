@@ -10,6 +10,7 @@ Relative paths are taken from the folder of the file that names them, else from 
 
 from archiver.config.bots import Algorithm, BotSettings
 from archiver.config.budgets import Budget, account_budgets, all_budgets, sessions_budgets
+from archiver.config.evidence import EvidenceSettings
 from archiver.config.loading import ENVIRONMENT_PREFIX, FILE_NAME, find_file, load, secret_files
 from archiver.config.network import NetworkSettings, Proxy, environment_names
 from archiver.config.settings import (
@@ -28,8 +29,8 @@ from archiver.config.values import RateLimit, crosses_openly, is_loopback, parse
 
 __all__ = [
     "CALL_FACTS", "ENVIRONMENT_PREFIX", "FILE_NAME", "IN_THE_OPEN", "Algorithm", "AzureSettings", "BotSettings", "Budget",
-    "DatabaseSettings", "DiscoverySettings", "LogSettings", "MetricsSettings", "NetworkSettings", "Proxy", "RateLimit",
-    "RetrySettings", "S3Settings", "Settings", "StorageSettings", "TransferSettings", "WorkerSettings", "account_budgets",
-    "all_budgets", "crosses_openly", "environment_names", "find_file", "is_loopback", "load", "parse_duration", "parse_size",
-    "secret_files", "sessions_budgets",
+    "DatabaseSettings", "DiscoverySettings", "EvidenceSettings", "LogSettings", "MetricsSettings", "NetworkSettings", "Proxy",
+    "RateLimit", "RetrySettings", "S3Settings", "Settings", "StorageSettings", "TransferSettings", "WorkerSettings",
+    "account_budgets", "all_budgets", "crosses_openly", "environment_names", "find_file", "is_loopback", "load",
+    "parse_duration", "parse_size", "secret_files", "sessions_budgets",
 ]  # fmt: skip

@@ -31,6 +31,7 @@ from archiver.observe.redact import remember_secret
 
 Algorithm = Literal["HS256", "HS512", "RS256", "RS512"]
 
+BOT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 NAME = '1 to 64 of A-Z a-z 0-9 . _ - that begin with a letter or digit, such as "support-us"; you choose it'
 BOT_ID = 'the ID of the bot, such as "st-...", in quotes: it stands on the platform\'s App Settings page'
 CLIENT_ID = 'the client ID, such as "cs-...", in quotes, of the app that was created for archiver on the platform'
@@ -44,7 +45,7 @@ UNSIGNED = (
 class BotSettings(Section):
     """One bot (app) of the platform: where its API is, who we are there, and how much we may ask."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description=NAME)]
+    name: Annotated[str, Field(pattern=BOT_NAME.pattern, description=NAME)]
     host: str = "https://platform.kore.ai"
     bot_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$", description=BOT_ID)]
     client_id: Annotated[str, Field(min_length=1, description=CLIENT_ID)]

@@ -153,8 +153,8 @@ def _overlay(data: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple
     return came_from
 
 
-_FILES = ("client_secret_file", "private_key_file", "secret_access_key_file", "account_key_file", "sas_token_file")
-"""Keys, in bots and in the sections of buckets, whose values are paths."""
+_FILES = ("client_secret_file", "private_key_file", "secret_access_key_file", "account_key_file", "sas_token_file", "key_file")
+"""Keys, in bots, the sections of buckets and that of the evidence, whose values are paths."""
 
 _URLS = ("url", "proxy")
 """What keys end with whose values may have a password in them."""
@@ -166,7 +166,7 @@ def secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
         path = Path(settings.source)
         if keys := list(dict.fromkeys(_secrets_in(_read_toml(path)))):
             yield ", ".join(keys), path
-    for section in (*settings.bots, settings.storage.s3, settings.storage.azure):
+    for section in (*settings.bots, settings.storage.s3, settings.storage.azure, settings.evidence):
         for key in _FILES:
             if (file := getattr(section, key, None)) is not None:
                 yield key, file
@@ -199,13 +199,15 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
     def anchored(path: str) -> str:
         return str(folder / os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises where there is no such user
 
-    database, storage, bots, network = (data.get(name) for name in ("database", "storage", "bots", "network"))
+    database, storage, bots, network, evidence = (
+        data.get(name) for name in ("database", "storage", "bots", "network", "evidence")
+    )
     if isinstance(database, dict) and isinstance(url := database.get("url"), str):
         scheme, _, path = url.partition(":")
         if scheme == "embedded" and path:
             database["url"] = f"embedded:{anchored(path)}"
     buckets = [storage.get("s3"), storage.get("azure")] if isinstance(storage, dict) else []
-    for section in [*(bots if isinstance(bots, list) else ()), *buckets]:
+    for section in [*(bots if isinstance(bots, list) else ()), *buckets, evidence]:
         for key in _FILES:
             if isinstance(section, dict) and isinstance(section.get(key), str) and section[key]:
                 section[key] = anchored(section[key])

@@ -19,6 +19,7 @@ from pydantic import (
 
 from archiver.config.bots import BotSettings
 from archiver.config.budgets import account_budgets
+from archiver.config.evidence import EvidenceSettings
 from archiver.config.network import NetworkSettings
 from archiver.config.storage import StorageSettings
 from archiver.config.values import (
@@ -30,6 +31,7 @@ from archiver.config.values import (
     Size,
     SizeOrNone,
     Strings,
+    without_user,
 )
 from archiver.errors import ConfigError
 from archiver.observe.redact import remember_secret
@@ -191,7 +193,8 @@ class DiscoverySettings(Section):
     @classmethod
     def _known_facts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := sorted(set(value) - set(CALL_FACTS)):
-            raise ValueError(f"must be facts of a call, which {', '.join(unknown)} is none of; they are {', '.join(CALL_FACTS)}")
+            given = ", ".join(map(without_user, unknown))
+            raise ValueError(f"must be facts of a call, which {given} is none of; they are {', '.join(CALL_FACTS)}")
         return value
 
 
@@ -234,6 +237,7 @@ class Settings(Section):
     transfer: TransferSettings = ALL_DEFAULTS
     retry: RetrySettings = ALL_DEFAULTS
     discovery: DiscoverySettings = ALL_DEFAULTS
+    evidence: EvidenceSettings = ALL_DEFAULTS
     network: NetworkSettings = ALL_DEFAULTS
     log: LogSettings = ALL_DEFAULTS
     metrics: MetricsSettings = ALL_DEFAULTS
