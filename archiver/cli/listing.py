@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from archiver.account.reading import ReadingTerms, Shift, listings_of, read_and_
 from archiver.cli.call_times import BOUND
 from archiver.cli.compose import NO_BOT, TEXT
 from archiver.cli.output import print_error, printable, told
+from archiver.cli.sealing import drained_and_sealed
 from archiver.cli.serving import bot_access, composed_worker, stop_on_signals
 from archiver.config import BotSettings, Settings
 from archiver.errors import ConfigError, DatabaseError, KoreError
@@ -71,7 +73,7 @@ async def work_with_listings(
         composed_worker(settings, database, queue, Tally()) as worker,
     ):
         with bars() as progress, stop_on_signals(worker) as received:
-            return await read_and_work(
+            shift = await read_and_work(
                 reading,
                 listings,
                 worker,
@@ -84,6 +86,7 @@ async def work_with_listings(
                 night=night,
                 beside=watch(progress) if watch is not None else None,
             )
+        return replace(shift, drained=await drained_and_sealed(worker.sealer, shift.drained, shift.received))
 
 
 def print_refusal(bot: str, error: KoreError) -> None:

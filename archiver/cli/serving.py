@@ -16,6 +16,7 @@ from archiver.archive.context import Archive, BotAccess
 from archiver.archive.media import MediaClient, MediaHosts
 from archiver.archive.store_identity import ADOPT, TAKEN, Recognised, claim_store
 from archiver.cli.compose import NO_BOT, ending_signals, restore_signals
+from archiver.cli.sealing import sealer_beside
 from archiver.config import Budget, Settings, account_budgets, sessions_budgets
 from archiver.errors import ConfigError, MetricsUnavailable
 from archiver.kore.client import KoreClient
@@ -84,7 +85,12 @@ def _log_retries(bot: str) -> Callable[[Exception, float], None]:
 
 @asynccontextmanager
 async def composed_worker(
-    settings: Settings, database: Database, queue: Queue, tally: Tally, *, resident: bool = False
+    settings: Settings,
+    database: Database,
+    queue: Queue,
+    tally: Tally,
+    *,
+    resident: bool = False,
 ) -> AsyncIterator[Worker]:
     """A worker that has everything, whose store can be written, and whose metrics are served if that is wanted. A `resident` one
     must be able to serve them; what ends by itself, such as a night in cron, does without where it cannot.
@@ -120,6 +126,7 @@ async def composed_worker(
             pid=os.getpid(),
             version=__version__,
             tally=tally,
+            sealer=sealer_beside(settings, database, store),
         )
         async with _metrics(settings, worker, required=resident):
             yield worker

@@ -8,6 +8,7 @@ import click
 
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import DURATION, opened, run_async, settings_of
+from archiver.cli.sealing import drained_and_sealed
 from archiver.cli.serving import composed_worker, fitted, stop_on_signals
 from archiver.config import Settings
 from archiver.observe.logs import logger
@@ -35,7 +36,8 @@ def command(ctx: click.Context, drain: bool, max_wait: timedelta | None) -> None
     one hands back at once.
 
     Exit codes: 0 drained and complete; 1 fatal; 2 configuration; 3 drained, but sessions failed meanwhile or had to be left
-    pending (a held or paused bot, an unknown one, what falls due after --max-wait); 129, 130, 143 stopped by a signal.
+    pending (a held or paused bot, an unknown one, what falls due after --max-wait), or what happened could not be sealed; 129,
+    130, 143 stopped by a signal.
     """
     if max_wait is not None and not drain:
         raise click.UsageError("--max-wait goes with --drain")
@@ -68,7 +70,8 @@ async def worked(
     """
     async with composed_worker(settings, database, queue, Tally(), resident=not drain) as worker:
         with stop_on_signals(worker) as received:
-            return received, await worker.run(drain=drain, max_wait=max_wait, night=night)
+            ended = await worker.run(drain=drain, max_wait=max_wait, night=night)
+        return received, await drained_and_sealed(worker.sealer if drain else None, ended, received)
 
 
 def log_drain(ended: Drained) -> None:

@@ -69,6 +69,10 @@ def metrics(bots: Sequence[str], tally: Tally, now: Now, ends: Mapping[str, Iter
             for state in STATES:
                 queue.add_metric([bot, state], tally.queue.get((bot, state), 0))
         yield queue
+    if tally.unsealed_seconds is not None:
+        yield GaugeMetricFamily("archiver_unsealed_seconds",
+            "For how long what happened first, of what is not in the ledger yet, has waited to be sealed.",
+            tally.unsealed_seconds)  # fmt: skip
     yield _by_bot(GaugeMetricFamily, "archiver_transfers_running",
         "Recordings on their way.",
         {bot: len(of) for bot, of in running.items()})  # fmt: skip

@@ -22,6 +22,8 @@ class Tally:
     lost: int = 0
     queue: dict[tuple[str, str], int] | None = None
     """Sessions of the whole archive by bot and state, as of the last look; None before the first."""
+    unsealed_seconds: float | None = None
+    """For how long what happened first has waited to be sealed, as of the last look; None in a worker that seals nothing."""
 
     @property
     def files(self) -> int:

@@ -39,11 +39,13 @@ class Drained:
     """What falls due only after as long as a drain waits, or could not be done for the store."""
     next_due_in: timedelta | None = None
     """When the first of these falls due."""
+    unsealed: bool = False
+    """What happened could not be sealed, though there is a key."""
 
     @property
     def complete(self) -> bool:
         """Exit code 0 or 3."""
-        return not (self.failed or self.left_pending or self.store_unavailable or self.timed_out)
+        return not (self.failed or self.left_pending or self.store_unavailable or self.timed_out or self.unsealed)
 
 
 @dataclass(frozen=True)

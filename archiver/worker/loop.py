@@ -15,11 +15,13 @@ from archiver.archive.context import Archive, BotAccess
 from archiver.archive.store_identity import recognise
 from archiver.config import Settings
 from archiver.errors import ConfigError
+from archiver.evidence.sealer import Sealer
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
 from archiver.queue.counts import Counts
 from archiver.queue.identity import Identities
+from archiver.queue.ledger import Ledger
 from archiver.queue.sessions import Queue
 from archiver.runtime.cancellation import to_its_end
 from archiver.session import Session
@@ -31,6 +33,7 @@ from archiver.worker.judging import Judge
 from archiver.worker.probes import Probes
 from archiver.worker.progress import log_long_transfers, record_long_transfers
 from archiver.worker.registration import Registration
+from archiver.worker.sealing import Sealing
 from archiver.worker.settling import Settling
 from archiver.worker.store_gate import StoreGate
 from archiver.worker.upkeep import Upkeep
@@ -59,6 +62,7 @@ class Worker:
         pid: int,
         version: str,
         tally: Tally | None = None,
+        sealer: Sealer | None = None,
     ) -> None:
         self.tally = tally or Tally(archive.transfers)
         self.tally.transfers.window = SLOW_STALLS * settings.transfer.stall_timeout.total_seconds()
@@ -114,6 +118,8 @@ class Worker:
             wake=self._wake,
             stopping=self._stopping,
         )
+        self.sealer = sealer
+        self._sealing = None if sealer is None else Sealing(sealer, Ledger(database), settings.evidence.interval, self.tally)
         self._upkeep = Upkeep(
             queue,
             Counts(database),
@@ -163,6 +169,8 @@ class Worker:
 
         terms = Terms(drain, max_wait, night, busy_elsewhere)
         started = await self._queue.clock()
+        if self._sealing is not None:
+            await self._sealing.begin()
         await self._registration.register()
         transfers = self.tally.transfers
         helpers = [
@@ -173,6 +181,8 @@ class Worker:
             asyncio.create_task(record_long_transfers(transfers, self._queue, lambda: self._registration.lease), name="progress"),
             asyncio.create_task(self._holds.unblock_budgets(), name="budgets"),
         ]
+        if self._sealing is not None:
+            helpers.append(asyncio.create_task(self._sealing.run(), name="sealing"))
         self._trying_credentials = asyncio.create_task(self._holds.try_credentials(), name="credentials")
         work = asyncio.create_task(self._claiming.run(terms, started), name="claim")
         stopped = asyncio.create_task(self._stopping.wait(), name="stop")

@@ -227,7 +227,7 @@ def toml(data: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-async def eventually(look: Callable[[], Awaitable[T]], timeout: float = 20) -> T:
+async def eventually(look: Callable[[], Awaitable[T]], timeout: float = 20, *, every: float = 0.03) -> T:
     """Look until something true is seen, which is returned."""
     deadline = time.monotonic() + timeout
     while True:
@@ -235,7 +235,7 @@ async def eventually(look: Callable[[], Awaitable[T]], timeout: float = 20) -> T
         if seen:
             return seen
         assert time.monotonic() < deadline, f"not within {timeout} s; last seen: {seen!r}"
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(every)
 
 
 @pytest.fixture
