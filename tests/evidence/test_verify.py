@@ -1,4 +1,4 @@
-"""Fixity: every recorded file is read again and held against the ledger."""
+"""Fixity: every recorded file is read again and held against what was recorded."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_each_way_of_being_wrong_is_found_and_named(harness: SessionHarnes
     assert (found["shorter.wav"].bytes_read, found["shorter.wav"].bytes_recorded) == (999, 1000)
 
 
-async def test_every_page_of_a_long_ledger_is_read(
+async def test_every_page_of_many_recordings_is_read(
     harness: SessionHarness, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reports, "PAGE", 3)
@@ -101,7 +101,7 @@ async def test_every_page_of_a_long_ledger_is_read(
     assert sorted(await findings(harness, queue)) == names
 
 
-async def test_an_empty_ledger_has_nothing_to_find(harness: SessionHarness, queue: Queue) -> None:
+async def test_where_nothing_is_recorded_nothing_is_found(harness: SessionHarness, queue: Queue) -> None:
     assert await findings(harness, queue) == {}
 
 

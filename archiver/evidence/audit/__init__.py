@@ -1,0 +1,1 @@
+"""The audit: store and database, held against the sealed ledger."""
