@@ -17,6 +17,7 @@ from archiver.config import BotSettings
 from archiver.kore.listings.calls import Span
 from archiver.postgres.database import Database
 from archiver.queue.accounts import AccountDay, Accounts, NewAccount, OpenSession
+from archiver.queue.ledger import Standing
 from archiver.queue.reports import Reports
 from archiver.runtime.days import day_of, first_moment
 from archiver.stores import Store
@@ -59,6 +60,8 @@ class Closing:
     made_at: datetime
     made_by: str
     earlier: Earlier | None = None
+    evidence: Standing | None = None
+    """How far what happened was sealed then."""
 
     @property
     def complete(self) -> bool:
@@ -116,6 +119,7 @@ class Closing:
             ],
             "items": [item.as_document() for item in account.items],
             "earlier": None if self.earlier is None else self.earlier.as_document(),
+            "evidence": None if self.evidence is None else self.evidence.as_document(),
             "problems": account.problems,
             "failed_bots": dict(self.failed),
         }

@@ -10,6 +10,7 @@ from archiver.config import BotSettings
 from archiver.postgres.database import Database
 from archiver.queue.accounts import Accounts
 from archiver.queue.deadlines import HINT, read_deadlines
+from archiver.queue.ledger import Ledger
 from archiver.queue.pace import Pace, Paces, waiting_of
 from archiver.queue.reports import Reports, WorkerReport
 from archiver.session import State
@@ -25,7 +26,7 @@ async def status_document(database: Database, bots: Sequence[BotSettings]) -> di
     paces = await Paces.read(database, bots)
     reports = Reports(database)
     counts = await reports.count_sessions()
-    totals = await reports.ledger_totals()
+    totals = await reports.recorded_totals()
     fleet = await reports.fleet()
     reasons = await reports.count_reasons()
     last_days = await Accounts(database).last_complete_days()
@@ -66,6 +67,7 @@ async def status_document(database: Database, bots: Sequence[BotSettings]) -> di
         "recorded_seconds": totals.seconds,
         "warnings": [{"bot": each.bot, "message": each.warning, "hint": HINT} for each in deadlines.values() if each.warning],
         "reasons": reasons,
+        "evidence": (await Ledger(database).standing()).as_document(),
         "holds": fleet.holds,
         "paused": [pause["bot"] for pause in fleet.pauses],
         "pauses": fleet.pauses,

@@ -12,6 +12,7 @@ from archiver.account.closing import Closing, Earlier, close_account
 from archiver.account.counts import BESIDE, COUNTS, OUTCOMES, count_open
 from archiver.account.reconcile import Account
 from archiver.cli.compose import actor
+from archiver.cli.evidence_line import evidence_line
 from archiver.cli.listing import developers_line, opened_listings, print_problems, print_refusal
 from archiver.cli.output import console, fitting, print_csv, print_folded, print_json, printable, safe, told
 from archiver.config import BotSettings, Settings
@@ -120,6 +121,12 @@ def _print_table(closing: Closing) -> None:
         out.print(developers_line(account.developer_calls))
     if closing.earlier is not None:
         _print_earlier(closing.earlier)
+    if closing.evidence is not None:
+        evidence = closing.evidence.as_document()
+        print_folded(out, evidence_line(evidence))
+        if closing.command == "nightly" and evidence["checkpoint"]:  # for whoever is mailed what cron prints
+            for line in evidence["checkpoint"].splitlines():
+                out.print(safe(line), soft_wrap=True)
 
 
 def _mark(day: AccountDay) -> str:

@@ -23,7 +23,7 @@ from archiver import __version__
 
 COMMANDS = {
     "demo": "Archive 300 simulated sessions into a folder, and prove them.",
-    "init": "Write a configuration file to start from.",
+    "init": "Write a configuration file to start from, and a key.",
     "doctor": "Check everything that the first night depends on.",
     "migrate": "Create or update the database's tables.",
     "discover": "Learn from the platform which calls took place, and add them to the queue.",
@@ -41,6 +41,10 @@ COMMANDS = {
     "get": "Bring a session's recordings out of the store, each checked against its SHA-256.",
     "verify": "Read every stored file again and hold it against its recorded SHA-256.",
     "repair": "Mend what verify found: from the platform, or from quarantine.",
+    "seal": "Seal what has happened since the last time, for `audit` to hold the archive against.",
+    "audit": "Hold the store and the database against the sealed ledger.",
+    "checkpoint": "Print the ledger's newest checkpoint, to be kept elsewhere.",
+    "key": "Change the key that seals: `key rotate`.",
     "store": "Say whose store it is: `store adopt`.",
     "retry": "Bring failed or cancelled sessions back; look for new files of archived ones.",
     "accept": "Answer for failed or mismatched sessions: they stay as they are.",

@@ -33,6 +33,10 @@ from archiver.cli.output import console, safe, size, table
 from archiver.cli.serving import composed_worker, stop_on_signals
 from archiver.config import Settings, load
 from archiver.errors import UsageError
+from archiver.evidence.audit.context import Wanted
+from archiver.evidence.audit.report import Report
+from archiver.evidence.audit.whole import audit
+from archiver.evidence.keys import SealingKey
 from archiver.evidence.verify import Verified, verify
 from archiver.kore.listings.calls import Span
 from archiver.observe import logs
@@ -71,6 +75,9 @@ max_attempts = 4
 backoff_base = "200ms"
 backoff_max = "1s"
 not_ready_delays = ["300ms", "600ms", "1s"]
+
+[evidence]
+key_file = "evidence.key"
 """
 
 
@@ -92,12 +99,12 @@ class _Told:
 @click.pass_context
 def command(ctx: click.Context, directory: Path, sessions: int, audio: Path | None, seed: int | None) -> None:
     """Archive 300 simulated sessions, which meet every status of the platform and every fault of a network, into ./archiver-demo;
-    then read every stored file again, and say what became of every session.
+    then read every stored file again, hold it all against the sealed ledger, and say what became of every session.
 
     Starts a stand-in for the platform on loopback and an embedded Postgres; both end with it.
 
-    Exit codes: 0 every session ended as it should and every file is equal; 1 fatal; 2 usage; 3 something did not; 129, 130, 143
-    stopped by a signal.
+    Exit codes: 0 every session ended as it should, every file is equal and the audit is clean; 1 fatal; 2 usage; 3 something did
+    not; 129, 130, 143 stopped by a signal.
     """
     chosen = secrets.randbelow(10**6) if seed is None else seed
     wav_names(audio)  # before a former demo's folder is emptied
@@ -201,15 +208,19 @@ async def _demo(folder: Path, sessions: int, audio: Path | None, seed: int, leve
             raise click.exceptions.Exit(128 + received[0])
         first = min(span.start for span in calls.values())
         closing = await close(settings, database, settings.bots, {BOT: Span(first, now)}, command="reconcile")
+        assert worker.sealer is not None, "it has a key"
+        await worker.sealer.finish()
         report = platform.report()
         worked = time.monotonic() - started
         async with open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store:
             verified = [found async for found in verify(database, store, bot=None)]
+            key = SealingKey.load(folder / "evidence.key").public
+            audited = await audit(database, store, Wanted(settings.storage.path, settings.evidence.patience, deep=True, key=key))
         document = await status_document(database, settings.bots)
         reports = Reports(database)
         ends = {each.session_id: (each.state, each.reason) for each in await reports.list_outcomes()}
         flagged = {file.session_id: ", ".join(file.flags) for file in await reports.list_flagged_files()}
-    return _close(folder, document, verified, ends, told, _findings(flagged, closing), report, worked)
+    return _close(folder, document, verified, audited, ends, told, _findings(flagged, closing), report, worked)
 
 
 def _times(call: Any, now: datetime) -> Span:
@@ -229,6 +240,7 @@ def _findings(flagged: dict[str, str], closing: Closing) -> dict[str, str]:
 
 def _configure(folder: Path, platform: Any) -> Settings:
     path = folder / "archiver.toml"
+    SealingKey.make(folder / "evidence.key", "archiver demo")
     path.touch(mode=0o600, exist_ok=False)
     path.write_text(
         CONFIG.format(
@@ -277,6 +289,7 @@ def _close(
     folder: Path,
     document: dict[str, Any],
     verified: list[Verified],
+    audited: Report,
     ends: dict[str, tuple[str, str | None]],
     told: _Told,
     findings: dict[str, str],
@@ -310,6 +323,8 @@ def _close(
     out.print()
     out.print(f"{document['recordings']} recordings, {size(document['bytes'])}, in {seconds:.1f} s")
     out.print(f"{len(verified) - len(wrong)} of {len(verified)} files read again and equal to their recorded SHA-256")
+    what = "clean" if audited.clean else f"{audited.findings.counts.total()} findings"
+    out.print(f"{audited.entries} entries sealed in the ledger; audited with all that they name: {what}")
     out.print(f"{calls} API calls as the platform counted them, {calls / archived:.2f} per archived session, "
               f"{calls / max(document['recordings'], 1):.2f} per archived recording", soft_wrap=True)  # fmt: skip
     breaches = {key: report["media"][key] for key in ("altered_urls", "leaked_auth") if report["media"][key]}
@@ -323,10 +338,10 @@ def _close(
     out.print(f"the files are in {safe(shown / 'recordings')}; look closer with:", soft_wrap=True)
     one = next((i for i, end in sorted(ends.items()) if end[0] == "archived"), "ID")
     program = f"{_program()} --config {shlex.quote(str(shown / 'archiver.toml'))}"
-    for what in ("status", "verify", f"show {one}"):
+    for what in ("status", "verify", "audit --deep", f"show {one}"):
         out.print(f"  {safe(program)} {what}", soft_wrap=True)
     complete = sum(sessions.values()) == len(told.notes) and sessions["pending"] == sessions["claimed"] == 0
-    return complete and not (wrong or surprises or breaches)
+    return complete and audited.clean and not (wrong or surprises or breaches)
 
 
 def _program() -> str:

@@ -11,9 +11,10 @@ import click
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import run_async, settings_of
 from archiver.cli.output import console, folded, json_option, print_folded, print_json, printable
+from archiver.cli.sealing import evidence_store
 from archiver.cli.serving import bot_access
 from archiver.config import Settings, all_budgets
-from archiver.errors import ArchiverError
+from archiver.errors import ArchiverError, StoreError
 from archiver.health.bot_checks import check_bot, check_listing
 from archiver.health.checks import (
     check_configuration,
@@ -25,12 +26,14 @@ from archiver.health.checks import (
     check_network,
     check_secret_files,
 )
+from archiver.health.evidence_checks import check_evidence, check_ledger
 from archiver.health.findings import Finding, of_error
 from archiver.health.media_check import check_media
 from archiver.health.store_checks import check_store
 from archiver.postgres.database import Database, open_database
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.identity import Identities
+from archiver.queue.ledger import Ledger
 
 MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", "failure": "[red]failure[/red]"}
 
@@ -103,6 +106,7 @@ async def _doctor(settings: Settings) -> list[Finding]:
             findings += await check_database_settings(database) if found.verdict == "ok" else []
             findings += await check_store(settings, Identities(database) if found.verdict == "ok" else None)
             findings += await check_deadlines(settings, database) if found.verdict == "ok" else []
+            findings += await _evidence(settings, database, findings) if found.verdict == "ok" else []
             findings += await _bots(settings, database, budget=found.verdict == "ok")
     except ArchiverError as error:
         findings.append(of_error("database", error))
@@ -110,6 +114,19 @@ async def _doctor(settings: Settings) -> list[Finding]:
         # Without the database nobody knows the budget: one call a bot is asked all the same.
         findings += await _bots(settings, Database(""), budget=False)
     return findings
+
+
+async def _evidence(settings: Settings, database: Database, before: list[Finding]) -> list[Finding]:
+    """Of the database; and of the store, where it could be used and is this archive's."""
+    found = await check_evidence(settings, database)
+    if any(each.verdict == "failure" and each.check.startswith("store") for each in before):
+        return found
+    try:
+        async with evidence_store(settings) as store:
+            of_store = await check_ledger(Ledger(database), store)
+    except StoreError:
+        return found
+    return [*found, of_store] if of_store is not None else found
 
 
 async def _bots(settings: Settings, database: Database, *, budget: bool) -> list[Finding]:

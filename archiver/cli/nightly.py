@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import click
@@ -19,10 +20,12 @@ from archiver.cli.listing import (
     warn_of_deadlines,
     work_with_listings,
 )
+from archiver.cli.sealing import composed_sealer, sealed_all
 from archiver.cli.serving import fitted
 from archiver.cli.worker import log_drain
 from archiver.config import BotSettings, Settings
 from archiver.queue.discoveries import Discoveries
+from archiver.queue.ledger import Ledger
 from archiver.runtime.open_files import pool_size
 
 
@@ -94,4 +97,9 @@ async def _night(
         shift, closing = await complete_night(database, bots, work=work, account=account)
         if closing is not None:
             await keep(closing, database)
+            async with composed_sealer(settings, database) as sealer:
+                if sealer is not None:
+                    sealed = await sealed_all(sealer)
+                    shift = replace(shift, drained=replace(shift.drained, unsealed=not sealed))
+            closing = replace(closing, evidence=await Ledger(database).standing())
         return shift, closing

@@ -119,6 +119,11 @@ def told(value: object, *, precise: bool = False) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number and what it counts; `many` where that is not `one` with an s."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def lasting(seconds: float | None) -> str:
     """A time to wait, for people: 45s, 12m, 3h 05m, 12d 4h."""
     if seconds is None:

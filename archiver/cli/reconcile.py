@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, datetime
 
 import click
@@ -13,6 +14,7 @@ from archiver.cli.app import Incomplete
 from archiver.cli.compose import opened, run_async, settings_of
 from archiver.cli.listing import bots_option, select_bots, span_options
 from archiver.config import BotSettings, Settings
+from archiver.queue.ledger import Ledger
 
 
 @click.command(short_help="State for every call that the platform lists what became of it.")
@@ -43,4 +45,4 @@ async def _close(settings: Settings, bots: list[BotSettings], start: date | date
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
         closing = await close(settings, database, bots, spans, command="reconcile")
         await keep(closing, database)
-        return closing
+        return replace(closing, evidence=await Ledger(database).standing())

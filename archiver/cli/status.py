@@ -12,6 +12,7 @@ import click
 
 from archiver.account.status import STATES, pause_after, status_document
 from archiver.cli.compose import DURATION, opened, run_async, settings_of
+from archiver.cli.evidence_line import evidence_line
 from archiver.cli.output import console, fitting, folded, json_option, lasting, moment, print_json, printable, safe, size, table
 from archiver.config import Settings
 from archiver.postgres.database import Database
@@ -119,6 +120,7 @@ def _blocks(document: dict[str, Any], width: int, transfers: int) -> Iterator[Ta
     if accepted := document["accepted"]:
         yield f"{accepted:,} failed or mismatched sessions are accepted as they are"
     days = [f"{safe(name)} {bot['last_complete_day']}" for name, bot in document["bots"].items() if bot["last_complete_day"]]
+    yield evidence_line(document["evidence"])
     if days:
         yield f"last complete day: {', '.join(days)} (`archiver nights`)"
     if again := document["rechecks"]["waiting"]:

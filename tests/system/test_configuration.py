@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from archiver.config import load
+from archiver.evidence.keys import SealingKey
 from archiver.simulator.platform import Simulator
 from tests.system.conftest import ROOT, Program, toml
 
@@ -24,6 +25,9 @@ VALID: dict[str, Any] = {
 }
 
 
+KEY = '\nkey_file = "evidence.key"\n'
+
+
 async def test_init_writes_a_private_file_that_loads(blank: Program) -> None:
     result = await blank("init")
 
@@ -32,7 +36,35 @@ async def test_init_writes_a_private_file_that_loads(blank: Program) -> None:
     assert "archiver migrate" in result.stdout
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [bot.name for bot in load(path, environment={}).bots] == ["support-us"]
-    assert path.read_bytes() == (ROOT / "config.example.toml").read_bytes()
+    text = (ROOT / "config.example.toml").read_text(encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == text.replace('\nkey_file = ""\n', KEY) != text
+
+
+async def test_init_makes_a_key_that_seals(blank: Program) -> None:
+    key = blank.folder / "evidence.key"
+    result = await blank("init")
+
+    made = SealingKey.load(key)
+    assert load(blank.folder / "archiver.toml", environment={}).evidence.key_file == key
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert f"wrote evidence.key, which seals what is archived: {made.public.fingerprint}\n" in result.stdout
+    assert "keep a copy" in result.stdout
+
+
+async def test_init_keeps_a_key_that_is_there(blank: Program) -> None:
+    made = SealingKey.make(blank.folder / "evidence.key", "mine")
+    content = (blank.folder / "evidence.key").read_bytes()
+    result = await blank("init")
+
+    assert (result.code, result.stderr) == (0, "")
+    assert f"kept evidence.key, which seals what is archived: {made.public.fingerprint}\n" in result.stdout
+    assert (blank.folder / "evidence.key").read_bytes() == content
+
+
+async def test_init_writes_no_configuration_beside_what_is_no_key(blank: Program) -> None:
+    (blank.folder / "evidence.key").symlink_to("nowhere")
+    (await blank("init")).refused(2, "evidence.key cannot be read: No such file or directory", "ssh-keygen")
+    assert [path.name for path in blank.folder.iterdir() if path.name.startswith(("archiver", "evidence"))] == ["evidence.key"]
 
 
 async def test_init_never_overwrites(blank: Program) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from archiver.evidence.keys import SealingKey
 from archiver.simulator.platform import Simulator
 from tests.system.conftest import ROOT, Program
 
@@ -23,7 +24,9 @@ async def findings(archiver: Program, code: int, **environment: str) -> dict[str
     return found
 
 
-async def test_a_good_installation_has_one_line_a_check(archiver: Program, simulator: Simulator) -> None:
+async def test_a_good_installation_has_one_line_a_check(archiver: Program, simulator: Simulator, data: dict[str, Any]) -> None:
+    SealingKey.make(archiver.folder / "evidence.key", "test")
+    archiver.configure(data | {"evidence": {"key_file": "evidence.key"}})
     ended = datetime.now(UTC) - timedelta(hours=1)
     times = {"started_at": (ended - timedelta(minutes=1)).isoformat(), "ended_at": ended.isoformat()}
     simulator.set_history({"calls": [{"session_id": "s-1", **times}]})
@@ -32,10 +35,11 @@ async def test_a_good_installation_has_one_line_a_check(archiver: Program, simul
 
     assert (result.code, result.stderr) == (0, "")
     checks = [line.split()[0] + " " + line[8:].split(":")[0] for line in result.stdout.splitlines()]
-    assert checks[:9] == ["ok configuration", "ok database", "ok store", "ok store", *["ok bot bot"] * 5]
+    first = ["ok configuration", "ok database", "ok store", "ok store", "ok evidence"]
+    assert checks[:10] == [*first, *["ok bot bot"] * 5]
     recordings, history = "recordings, voicemail, call details", "sessions history (getSessions)"
     assert "ok      bot bot: media: 127.0.0.1 sent the first 1,024 bytes of a recording (audio/wav)" in result.stdout
-    assert result.stdout.splitlines()[9:] == [
+    assert result.stdout.splitlines()[10:] == [
         f"budget  {recordings} of bot bot: 60000/minute (rate_limits of bot bot), one budget with {history}",
         f"budget  {history} of bot bot: 60000/minute (rate_limits of bot bot), one budget with {recordings}",
     ]
@@ -56,8 +60,8 @@ async def test_each_failing_check_has_a_hint(archiver: Program, data: dict[str, 
     )
 
     verdicts = {check: finding["verdict"] for check, finding in found.items()}
-    assert verdicts == {"configuration": "ok", "database": "ok", "store": "failure", "bot bot: token": "ok",
-                        "bot bot: client_secret": "failure", "bot bot: clock": "failure"}  # fmt: skip
+    assert verdicts == {"configuration": "ok", "database": "ok", "store": "failure", "evidence": "warning",
+                        "bot bot: token": "ok", "bot bot: client_secret": "failure", "bot bot: clock": "failure"}  # fmt: skip
     assert "bots.bot.client_secret" in found["bot bot: client_secret"]["hint"]
     assert re.fullmatch(r"this clock is (3599|360\d) s behind the platform's", found["bot bot: clock"]["message"])
     assert "NTP" in found["bot bot: clock"]["hint"]

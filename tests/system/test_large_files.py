@@ -158,7 +158,7 @@ async def test_a_terminal_shows_as_many_as_fit_the_longest_first(archiver: Progr
     first = drawn[: drawn.index(b" more; all together")].decode()
     shown = [number for number in range(100) if f"{number:03}.wav" in first]
     assert shown == list(range(shown[0], 100)), "those that have been on their way longest"
-    assert len(shown) == lines - 12, first
+    assert len(shown) == lines - 13, first
     assert f"and {140 - len(shown)}" in first
     assert first.count("\n") + 2 < lines, "the worker is below them, and the cursor"
 

@@ -24,7 +24,7 @@ async def test_what_simulate_prints_is_a_configuration_that_works(blank: Program
 
     assert doctor.code == 0, doctor
     found = {finding["check"]: finding for finding in doctor.document["findings"]}
-    assert {finding["verdict"] for finding in found.values()} == {"ok"}, found
+    assert {check for check, finding in found.items() if finding["verdict"] != "ok"} == {"evidence"}, found  # it has no key
     assert found["bot simulated: listing of calls"]["message"] == "interaction_details answered"
     assert "first 1,024 bytes" in found["bot simulated: media"]["message"]
     today = datetime.now(UTC)
