@@ -1,4 +1,4 @@
-"""Fixity: every recorded file is read again and hashed again, and held against the ledger."""
+"""Fixity: every recorded file is read again and hashed again, and held against what was recorded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Verified:
 
 
 async def verify(database: Database, store: Store, *, bot: str | None, actor: str | None = None) -> AsyncIterator[Verified]:
-    """Verify every recorded file of `bot` (None: of all), in the ledger's order, with constant memory. With an `actor` the
+    """Verify every recorded file of `bot` (None: of all), in the order of their rows, with constant memory. With an `actor` the
     database remembers what was found: each session's findings once its last file is read, and when all are read, that nothing
     else was found.
     """

@@ -21,6 +21,7 @@ import archiver
 from archiver.account.counts import COUNTS
 from archiver.cli.app import COMMANDS, cli
 from archiver.config import CALL_FACTS
+from archiver.evidence.audit.report import MEANINGS
 from archiver.observe.metrics import Now, metrics
 from archiver.observe.tally import Tally
 from archiver.outcome import REASONS
@@ -290,6 +291,23 @@ def test_every_problem_and_mismatch_is_explained() -> None:
     named = set(re.findall(r'"(?:problem|mismatch)": "([a-z_]+)"', code))
     assert len(named) > 10, "the pattern above no longer finds them"
     assert not {name for name in named if f"| `{name}` |" not in DISCOVERY}
+
+
+def test_every_finding_of_an_audit_is_explained_and_in_the_order_in_which_it_is_told() -> None:
+    page = (ROOT / "docs" / "evidence.md").read_text()
+    _, _, table = page.partition("| finding | what it means | what to do |\n|---|---|---|\n")
+    rows = [line.split("|") for line in table.partition("\n\n")[0].splitlines()]
+    assert [row[1].strip() for row in rows] == [f"`{name}`" for name in MEANINGS]
+    assert all(len(row) == 5 and row[2].strip() and row[3].strip() for row in rows)
+
+
+def test_everything_that_an_audit_tells_as_known_is_explained() -> None:
+    page = (ROOT / "docs" / "evidence.md").read_text()
+    (told,) = re.findall(r"Told as `known:`.*?\n\n", page, re.DOTALL)
+    sources = (ROOT / "archiver" / "evidence" / "audit").glob("*.py")
+    known = {name for path in sources for name in re.findall(r'\.know\("(\w+)"', path.read_text())}
+    assert known
+    assert {name for name in known if f"`{name}`" not in told} == set()
 
 
 def test_the_cron_job_runs_a_command_that_there_is_as_the_images_user() -> None:
