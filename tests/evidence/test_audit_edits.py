@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from tests.evidence.audited import Copy, Original, copied, make_original
+from tests.evidence.audited import Copy
 
 pytestmark = pytest.mark.once
-
-
-@pytest.fixture(scope="module")
-def original(postgres: str, template: str, worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Original:
-    return make_original(postgres, template, worker_id, tmp_path_factory.mktemp("sealed"))
-
-
-@pytest.fixture
-async def copy(original: Original, tmp_path: Path) -> AsyncIterator[Copy]:
-    async with copied(original, tmp_path) as made:
-        yield made
 
 
 @pytest.mark.parametrize("deep", [True, False])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from tests.evidence.audited import TABLES, Copy, Original, copied, make_original
+from tests.evidence.audited import TABLES, Copy
 
 pytestmark = pytest.mark.once
 
@@ -237,17 +237,6 @@ class Edits:
         tables = self.random.choice([TABLES, TABLES[:2]])
         await self.copy.put_tables("earlier", tables)
         return ", ".join(tables)
-
-
-@pytest.fixture(scope="module")
-def original(postgres: str, template: str, worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Original:
-    return make_original(postgres, template, worker_id, tmp_path_factory.mktemp("sealed"))
-
-
-@pytest.fixture
-async def copy(original: Original, tmp_path: Path) -> AsyncIterator[Copy]:
-    async with copied(original, tmp_path) as made:
-        yield made
 
 
 async def edited(copy: Copy, first: int) -> None:
