@@ -80,6 +80,7 @@ TRUNCATED = "<IsTruncated>true</IsTruncated>"
         (TRUNCATED + "<NextContinuationToken>x</NextContinuationToken>", "EndlessListing"),
         (TRUNCATED + "<NextContinuationToken>x</NextContinuationToken>" + contents("PREFIXa.wav"), "EndlessListing"),
         (contents("elsewhere/a.wav"), "NotAsked"),
+        (contents("PREFIXa.wav", "<Size>1</Size><LastModified>9999-12-31T23:59:59-12:00</LastModified>"), "NoListing"),
         (contents("PREFIXa.wav", ""), "NoListing"),
         (contents("PREFIXa.wav", "<Size>-1</Size><LastModified>2026-01-02T03:04:05Z</LastModified>"), "NoListing"),
         (contents("PREFIXa.wav", "<Size>1</Size><LastModified>yesterday</LastModified>"), "NoListing"),
@@ -127,3 +128,36 @@ async def test_what_is_no_xml_is_no_listing(seaweedfs: S3Server) -> None:
         proxy.add(Fault("GET .*", answer=b"HTTP/1.1 200 X\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"))
         with pytest.raises(StoreUnavailable, match="the answer is not XML"):
             await listed(harness)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (answer("<body/>", "html"), "NoListing"),
+        (answer("<Version/>", "ListVersionsResult"), "NoListing"),
+        (answer("").replace(b"?>", b" encoding='utf-7'?>", 1), "NotXml"),
+    ],
+)
+async def test_what_is_no_listing_is_no_empty_store(seaweedfs: S3Server, body: bytes, told: str) -> None:
+    _, _, rest = body.partition(b"\r\n\r\n")
+    body = b"HTTP/1.1 200 X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(rest) + rest
+    async with Proxy(seaweedfs.url) as proxy, s3_harness(seaweedfs, endpoint=proxy.url) as harness:
+        proxy.add(Fault("GET .*", times=9, answer=body))
+        with pytest.raises(StoreError) as caught:
+            await listed(harness)
+        assert caught.value.facts["error"] == told
+
+
+async def test_a_listing_that_goes_round_in_a_larger_circle_ends(seaweedfs: S3Server) -> None:
+    async with Proxy(seaweedfs.url) as proxy, s3_harness(seaweedfs, endpoint=proxy.url) as harness:
+        for number in range(30):
+            token = f"<NextContinuationToken>{'abc'[number % 3]}</NextContinuationToken>"
+            proxy.add(Fault("GET .*", answer=answer(TRUNCATED + token + contents(f"{harness.prefix}a.wav"))))
+        with pytest.raises(StoreError, match="goes round in circles"):
+            await listed(harness)
+
+
+async def test_the_marker_of_the_stores_own_folder_is_no_object(seaweedfs: S3Server) -> None:
+    async with Proxy(seaweedfs.url) as proxy, s3_harness(seaweedfs, endpoint=proxy.url) as harness:
+        proxy.add(Fault("GET .*", answer=answer(contents(harness.prefix) + contents(f"{harness.prefix}a.wav"))))
+        assert [each.key for each in await listed(harness)] == ["a.wav"]

@@ -116,3 +116,17 @@ async def test_a_folder_that_cannot_be_read_is_named(store: LocalStore, root: Pa
     monkeypatch.setattr(os, "open", refusing)
     with pytest.raises(StoreError, match=r"b/c/ cannot be listed: Permission denied"):
         await listed(store)
+
+
+async def test_a_time_that_no_calendar_has_and_folders_without_end_are_told(store: LocalStore, root: Path, memory: Path) -> None:
+    in_memory = memory / f"listing-{root.parent.name}"
+    in_memory.mkdir()
+    (in_memory / "a.wav").write_bytes(b"1")
+    os.utime(in_memory / "a.wav", (2**40, 2**40))
+    assert await listed(LocalStore(in_memory, Buffers(2**26))) == {"a.wav": 1}
+    (root / "/".join(["d"] * 150)).mkdir(parents=True)
+    with pytest.raises(StoreError, match="more than 100 folders deep") as refused:
+        await listed(store)
+    assert refused.value.hint
+    with pytest.raises(StoreError, match="begins no key"):
+        _ = [each async for each in store.list("\ud800")]

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 
 from archiver.stores import Listed
 from archiver.stores.azure.wire import AzureWire
-from archiver.stores.bucket.driver import LISTED, pages_on
+from archiver.stores.bucket.driver import LISTED, listing_in, pages_on
 from archiver.stores.bucket.refusals import Refused
 
 
@@ -21,8 +21,9 @@ async def list_blobs(wire: AzureWire, prefix: str, *, versions: bool) -> AsyncGe
         query["include"] = "deleted,versions"
     goes_on = pages_on()
     while True:
-        page = (await wire.send("GET", query=query)).xml()
-        found = [_listed(blob) for blob in page.iter("Blob")]
+        page = listing_in(await wire.send("GET", query=query), "EnumerationResults")
+        # An account with a hierarchical namespace lists its folders as well.
+        found = [_listed(blob) for blob in page.iter("Blob") if blob.findtext("Properties/ResourceType") != "directory"]
         if versions:
             # The service has the oldest first. Those of one key may go on in the next page.
             found.sort(key=lambda each: (each.key.encode(), not each.latest, -each.modified.timestamp()))
@@ -43,7 +44,7 @@ def _listed(blob: Element) -> Listed:
     try:
         at = parsedate_to_datetime(blob.findtext("Properties/Last-Modified") or "").astimezone(UTC)
         size = int(blob.findtext("Properties/Content-Length") or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         raise Refused(200, "NoListing", "the server lists a blob without its size or time") from None
     if not key or size < 0:
         raise Refused(200, "NoListing", "the server lists a blob without a name or size")

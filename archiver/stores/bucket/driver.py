@@ -10,11 +10,12 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, Protocol
+from xml.etree.ElementTree import Element
 
 from archiver.runtime.cancellation import settled
 from archiver.stores import Advice, Listed, Saved
 from archiver.stores.bucket.refusals import Refused
-from archiver.stores.bucket.wire import Body
+from archiver.stores.bucket.wire import Answer, Body
 
 LISTED = 1000
 """Keys that one request lists, at most."""
@@ -26,18 +27,26 @@ MAX_EMPTY = 1000
 
 def pages_on() -> Callable[[str, int], None]:
     """A check that raises Refused for a listing without end: it is told where the next page begins, how many the last had."""
-    before: set[str] = set()
-    empty = 0
+    before, pages, renewed_at, empty = "", 0, 1, 0
 
     def check(marker: str, objects: int) -> None:
-        nonlocal empty
+        nonlocal before, pages, renewed_at, empty
         empty = 0 if objects else empty + 1
-        if not marker or marker in before or empty > MAX_EMPTY:
+        if not marker or marker == before or empty > MAX_EMPTY:
             raise Refused(200, "EndlessListing", "the server's listing goes round in circles: is this the right kind of server?")
-        before.clear()
-        before.add(marker)
+        pages += 1
+        if pages == renewed_at:  # Brent's way to find a circle of any length while remembering one place
+            before, renewed_at = marker, 2 * renewed_at
 
     return check
+
+
+def listing_in(answer: Answer, root: str) -> Element:
+    """The document of a listing. Raises Refused for any other: what is none has no objects, and would look like an empty one."""
+    page = answer.xml()
+    if page.tag != root:
+        raise Refused(200, "NoListing", f"the server answers {page.tag[:50]!r} and not {root}: is this the right kind of server?")
+    return page
 
 
 @dataclass(frozen=True)

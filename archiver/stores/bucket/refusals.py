@@ -73,7 +73,7 @@ def parsed(body: bytes) -> ElementTree.Element:
     """An answer's document, without namespaces. Raises Refused if it is none."""
     try:
         root = ElementTree.fromstring(body)  # noqa: S314  # expat bounds what entities grow to, and the wire the document
-    except ElementTree.ParseError:
+    except (ElementTree.ParseError, ValueError, LookupError):  # the latter two of encodings that nobody knows
         raise Refused(200, "NotXml", "the answer is not XML: is this the right kind of server?") from None
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]

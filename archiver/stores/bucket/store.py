@@ -81,6 +81,8 @@ class BucketStore:
                 async for each in found:
                     if not each.key.startswith(ours + prefix):
                         raise Refused(200, "NotAsked", f"the server lists {each.key!r} where {ours + prefix!r} was asked for")
+                    if each.key == ours:  # a marker that some tools make for the folder itself
+                        continue
                     yield replace(each, key=each.key[len(ours) :]) if ours else each
 
     async def discard(self, key: str, *, part: str, left_for: timedelta) -> bool:

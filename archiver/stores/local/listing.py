@@ -10,12 +10,16 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 
+from archiver.errors import StoreError
 from archiver.stores import Listed
 from archiver.stores.local.disk import READABLE, translated
 from archiver.stores.local.folders import Folders
 
 BATCH = 1000
 """Objects that are looked at in one hop to a thread."""
+
+MAX_DEPTH = 100
+"""Folders below each other: each is held open. A key of ours has a handful."""
 
 _OF_THE_FILE_SYSTEM = "lost+found"
 """In the root, where nobody but root may look."""
@@ -27,7 +31,10 @@ class Listing:
     """One walk through a store, whose steps block. `close` ends it wherever it is. Raises StoreError."""
 
     def __init__(self, folders: Folders, prefix: str) -> None:
-        self._prefix = os.fsencode(prefix)
+        try:
+            self._prefix = os.fsencode(prefix)
+        except UnicodeEncodeError:
+            raise StoreError(f"{prefix!r} begins no key of this store", store_key=prefix) from None
         self._objects = self._walk_root(folders)
 
     def batch(self) -> list[Listed]:
@@ -51,6 +58,10 @@ class Listing:
     def _walk(self, descriptor: int, path: bytes) -> Iterator[Listed]:
         """Everything in a folder, of which `path` is the key with a `/` at its end. The descriptor is closed here."""
         try:
+            if path.count(b"/") > MAX_DEPTH:
+                deep = os.fsdecode(path[:200])
+                raise StoreError(f"{deep}... cannot be listed: more than {MAX_DEPTH} folders deep",
+                                 hint="find out who made these folders, and move them away", store_key=deep)  # fmt: skip
             with translated(os.fsdecode(path), "listed"):
                 names = sorted(self._names_in(descriptor, path))
             for name in names:
@@ -91,4 +102,8 @@ def _enter(above: int, name: bytes) -> int | None:
 def _listed(folder: int, name: bytes, key: bytes) -> Listed:
     found = os.stat(name, dir_fd=folder, follow_symlinks=False)
     size = found.st_size if stat.S_ISREG(found.st_mode) else None
-    return Listed(os.fsdecode(key), size, datetime.fromtimestamp(found.st_mtime, UTC))
+    try:
+        modified = datetime.fromtimestamp(found.st_mtime, UTC)
+    except (ValueError, OverflowError, OSError):  # somebody gave it a time that no calendar has
+        modified = datetime.max.replace(tzinfo=UTC)
+    return Listed(os.fsdecode(key), size, modified)

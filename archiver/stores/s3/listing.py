@@ -8,7 +8,7 @@ from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element
 
 from archiver.stores import Listed
-from archiver.stores.bucket.driver import LISTED, pages_on
+from archiver.stores.bucket.driver import LISTED, listing_in, pages_on
 from archiver.stores.bucket.refusals import Refused
 from archiver.stores.s3.wire import S3Wire
 
@@ -18,7 +18,7 @@ async def list_objects(wire: S3Wire, prefix: str) -> AsyncGenerator[Listed, None
     query = {"list-type": "2", "prefix": prefix, "max-keys": str(LISTED), "encoding-type": "url"}
     goes_on = pages_on()
     while True:
-        page = (await wire.send("GET", query=query)).xml()
+        page = listing_in(await wire.send("GET", query=query), "ListBucketResult")
         found = [_listed(each, page) for each in page.iter("Contents")]
         for each in found:
             yield each
@@ -34,7 +34,7 @@ async def list_versions(wire: S3Wire, prefix: str) -> AsyncGenerator[Listed, Non
     query = {"versions": "", "prefix": prefix, "max-keys": str(LISTED), "encoding-type": "url"}
     goes_on = pages_on()
     while True:
-        page = (await wire.send("GET", query=query)).xml()
+        page = listing_in(await wire.send("GET", query=query), "ListVersionsResult")
         found = [_listed(each, page) for each in page if each.tag in ("Version", "DeleteMarker")]
         for each in found:
             yield each
@@ -53,15 +53,15 @@ def _listed(element: Element, page: Element) -> Listed:
     deleted = element.tag == "DeleteMarker"
     try:
         at = datetime.fromisoformat(modified)
+        at = (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
         size = None if deleted else int(element.findtext("Size") or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         raise Refused(200, "NoListing", "the server lists an object without its size or time") from None
     if not key or (size is not None and size < 0):
         raise Refused(200, "NoListing", "the server lists an object without a key or size")
     version = element.findtext("VersionId") or ""
     latest = element.findtext("IsLatest", "true") == "true"
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return Listed(_decoded(page, key), size, at.astimezone(UTC), version, latest, deleted)
+    return Listed(_decoded(page, key), size, at, version, latest, deleted)
 
 
 def _decoded(page: Element, key: str) -> str:
