@@ -15,7 +15,14 @@ from archiver.stores import MARKER, Listed, Store
 ORDINARY, EVIDENCE, MARKED, QUARANTINED, UNFINISHED = range(5)
 """What an object is by its key alone."""
 
-_REFUSED = ("AccessDenied", "NotImplemented", "MethodNotAllowed", "AuthorizationPermissionMismatch", "AuthorizationFailure")
+_REFUSED = (
+    "NoListing",
+    "AccessDenied",
+    "NotImplemented",
+    "MethodNotAllowed",
+    "AuthorizationPermissionMismatch",
+    "AuthorizationFailure",
+)
 """What buckets answer who may not list versions, or where there are none."""
 
 DRIFT = timedelta(days=1)
