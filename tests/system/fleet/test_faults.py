@@ -224,10 +224,16 @@ async def test_an_idle_transaction_has_locked_pending_rows(fleet: Fleet) -> None
     try:
         fleet.hurt()
         async with idle.transaction():
-            locked = await idle.fetch(
-                """SELECT id, epoch FROM archive_queue WHERE state = 'pending'
-                   ORDER BY run_at, id LIMIT 400 FOR UPDATE SKIP LOCKED"""
-            )
+            # While no claim is under way: one that is claimed between snapshot and lock would be locked, and not listed.
+            nobody = await asyncpg.connect(fleet.database_url)
+            try:
+                async with nobody.transaction():
+                    await nobody.execute("LOCK TABLE archive_queue IN SHARE MODE")
+                    locked = await idle.fetch(
+                        "SELECT id, epoch FROM archive_queue WHERE state = 'pending' ORDER BY run_at, id LIMIT 400 FOR UPDATE"
+                    )
+            finally:
+                await nobody.close()
             assert len(locked) == 400
             await fleet.archived(fleet.sessions - 400)
             left = await fleet.rows("SELECT id, epoch FROM archive_queue WHERE state <> 'archived'")
