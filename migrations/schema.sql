@@ -390,12 +390,15 @@ CREATE TABLE public.archived_recordings (
     seconds double precision,
     sample_rate integer,
     channels integer,
+    verified_at timestamp with time zone,
     CONSTRAINT archived_recordings_bytes_check CHECK ((bytes > 0)),
     CONSTRAINT archived_recordings_seconds_check CHECK ((seconds >= (0)::double precision)),
     CONSTRAINT archived_recordings_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text))
 );
 
 COMMENT ON COLUMN public.archived_recordings.sample_rate IS 'Samples a second, as its format says. Null: the format does not tell, or it was archived before this was kept.';
+
+COMMENT ON COLUMN public.archived_recordings.verified_at IS 'When it was last read and held against its hash, whatever came of that; archive_findings says what. Null: not since it was archived.';
 
 CREATE FUNCTION public.archive_ledger_file(r public.archived_recordings) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -765,6 +768,7 @@ CREATE TABLE public.archive_ledger_batches (
     lines bytea,
     object_keys text[],
     objects bytea[],
+    again integer DEFAULT 1 NOT NULL,
     CONSTRAINT archive_ledger_batches_check CHECK ((last >= first)),
     CONSTRAINT archive_ledger_batches_check1 CHECK (((published_at IS NULL) OR ((signature IS NULL) AND (lines IS NULL) AND (object_keys IS NULL) AND (objects IS NULL))))
 );
@@ -772,6 +776,8 @@ ALTER TABLE ONLY public.archive_ledger_batches ALTER COLUMN lines SET STORAGE EX
 ALTER TABLE ONLY public.archive_ledger_batches ALTER COLUMN objects SET STORAGE EXTERNAL;
 
 COMMENT ON TABLE public.archive_ledger_batches IS 'Each segment of the ledger, with all bytes that belong to it until the store has them.';
+
+COMMENT ON COLUMN public.archive_ledger_batches.again IS 'Which claim to its place it is: a later one supersedes those of which nothing came.';
 
 CREATE TABLE public.archive_ledger_head (
     one boolean DEFAULT true NOT NULL,
@@ -789,6 +795,7 @@ CREATE TABLE public.archive_ledger_head (
     adopt_before timestamp with time zone DEFAULT 'infinity'::timestamp with time zone,
     adopt_id bigint DEFAULT '9223372036854775807'::bigint NOT NULL,
     adopt_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    given_up bigint DEFAULT 0 NOT NULL,
     CONSTRAINT archive_ledger_head_one_check CHECK (one)
 )
 WITH (fillfactor='20');
@@ -800,6 +807,8 @@ COMMENT ON COLUMN public.archive_ledger_head.public_key IS 'The key that signs t
 COMMENT ON COLUMN public.archive_ledger_head.published IS 'Entries that the store has, up to its newest checkpoint.';
 
 COMMENT ON COLUMN public.archive_ledger_head.adopt_before IS 'Sessions that ended before the ledger was begun are adopted, newest first: those before this are still to come. Null: none.';
+
+COMMENT ON COLUMN public.archive_ledger_head.given_up IS 'Up to this size something lies in the store that was given up when the database was rebuilt: no batch ends where one of that did.';
 
 CREATE TABLE public.archive_ledger_outbox (
     id bigint NOT NULL,
@@ -822,6 +831,14 @@ ALTER TABLE public.archive_ledger_outbox ALTER COLUMN id ADD GENERATED ALWAYS AS
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE public.archive_ledger_tiles (
+    tile bigint NOT NULL,
+    root bytea NOT NULL,
+    CONSTRAINT archive_ledger_tiles_root_check CHECK ((octet_length(root) = 32))
+);
+
+COMMENT ON TABLE public.archive_ledger_tiles IS 'Roots of each 256 entries that follow each other, by their number: what a proof needs besides the segment of its entry. A cache: the store tells them too.';
 
 CREATE TABLE public.archive_leftovers (
     queue_id bigint NOT NULL,
@@ -1021,6 +1038,9 @@ ALTER TABLE ONLY public.archive_ledger_outbox
 ALTER TABLE ONLY public.archive_ledger
     ADD CONSTRAINT archive_ledger_pkey PRIMARY KEY (seq);
 
+ALTER TABLE ONLY public.archive_ledger_tiles
+    ADD CONSTRAINT archive_ledger_tiles_pkey PRIMARY KEY (tile);
+
 ALTER TABLE ONLY public.archive_leftovers
     ADD CONSTRAINT archive_leftovers_pkey PRIMARY KEY (queue_id, epoch);
 
@@ -1100,6 +1120,8 @@ END), id) WHERE (user_id IS NOT NULL);
 CREATE INDEX archived_recordings_key ON public.archived_recordings USING btree (store_key);
 
 CREATE INDEX archived_recordings_session ON public.archived_recordings USING btree (session_id);
+
+CREATE INDEX archived_recordings_verified ON public.archived_recordings USING btree (COALESCE(verified_at, archived_at), queue_id);
 
 CREATE TRIGGER archive_queue_admit BEFORE INSERT ON public.archive_queue FOR EACH ROW EXECUTE FUNCTION public.archive_admit();
 

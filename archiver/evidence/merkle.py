@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 
 HASH_BYTES = 32
 
+TILE = 256
+"""Leaves of a tile: tile n has those from n * TILE on. A proof needs those of its own tile, and the roots of the others."""
+
 EMPTY_ROOT = hashlib.sha256().digest()
 """The root of a tree without leaves."""
 
@@ -25,13 +28,15 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 class Frontier:
     """What of a tree of `size` leaves is needed to go on: `hashes`, the roots of its perfect subtrees, the largest first. One
-    that was kept goes on as the tree would have; raises ValueError where size and hashes do not fit each other.
+    that was kept goes on as the tree would have; raises ValueError where size and hashes do not fit each other. `tiles` are the
+    roots of the tiles, by their number, that became whole since.
     """
 
-    __slots__ = ("_hashes", "_size")
+    __slots__ = ("_hashes", "_size", "tiles")
 
     def __init__(self, size: int = 0, hashes: Iterable[bytes] = ()) -> None:
         self._size = size
+        self.tiles: dict[int, bytes] = {}
         self._hashes = [bytes(each) for each in hashes]
         if size < 0 or len(self._hashes) != size.bit_count():
             raise ValueError(f"a tree of {size} leaves does not have {len(self._hashes)} perfect subtrees")
@@ -52,10 +57,13 @@ class Frontier:
         """One leaf more, by its hash."""
         if not _is_hash(leaf):
             raise ValueError(f"a leaf's hash has {HASH_BYTES} bytes")
-        size = self._size
+        size, leaves = self._size, 1
         while size & 1:
             leaf = node_hash(self._hashes.pop(), leaf)
             size >>= 1
+            leaves <<= 1
+            if leaves == TILE:
+                self.tiles[self._size // TILE] = leaf
         self._hashes.append(leaf)
         self._size += 1
 

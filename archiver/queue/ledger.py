@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,7 +30,8 @@ MAX_WAITING = 100_000
 class Head:
     """The ledger as the database knows it. `public_key`: as OpenSSH writes it, of the key that signs next; `signers`: how many
     keys there have been; `frontier`: roots of the perfect subtrees, largest first; `published`: entries that the store has;
-    `adopts`: sessions that ended before are still to be adopted.
+    `adopts`: sessions that ended before are still to be adopted; `given_up`: up to this size something lies in the store that was
+    given up when the database was rebuilt.
     """
 
     origin: str
@@ -43,6 +44,7 @@ class Head:
     published_at: datetime | None
     begun_at: datetime
     adopts: bool
+    given_up: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,9 @@ class HistoryRow:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A segment, sealed, with all that the store is to have: `objects` by their keys, in this order."""
+    """A segment, sealed, with all that the store is to have: `objects` by their keys, in this order. `again`: which claim to its
+    place it is, above 1 where something was claimed there before and given up.
+    """
 
     first: int
     last: int
@@ -77,6 +81,7 @@ class Batch:
     signature: bytes
     lines: bytes
     objects: list[tuple[str, bytes]]
+    again: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +134,17 @@ class Standing:
         }
 
 
+def epochs_of(rows: Sequence[OutboxRow]) -> dict[int, int]:
+    """Up to which epoch of each session its history is told."""
+    found: dict[int, int] = {}
+    for row in rows:
+        session = row.body.get("session") if isinstance(row.body, dict) else None
+        epoch = session.get("epoch") if isinstance(session, dict) else None
+        if row.queue_id is not None and isinstance(epoch, int) and 0 <= epoch < 2**63:
+            found[row.queue_id] = max(epoch, found.get(row.queue_id, 0))
+    return found
+
+
 class Sequencing:
     """One transaction that holds the head. Nobody else can add to the ledger until it ends."""
 
@@ -161,10 +177,11 @@ class Sequencing:
         *,
         root: bytes,
         frontier: Sequence[bytes],
+        tiles: Mapping[int, bytes],
         public_key: str,
         signers: int,
     ) -> None:
-        """Keep the batch, and move the head behind it."""
+        """Keep the batch, and move the head behind it. `tiles`: those that became whole."""
         await self._run(
             sql("ledger/seal"),
             first=batch.first,
@@ -179,6 +196,9 @@ class Sequencing:
             salts=[each.salt for each in index],
             root=root,
             frontier=list(frontier),
+            tiles=list(tiles),
+            tile_roots=list(tiles.values()),
+            again=batch.again,
             public_key=public_key,
             signers=signers,
         )
@@ -229,13 +249,17 @@ class Ledger:
             rows = await run(sql("ledger/lock_head"), sealer=sealer)
             yield Sequencing(run, Head(**dict(rows[0]))) if rows else None
 
+    async def tiles(self) -> dict[int, bytes]:
+        """Roots of the tiles that became whole, by their number. Some may be missing: the store tells them."""
+        return {row["tile"]: row["root"] for row in await self._database.rows(sql("ledger/tiles"))}
+
     async def unpublished(self) -> Batch | None:
         """The batch that the store does not have yet."""
         row = await self._database.row(sql("ledger/unpublished"))
         if row is None:
             return None
         objects = list(zip(row["object_keys"], row["objects"], strict=True))
-        return Batch(row["first"], row["last"], row["checkpoint"], row["signature"], row["lines"], objects)
+        return Batch(row["first"], row["last"], row["checkpoint"], row["signature"], row["lines"], objects, row["again"])
 
     async def published(self, batch: Batch) -> None:
         """The store has it."""

@@ -135,9 +135,14 @@ async def test_a_file_is_recorded_as_it_was_stored(harness: QueueHarness) -> Non
     file = stored_file(3)
     await harness.settle(Attempt(session, [file]), Archived())
     (row,) = await harness.fetch("SELECT * FROM archived_recordings")
-    assert {**file.as_row(), "bot": "bot", "session_id": "s-1", "kind": "recording", "queue_id": session.id} == {
-        name: value for name, value in row.items() if name != "archived_at"
-    }
+    assert {
+        **file.as_row(),
+        "bot": "bot",
+        "session_id": "s-1",
+        "kind": "recording",
+        "queue_id": session.id,
+        "verified_at": None,
+    } == {name: value for name, value in row.items() if name != "archived_at"}
 
 
 async def test_a_file_that_is_recorded_already_is_recorded_once_and_breaks_nothing(harness: QueueHarness) -> None:
