@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import string
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 DEVICE_NAME = re.compile(r"(?:con|prn|aux|nul|clock\$|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\s*(?:\.|$)", re.IGNORECASE)
@@ -23,6 +24,15 @@ def path_part(text: str) -> str:
     return text
 
 
+_A_DAY = datetime(2024, 2, 29, tzinfo=UTC)
+_ESCAPED = re.compile("%([0-9A-F]{2})")
+
+
+def _unpart(part: str) -> str:
+    """What `path_part` made this of, if it did."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), part.replace("~", ":"))
+
+
 QUARANTINE = "quarantine"
 """The folder of what was no recording, and may be the only copy."""
 
@@ -31,6 +41,17 @@ EVIDENCE = "evidence"
 
 RESERVED = (QUARANTINE, EVIDENCE)
 """Folders of the archiver's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathFields:
+    """What a key says of a file."""
+
+    bot: str | None
+    date: datetime
+    session_id: str
+    kind: str
+    file_name: str
 
 
 class PathTemplate:
@@ -101,6 +122,65 @@ class PathTemplate:
         key = "".join(made)
         # A session or a bot may be called so; the folder is the archiver's own, also where a file system knows no case.
         return f"%{ord(key[0]):02X}{key[1:]}" if key.split("/")[0].casefold() in RESERVED else key
+
+    def parse(self, key: str) -> PathFields | None:
+        """What gives this key when it is rendered; None for a key that is none of this template's, or of one whose parts nobody
+        can tell apart again. `bot` is None, and `date` the first moment that there could be, where the template says neither.
+        """
+        given, folder = key, key.partition("/")[0]
+        if folder.startswith("%") and _unpart(folder).casefold() in RESERVED:
+            key = _unpart(folder) + key.removeprefix(folder)
+        texts = self._split(key)
+        if texts is None:
+            return None
+        dates = {spec: text for name, spec, text in texts if name == "date"}
+        said = {name: text for name, _, text in texts}
+        try:
+            # A separator that is in no format, so that no part reads what is another's.
+            date = datetime.strptime("\n".join(dates.values()), "\n".join(dates)).replace(tzinfo=UTC)
+            fields = PathFields(
+                bot=_unpart(said["bot"]) if "bot" in said else None,
+                date=date,
+                session_id=_unpart(said["session_id"]),
+                kind=said["kind"],
+                file_name=said["file_name"],
+            )
+            again = self.render(
+                bot=fields.bot or "", date=date, session_id=fields.session_id, kind=fields.kind, file_name=fields.file_name
+            )
+        except (ValueError, OverflowError):
+            return None
+        return fields if again == given else None
+
+    def _split(self, key: str) -> list[tuple[str, str, str]] | None:
+        """Each field with its format and its text. A file's name is what is left at the end."""
+        found, at = list[tuple[str, str, str]](), 0
+        for place, (literal, name, spec, _) in enumerate(self._parts):
+            if not key.startswith(literal, at):
+                return None
+            at += len(literal)
+            if name is None:
+                continue
+            form = (spec or "%Y-%m-%d") if name == "date" else ""
+            match name:
+                case "file_name":
+                    after = self._parts[place + 1 :]
+                    tail = after[0][0] if after else ""
+                    if len(after) > 1 or (after and after[0][1] is not None) or not key.endswith(tail) or "/" in key[at:]:
+                        return None
+                    end = len(key) - len(tail)
+                case "date":  # of the same length whatever the day
+                    end = at + len(_A_DAY.strftime(form))
+                case "kind":
+                    end = at + len(next((kind for kind in ("recording", "voicemail") if key.startswith(kind, at)), ""))
+                case _:
+                    ends = [key.find(sign, at) for sign in ("/", self._ends.get(name, "/"))]
+                    end = min((each for each in ends if each >= 0), default=len(key))
+            if end <= at or end > len(key):
+                return None
+            found.append((name, form, key[at:end]))
+            at = end
+        return found if at == len(key) else None
 
     def __repr__(self) -> str:
         return f"PathTemplate({self.text!r})"
