@@ -17,6 +17,7 @@ from archiver.config import BotSettings
 from archiver.kore.listings.calls import Span
 from archiver.postgres.database import Database
 from archiver.queue.accounts import AccountDay, Accounts, NewAccount, OpenSession
+from archiver.queue.findings import DamagedSessions
 from archiver.queue.ledger import Standing
 from archiver.queue.reports import Reports
 from archiver.runtime.days import day_of, first_moment
@@ -62,6 +63,8 @@ class Closing:
     earlier: Earlier | None = None
     evidence: Standing | None = None
     """How far what happened was sealed then."""
+    damaged: DamagedSessions | None = None
+    """What verify found wrong, of any time; None where it was not asked for. It makes no account incomplete."""
 
     @property
     def complete(self) -> bool:
@@ -119,6 +122,7 @@ class Closing:
             ],
             "items": [item.as_document() for item in account.items],
             "earlier": None if self.earlier is None else self.earlier.as_document(),
+            "damaged": None if self.damaged is None else self.damaged.as_document(),
             "evidence": None if self.evidence is None else self.evidence.as_document(),
             "problems": account.problems,
             "failed_bots": dict(self.failed),

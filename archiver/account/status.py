@@ -10,6 +10,7 @@ from archiver.config import BotSettings
 from archiver.postgres.database import Database
 from archiver.queue.accounts import Accounts
 from archiver.queue.deadlines import HINT, read_deadlines
+from archiver.queue.findings import Findings
 from archiver.queue.ledger import Ledger
 from archiver.queue.pace import Pace, Paces, waiting_of
 from archiver.queue.reports import Reports, WorkerReport
@@ -31,6 +32,8 @@ async def status_document(database: Database, bots: Sequence[BotSettings]) -> di
     reasons = await reports.count_reasons()
     last_days = await Accounts(database).last_complete_days()
     deadlines = {each.bot: each for each in await read_deadlines(database, bots)}
+    oldest = await reports.oldest_verification()
+    damaged = await Findings(database).damaged()
     workers = await list_workers(database, all_sessions=False)
     forecast = paces.forecast(
         waiting_of(counts),
@@ -65,6 +68,8 @@ async def status_document(database: Database, bots: Sequence[BotSettings]) -> di
         "recordings": totals.files,
         "bytes": totals.bytes,
         "recorded_seconds": totals.seconds,
+        "oldest_verification": None if oldest is None else {"at": oldest.at.isoformat(), "seconds": round(oldest.seconds)},
+        "damaged": damaged.as_document(),
         "warnings": [{"bot": each.bot, "message": each.warning, "hint": HINT} for each in deadlines.values() if each.warning],
         "reasons": reasons,
         "evidence": (await Ledger(database).standing()).as_document(),

@@ -23,14 +23,14 @@ from archiver.config import Settings
 from archiver.queue.operators import Choice, Operators
 
 
-@click.command(short_help="Answer for failed or mismatched sessions: they stay as they are.")
+@click.command(short_help="Answer for what failed or was found wrong: it stays as it is.")
 @click.argument("ids", nargs=-1, type=TEXT, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="Every open session that the options choose.")
 @click.option("--reason", type=TEXT, required=True, help="Why it may stay so; kept with your name, for whoever asks.")
 @click.option("--bot", type=TEXT, help="Only this bot's.")
 @click.option("--kind", type=TEXT, help="Only this kind.")
 @click.option("--error", "errors", type=TEXT, multiple=True,
-              help="Only those that failed, or do not match, for this reason; may be repeated.")  # fmt: skip
+              help="Only those that failed, or were found wrong, for this reason; may be repeated.")  # fmt: skip
 @call_time_options
 @time_options("that ended")
 @click.option("--dry-run", is_flag=True, help="Only say how many sessions would change.")
@@ -51,11 +51,12 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Answer for sessions that cannot be mended: failed ones, and archived ones that `nightly` or `reconcile` found to differ
-    from their call or the store. `archiver list --open` names them.
+    """Answer for sessions that cannot be mended: failed ones, archived ones that `nightly` or `reconcile` found to differ
+    from their call or the store, and those of which `verify` found files wrong. `archiver list --open` names them.
 
     They stay what they are, and every account still counts them as failed or mismatched, and as accepted besides; they make
-    no account incomplete any more. What is found wrong with one only later is open again. `archiver retry` undoes it.
+    no account incomplete any more, and `verify` ends with 0. What is found wrong with one only later is open again.
+    `archiver retry` undoes it.
 
     Exit codes: 0 done, were there any or none; 1 fatal; 2 usage or configuration.
     """
@@ -73,7 +74,7 @@ def command(
     else:
         click.echo(f"{len(accepted)} " + ("would be accepted; nothing was changed" if dry_run else "accepted"))
         for missed in sorted(set(ids) - set(accepted)):
-            why = "unknown, accepted already, neither failed nor found wrong by an account, or not chosen"
+            why = "unknown, accepted already, neither failed nor found wrong by an account or verify, or not chosen"
             click.echo(f"not accepted: {printable(missed)} ({why})", err=True)
 
 

@@ -20,6 +20,7 @@ from archiver.errors import DatabaseError
 from archiver.kore.listings.calls import Span
 from archiver.postgres.database import Database
 from archiver.queue.accounts import AccountDay
+from archiver.queue.findings import NEXT_FOR_DAMAGED
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import Network
 from archiver.stores.open import open_store
@@ -121,6 +122,9 @@ def _print_table(closing: Closing) -> None:
         out.print(developers_line(account.developer_calls))
     if closing.earlier is not None:
         _print_earlier(closing.earlier)
+    if closing.damaged is not None and closing.damaged.open:
+        print_folded(out, f"verify: {closing.damaged.told}")
+        print_folded(out, f"  next: {NEXT_FOR_DAMAGED}", indent=4)
     if closing.evidence is not None:
         evidence = closing.evidence.as_document()
         print_folded(out, evidence_line(evidence))

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 import click
 
-from archiver.cli.call_facts import agents_of, number_of
 from archiver.cli.call_times import call_time_options, call_times
 from archiver.cli.compose import TEXT, check_bot_was_meant, opened
 from archiver.cli.output import print_csv, print_rows, size
 from archiver.config import Settings
 from archiver.observe.redact import redact_value
+from archiver.queue.call_facts import agents_of, number_of
 from archiver.queue.search import Chosen, FoundSession, People, Search
 from archiver.session import State
 

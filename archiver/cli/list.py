@@ -13,7 +13,9 @@ from archiver.cli.found import choice_options, chosen_of, show_found
 
 @click.command(short_help="List sessions by state, bot, reason and date of the call.")
 @choice_options
-@click.option("--open", "acceptance", flag_value="open", help="Failed, or archived and found wrong, and nobody accepted it.")
+@click.option(
+    "--open", "acceptance", flag_value="open", help="Failed, or found wrong (by an account or verify), and nobody accepted it."
+)
 @click.option("--accepted", "acceptance", flag_value="accepted", help="Failed or found wrong, and somebody accepted it.")
 @click.pass_context
 def command(

@@ -16,6 +16,7 @@ from archiver.cli.evidence_line import evidence_line
 from archiver.cli.output import console, fitting, folded, json_option, lasting, moment, print_json, printable, safe, size, table
 from archiver.config import Settings
 from archiver.postgres.database import Database
+from archiver.queue.findings import NEXT_FOR_DAMAGED, DamagedSessions
 from archiver.queue.pace import COUNTED
 
 if TYPE_CHECKING:  # rich is imported when something is drawn
@@ -117,8 +118,12 @@ def _blocks(document: dict[str, Any], width: int, transfers: int) -> Iterator[Ta
     yield _counts(document, width)
     recorded = lasting(document["recorded_seconds"])
     yield f"{document['recordings']:,} recordings, {size(document['bytes'])}, {recorded} of sound"
+    if oldest := document["oldest_verification"]:
+        yield f"oldest verification: {lasting(oldest['seconds'])} ago (`archiver verify`; archiving counts as one)"
+    if (damaged := DamagedSessions(**document["damaged"])).open:
+        yield f"damaged: {damaged.told}; next: {NEXT_FOR_DAMAGED}"
     if accepted := document["accepted"]:
-        yield f"{accepted:,} failed or mismatched sessions are accepted as they are"
+        yield f"{accepted:,} failed, mismatched or damaged sessions are accepted as they are"
     days = [f"{safe(name)} {bot['last_complete_day']}" for name, bot in document["bots"].items() if bot["last_complete_day"]]
     yield evidence_line(document["evidence"])
     if days:
@@ -236,6 +241,7 @@ def _line(document: dict[str, Any]) -> str:
         f"time left {lasting(document['time_left_seconds'])}; workers {alive}"
         + (f", dead {dead}" if dead else "")
         + (f"; transfers {running}, {_sum(document['transfers'])}" if running else "")
+        + (f"; damaged {document['damaged']['open']}" if document["damaged"]["open"] else "")
         + (f"; holds {len(document['holds'])}" if document["holds"] else "")
         + (f"; paused {len(document['paused'])}" if document["paused"] else "")
     )

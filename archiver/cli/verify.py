@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+import asyncio
+import shlex
+from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
 
 import click
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from archiver.archive.store_identity import recognise
+from archiver.cli.amounts import PART, SINCE, SIZE
 from archiver.cli.app import Incomplete
+from archiver.cli.call_times import call_time_options, call_times
 from archiver.cli.compose import TEXT, actor, check_bot_was_meant, opened, run_async, settings_of
-from archiver.cli.output import console, json_option, print_json, printable, safe, size
+from archiver.cli.output import json_option
+from archiver.cli.verifying import Telling
 from archiver.config import Settings
-from archiver.errors import DatabaseError, StoreError, WrongStore
-from archiver.evidence.verify import Verified, verify
+from archiver.errors import DatabaseError, DatabaseUnreachable, StoreError, StoreUnavailable, WrongStore
+from archiver.evidence.verify import Terms, Verification
 from archiver.observe.logs import logger
 from archiver.postgres.database import Database
-from archiver.queue.findings import Findings
+from archiver.queue.findings import DamagedSessions, Findings
 from archiver.queue.identity import Identities
+from archiver.queue.recorded import ChosenFiles
+from archiver.runtime.bandwidth import Bandwidth
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.network import Network
 from archiver.stores import Store
@@ -26,89 +32,133 @@ from archiver.stores.open import open_store
 
 log = logger(__name__)
 
-_NO_WRITES = "the database takes no writes from this role"
+MAX_JOBS = 256
 
 
 @click.command(short_help="Read every stored file again and hold it against its recorded SHA-256.")
 @click.option("--bot", type=TEXT, help="Only this bot's recordings.")
+@click.option("--kind", type=TEXT, help="Only this kind.")
+@click.option("--key", "prefix", type=TEXT, metavar="PREFIX", help="Only files whose key in the store begins with this.")
+@call_time_options
+@click.option("--sample", type=PART, help="Only this part of them: those that were not read for longest.")
+@click.option("--older-than", "older_than", type=SINCE, metavar="DURATION",
+              help="Only those that were not read for so long, such as 30d; or since a moment: ISO 8601.")  # fmt: skip
+@click.option(
+    "--jobs", type=click.IntRange(1, MAX_JOBS), help="Files at once. Default: one a processor from a folder, 16 from a bucket."
+)
+@click.option("--max-bandwidth", "bandwidth", type=SIZE, help="Read no more than this a second, such as 50MB, all jobs together.")
 @json_option
 @click.pass_context
-def command(ctx: click.Context, bot: str | None, as_json: bool) -> None:
-    """Read every stored file again, hash it again, and hold it against what was recorded. Changes nothing in the
-    store; what is not equal the database remembers, for `repair`, until a later verify finds it equal.
+def command(
+    ctx: click.Context,
+    bot: str | None,
+    kind: str | None,
+    prefix: str | None,
+    start: date | datetime | None,
+    end: date | datetime | None,
+    sample: Fraction | None,
+    older_than: timedelta | datetime | None,
+    jobs: int | None,
+    bandwidth: int | None,
+    as_json: bool,
+) -> None:
+    """Read stored files again, hash them again, and hold them against what was recorded: all of them, those first that were not
+    read for longest. Changes nothing in the store; what is not equal the database remembers, for `repair`, until a later verify
+    finds it equal, and when each file was read.
 
-    Exit codes: 0 every recorded file is there, whole and equal; 1 fatal; 2 configuration; 3 some are not: each is named.
+    `--sample 1/30` every day reads all in thirty days. A run that is stopped by a signal says with which options it goes on.
+
+    Exit codes: 0 every file that was read is there, whole and equal; 1 fatal; 2 configuration; 3 some are not: each is named;
+    or nobody mended or accepted what an earlier verify found wrong, of what is chosen here (what is accepted makes no 3); 129,
+    130, 143 it was stopped by a signal.
     """
     settings = settings_of(ctx)
-    document = run_async(_verify(settings, bot, quiet=as_json))
-    check_bot_was_meant(settings, bot, document["files"])
-    if as_json:
-        print_json(document)
-    else:
-        out = console()
-        for finding in document["findings"]:
-            why = finding["message"]
-            if finding["verdict"] == "missing":  # which is all that its message says; the record tells whoever has a backup
-                why = f"recorded {finding['bytes_recorded']} bytes {finding['sha256_recorded']}"
-            out.print(f"{finding['verdict']}: {safe(finding['store_key'])}: {safe(why)}", soft_wrap=True)
-        out.print(f"{document['equal']:,} of {document['files']:,} files equal, {size(document['bytes'])} read")
-        if document["store_problem"]:
-            click.echo(f"warning: {printable(document['store_problem'])}", err=True)
-    if not document["findings_kept"]:
-        why = "this is not known to be the archive's store" if document["store_problem"] else _NO_WRITES
-        click.echo(f"note: what was found is not kept for `archiver repair`: {why}", err=True)
-    if document["findings"]:
-        if document["findings_kept"] and not as_json:
-            click.echo("next: `archiver repair --dry-run` says which of it can be tried", err=True)
-        raise Incomplete
+    chosen = ChosenFiles(bot, kind, prefix, call_times(settings, start, end))
+    terms = Terms(chosen, sample, older_than, jobs, None if bandwidth is None else Bandwidth(bandwidth).take)
+    with Telling(as_json) as telling:
+        run_async(_verify(settings, terms, telling, _again(ctx)))
+        check_bot_was_meant(settings, bot, telling.files)
+        telling.end()
+        if not telling.complete:
+            raise Incomplete
 
 
-async def _verify(settings: Settings, bot: str | None, *, quiet: bool) -> dict[str, Any]:
-    findings: list[Verified] = []
-    files = read = 0
+async def _verify(settings: Settings, terms: Terms, telling: Telling, again: list[str]) -> None:
+    """`again`: the words of this command, without how much of it is to be read."""
     buffers, network = Buffers(settings.transfer.max_buffer), Network.of(settings.network)
     async with opened(settings, writes=False) as (database, _), open_store(settings.storage, buffers, network) as store:
         wrong = await _wrong_store(settings, database, store)
-        kept = wrong is None and await Findings(database).can_be_kept()
-        with _progress(quiet) as progress:
-            task = progress.add_task("verifying", total=None, read="")
-            async for verified in verify(database, store, bot=bot, actor=actor() if kept else None):
-                files += 1
-                read += verified.bytes_read
-                progress.update(task, completed=files, read=size(read))
-                if verified.verdict != "equal":
-                    findings.append(verified)
-    return {
-        "files": files,
-        "equal": files - len(findings),
-        "bytes": read,
-        "store_problem": "" if wrong is None else f"{wrong.message}; {wrong.hint}",
-        "findings_kept": kept,
-        "findings": [asdict(finding) for finding in findings],
-    }
+        telling.store_problem = "" if wrong is None else f"{wrong.message}; {wrong.hint}"
+        telling.kept = wrong is None and await Findings(database).can_be_kept()
+
+        async def check() -> None:
+            await _recognise(settings, database, store)
+
+        who = actor() if telling.kept else None
+        # Where it is wrong from the beginning, what is there is verified all the same: only writing could do harm.
+        verification = Verification(database, store, terms, actor=who, check=check if wrong is None else None)
+        try:
+            with telling.under_way():
+                await verification.run(telling.on_file)
+        except asyncio.CancelledError:
+            telling.news = verification.news
+            telling.end(stopped=True, goes_on=_goes_on(again, terms, verification) if telling.kept else None)
+            raise
+        telling.news = verification.news
+        telling.damaged = await _damaged(database, terms.chosen)
 
 
-async def _wrong_store(settings: Settings, database: Database, store: Store) -> WrongStore | None:
-    """What is wrong with the store as a whole. What is there is verified all the same: only writing could do harm."""
+async def _damaged(database: Database, chosen: ChosenFiles) -> DamagedSessions | None:
+    """What is known to be wrong now; None where this role may not ask."""
     try:
-        await recognise(Identities(database), store, settings.storage.url)
-    except WrongStore as error:
-        return error
-    except StoreError:  # each file says so
-        pass
-    except DatabaseError:  # an auditor who may read the two tables of theirs, and not this one
-        log.info("store_not_recognised", hint="grant SELECT on archive_identity to this role")
+        return await Findings(database).damaged(chosen)
+    except DatabaseUnreachable:
+        raise
+    except DatabaseError:
+        log.info("findings_not_read", hint="grant SELECT on archive_findings to this role")
     return None
 
 
-def _progress(quiet: bool) -> Progress:
-    from rich.console import Console
+def _again(ctx: click.Context) -> list[str]:
+    words = ["archiver", "verify"]
+    if ctx.obj["config"] is not None:
+        words = ["archiver", "--config", str(ctx.obj["config"]), "verify"]
+    for parameter in ctx.command.params:
+        value = ctx.params.get(parameter.name or "")
+        if value is not None and parameter.name in ("bot", "kind", "prefix", "start", "end", "jobs"):
+            words += [parameter.opts[0], value.isoformat() if isinstance(value, date) else str(value)]
+        if value is not None and parameter.name == "bandwidth":
+            words += [parameter.opts[0], f"{value}B"]
+    return words
 
-    errors = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description} {task.completed:,} files, {task.fields[read]}"),
-        TimeElapsedColumn(),
-        console=errors,
-        transient=True,
-        disable=quiet or not errors.is_terminal,
-    )
+
+def _goes_on(again: list[str], terms: Terms, verification: Verification) -> str | None:
+    """The command that reads what this one did not come to; None if it did not come to begin."""
+    if verification.not_since is None:
+        return None
+    since = verification.not_since.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    rest = ["--older-than", since] if terms.sample is None else ["--sample", str(terms.sample)]
+    return shlex.join([*again, *rest])
+
+
+async def _wrong_store(settings: Settings, database: Database, store: Store) -> WrongStore | None:
+    """What is wrong with the store as a whole."""
+    try:
+        await _recognise(settings, database, store)
+    except WrongStore as error:
+        return error
+    except StoreUnavailable:  # as the first files will say
+        pass
+    return None
+
+
+async def _recognise(settings: Settings, database: Database, store: Store) -> None:
+    """Raises StoreUnavailable where nothing can be read, WrongStore where it is another one."""
+    try:
+        await recognise(Identities(database), store, settings.storage.url)
+    except StoreUnavailable:
+        raise
+    except StoreError:  # of the marker alone: each file says so
+        pass
+    except DatabaseError:  # an auditor who may read the two tables of theirs, and not this one
+        log.info("store_not_recognised", hint="grant SELECT on archive_identity to this role")

@@ -17,6 +17,7 @@ from archiver.health.findings import Finding, of_error
 from archiver.postgres.database import ISOLATION, Database
 from archiver.postgres.migrate import check_version
 from archiver.queue.deadlines import HINT, read_deadlines
+from archiver.queue.findings import NEXT_FOR_DAMAGED, Findings
 from archiver.runtime.network import UNCHECKED, Network
 from archiver.runtime.open_files import RAISE_FILES, files_allowed, files_needed, fitting_concurrency
 
@@ -167,6 +168,12 @@ async def check_database_settings(database: Database) -> list[Finding]:
         hint = f"set it to '{ISOLATION}' for the archiver's role: ALTER ROLE ... SET default_transaction_isolation"
         found.append(Finding("database: isolation", "warning", message, hint))
     return found
+
+
+async def check_damage(database: Database) -> list[Finding]:
+    """Whether what verify found wrong waits to be mended, or accepted."""
+    damaged = await Findings(database).damaged()
+    return [Finding("verify", "warning", damaged.told, NEXT_FOR_DAMAGED)] if damaged.open else []
 
 
 async def check_deadlines(settings: Settings, database: Database) -> list[Finding]:

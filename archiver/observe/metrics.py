@@ -73,6 +73,14 @@ def metrics(bots: Sequence[str], tally: Tally, now: Now, ends: Mapping[str, Iter
         yield GaugeMetricFamily("archiver_unsealed_seconds",
             "For how long what happened first, of what is not in the ledger yet, has waited to be sealed.",
             tally.unsealed_seconds)  # fmt: skip
+    if tally.oldest_verification_seconds is not None:
+        yield GaugeMetricFamily("archiver_oldest_verification_seconds",
+            "How long ago the recording of the archive was read again, or archived, for which that is longest ago.",
+            tally.oldest_verification_seconds)  # fmt: skip
+    if tally.damaged_sessions is not None:
+        yield GaugeMetricFamily("archiver_damaged_sessions",
+            "Sessions of the archive of which verify found files wrong that nobody mended or accepted.",
+            tally.damaged_sessions)  # fmt: skip
     yield _by_bot(GaugeMetricFamily, "archiver_transfers_running",
         "Recordings on their way.",
         {bot: len(of) for bot, of in running.items()})  # fmt: skip

@@ -24,6 +24,12 @@ class Tally:
     """Sessions of the whole archive by bot and state, as of the last look; None before the first."""
     unsealed_seconds: float | None = None
     """For how long what happened first has waited to be sealed, as of the last look; None in a worker that seals nothing."""
+    damaged_sessions: int | None = None
+    """Sessions of which `verify` found files wrong that nobody mended or accepted, as of the last look; None before the first."""
+    oldest_verification_seconds: float | None = None
+    """How long ago the recording was read, or archived, that was not read for longest, as of the last look; None where nothing is
+    recorded.
+    """
 
     @property
     def files(self) -> int:

@@ -72,15 +72,16 @@ class Operators:
         return changed
 
     async def accept(self, *, reason: str, actor: str, dry_run: bool = False, **choice: Unpack[Choice]) -> list[str]:
-        """Answer for failed sessions, and for archived ones that an account found wrong: they stay as they are, and make no
-        account incomplete any more. Returns the IDs of those that were accepted (a dry run: would be). `retry` undoes it.
+        """Answer for failed sessions, and for those that an account or `verify` found wrong: they stay as they are, and make no
+        account incomplete any more, nor `verify` end with 3. Returns the IDs of those that were accepted (a dry run: would be).
+        `retry` undoes it. One that is neither failed nor archived is to end first.
         """
         found = await self._database.rows(sql("operate/find_open"), **_parameters(choice))
         if dry_run:
             return [row["session_id"] for row in found]
         changed: list[str] = []
         for first in range(0, len(found), BATCH):
-            chosen = [{key: row[key] for key in ("id", "epoch", "findings")} for row in found[first : first + BATCH]]
+            chosen = [{key: row[key] for key in ("id", "epoch", "fails", "findings")} for row in found[first : first + BATCH]]
             done = await self._database.rows(sql("operate/accept"), chosen=chosen, reason=reason, actor=actor)
             changed += [row["session_id"] for row in done]
         return changed

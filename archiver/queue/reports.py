@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
 from archiver.postgres.database import Database
 from archiver.queue.sql import sql
-
-PAGE = 1000
-"""Recorded files that one statement reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +163,11 @@ class LocalWorker:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedFile:
-    """A recorded file."""
+class OldestVerification:
+    """When a recording was read again last, or archived, which counts as reading it, and how many seconds ago that was."""
 
-    queue_id: int
-    store_key: str
-    bot: str
-    session_id: str
-    bytes: int
-    sha256: str
+    at: datetime
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +301,11 @@ class Reports:
         rows = await self._database.rows(sql("report/session_files"), session_id=session_id, bot=bot, kind=kind)
         return [SessionFiles(**{**row, "files": [SessionFile(**file) for file in row["files"]]}) for row in rows]
 
+    async def oldest_verification(self) -> OldestVerification | None:
+        """Of the recording that was not read for longest; None where nothing is recorded."""
+        row = await self._database.row(sql("report/oldest_verification"))
+        return None if row is None else OldestVerification(**row)
+
     async def list_outcomes(self) -> list[SessionOutcome]:
         """Every session, in the order in which they were enqueued. Grows with the queue: for small ones, such as the demo's."""
         return [SessionOutcome(**row) for row in await self._database.rows(sql("report/outcomes"))]
@@ -324,17 +322,6 @@ class Reports:
     async def list_workers_of_host(self, host: str) -> list[LocalWorker]:
         """The workers that are registered from this host."""
         return [LocalWorker(**row) for row in await self._database.rows(sql("report/workers_of_host"), host=host)]
-
-    async def recordings(self, *, bot: str | None) -> AsyncIterator[RecordedFile]:
-        """Every recorded file of `bot` (None: of all), in the order of its keys, read page by page: constant memory."""
-        after_id, after_key = 0, ""
-        while True:
-            rows = await self._database.rows(sql("report/recordings"), bot=bot, after_id=after_id, after_key=after_key, page=PAGE)
-            for row in rows:
-                yield RecordedFile(**row)
-            if len(rows) < PAGE:
-                return
-            after_id, after_key = rows[-1]["queue_id"], rows[-1]["store_key"]
 
     async def find_calls(self, bot: str, keys: Sequence[tuple[str, str]]) -> dict[int, CallStory]:
         """What became of these calls (session ID and kind) of a bot, by their position in `keys`, from 1; those alone that are

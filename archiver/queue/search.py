@@ -24,7 +24,7 @@ _LAST_ID = 2**63 - 1
 @dataclass(frozen=True)
 class Chosen:
     """Which sessions: what is None or empty chooses any. `reasons` are those of the sessions, and what a partial one lacks.
-    `acceptance`: "open" are failed ones, and archived ones that an account found wrong, that nobody accepted.
+    `acceptance`: "open" are failed ones, and those that an account or `verify` found wrong, that nobody accepted.
     """
 
     bots: Sequence[str] = ()

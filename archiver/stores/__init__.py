@@ -16,7 +16,7 @@ Keys are relative, with `/`, without scheme or prefix. Callers make them: a stor
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,11 +31,18 @@ ANY_FILE = "*"
 MARKER = "archiver-store.json"
 """The object that says whose store it is. No template of paths gives this key."""
 
+LEDGER = "evidence/claim/000000000000"
+"""The object with which a ledger begins: a store that has it belongs to a database that knows that ledger."""
+
 MAX_MARKER = 4096
 """Bytes of it that are read, at most."""
 
 MAX_COMPARED = 2**30
 """Bytes of the longest object that is hashed where a shorter one was to be kept: that they differ, their lengths say."""
+
+
+SMALL = 256 * 1024
+"""Bytes of an object that is read in less time than it takes to ask for it."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,28 @@ class Listed:
     deleted: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What an object has: so many bytes, of this SHA-256. None: it is longer than it was said to be, and was not read on."""
+
+    bytes: int
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AtOnce:
+    """How a store is read fastest: by so many calls of `digests` at once, each for one object, or for so many that have no more
+    than SMALL bytes each.
+    """
+
+    calls: int
+    small: int
+
+
+Pay = Callable[[int], Awaitable[None]]
+"""Is told of so many bytes that were read, and waits until more may be."""
+
+
 class Store(Protocol):
     """See the module."""
 
@@ -101,6 +130,14 @@ class Store(Protocol):
         """The object's bytes in order; whoever leaves off early closes it. Raises StoreError, with `missing` in its facts if
         there is none, with `not_a_regular_file` if what has its name is something else: no link is followed, no FIFO waited for.
         """
+
+    async def digests(self, objects: Sequence[tuple[str, int]], pay: Pay | None = None) -> list[Digest | StoreError]:
+        """The SHA-256 of each of these objects, of which so many bytes are expected, read as by `read`: its error in the place of
+        what it could not read. They are read one after another.
+        """
+
+    def at_once(self) -> AtOnce:
+        """How many of them are best read at once."""
 
     async def size(self, key: str) -> int | None:
         """The object's size in bytes; None if there is none. Raises StoreError as `read` does for what is no file."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
 from archiver.errors import StoreError
-from archiver.stores import Store
+from archiver.stores import Digest, Store
 
 Verdict = Literal["equal", "missing", "changed", "not_a_regular_file", "unreadable"]
 
@@ -28,21 +26,18 @@ class Reading:
 
 async def read_again(store: Store, key: str, size: int, sha256: str) -> Reading:
     """Read a file of which `size` bytes and this hash are recorded. Raises nothing of the store's."""
-    digest = hashlib.sha256()
-    read = 0
-    try:
-        async with aclosing(store.read(key)) as blocks:
-            async for block in blocks:
-                digest.update(block)
-                read += len(block)
-                if read > size:  # whatever else comes, it could be without an end
-                    return Reading("changed", read, None, f"recorded {size} bytes {sha256}, found more")
-    except StoreError as error:
-        return Reading(_verdict_of(error), read, None, error.message, str(error.facts.get("error", "")))
-    found = digest.hexdigest()
-    if (found, read) == (sha256, size):
-        return Reading("equal", read, found)
-    return Reading("changed", read, found, f"recorded {size} bytes {sha256}, found {read} bytes {found}")
+    (found,) = await store.digests([(key, size)])
+    return held_against(found, size, sha256)
+
+
+def held_against(found: Digest | StoreError, size: int, sha256: str) -> Reading:
+    """What was read, where `size` bytes and this hash are recorded."""
+    if isinstance(found, StoreError):
+        return Reading(_verdict_of(found), 0, None, found.message, str(found.facts.get("error", "")))
+    if (found.sha256, found.bytes) == (sha256, size):
+        return Reading("equal", found.bytes, found.sha256)
+    there = "more" if found.sha256 is None else f"{found.bytes} bytes {found.sha256}"
+    return Reading("changed", found.bytes, found.sha256, f"recorded {size} bytes {sha256}, found {there}")
 
 
 def _verdict_of(error: StoreError) -> Verdict:

@@ -20,8 +20,10 @@ from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
 from archiver.queue.counts import Counts
+from archiver.queue.findings import Findings
 from archiver.queue.identity import Identities
 from archiver.queue.ledger import Ledger
+from archiver.queue.reports import Reports
 from archiver.queue.sessions import Queue
 from archiver.runtime.cancellation import to_its_end
 from archiver.session import Session
@@ -123,6 +125,8 @@ class Worker:
         self._upkeep = Upkeep(
             queue,
             Counts(database),
+            Reports(database),
+            Findings(database),
             self.tally if settings.metrics.listen else None,
             archive,
             bots,

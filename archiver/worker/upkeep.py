@@ -15,6 +15,8 @@ from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.outcome import facts_of
 from archiver.queue.counts import Counts
+from archiver.queue.findings import Findings
+from archiver.queue.reports import Reports
 from archiver.queue.sessions import Queue
 from archiver.session import part_name
 from archiver.stores import ANY_FILE
@@ -43,6 +45,8 @@ class Upkeep:
         self,
         queue: Queue,
         counts: Counts,
+        reports: Reports,
+        findings: Findings,
         tally: Tally | None,
         archive: Archive,
         bots: Collection[str],
@@ -53,6 +57,8 @@ class Upkeep:
     ) -> None:
         self._queue = queue
         self._counts = counts
+        self._reports = reports
+        self._findings = findings
         self._tally = tally
         self._archive = archive
         self._bots = list(bots)
@@ -130,6 +136,9 @@ class Upkeep:
             self._tidy_at = time.monotonic() + TIDY_PAUSE
         if self._tally is not None and time.monotonic() >= self._count_at:
             self._tally.queue = await self._counts.by_bot_and_state()
+            oldest = await self._reports.oldest_verification()
+            self._tally.oldest_verification_seconds = None if oldest is None else oldest.seconds
+            self._tally.damaged_sessions = (await self._findings.damaged()).open
             self._count_at = time.monotonic() + COUNT_PAUSE
 
     async def _prune(self) -> None:

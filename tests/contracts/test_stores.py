@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from archiver.errors import KeyConflict, LeaseLost, StoreError
-from archiver.stores import Saved, Store
+from archiver.stores import Digest, Saved, Store
 from tests.stores.cancelled import CancelledAt, ended
 from tests.stores.harnesses import AzureHarness, LocalHarness, MemoryHarness, S3Harness, StoreHarness, azure_harness, s3_harness
 
@@ -87,6 +87,35 @@ async def test_a_missing_object_has_no_size_and_cannot_be_read(harness: StoreHar
         with pytest.raises(StoreError) as caught:
             await content(harness.store, key)
         assert caught.value.facts == {"store_key": key, "missing": True}
+
+
+async def test_digests_come_in_the_order_of_the_objects_whatever_is_wrong_with_some(harness: StoreHarness) -> None:
+    store, long = harness.store, bytes(range(256)) * 12_000
+    bodies = {"a/whole": BODY, "a/long": long, "b/longer": BODY + b"more", "b/shorter": BODY[:-1], "c/empty": b""}
+    for key, body in bodies.items():
+        harness.put(key, body)
+    wanted = [(key, len(long) if key == "a/long" else len(BODY)) for key in bodies]
+    wanted[2:2] = [("a/missing", 5), ("../outside", 5)]
+    paid: list[int] = []
+
+    async def pay(size: int) -> None:
+        paid.append(size)
+
+    for found in (await store.digests(wanted), await store.digests(wanted, pay)):
+        told = dict(zip((key for key, _ in wanted), found, strict=True))
+        missing, outside, longer = (told.pop(key) for key in ("a/missing", "../outside", "b/longer"))
+        assert isinstance(missing, StoreError)
+        assert missing.facts["missing"]
+        assert isinstance(outside, StoreError)
+        assert "missing" not in outside.facts
+        assert isinstance(longer, Digest)
+        assert longer.sha256 is None
+        assert longer.bytes > len(BODY)
+        assert told == {key: Digest(len(bodies[key]), sha256(bodies[key])) for key in told}
+    assert sum(paid) == sum(each.bytes for each in found if isinstance(each, Digest))
+    assert await store.digests([]) == []
+    at_once = store.at_once()
+    assert min(at_once.calls, at_once.small) >= 1
 
 
 async def test_a_folder_is_no_object(harness: StoreHarness) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
 import pytest
 
-from archiver.evidence.verify import Verified, verify
-from archiver.queue import reports
+from archiver.evidence.verify import Terms, Verification, Verified
+from archiver.queue import recorded
+from archiver.queue.recorded import ChosenFiles
 from archiver.queue.sessions import NewSession, Queue
 from archiver.stores.local.disk import BLOCK
 from tests.archive.conftest import FOLDER, SESSION, SessionHarness
@@ -39,7 +41,8 @@ async def _rows(database: object, sql: str, *args: object) -> list[dict[str, Any
 
 
 async def findings(harness: SessionHarness, queue: Queue) -> dict[str, Verified]:
-    found = [one async for one in verify(queue._database, harness.archive.store, bot=None)]
+    found: list[Verified] = []
+    await Verification(queue._database, harness.archive.store, Terms()).run(found.append)
     assert len({one.store_key for one in found}) == len(found)
     return {one.store_key.rpartition("/")[2]: one for one in found}
 
@@ -95,7 +98,7 @@ async def test_each_way_of_being_wrong_is_found_and_named(harness: SessionHarnes
 async def test_every_page_of_many_recordings_is_read(
     harness: SessionHarness, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reports, "PAGE", 3)
+    monkeypatch.setattr(recorded, "PAGE", 3)
     names = [f"{number}.wav" for number in range(9)]
     await record(harness, queue, names)
     assert sorted(await findings(harness, queue)) == names
@@ -112,8 +115,8 @@ async def kept(queue: Queue) -> dict[str, str]:
 
 
 async def remembered(harness: SessionHarness, queue: Queue, *, bot: str | None = None) -> dict[str, str]:
-    async for _ in verify(queue._database, harness.archive.store, bot=bot, actor="somebody"):
-        pass
+    terms = Terms(ChosenFiles(bot))
+    await Verification(queue._database, harness.archive.store, terms, actor="somebody").run(lambda _file: None)
     return await kept(queue)
 
 
@@ -138,8 +141,14 @@ async def test_a_verify_that_is_interrupted_forgets_nothing(harness: SessionHarn
     (harness.root / FOLDER / "a.wav").unlink()
     assert await remembered(harness, queue) == {"a.wav": "missing"}
     await _rows(queue._database, "DELETE FROM archived_recordings WHERE file_name = 'a.wav'")
-    async for _ in verify(queue._database, harness.archive.store, bot=None, actor="somebody"):
-        break
+    verification = Verification(queue._database, harness.archive.store, Terms(), actor="somebody")
+
+    def stop(_file: Verified) -> None:
+        running.cancel()
+
+    running = asyncio.create_task(verification.run(stop))
+    with pytest.raises(asyncio.CancelledError):
+        await running
     assert await kept(queue) == {"a.wav": "missing"}
 
 

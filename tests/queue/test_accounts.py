@@ -94,8 +94,8 @@ async def test_what_moved_since_it_was_chosen_is_not_accepted(harness: QueueHarn
     await accounts.keep_findings({queue_id: [SIZE]}, [], actor="nightly")
     row = await harness.row("s-2")
     chosen = [
-        {"id": queue_id, "epoch": (await harness.row("s-1"))["epoch"], "findings": [SIZE]},
-        {"id": row["id"], "epoch": row["epoch"] - 1, "findings": None},
+        {"id": queue_id, "epoch": (await harness.row("s-1"))["epoch"], "fails": False, "findings": [SIZE]},
+        {"id": row["id"], "epoch": row["epoch"] - 1, "fails": True, "findings": []},
     ]
     await accounts.keep_findings({queue_id: [MISSING]}, [], actor="nightly")
     assert await harness.database.rows(sql("operate/accept"), chosen=chosen, reason="x", actor="me") == []

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from archiver.outcome import Archived, Failed, HandedBack, Outcome, Retry, Unavailable
-from archiver.queue import operators, reports
+from archiver.queue import operators
 from archiver.queue.call_times import CallTimes
 from archiver.queue.reports import RecordedTotals
 from archiver.queue.sessions import CallFacts, NewSession
 from archiver.queue.sql import sql
 from archiver.session import Attempt, State
-from tests.queue.conftest import QueueHarness, ids, stored_file
+from tests.queue.conftest import QueueHarness, stored_file
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python; test_model.py goes through it on each
 
@@ -315,7 +315,7 @@ async def test_very_many_unknown_bots_are_not_all_told(harness: QueueHarness) ->
     assert len(await harness.queue.unknown_bots([])) == 50
 
 
-async def test_status_counts_every_session_in_exactly_one_state(harness: QueueHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_status_counts_every_session_in_exactly_one_state(harness: QueueHarness) -> None:
     await harness.add("s-1", "s-2", "s-3", "in valid")
     first, *_ = await harness.claim(await harness.worker(), 1)
     await harness.settle(Attempt(first, [stored_file()], calls=2), Archived())
@@ -323,5 +323,3 @@ async def test_status_counts_every_session_in_exactly_one_state(harness: QueueHa
     assert {count.state: count.sessions for count in counts} == {"archived": 1, "failed": 1, "pending": 2}
     assert sum(count.calls for count in counts) == 2
     assert await harness.reports.recorded_totals() == RecordedTotals(files=1, bytes=44, seconds=0)
-    monkeypatch.setattr(reports, "PAGE", 1)
-    assert [file.session_id async for file in harness.reports.recordings(bot=None)] == [first.session_id] == ids([first])

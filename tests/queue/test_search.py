@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from archiver.outcome import Archived, Unavailable
 from archiver.queue import search
+from archiver.queue.accounts import Accounts
 from archiver.queue.call_times import CallTimes
+from archiver.queue.findings import DamagedSessions, Findings
+from archiver.queue.recorded import ChosenFiles
 from archiver.queue.search import Chosen, People, Search
 from archiver.queue.sessions import CallFacts
 from archiver.session import Attempt, State
@@ -104,6 +107,73 @@ async def test_what_was_accepted_is_not_open(harness: QueueHarness) -> None:
     assert await harness.operators.retry(actor="me", ids=["s-1"]) == ["s-1"]
     assert (await harness.row("s-1"))["accepted_by"] is None
     assert await found(harness, Chosen(acceptance="accepted")) == ["s-0"]
+
+
+GONE = {"store_key": "k", "verdict": "missing", "message": "it is not there"}
+CHANGED = {"store_key": "l", "verdict": "changed", "message": "recorded 9 bytes a, found 8 bytes b"}
+
+
+async def verified(harness: QueueHarness, session_id: str, *findings: dict[str, str]) -> None:
+    keep = """INSERT INTO archive_findings (queue_id, source, found_by, findings)
+              SELECT id, 'verify', 'me', $2::text::jsonb FROM archive_queue WHERE session_id = $1
+              ON CONFLICT (queue_id, source) DO UPDATE SET findings = excluded.findings"""
+    await harness.fetch(keep, session_id, json.dumps(findings))
+
+
+async def reasons(harness: QueueHarness, acceptance: Literal["open", "accepted"]) -> dict[str, str | None]:
+    chosen = Chosen(acceptance=acceptance, bots=["other", "bot"])
+    return {each.session_id: each.reason async for each in Search(harness.database).find(chosen, limit=None)}
+
+
+async def test_what_verify_found_is_open_until_it_is_accepted(harness: QueueHarness) -> None:
+    """Whatever state the session is in; and beside what an account found of the same file."""
+    await in_every_state(harness)
+    findings, accept = Findings(harness.database), harness.operators.accept
+    (row,) = await harness.fetch("SELECT id FROM archive_queue WHERE session_id = 's-0'")
+    await Accounts(harness.database).keep_findings({row["id"]: [{"mismatch": "file_missing", "store_key": "k"}]}, [], actor="x")
+    for name in ("s-0", "s-1", "s-5"):
+        await verified(harness, name, GONE, CHANGED)
+    assert await reasons(harness, "open") == {"s-5": "file_missing", "s-2": "partial", "s-1": "conflict", "s-0": "file_missing"}
+    assert await findings.damaged() == DamagedSessions(3, 0)
+    # Of a failed session the failure is open first; one that waits is to end first.
+    assert await accept(actor="me", reason="lost", errors=["file_missing"]) == ["s-0"]
+    assert await reasons(harness, "open") == {"s-5": "file_missing", "s-2": "partial", "s-1": "conflict", "s-0": "changed"}
+    assert await accept(actor="me", reason="lost", ids=["s-0"]) == ["s-0"]
+    assert await accept(actor="me", reason="lost", errors=["conflict"]) == ["s-1", "s-2"]
+    assert await reasons(harness, "open") == {"s-5": "file_missing", "s-1": "file_missing"}
+    assert await found(harness, Chosen(acceptance="open", reasons=["changed"])) == ["s-5", "s-1"]
+    assert await accept(actor="me", reason="lost", ids=["s-1"], dry_run=True) == ["s-1"]
+    assert await accept(actor="me", reason="lost") == ["s-1"]
+    assert await reasons(harness, "accepted") == {"s-2": "partial", "s-1": "conflict", "s-0": "file_missing"}
+    assert await findings.damaged() == DamagedSessions(1, 2)
+    # What is found only later is open again, and what a retry undid; accepting one thing then is no word about another.
+    await verified(harness, "s-0", GONE, {**CHANGED, "message": "recorded 9 bytes a, found 7 bytes c"})
+    assert (await reasons(harness, "open"))["s-0"] == "changed"
+    await accept(actor="me", reason="lost", ids=["s-0"])
+    await harness.operators.retry(actor="me", ids=["s-0"])
+    assert (await reasons(harness, "open"))["s-0"] == "file_missing"
+    await harness.fetch("UPDATE archive_queue SET state = 'archived', finished_at = now() WHERE session_id = 's-0'")
+    assert await accept(actor="me", reason="again", ids=["s-0"], errors=["changed"]) == ["s-0"]
+    assert (await reasons(harness, "open"))["s-0"] == "file_missing"
+    assert await findings.damaged() == DamagedSessions(2, 1)
+
+
+async def test_what_verify_found_is_counted_as_it_is_chosen(harness: QueueHarness) -> None:
+    await in_every_state(harness)
+    findings = Findings(harness.database)
+    await verified(harness, "s-0", GONE)
+    await verified(harness, "s-7", GONE, CHANGED)
+    await harness.operators.accept(actor="me", reason="lost", ids=["s-7"], errors=["file_missing"])
+    for chosen, counted in (
+        (ChosenFiles(), (2, 0)),
+        (ChosenFiles(bot="bot"), (1, 0)),
+        (ChosenFiles(bot="bot", prefix="k"), (0, 1)),
+        (ChosenFiles(prefix="l"), (1, 0)),
+        (ChosenFiles(kind="voicemail"), (0, 0)),
+        (ChosenFiles(called=CallTimes(default=(BEGAN, BEGAN + HOUR))), (1, 0)),
+        (ChosenFiles(called=CallTimes({"bot": (BEGAN, BEGAN)}, (BEGAN, None))), (1, 0)),
+    ):
+        assert await findings.damaged(chosen) == DamagedSessions(*counted), chosen
 
 
 async def told(harness: QueueHarness, session_id: str, place: int, **facts: Any) -> None:

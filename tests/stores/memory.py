@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 from archiver.errors import KeyConflict, StoreError
 from archiver.runtime.buffers import Buffers
-from archiver.stores import Advice, Listed, Saved, check_key, check_part
+from archiver.stores import Advice, AtOnce, Digest, Listed, Pay, Saved, check_key, check_part
+from archiver.stores.digesting import digest_of
 
 
 class _MemoryUpload:
@@ -66,6 +67,12 @@ class MemoryStore:
         if key not in self.objects:
             raise StoreError(f"{key} is missing", store_key=key, missing=True)
         yield self.objects[key]
+
+    async def digests(self, objects: Sequence[tuple[str, int]], pay: Pay | None = None) -> list[Digest | StoreError]:
+        return [await digest_of(self.read(key), expected, pay) for key, expected in objects]
+
+    def at_once(self) -> AtOnce:
+        return AtOnce(calls=2, small=2)
 
     async def size(self, key: str) -> int | None:
         check_key(key)

@@ -9,14 +9,16 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
+from archiver.errors import StoreError
 from archiver.observe.logs import logger
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.cancellation import to_its_end
-from archiver.stores import Advice, Listed
+from archiver.stores import Advice, AtOnce, Digest, Listed, Pay
 from archiver.stores.bucket.driver import Driver, Parts
 from archiver.stores.bucket.objects import Objects
 from archiver.stores.bucket.refusals import Refused
 from archiver.stores.bucket.upload import PartsUpload
+from archiver.stores.digesting import digest_of
 
 log = logger(__name__)
 
@@ -70,6 +72,12 @@ class BucketStore:
 
     def read(self, key: str) -> AsyncGenerator[bytes, None]:
         return self.objects.read(key)
+
+    async def digests(self, objects: Sequence[tuple[str, int]], pay: Pay | None = None) -> list[Digest | StoreError]:
+        return [await digest_of(self.read(key), expected, pay) for key, expected in objects]
+
+    def at_once(self) -> AtOnce:
+        return AtOnce(calls=16, small=1)
 
     async def size(self, key: str) -> int | None:
         return await self.objects.size(key)

@@ -11,6 +11,9 @@ WITH mine AS MATERIALIZED (
                                                      sample_rate integer, channels integer)
     ON CONFLICT (queue_id, store_key) DO NOTHING
     RETURNING *
+), still AS (
+    SELECT coalesce(bool_or(e ->> 'verdict' <> 'unreadable'), false) AS wrong
+    FROM archive_findings f, jsonb_array_elements(f.findings) e WHERE f.queue_id = :queue_id AND f.source = 'verify'
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, data)
     SELECT mine.id, 'repaired', mine.epoch, :actor,
@@ -18,7 +21,10 @@ WITH mine AS MATERIALIZED (
     FROM mine JOIN added a ON a.queue_id = mine.id
 ), recorded AS (
     INSERT INTO archive_ledger_outbox (event, queue_id, body)
-    SELECT 'repaired', mine.id, archive_ledger_body(mine.session, archive_ledger_files(mine.id), :actor)
-    FROM mine WHERE EXISTS (SELECT FROM added) AND EXISTS (SELECT FROM archive_ledger_head)
+    -- For whoever reads the ledger nothing is wrong with a session that was repaired, until it is said again.
+    SELECT e.event, mine.id, archive_ledger_body(mine.session, archive_ledger_files(mine.id), :actor)
+    FROM mine, still, (VALUES (1, 'repaired'), (2, 'damaged')) AS e (place, event)
+    WHERE EXISTS (SELECT FROM added) AND EXISTS (SELECT FROM archive_ledger_head) AND (e.event = 'repaired' OR still.wrong)
+    ORDER BY e.place
 )
 SELECT queue_id FROM added

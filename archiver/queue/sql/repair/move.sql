@@ -12,6 +12,17 @@ WITH mine AS MATERIALIZED (
         (SELECT jsonb_agg(e) FROM jsonb_array_elements(f.findings) e
          WHERE NOT (e ->> 'store_key' = :from_key AND e ->> 'mismatch' IN ('file_missing', 'file_unreadable', 'file_size'))), '[]')
     FROM moved WHERE f.queue_id = moved.queue_id AND f.source = 'account'
+), still AS (
+    -- Nor what verify found: what is left is what else is known to be wrong with the session.
+    SELECT jsonb_agg(e) AS findings, coalesce(bool_or(e ->> 'verdict' <> 'unreadable'), false) AS wrong
+    FROM archive_findings f, jsonb_array_elements(f.findings) e
+    WHERE f.queue_id = :queue_id AND f.source = 'verify' AND NOT e ->> 'store_key' = :from_key
+), fewer AS (
+    UPDATE archive_findings f SET findings = still.findings FROM still, moved
+    WHERE f.queue_id = moved.queue_id AND f.source = 'verify' AND still.findings IS NOT NULL
+), gone AS (
+    DELETE FROM archive_findings f USING still, moved
+    WHERE f.queue_id = moved.queue_id AND f.source = 'verify' AND still.findings IS NULL
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, data)
     SELECT mine.id, 'repaired', mine.epoch, :actor,
@@ -19,7 +30,10 @@ WITH mine AS MATERIALIZED (
     FROM mine JOIN moved ON moved.queue_id = mine.id
 ), recorded AS (
     INSERT INTO archive_ledger_outbox (event, queue_id, body)
-    SELECT 'repaired', mine.id, archive_ledger_body(mine.session, archive_ledger_files(mine.id), :actor)
-    FROM mine WHERE EXISTS (SELECT FROM moved) AND EXISTS (SELECT FROM archive_ledger_head)
+    -- For whoever reads the ledger nothing is wrong with a session that was repaired, until it is said again.
+    SELECT e.event, mine.id, archive_ledger_body(mine.session, archive_ledger_files(mine.id), :actor)
+    FROM mine, still, (VALUES (1, 'repaired'), (2, 'damaged')) AS e (place, event)
+    WHERE EXISTS (SELECT FROM moved) AND EXISTS (SELECT FROM archive_ledger_head) AND (e.event = 'repaired' OR still.wrong)
+    ORDER BY e.place
 )
 SELECT queue_id FROM moved
