@@ -18,7 +18,7 @@ from archiver.errors import KeyConflict, StoreError, WrongStore
 from archiver.observe.logs import logger
 from archiver.postgres.database import Database
 from archiver.queue.identity import Identities, Identity
-from archiver.stores import MARKER, MAX_MARKER, Store
+from archiver.stores import LEDGER, MARKER, MAX_MARKER, Store
 
 log = logger(__name__)
 
@@ -28,6 +28,11 @@ SAMPLE_EACH = 10
 ADOPT = "if it is this archive's store: `archiver store adopt`"
 
 TAKEN = "this database had no sessions; if that archive still has a database of its own, let storage.url lead elsewhere"
+
+REBUILD = (
+    "if the database of that archive is lost: `archiver rebuild`; else correct storage.url or database.url, whichever leads to "
+    "the other one"
+)
 
 MOUNT = "mount its disk, or correct storage.url"
 
@@ -41,6 +46,8 @@ class Standing(Enum):
     """The marker is this archive's."""
     TO_TAKE = "to take"
     """The marker is another archive's, and the database has neither sessions nor a store: it may become that archive's."""
+    TO_REBUILD = "to rebuild"
+    """The store has a ledger, and the database has neither sessions nor a store: that archive's database is lost."""
     FRESH = "fresh"
     """No marker, and no recordings."""
     UNADOPTED = "unadopted"
@@ -115,13 +122,16 @@ async def recognise(identities: Identities, store: Store, url: str) -> Recognise
             hint="mount it, or correct storage.url; if the store was moved without that file: `archiver store adopt`; if it is "
             "lost, and this is to be a new one: `archiver store adopt --force`",
         )
+    if marker is None and identity.has_recordings:
+        return Recognised(Standing.UNADOPTED, identity, None)
     if marker is None:
-        return Recognised(Standing.UNADOPTED if identity.has_recordings else Standing.FRESH, identity, None)
+        is_lost = not identity.has_sessions and await store.size(LEDGER) is not None
+        return Recognised(Standing.TO_REBUILD if is_lost else Standing.FRESH, identity, None)
     if marker.archive_id == identity.archive_id:
         return Recognised(Standing.OWN, identity, marker)
     if identity.has_sessions or identity.marked_at is not None:
         raise _foreign(url, marker, identity)
-    return Recognised(Standing.TO_TAKE, identity, marker)
+    return Recognised(Standing.TO_TAKE if await store.size(LEDGER) is None else Standing.TO_REBUILD, identity, marker)
 
 
 async def claim_store(database: Database, store: Store, url: str, *, adopt_known: bool) -> Recognised:
@@ -136,6 +146,8 @@ async def claim_store(database: Database, store: Store, url: str, *, adopt_known
                 return found
             await identities.mark(url)
             return replace(found, changed="store_moved" if found.identity.url is not None else "")
+        case Standing.TO_REBUILD:
+            raise to_rebuild(url)
         case Standing.TO_TAKE if found.marker is not None:
             await identities.take(found.marker.archive_id, found.marker.created_at, url)
             return replace(await recognise(identities, store, url), changed="identity_taken")
@@ -147,6 +159,26 @@ async def claim_store(database: Database, store: Store, url: str, *, adopt_known
             if not adopt_known or looked.missing:
                 return found
     return await _mark(database, store, url, found.standing)
+
+
+def to_rebuild(url: str) -> WrongStore:
+    """What is wrong with a store whose database is lost."""
+    return WrongStore(
+        f"{url} is the store of an archive that has a ledger, and this database has no sessions", hint=REBUILD, to_rebuild=True
+    )
+
+
+async def take_over(database: Database, store: Store, url: str) -> None:
+    """Be the archive that the store's marker names, as its ledger is this database's; mark it, if it was moved without one.
+    Raises WrongStore where the marker is not the archiver's.
+    """
+    identities = Identities(database)
+    identity, marker = await identities.read(), await _read_marker(store, url)
+    if marker is None:
+        await _write_marker(store, url, identity)
+    elif marker.archive_id != identity.archive_id:
+        await identities.take(marker.archive_id, marker.created_at, url, deliberately=True)
+    await identities.mark(url)
 
 
 async def adopt(database: Database, store: Store, url: str, *, force: bool = False) -> Sample:
@@ -237,6 +269,8 @@ def _foreign(url: str, marker: Marker, identity: Identity, *, restored: bool = T
     hint = "correct storage.url or database.url, whichever leads to the other archive"
     if restored and identity.has_recordings:
         hint += "; if the database was restored from an older dump, and the store is its own: `archiver store adopt`"
+    if not identity.has_recordings:
+        hint += "; if the database of that archive is lost, and this is a new one: `archiver rebuild --catch-up`"
     return WrongStore(
         f"{url} is the store of archive {marker.archive_id}; this database is of archive {identity.archive_id}", hint=hint
     )

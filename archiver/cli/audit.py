@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -11,6 +10,7 @@ from pathlib import Path
 import click
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
+from archiver.cli.amounts import PART
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import TEXT, actor, opened, run_async, settings_of
 from archiver.cli.output import console, counted, json_option, lasting, print_json, safe, size
@@ -31,25 +31,11 @@ from archiver.stores import Store
 log = logger(__name__)
 
 MAX_CHECKPOINT = 64 * 1024
-MAX_PARTS = 10_000
-
-
-class _Part(click.ParamType[Fraction]):
-    """A part of all, such as 1/30."""
-
-    name = "N/M"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
-        text = str(value)
-        part = Fraction(text) if re.fullmatch(r"[0-9]{1,5}/[1-9][0-9]{0,4}", text) else Fraction(0)
-        if not 0 < part <= 1 or part.denominator > MAX_PARTS:
-            self.fail(f'"{text}" must be a part of all, such as 1/30', param, ctx)
-        return part
 
 
 @click.command(short_help="Hold the store and the database against the sealed ledger.")
 @click.option("--deep", is_flag=True, help="Also read all records and all recordings.")
-@click.option("--sample", type=_Part(), help="Also read this part of the records, others each day.")
+@click.option("--sample", type=PART, help="Also read this part of the records, others each day.")
 @click.option("--since-checkpoint", "since", type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="FILE",
               help="Hold the ledger against a checkpoint that was kept elsewhere.")  # fmt: skip
 @click.option("--replica", is_flag=True, help="The store is a copy, which may be behind.")
@@ -83,7 +69,7 @@ def command(
         sample=sample,
         since=note,
         replica=replica,
-        key=_public_key(settings),
+        key=public_key(settings),
         trusted=frozenset(settings.evidence.trusted),
         asked=accepted,
     )
@@ -118,7 +104,7 @@ def _read_checkpoint(file: Path) -> SignedCheckpoint:
         ) from None
 
 
-def _public_key(settings: Settings) -> PublicKey | None:
+def public_key(settings: Settings) -> PublicKey | None:
     """Of the key that seals here. Whoever may not read it can do with fingerprints. Raises KeyUnusable."""
     if settings.evidence.key_file is None:
         return None

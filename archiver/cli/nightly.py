@@ -25,6 +25,7 @@ from archiver.cli.serving import fitted
 from archiver.cli.worker import log_drain
 from archiver.config import BotSettings, Settings
 from archiver.queue.discoveries import Discoveries
+from archiver.queue.findings import Findings
 from archiver.queue.ledger import Ledger
 from archiver.runtime.open_files import pool_size
 
@@ -68,7 +69,9 @@ def command(
     whole = all(each.whole for each in shift.found)
     if not whole:
         click.echo("some calls could not be listed: the log names the times", err=True)
-    if not shift.drained.complete:
+    if shift.drained.unsealed:
+        click.echo("what happened could not be sealed: `archiver seal` says why", err=True)
+    if not replace(shift.drained, unsealed=False).complete:
         click.echo("sessions failed meanwhile, or had to be left pending: `archiver status` says why", err=True)
     if not (whole and shift.drained.complete and closing.nothing_open):
         raise Incomplete
@@ -101,5 +104,5 @@ async def _night(
                 if sealer is not None:
                     sealed = await sealed_all(sealer)
                     shift = replace(shift, drained=replace(shift.drained, unsealed=not sealed))
-            closing = replace(closing, evidence=await Ledger(database).standing())
+            closing = replace(closing, evidence=await Ledger(database).standing(), damaged=await Findings(database).damaged())
         return shift, closing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archiver.archive.store_identity import Standing, claim_store, recognise
+from archiver.archive.store_identity import Standing, claim_store, recognise, to_rebuild
 from archiver.config import Settings
 from archiver.errors import WrongStore
 from archiver.postgres.database import Database
@@ -13,6 +13,8 @@ from archiver.stores import Store
 async def check_store(settings: Settings, database: Database, store: Store) -> None:
     """Raises WrongStore where it is another archive's, or lacks the marker that this one's has."""
     found = await recognise(Identities(database), store, settings.storage.url)
+    if found.standing is Standing.TO_REBUILD:
+        raise to_rebuild(settings.storage.url)
     if found.standing is Standing.TO_TAKE:
         raise WrongStore(
             f"{settings.storage.url} is the store of another archive, and this database has no sessions",

@@ -96,7 +96,9 @@ async def mark_store(settings: Settings, database: Database) -> str:
     try:
         async with open_store(settings.storage, Buffers(settings.transfer.max_buffer), Network.of(settings.network)) as store:
             found = await claim_store(database, store, settings.storage.url, adopt_known=True)
-    except WrongStore:
+    except WrongStore as error:
+        if error.facts.get("to_rebuild"):  # which needs the tables first
+            return f"{printable(error.message)}\n  next: {error.hint}"
         raise
     except (StoreError, ConfigError) as error:
         return f"the store is not marked as this archive's yet: {printable(error.message)}\n  next: {printable(error.hint)}"

@@ -39,9 +39,9 @@ class Named:
     sha256: str = ""
 
 
-def claim_key(size: int) -> str:
-    """Of the claim to what follows the first `size` entries."""
-    return f"evidence/claim/{size:0{DIGITS}}"
+def claim_key(size: int, again: int = 1) -> str:
+    """Of the claim to what follows the first `size` entries; `again` above 1: one that supersedes those before."""
+    return f"evidence/claim/{size:0{DIGITS}}" + (f".{again}" if again > 1 else "")
 
 
 def segment_key(first: int, last: int) -> str:

@@ -39,17 +39,22 @@ class Publisher:
         if await self._store.size(claim_key(0)) is not None:
             raise LedgerRefused(
                 "the store has a ledger, and this database has none: it is not the database that the ledger was sealed from",
-                hint="restore the database, or correct storage.url or database.url, whichever leads to the other archive",
+                hint="if the database is lost: `archiver rebuild`; else correct storage.url or database.url, whichever leads to "
+                "the other archive",
             )
 
-    async def check(self, head: Head) -> None:
-        """Hold the head against the store. Raises LedgerRefused: what would be sealed could contradict what the store has."""
+    async def check(self, head: Head, again: int = 1) -> None:
+        """Hold the head against the store. Raises LedgerRefused: what would be sealed could contradict what the store has.
+        `again`: which claim is to follow; those before are known, and given up.
+        """
         await self.check_before(head.size)
-        if await self._store.size(claim_key(head.size)) is not None:
+        claim = claim_key(head.size, again)
+        if await self._store.size(claim) is not None:
             raise LedgerRefused(
-                f"the store has {claim_key(head.size)}, of which this database does not know: the database is an older one, or a "
+                f"the store has {claim}, of which this database does not know: the database is an older one, or a "
                 "copy whose original goes on sealing",
-                hint="end whichever should not be running; if the database was restored from a dump, restore the newest one",
+                hint="end whichever should not be running; if the database was restored from a dump: "
+                "`archiver rebuild --catch-up`",
             )
 
     async def check_before(self, size: int) -> None:
@@ -57,12 +62,18 @@ class Publisher:
         if size and not await self._store.size(checkpoint_key(size)):
             raise LedgerRefused(
                 f"the store lacks {checkpoint_key(size)}, its newest checkpoint: it is an older copy, or another one",
-                hint="correct storage.url, or bring the store back to what it was; `archiver audit` says what is missing",
+                hint="correct storage.url, or bring the store back to what it was; if nobody has it any more: "
+                "`archiver rebuild --catch-up`",
             )
+
+    async def ends_there(self, first: int, size: int) -> bool:
+        """Whether a batch that was given up began at `first` or ended at `size`, so that none may end there again."""
+        keys = (checkpoint_key(size), claim_key(size), segment_key(first, size - 1), signature_key(size))
+        return any([await self._store.size(key) is not None for key in keys])
 
     async def publish(self, batch: Batch) -> None:
         """Store all of it, or what is not there yet. Raises LedgerRefused where something else lies there, StoreError."""
-        claim = claim_key(batch.first)
+        claim = claim_key(batch.first, batch.again)
         try:
             await self._put(claim, batch.checkpoint)
         except KeyConflict:
@@ -76,6 +87,25 @@ class Publisher:
         await self._put_objects(batch.objects)
         await self._put_evidence(signature_key(size), batch.signature)
         await self._put_evidence(checkpoint_key(size), batch.checkpoint)
+
+    async def bar(self, keys: Sequence[str], content: bytes) -> None:
+        """Take the places that whoever sealed what is given up needs next: it may only sleep. Raises LedgerRefused where it was
+        faster.
+        """
+        for key in keys:
+            try:
+                await self._put(key, content)
+            except KeyConflict:
+                raise LedgerRefused(
+                    f"{key} came into the store meanwhile: another database seals into it",
+                    hint="end what seals there, then `archiver rebuild --catch-up`",
+                    store_key=key,
+                ) from None
+
+    async def finish(self, size: int, checkpoint: bytes, signature: bytes) -> None:
+        """Store what a batch lacks whose records and entries are there. Raises as `publish`."""
+        await self._put_evidence(signature_key(size), signature)
+        await self._put_evidence(checkpoint_key(size), checkpoint)
 
     async def sweep(self, batch: Batch, left_for: timedelta) -> None:
         """Remove the temporary objects that a sealer left which died while it published this batch. Once: a store that refuses
@@ -95,7 +125,7 @@ class Publisher:
 
         size = batch.last + 1
         beside = [
-            (claim_key(batch.first), batch.checkpoint),
+            (claim_key(batch.first, batch.again), batch.checkpoint),
             (segment_key(batch.first, batch.last), batch.lines),
             (signature_key(size), batch.signature),
             (checkpoint_key(size), batch.checkpoint),

@@ -8,39 +8,28 @@ whose claim comes second publishes nothing. There is one sealer at a time, by a 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 from archiver import __version__
 from archiver.config import EvidenceSettings
 from archiver.config.bots import BOT_NAME
 from archiver.config.path_template import PathTemplate
-from archiver.errors import (
-    DatabaseError,
-    EvidenceError,
-    LedgerNotBegun,
-    LedgerRefused,
-    SealedElsewhere,
-)
+from archiver.errors import DatabaseError, EvidenceError, LedgerNotBegun, LedgerRefused, SealedElsewhere
 from archiver.evidence import documents
 from archiver.evidence.checkpoints import Checkpoint, sshsig
 from archiver.evidence.entries import Made, made_of
-from archiver.evidence.keys import PublicKey, SealingKey, allowed_signers
+from archiver.evidence.keys import PublicKey, SealingKey
 from archiver.evidence.merkle import EMPTY_ROOT, Frontier, leaf_hash
-from archiver.evidence.objects import (
-    FORMAT_KEY,
-    SCHEMA_KEY,
-    signers_key,
-)
 from archiver.evidence.publisher import Publisher
 from archiver.observe.logs import logger
-from archiver.queue.ledger import MAX_ENTRIES, Batch, Head, HistoryRow, Index, Ledger, OutboxRow, Sequencing
+from archiver.queue.ledger import MAX_ENTRIES, Batch, Head, HistoryRow, Index, Ledger, OutboxRow, Sequencing, epochs_of
 from archiver.stores import Store
 
 log = logger(__name__)
@@ -56,6 +45,9 @@ WAIT_SECONDS = 0.5
 
 BEGIN_TRIES = 3
 """How often it is tried to begin the ledger while somebody holds the sessions."""
+
+_NOTHING = {"sessions": 0, "files": 0, "unnamed": 0, "lost": 0, "by": "worker"}
+"""An entry `rebuilt` that only fills a place, where a batch that was given up ended."""
 
 OURS = ("key", "rebuilt")
 """Events that the sealer alone makes: an outbox row that says so is nobody's word."""
@@ -170,17 +162,55 @@ class Sealer:
             on_sealed(sealed)
         return entries
 
-    async def rotate(self, new: SealingKey) -> Head:
-        """Let `new` sign all that follows: the old key seals an entry that says so. Raises as `round`."""
-        await self.finish()
+    async def rotate(self, new: SealingKey, *, lost: bool = False) -> Head:
+        """Let `new` sign all that follows: the old key seals an entry that says so; if it is `lost`, the new one does, and
+        nothing vouches for that. Raises as `round`.
+        """
+        if not lost:
+            await self.finish()
         async with self._leased():
-            batch = await self._seal(new=new)
+            if lost and (sealed := await self._ledger.unpublished()) is not None:
+                await self._publish(sealed)
+            batch = await self._seal(new=new, lost=lost)
             if batch is None:
                 raise SealedElsewhere("another sealer was faster", hint="run it again")
             await self._publish(batch)
         rotated = await self._ledger.head()
         assert rotated is not None
         return rotated
+
+    async def publish_left(self) -> None:
+        """Publish what is sealed already, if the store takes it: where it has another batch in its place, that counts. Raises
+        StoreError, SealedElsewhere.
+        """
+        async with self._leased():
+            if (batch := await self._ledger.unpublished()) is not None:
+                with suppress(LedgerRefused):
+                    await self._publisher.check_before(batch.first)
+                    await self._publish(batch)
+
+    async def finish_claimed(self, size: int, checkpoint: bytes) -> None:
+        """Publish the checkpoint of a batch that this key claimed, and whose entries are in the store: for a database that knows
+        of no ledger, and of no lease. Raises StoreError, KeyUnusable, LedgerRefused.
+        """
+        key = await self._load_key()
+        self._until = time.monotonic() + self._terms.lease.total_seconds()
+        await self._publisher.finish(size, checkpoint, sshsig(checkpoint, key))
+
+    async def rebuilt(
+        self, said: Mapping[str, int], *, again: int, barred: Sequence[str] = (), by: bytes = b"", lost: bool = False
+    ) -> None:
+        """Seal that the database was rebuilt, by a batch that supersedes those that were claimed and given up. Whoever made those
+        can go on no more: the keys that it needs are `barred` by this content. `lost`: the ledger's key is, and the configured
+        one signs from now on. Raises as `round`.
+        """
+        new = await self._load_key() if lost else None
+        async with self._leased():
+            await self._publisher.bar(barred, by)
+            batch = await self._seal(new=new, lost=lost, rebuilt=said, again=again)
+            if batch is None:
+                raise SealedElsewhere("another sealer was faster", hint="run `archiver rebuild --catch-up`")
+            await self._publish(batch)
 
     # --- one sealer at a time
 
@@ -230,19 +260,28 @@ class Sealer:
         await self._ledger.published(batch)
         log.info("entries_sealed", first=batch.first, last=batch.last, size=batch.last + 1)
 
-    async def _seal(self, *, new: SealingKey | None = None) -> Batch | None:
-        """Make a batch of what waits, or of a change of keys alone; None where there is nothing, or another sealer has come."""
+    async def _seal(
+        self,
+        *,
+        new: SealingKey | None = None,
+        lost: bool = False,
+        rebuilt: Mapping[str, int] | None = None,
+        again: int = 1,
+    ) -> Batch | None:
+        """Make a batch of what waits, or of a change of keys or of the database alone; None where there is nothing, or another
+        sealer has come.
+        """
         known = await self._ledger.head()
         assert known is not None
-        await self._publisher.check(known)
-        key = await self._load_key()
+        await self._publisher.check(known, again)
+        key = new if lost and new is not None else await self._load_key()
         if new is not None and known.public_key == new.public.openssh:
             raise EvidenceError("this key signs the ledger already", hint="name another one with --new")
-        if known.size and known.public_key != key.public.openssh:  # before the first entry no key is named anywhere
+        if known.size and known.public_key != key.public.openssh and not lost:  # before the first entry no key is named anywhere
             signs = PublicKey.from_openssh(known.public_key).fingerprint
             raise LedgerRefused(
                 f"evidence.key_file is {key.public.fingerprint}, and the ledger is signed by {signs}",
-                hint="let it name that key, or its copy; with it, `archiver key rotate --new FILE` changes to another",
+                hint="let it name that key, or its copy; `archiver key rotate` changes to another, also when that is lost",
             )
         async with self._ledger.sequencing(self._id) as sequencing:
             if sequencing is None:
@@ -256,14 +295,18 @@ class Sealer:
             if head.size == 0 or new is not None:
                 signers += 1
                 public = (new or key).public
-                previous = None if new is None else key.public.fingerprint
-                entry, files = await asyncio.to_thread(self._key_entry, head.origin, public, signers, previous)
-                made.append((None, entry))
+                previous = None if new is None else PublicKey.from_openssh(known.public_key).fingerprint
+                body, files = await asyncio.to_thread(documents.naming, head.origin, public, signers, previous)
+                made.append((None, self._said_by_us("key", body)))
                 objects += files
-            if new is None:
+            if rebuilt is not None:
+                made.append((None, self._said_by_us("rebuilt", {**rebuilt, "by": "person"})))
+            elif new is None:
                 made += await self._take(sequencing, MAX_ENTRIES - len(made))
             if not made:
                 return None
+            while head.size + len(made) <= head.given_up and await self._publisher.ends_there(head.size, head.size + len(made)):
+                made.append((None, self._said_by_us("rebuilt", _NOTHING | {"size": head.size, "given_up": head.given_up})))
             objects += [(entry.record_key, entry.record) for _, entry in made if entry.record is not None and entry.record_key]
             frontier = Frontier(head.size, head.frontier)
             for _, entry in made:
@@ -271,39 +314,20 @@ class Sealer:
             checkpoint = Checkpoint(head.origin, frontier.size, frontier.root())
             note = checkpoint.signed(key)
             lines = b"".join(entry.line + b"\n" for _, entry in made)
-            batch = Batch(head.size, frontier.size - 1, note, sshsig(note, key), lines, objects)
+            batch = Batch(head.size, frontier.size - 1, note, sshsig(note, key), lines, objects, again)
             await sequencing.seal(
                 batch,
                 [Index(queue_id, entry.edition, None if entry.record is not None else entry.salt) for queue_id, entry in made],
                 root=checkpoint.root,
                 frontier=frontier.hashes,
+                tiles=frontier.tiles,
                 public_key=(new or key).public.openssh,
                 signers=signers,
             )
         return batch
 
-    def _key_entry(
-        self, origin: str, public: PublicKey, number: int, previous: str | None
-    ) -> tuple[Made, list[tuple[str, bytes]]]:
-        """The entry that names a key, and the files that it vouches for."""
-        signers = allowed_signers(origin, public)
-        said, schema = documents.format_text(), documents.schema_text()
-        body = {
-            "origin": origin,
-            "public_key": public.openssh,
-            "fingerprint": public.fingerprint,
-            "format_sha256": hashlib.sha256(said).hexdigest(),
-            "schema_sha256": hashlib.sha256(schema).hexdigest(),
-            "signers": number,
-            "signers_sha256": hashlib.sha256(signers).hexdigest(),
-            "previous": previous,
-            "by": "worker" if previous is None else "person",
-        }
-        row = OutboxRow(0, uuid4(), datetime.now(UTC), "key", None, body)
-        files = [(signers_key(number), signers)]
-        if previous is None:
-            files = [(FORMAT_KEY, said), (SCHEMA_KEY, schema), *files]
-        return self._make(row, 0, [], b""), files
+    def _said_by_us(self, event: str, body: Mapping[str, Any]) -> Made:
+        return self._make(OutboxRow(0, uuid4(), datetime.now(UTC), event, None, dict(body)), 0, [], b"")
 
     def _make(self, row: OutboxRow, earlier: int, history: Sequence[HistoryRow], salt: bytes) -> Made:
         return made_of(
@@ -328,7 +352,7 @@ class Sealer:
                 break
             sessions = [row.queue_id for row in rows if row.queue_id is not None]
             editions = await sequencing.editions([each for each in sessions if each not in editions]) | editions
-            history = await sequencing.history(_epochs(rows))
+            history = await sequencing.history(epochs_of(rows))
 
             # Some hundred milliseconds, in which others may need the loop.
             made += await asyncio.to_thread(self._make_all, rows, editions, history)
@@ -348,14 +372,3 @@ class Sealer:
                 editions[session] = entry.edition
             made.append((row.queue_id, entry))
         return made
-
-
-def _epochs(rows: Sequence[OutboxRow]) -> dict[int, int]:
-    """Up to which epoch of each session its history is told."""
-    found: dict[int, int] = {}
-    for row in rows:
-        session = row.body.get("session") if isinstance(row.body, dict) else None
-        epoch = session.get("epoch") if isinstance(session, dict) else None
-        if row.queue_id is not None and isinstance(epoch, int) and 0 <= epoch < 2**63:
-            found[row.queue_id] = max(epoch, found.get(row.queue_id, 0))
-    return found

@@ -6,7 +6,7 @@ import os
 import shlex
 from typing import Literal
 
-from archiver.archive.store_identity import ADOPT, MOUNT, TAKEN, Standing, is_empty, mixes, recognise, sample
+from archiver.archive.store_identity import ADOPT, MOUNT, TAKEN, Standing, is_empty, mixes, recognise, sample, to_rebuild
 from archiver.config import Settings
 from archiver.errors import ArchiverError, StoreError, WrongStore
 from archiver.health.findings import Finding, of_error
@@ -63,6 +63,8 @@ async def _check_identity(url: str, identities: Identities, store: Store) -> Fin
         match found.standing:
             case Standing.OWN:
                 return Finding(check, "ok", f"archive {found.identity.archive_id}")
+            case Standing.TO_REBUILD:
+                raise to_rebuild(url)
             case Standing.TO_TAKE if found.marker is not None:
                 message = f"archive {found.marker.archive_id}, which this database without sessions becomes with its first worker"
                 return Finding(check, "warning", message, TAKEN)

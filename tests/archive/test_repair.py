@@ -16,7 +16,7 @@ from archiver.archive.mended import Means, Mended
 from archiver.archive.repair import MAX_CANDIDATES, MAX_REFUSALS, Repair
 from archiver.archive.route import archive_session
 from archiver.errors import DatabaseError, StoreUnavailable
-from archiver.evidence.verify import verify
+from archiver.evidence.verify import Terms, Verification, Verified
 from archiver.outcome import classify
 from archiver.postgres.database import Database
 from archiver.queue.findings import Findings
@@ -68,8 +68,9 @@ class RepairHarness:
         await self.queue.settle([(attempt, outcome)])
 
     async def verify(self) -> dict[str, str]:
-        found = verify(self.database, self.store.store, bot=None, actor="verifier")
-        return {one.store_key: one.verdict async for one in found if one.verdict != "equal"}
+        found: list[Verified] = []
+        await Verification(self.database, self.store.store, Terms(), actor="verifier").run(found.append)
+        return {one.store_key: one.verdict for one in found if one.verdict != "equal"}
 
     def means(self, **means: Any) -> Means:
         repairs, findings = Repairs(self.database, RETRY, actor="me"), Findings(self.database)

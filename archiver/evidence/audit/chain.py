@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 
 from archiver.errors import StoreError
 from archiver.evidence.audit.context import Audit
 from archiver.evidence.audit.entries import Lines
 from archiver.evidence.audit.fetching import Fetched, in_order
+from archiver.evidence.audit.reached import Beside, Reached, Segment, Tree
 from archiver.evidence.audit.scratch import key_bytes
 from archiver.evidence.audit.trust import Keys, read_note
 from archiver.evidence.checkpoints import SignedCheckpoint, verify_sshsig
@@ -26,57 +25,8 @@ from archiver.evidence.objects import (
 )
 
 BATCHES_AT_ONCE = 16
-NEWEST = 3
-"""Segments whose records are always read."""
-MAX_CLAIMS = 10
-"""To one place, of which all but the last were given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """The entries `first` to `last`."""
-
-    first: int
-    last: int
-
-    @property
-    def size(self) -> int:
-        """Of the tree at its end."""
-        return self.last + 1
-
-    @property
-    def key(self) -> str:
-        """Its key."""
-        return segment_key(self.first, self.last)
-
-
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """What belongs to a segment: its checkpoint, the detached signature, and its claims by their keys, the newest last."""
-
-    checkpoint: Fetched
-    signature: Fetched
-    claims: list[tuple[str, Fetched]]
-
-
-@dataclass
-class Reached:
-    """How far the ledger goes. `size`: entries up to the end of the last segment; `published`: up to the last checkpoint
-    that is right; `seen`: up to the last that is there; `origin`: as the first checkpoint has it; `gone`: checkpoints that are
-    not there; `since_root`: the root at the size of the checkpoint that was kept elsewhere; `broken`: what follows a gap, or
-    entries that are not what was sealed, has no root that could be told; `named`: the `key` entries, in order; `newest`: with
-    which entries the newest segments begin.
-    """
-
-    size: int = 0
-    published: int = 0
-    seen: int = 0
-    origin: str = ""
-    gone: list[int] = field(default_factory=list)
-    since_root: bytes | None = None
-    broken: bool = False
-    named: list[tuple[int, Entry]] = field(default_factory=list)
-    newest: deque[int] = field(default_factory=lambda: deque(maxlen=NEWEST))
+MAX_CLAIMS = 100
+"""To one place, of which all but the last were given up, or planted."""
 
 
 class Chain:
@@ -88,27 +38,36 @@ class Chain:
         self._keys = keys
         self._frontier = Frontier()
         self.reached = Reached(origin=audit.head.origin if audit.head is not None else "")
+        self._doubtful: tuple[int, list[int]] | None = None
+        self._unproven = False
 
     async def read(self) -> Reached:
         """Read it. Raises StoreUnavailable."""
-        async with aclosing(in_order(self._segments(), self._beside, BATCHES_AT_ONCE)) as segments:
-            async for segment, beside in segments:
-                if segment.first > self.reached.size:
-                    self._miss(segment.first)
-                await self._take(segment, beside)
-                self._audit.on_progress("entries", self.reached.size)
+        await self._read_from(0)
+        while self._doubtful is not None:
+            # All before it is known by now: whose the keys are, and what was given up.
+            await self._read_from(await self._decide(*self._doubtful))
         self._take_unpublished()
         return self.reached
 
+    async def _read_from(self, start: int) -> None:
+        self._doubtful = None
+        async with aclosing(in_order(self._segments(start), self._beside, BATCHES_AT_ONCE)) as segments:
+            async for segment, beside in segments:
+                await self._take(segment, beside)
+                self._audit.on_progress("entries", self.reached.size)
+
     # --- in which order
 
-    def _segments(self) -> Iterator[Segment]:
-        """Those that follow each other. Of several that begin with the same entry the one at whose end a checkpoint is; one that
-        lies within others, or far behind all that was ever sealed, belongs to nothing.
+    def _segments(self, start: int) -> Iterator[Segment]:
+        """Those that follow each other, from that of entry `start` on, up to where it is doubtful which one does. One that lies
+        within others, or far behind all that was ever sealed, belongs to nothing.
         """
-        reached = 0
+        reached = self.reached.size
         head = self._audit.newest_head
-        found = self._audit.scratch.rows("SELECT number, last FROM named WHERE kind = 'segment' ORDER BY number, last")
+        found = self._audit.scratch.rows(
+            "SELECT number, last FROM named WHERE kind = 'segment' AND number >= ? ORDER BY number, last", start
+        )
         for first, same in itertools.groupby(found, key=lambda row: int(row[0])):
             lasts = [last for _, last in itertools.islice(same, 100) if last >= first]
             with_checkpoint = [last for last in lasts if self._is_named("checkpoint", last + 1)]
@@ -117,21 +76,44 @@ class Chain:
             last = (with_checkpoint or lasts)[0]
             if first > reached and not with_checkpoint and (head is None or last >= head.size):
                 continue
+            if first > reached or len(with_checkpoint) > 1:
+                self._doubtful = first, with_checkpoint or lasts[:1]
+                return
             yield Segment(first, last)
             reached = last + 1
+
+    async def _decide(self, first: int, lasts: list[int]) -> int:
+        """Take the one of several segments that belongs to the ledger, also behind a gap, if one does. From where to go on."""
+        if first > self.reached.size:
+            lasts = [last for last in lasts if not self._audit.is_given_up(first, last + 1)]
+            if not lasts:
+                return first + 1
+            self._miss(first)
+        notes = {
+            last: read_note((await self._audit.reader.fetch(checkpoint_key(last + 1))).content) for last in lasts[:MAX_CLAIMS]
+        }
+        ours = [
+            last for last, note in notes.items() if note is not None and note.checkpoint.size == last + 1 and self._is_ours(note)
+        ]
+        segment = Segment(first, (ours or lasts)[0])
+        if len(ours) > 1:  # what was given up may have come to its end
+            claims = [read_note(fetched.content) for _, fetched in reversed((await self._beside(segment)).claims)]
+            claimed = [last for claim in claims if claim is not None for last in ours if notes[last] == claim]
+            segment = Segment(first, (claimed or ours)[0])
+        await self._take(segment, await self._beside(segment))
+        return segment.size
 
     def _is_named(self, kind: str, number: int) -> bool:
         return self._audit.scratch.look("SELECT 1 FROM named WHERE kind = ? AND number = ?", kind, number) is not None
 
     async def _beside(self, segment: Segment) -> Beside:
         reader = self._audit.reader
-        claims = [claim_key(segment.first)]
         found = self._audit.scratch.rows(
-            "SELECT again FROM named WHERE kind = 'claim' AND number = ? AND again > 1 ORDER BY again DESC LIMIT ?",
+            "SELECT again FROM named WHERE kind = 'claim' AND number = ? AND again > 1 ORDER BY again LIMIT ?",
             segment.first,
             MAX_CLAIMS,
         )
-        claims += reversed([f"{claims[0]}.{again}" for (again,) in found])
+        claims = [claim_key(segment.first), *(claim_key(segment.first, again) for (again,) in found)]
         return Beside(
             await reader.fetch(checkpoint_key(segment.size)),
             await reader.fetch(signature_key(segment.size)),
@@ -167,15 +149,43 @@ class Chain:
         if wrong:
             self._disbelieve(segment, lines, wrong)
         else:
-            lines.keep()
+            lines.keep(vouched=expected is not None, proven=expected is not None and not self.reached.broken)
             self._check_head(segment.first)
+        proven = not wrong
         if note is not None:
-            self._check_signatures(segment, beside, note, believed=not wrong)
+            proven = self._check_signatures(segment, beside, note, believed=not wrong)
             self.reached.published = segment.size
             self._audit.report.checkpoints += 1
         self._check_claim(segment, beside, note)
         if not wrong:
             self._take_keys(segment, lines, keys)
+        self._note_tree(segment, beside, note, expected, proven=proven)
+
+    def _note_tree(
+        self,
+        segment: Segment,
+        beside: Beside,
+        note: SignedCheckpoint | None,
+        expected: SignedCheckpoint | None,
+        *,
+        proven: bool,
+    ) -> None:
+        self._unproven |= not proven
+        if self._unproven or self.reached.broken or expected is None or self._keys.in_force is None:
+            return
+        fetched = [beside.checkpoint, *(claim for _, claim in reversed(beside.claims))]
+        text = next(each.content for each in fetched if read_note(each.content) == expected)
+        assert text is not None
+        size, signers, signer = segment.size, len(self._keys.named), self._keys.signer_of(expected)
+        assert signer is not None
+        root, frontier = self._frontier.root(), self._frontier.hashes
+        tree = Tree(segment.first, size, root, text, self._keys.in_force, signer, signers, frontier, self._frontier.tiles)
+        if note is None:
+            self.reached.claimed = tree
+            return
+        self.reached.whole, self.reached.claimed = tree, None
+        if self._audit.wanted.rebuild_from is not None:
+            self._audit.scratch.add("batches", segment.first, segment.last, text)
 
     async def _read_lines(self, segment: Segment, lines: Lines) -> str:
         """What is wrong with them, if something is."""
@@ -199,6 +209,8 @@ class Chain:
         if self.reached.broken:
             return
         self._frontier.append(leaf_hash(line))
+        if self._frontier.size == self._audit.wanted.rebuild_from:
+            self.reached.base_root = self._frontier.root()
         since = self._audit.wanted.since
         if since is not None and self._frontier.size == since.checkpoint.size:
             self.reached.since_root = self._frontier.root()
@@ -247,7 +259,8 @@ class Chain:
         for key in keys:
             self._audit.scratch.add("checked", key_bytes(key))
 
-    def _check_signatures(self, segment: Segment, beside: Beside, note: SignedCheckpoint, *, believed: bool) -> None:
+    def _check_signatures(self, segment: Segment, beside: Beside, note: SignedCheckpoint, *, believed: bool) -> bool:
+        """Whether these entries are `believed`, and the key that signed was the one to sign there."""
         signer = self._keys.signer_of(note)
         assert signer is not None
         assert beside.checkpoint.content is not None
@@ -260,7 +273,7 @@ class Chain:
             self._findings.add("checkpoint_wrong", "it is not the detached signature of this checkpoint", key=key)
         if not believed:
             self._keys.in_force = self._keys.signer = signer
-            return
+            return False
         wrong = self._keys.signs(signer)
         if wrong is not None:
             self._findings.add("key_unproven", wrong, key=checkpoint_key(segment.size))
@@ -269,6 +282,7 @@ class Chain:
             "root": note.checkpoint.root.hex(),
             "text": beside.checkpoint.content.decode(),
         }
+        return wrong is None
 
     def _check_claim(self, segment: Segment, beside: Beside, note: SignedCheckpoint | None) -> None:
         """The newest claim to this place is the checkpoint that came of it; those before are what a key of this ledger signed."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from archiver.evidence.audit.chain import Reached
 from archiver.evidence.audit.context import Audit
 from archiver.evidence.audit.listing import is_young
+from archiver.evidence.audit.reached import Reached
 from archiver.evidence.audit.scratch import key_bytes, key_text
 from archiver.evidence.audit.trust import Keys, read_note
 from archiver.evidence.keys import PublicKey
@@ -32,6 +32,8 @@ class Ends:
         self._check_lengths()
         self._check_since()
         await self._check_documents()
+        self._check_unnamed()
+        self._check_given_up()
         await self._check_left()
         self._check_trust()
 
@@ -76,6 +78,28 @@ class Ends:
         elif reached.since_root is not None:
             self._audit.report.since = kept.size
 
+    def _check_unnamed(self) -> None:
+        """Entries that have only the hash of an ID: with a database that was lost, it is known no more whose. As many as there
+        were then are excused.
+        """
+        excused = max((entry.body["size"] for _, entry in self._audit.rebuilt), default=0)
+        left = max((entry.body["unnamed"] for _, entry in self._audit.rebuilt), default=0)
+        for (seq,) in self._audit.scratch.rows("SELECT seq FROM unnamed ORDER BY seq"):
+            message = f"entry {seq} is about a session whose ID is kept out of the ledger: no row has its hash"
+            if seq < excused and left:
+                left -= 1
+                self._findings.know("row_missing", message)
+            else:
+                self._findings.add("row_missing", message)
+
+    def _check_given_up(self) -> None:
+        """Whoever has the key and the database can say that entries are lost: so that is said each time."""
+        said = {entry.body["given_up"]: entry.body["size"] for _, entry in reversed(self._audit.rebuilt)}  # the first of each
+        for size, first in sorted(said.items()):
+            if first < size:
+                message = f"entries from {first} to {size - 1} that there were before were given up when the database was rebuilt"
+                self._findings.know("ledger_gap", message)
+
     # --- what the entries vouch for
 
     async def _check_documents(self) -> None:
@@ -107,7 +131,11 @@ class Ends:
         )
         for kind, number, last, raw, modified in left:
             key = key_text(raw)
-            if kind in ("claim", "checkpoint"):
+            end = last + 1 if kind == "segment" else number
+            if kind in ("claim", "checkpoint", "segment", "signature") and self._audit.is_given_up(number, end):
+                self._audit.scratch.add("checked", raw)
+                self._findings.know("ledger_gap", "given up when the database was rebuilt", key)
+            elif kind in ("claim", "checkpoint"):
                 found = await self._audit.reader.fetch(key)
                 note = read_note(found.content)
                 if note is not None and note.checkpoint.origin == self._reached.origin and self._keys.signer_of(note) is not None:
@@ -117,7 +145,7 @@ class Ends:
             elif (
                 (kind in ("format", "schema", "signers") and self._audit.lost)
                 or (kind == "signature" and (self._is_checked(checkpoint_key(number)) or self._is_lost(number - 1)))
-                or (kind == "segment" and self._audit.wanted.replica and last >= self._reached.size)
+                or (kind == "segment" and self._audit.wanted.replica and end > self._reached.size)
                 or (kind == "signature" and self._audit.wanted.replica and number > self._reached.size)
             ):
                 self._audit.scratch.add("checked", raw)

@@ -26,6 +26,8 @@ class Lines:
         self._audit = audit
         self._known: list[str] = []
         self._reserved = 0
+        self._said: list[tuple[int, Entry]] = []
+        self._unnamed: list[int] = []
         self.keys: list[tuple[int, Entry]] = []
         self.problems: list[tuple[str, str]] = []
         (self._before,) = audit.scratch.one("SELECT coalesce(max(rowid), 0) FROM steps") or (0,)
@@ -40,6 +42,8 @@ class Lines:
                 ("later_schema" if later else "unreadable", f"entry {seq} is none that this program knows: {error}")
             )
             return
+        if self._audit.wanted.rebuild_from is not None and seq >= self._audit.wanted.rebuild_from:
+            self._audit.scratch.add("uids", seq, entry.uid.bytes)
         if self._audit.head is not None and seq >= self._audit.size and not self._is_new(entry):
             self.problems.append(
                 (
@@ -51,8 +55,8 @@ class Lines:
             self._take_session(seq, entry)
         elif entry.event == "key":
             self.keys.append((seq, entry))
-        elif entry.event == "noted":
-            self._audit.scratch.add("noted", bytes.fromhex(entry.body["object_sha256"]), entry.body["bytes"])
+        elif entry.event in ("noted", "rebuilt", "account"):
+            self._said.append((seq, entry))
         elif entry.event == "unreadable":
             self._known.append(f"entry {seq}: what was to be sealed there could not be read")
         elif entry.event in RESERVED:
@@ -89,24 +93,35 @@ class Lines:
     def _name(self, seq: int, entry: Entry) -> bytes | None:
         if entry.bot is not None and entry.session is not None and entry.kind is not None:
             return name_of(entry.bot, entry.session, entry.kind)
-        if seq >= self._audit.size or entry.session_sha256 is None:
+        if entry.session_sha256 is None or (seq >= self._audit.size and self._audit.wanted.rebuild_from is None):
             return None
         found = self._audit.scratch.look("SELECT name, hash FROM salts WHERE seq = ?", seq)
         if found is not None and found[1].hex() == entry.session_sha256:
             return bytes(found[0])
-        self.problems.append(
-            ("row_missing", f"entry {seq} is about a session whose ID is kept out of the ledger: no row has its hash")
-        )
+        self._unnamed.append(seq)
         return None
 
-    def keep(self) -> None:
-        """They are what was sealed."""
+    def keep(self, *, vouched: bool = True, proven: bool = True) -> None:
+        """They are what was sealed, as far as that can be told. `vouched`: somebody signed for so many; `proven`: for these."""
         findings, report = self._audit.findings, self._audit.report
         for name, message in self.problems:
             findings.add(name, message)
         for message in self._known:
             findings.know("unreadable", message)
         report.reserved += self._reserved
+        for seq, entry in self._said:
+            if proven if entry.event != "noted" else vouched:
+                self._take_said(seq, entry)
+        for seq in self._unnamed:
+            self._audit.scratch.add("unnamed", seq)
+
+    def _take_said(self, seq: int, entry: Entry) -> None:
+        if entry.event == "noted":
+            self._audit.scratch.add("noted", bytes.fromhex(entry.body["object_sha256"]), entry.body["bytes"])
+        elif entry.event == "rebuilt":
+            self._audit.rebuilt.append((seq, entry))
+        else:
+            self._audit.accounts = max(self._audit.accounts, entry.body["account"])
 
     def drop(self) -> None:
         """They are not to be believed."""

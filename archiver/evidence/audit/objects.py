@@ -21,7 +21,7 @@ MAX_SUSPECTS = 1000
 MAX_MISSING = 10_000
 """Objects that were not in the list, and not in the store when it was asked once more: of others the list is believed then."""
 
-_RECORD = re.compile(r"(?:.*/)?session(?:\.[0-9]+)?\.json", re.DOTALL)
+_RECORD_NAME = re.compile(r"(?:.*/)?session(?:\.[0-9]+)?\.json", re.DOTALL)
 
 _WRONG = "l.key IS NULL OR l.bytes IS NOT e.bytes OR l.versions > 0"
 
@@ -49,6 +49,11 @@ class _Differing:
         elif self.versions:
             findings.add("versions", f"there are {self.versions} other versions of it", key=key, session=session)
         return bool(self.hidden)
+
+
+def is_record(key: str) -> bool:
+    """Whether a key is one that a session's record may have, beside its recordings."""
+    return _RECORD_NAME.fullmatch(key) is not None
 
 
 class Objects:
@@ -233,7 +238,7 @@ class Objects:
         if sort == EVIDENCE:
             named = parse(key)
             return named is not None and named.kind == "record" and (young or bool(audit.lost))
-        if young or (audit.lost and _RECORD.fullmatch(key)):
+        if young or (audit.lost and is_record(key)):
             return True
         found = self._scratch.look("SELECT prefix FROM pending WHERE prefix <= ? ORDER BY prefix DESC LIMIT 1", raw)
         return found is not None and raw.startswith(found[0])

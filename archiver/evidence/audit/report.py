@@ -13,7 +13,7 @@ MAX_NAMED = 20
 MEANINGS: Mapping[str, tuple[str, str]] = {
     "rolled_back": (
         "the ledger is shorter than it was, or the database older than the ledger",
-        "find out who restored an older copy of the store or the database, and bring the newer one back",
+        "bring the newer one back that somebody restored an older copy over; if there is none: `archiver rebuild --catch-up`",
     ),
     "fork": (
         "there are two histories",
@@ -38,7 +38,10 @@ MEANINGS: Mapping[str, tuple[str, str]] = {
     ),
     "contradiction": ("an entry contradicts an earlier one", "the earlier one holds; find out who may write to the database"),
     "row_differs": ("the database says something else than the ledger", "the ledger holds; find out who edited the database"),
-    "row_missing": ("the ledger has a session that the database has not", "was the database restored, or a row deleted?"),
+    "row_missing": (
+        "the ledger has a session that the database has not",
+        "was the database restored (`archiver rebuild --catch-up`), or a row deleted?",
+    ),
     "row_unrecorded": ("the database has something that was never sealed", "was it inserted by hand, or restored from a dump?"),
     "changed": ("a recording is not what was recorded", "`archiver repair`; find out who wrote it"),
     "recording_missing": ("a recording is gone", "`archiver repair`; else bring it back from a backup"),

@@ -44,6 +44,11 @@ CREATE TABLE marks (queue_id INTEGER PRIMARY KEY, damaged INTEGER, late INTEGER)
 -- Files that were not in the list, and in the store when it was asked once more.
 CREATE TABLE appeared (key BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE noted (sha256 BLOB, bytes INTEGER, PRIMARY KEY (bytes, sha256)) WITHOUT ROWID;
+-- Entries about sessions whose IDs nobody has any more.
+CREATE TABLE unnamed (seq INTEGER PRIMARY KEY);
+-- For a database that is rebuilt: the ledger's batches, and the uid of each entry.
+CREATE TABLE batches (first INTEGER PRIMARY KEY, last INTEGER, checkpoint BLOB);
+CREATE TABLE uids (seq INTEGER PRIMARY KEY, uid BLOB);
 -- Folders of sessions that are on their way.
 CREATE TABLE pending (prefix BLOB PRIMARY KEY) WITHOUT ROWID;
 """

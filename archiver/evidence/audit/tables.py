@@ -12,7 +12,7 @@ from archiver.evidence.audit.context import Audit
 from archiver.evidence.audit.entries import TO_ADOPT
 from archiver.evidence.audit.fold import OPEN
 from archiver.evidence.audit.listing import DRIFT
-from archiver.evidence.audit.scratch import key_bytes
+from archiver.evidence.audit.scratch import Scratch, key_bytes
 from archiver.evidence.audit.told import fixed_of, name_of, of_database, packed, session_of
 from archiver.evidence.entries import KINDS, SESSION_EVENTS, session_sha256
 from archiver.evidence.fields import Fields
@@ -30,9 +30,7 @@ async def read_database(audit: Audit, snapshot: Snapshot) -> None:
     """Note all of it. Raises DatabaseError."""
     tables = _Tables(audit)
     audit.head, audit.unpublished = snapshot.head, await snapshot.unpublished()
-    async for salted in snapshot.salts():
-        hashed = session_sha256(salted.salt, salted.bot, salted.session_id, salted.kind)
-        audit.scratch.add("salts", salted.seq, name_of(salted.bot, salted.session_id, salted.kind), bytes.fromhex(hashed))
+    await read_salts(audit.scratch, snapshot)
     async for waiting in snapshot.outbox():
         tables.take_waiting(waiting)
     if audit.unpublished is not None:
@@ -45,6 +43,14 @@ async def read_database(audit: Audit, snapshot: Snapshot) -> None:
             "row_unrecorded", "a file's row is about no session", key=stray.store_key, session=(stray.bot, stray.session_id)
         )
     audit.scratch.flush()
+
+
+async def read_salts(scratch: Scratch, snapshot: Snapshot) -> None:
+    """Note whose hashes the ledger has, as far as the database knows it. Raises DatabaseError."""
+    async for salted in snapshot.salts():
+        hashed = session_sha256(salted.salt, salted.bot, salted.session_id, salted.kind)
+        scratch.add("salts", salted.seq, name_of(salted.bot, salted.session_id, salted.kind), bytes.fromhex(hashed))
+    scratch.flush()
 
 
 class _Tables:

@@ -1,0 +1,1 @@
+"""Filling a database from what the store knows of it: see `whole`."""

@@ -1,0 +1,2 @@
+-- Some rows, of which one may be refused.
+ROLLBACK TO SAVEPOINT rebuild
