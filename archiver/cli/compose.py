@@ -162,13 +162,16 @@ class _Moment(click.ParamType[datetime]):
             )
 
 
+MOMENT = _Moment()
+
+
 def time_options(what: str) -> Callable[[F], F]:
     """--since and --until, of `what`."""
 
     def add(command: F) -> F:
-        until = click.option("--until", type=_Moment(), help=f"Only those {what} before this moment.")
+        until = click.option("--until", type=MOMENT, help=f"Only those {what} before this moment.")
         help_ = f"Only those {what} at this moment or later: ISO 8601, UTC unless it has an offset."
-        since = click.option("--since", type=_Moment(), help=help_)
+        since = click.option("--since", type=MOMENT, help=help_)
         return since(until(command))
 
     return add

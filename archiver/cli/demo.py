@@ -36,13 +36,16 @@ from archiver.errors import UsageError
 from archiver.evidence.audit.context import Wanted
 from archiver.evidence.audit.report import Report
 from archiver.evidence.audit.whole import audit
+from archiver.evidence.bag.choosing import Choice
+from archiver.evidence.bag.whole import Export
 from archiver.evidence.keys import SealingKey
-from archiver.evidence.verify import Verified, verify
+from archiver.evidence.verify import Terms, Verification, Verified
 from archiver.kore.listings.calls import Span
 from archiver.observe import logs
 from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
 from archiver.queue.reports import Reports
+from archiver.queue.search import Chosen
 from archiver.queue.sessions import NewSession
 from archiver.runtime.buffers import Buffers
 from archiver.session import State
@@ -99,7 +102,7 @@ class _Told:
 @click.pass_context
 def command(ctx: click.Context, directory: Path, sessions: int, audio: Path | None, seed: int | None) -> None:
     """Archive 300 simulated sessions, which meet every status of the platform and every fault of a network, into ./archiver-demo;
-    then read every stored file again, hold it all against the sealed ledger, and say what became of every session.
+    then read every stored file again, hold it all against the sealed ledger, hand one session out, and say what became of all.
 
     Starts a stand-in for the platform on loopback and an embedded Postgres; both end with it.
 
@@ -213,9 +216,16 @@ async def _demo(folder: Path, sessions: int, audio: Path | None, seed: int, leve
         report = platform.report()
         worked = time.monotonic() - started
         async with open_store(settings.storage, Buffers(settings.transfer.max_buffer)) as store:
-            verified = [found async for found in verify(database, store, bot=None)]
+            verified: list[Verified] = []
+            await Verification(database, store, Terms()).run(verified.append)
             key = SealingKey.load(folder / "evidence.key").public
             audited = await audit(database, store, Wanted(settings.storage.path, settings.evidence.patience, deep=True, key=key))
+            one = next((found.session_id for found in verified if found.verdict == "equal"), None)
+            if one is not None:
+                buffers = Buffers(settings.transfer.max_buffer)
+                chosen = Choice({"session": one}, Chosen(), ids=lambda: (one,))
+                await Export(database, store, buffers, "archiver demo").run(folder / "bag", chosen)
+                await worker.sealer.finish()
         document = await status_document(database, settings.bots)
         reports = Reports(database)
         ends = {each.session_id: (each.state, each.reason) for each in await reports.list_outcomes()}
@@ -340,6 +350,9 @@ def _close(
     program = f"{_program()} --config {shlex.quote(str(shown / 'archiver.toml'))}"
     for what in ("status", "verify", "audit --deep", f"show {one}"):
         out.print(f"  {safe(program)} {what}", soft_wrap=True)
+    if (folder / "bag/bagit.txt").exists():
+        out.print("one session was handed out, to be checked without this program:")
+        out.print(f"  cd {safe(shlex.quote(str(shown / 'bag')))} && python3 verify.py", soft_wrap=True)
     complete = sum(sessions.values()) == len(told.notes) and sessions["pending"] == sessions["claimed"] == 0
     return complete and audited.clean and not (wrong or surprises or breaches)
 

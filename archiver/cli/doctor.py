@@ -18,6 +18,7 @@ from archiver.errors import ArchiverError, StoreError
 from archiver.health.bot_checks import check_bot, check_listing
 from archiver.health.checks import (
     check_configuration,
+    check_damage,
     check_database,
     check_database_settings,
     check_deadlines,
@@ -106,6 +107,7 @@ async def _doctor(settings: Settings) -> list[Finding]:
             findings += await check_database_settings(database) if found.verdict == "ok" else []
             findings += await check_store(settings, Identities(database) if found.verdict == "ok" else None)
             findings += await check_deadlines(settings, database) if found.verdict == "ok" else []
+            findings += await check_damage(database) if found.verdict == "ok" else []
             findings += await _evidence(settings, database, findings) if found.verdict == "ok" else []
             findings += await _bots(settings, database, budget=found.verdict == "ok")
     except ArchiverError as error:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from archiver.observe.cells import cell
 from archiver.observe.logs import flush
 from archiver.observe.redact import harmless, redact, redact_value
 
@@ -42,11 +43,6 @@ def print_json(document: Any, *, indent: int | None = 2) -> None:
     click.echo(json.dumps(redact_value(document), indent=indent, default=str))
 
 
-# What a spreadsheet takes for a formula at the beginning of a field, behind what it strips from one. A field begins at a
-# semicolon too: where that is what separates fields, our quotes are none.
-_FORMULA = re.compile(r"(?:\A|;)(?=[\s\"']*[=+\-@\uff1d\uff0b\uff0d\uff20])")
-
-
 def print_csv(columns: Sequence[str] | None, rows: Iterable[Iterable[object]]) -> None:
     """RFC 4180, every field quoted; what a spreadsheet would take for a formula begins with an apostrophe. Without `columns`
     these are more rows of one that was begun.
@@ -55,7 +51,7 @@ def print_csv(columns: Sequence[str] | None, rows: Iterable[Iterable[object]]) -
     if columns is not None:
         writer.writerow(columns)
     for row in rows:
-        writer.writerow("" if value is None else _FORMULA.sub(r"\g<0>'", printable(value)) for value in row)
+        writer.writerow(map(cell, row))
 
 
 def table(*columns: str, title: str | None = None, right: Iterable[int] = ()) -> Table:

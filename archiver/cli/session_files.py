@@ -68,12 +68,12 @@ class Record:
 
 
 @contextmanager
-def open_lines(file: Path) -> Iterator[Iterator[tuple[bytes, bool]]]:
-    """The lines of a file, `-` for standard input: each with whether it is whole, or only the beginning of one that is longer
-    than MAX_LINE. Raises UsageError.
+def open_lines(file: Path, option: str = "--file") -> Iterator[Iterator[tuple[bytes, bool]]]:
+    """The lines of a file that `option` named, `-` for standard input: each with whether it is whole, or only the beginning of
+    one that is longer than MAX_LINE. Raises UsageError.
     """
     standard = str(file) == "-"
-    name = "standard input" if standard else f"--file {file}"
+    name = "standard input" if standard else f"{option} {file}"
     try:
         # Opening a FIFO would wait for who writes to it, and hear no signal.
         at = 0 if standard else os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from archiver.cli.call_facts import agents_of
 from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, settings_of
 from archiver.cli.output import console, json_option, lasting, moment, print_folded, print_json, printable, safe, size, told
 from archiver.config import Settings
 from archiver.errors import ArchiverError, UsageError
 from archiver.observe.redact import redact_value
+from archiver.queue.call_facts import agents_of
 from archiver.queue.reports import Reports
 
 

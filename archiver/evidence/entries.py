@@ -41,9 +41,9 @@ MAX_KEY = 1024
 """Bytes of a record's key."""
 
 SESSION_EVENTS = RECORD_EVENTS | {"reopened"}
-ARCHIVE_EVENTS = frozenset({"key", "account", "fixity", "noted"})
+ARCHIVE_EVENTS = frozenset({"key", "account", "fixity", "noted", "exported", "rebuilt"})
 RESERVED = frozenset({
-    "exported", "rebuilt", "stamped", "hold", "released", "purging", "purged", "source_deleting", "source_deleted", "policy",
+    "stamped", "hold", "released", "purging", "purged", "source_deleting", "source_deleted", "policy",
 })  # fmt: skip
 """Words of later versions: their entries are read, and what they say is not."""
 EVENTS = SESSION_EVENTS | ARCHIVE_EVENTS | {"unreadable"}
@@ -152,7 +152,7 @@ def _of_session(
     actor = _actor(making.by)
     said: dict[str, Any] = {"state": session.word("state", STATES)}
     pairs = sorted({(file.ordinal, file.sha256) for file in files if file.ordinal > 0})
-    plain = _BOT.fullmatch(bot) and is_bot_name(bot) and _SESSION.fullmatch(session_id) and kind in KINDS
+    plain = is_bot_name(bot) and is_plain(bot, session_id) and kind in KINDS
     record = key = None
     name = record_name(making.edition)
     if plain and row.event in RECORD_EVENTS:
@@ -173,6 +173,11 @@ def _of_session(
     if len(line) > MAX_LINE:
         line = _line(row, row.event, actor, {**said, "files_count": len(pairs)})
     return Made(line, record, key, making.edition if record is not None else None, making.salt if salted else None)
+
+
+def is_plain(bot: str, session_id: str) -> bool:
+    """Whether these may be in the ledger as they are: they are nothing but names."""
+    return _BOT.fullmatch(bot) is not None and _SESSION.fullmatch(session_id) is not None
 
 
 def session_sha256(salt: bytes, bot: str, session_id: str, kind: str) -> str:
@@ -252,11 +257,22 @@ def _noted_said(body: Fields) -> dict[str, Any]:
     return {"object_sha256": body.sha256("object_sha256"), "bytes": body.integer("bytes")}
 
 
+def _rebuilt_said(body: Fields) -> dict[str, Any]:
+    return {name: body.integer(name) for name in ("size", "sessions", "files", "unnamed", "lost", "given_up")}
+
+
+def _exported_said(body: Fields) -> dict[str, Any]:
+    counted = {name: body.integer(name) for name in ("sessions", "files", "bytes")}
+    return {**counted, "manifest_sha256": body.sha256("manifest_sha256")}
+
+
 SAID: Mapping[str, Callable[[Fields], dict[str, Any]]] = {
     "key": _key_said,
     "account": _account_said,
     "fixity": _fixity_said,
     "noted": _noted_said,
+    "exported": _exported_said,
+    "rebuilt": _rebuilt_said,
 }
 
 

@@ -78,7 +78,11 @@ ACCOUNT = {
 }  # fmt: skip
 FIXITY = {"files": 5, "equal": 4, "bytes": 2**40, "wrong": 1, "bot": "support-us", "by": "ana"}
 NOTED = {"object_sha256": HASH, "bytes": 0}
-OF_THE_ARCHIVE: dict[str, dict[str, Any]] = {"key": KEY, "account": ACCOUNT, "fixity": FIXITY, "noted": NOTED}
+EXPORTED = {"sessions": 2, "files": 3, "bytes": 4096, "manifest_sha256": "c" * 64}
+REBUILT = {"size": 118, "sessions": 7, "files": 9, "unnamed": 0, "lost": 1, "given_up": 130}
+OF_THE_ARCHIVE: dict[str, dict[str, Any]] = {
+    "key": KEY, "account": ACCOUNT, "fixity": FIXITY, "noted": NOTED, "exported": EXPORTED, "rebuilt": REBUILT,
+}  # fmt: skip
 
 
 def sealed(
@@ -325,7 +329,9 @@ def test_what_the_archive_did_is_said_or_unreadable(event: str, which: int, valu
         ("account", {"counts": {PLANTED: 1}}), ("account", {"counts": {"archived": -1}}), ("account", {"complete": 1}),
         ("account", {"counts": {f"c{n}": 1 for n in range(101)}}), ("account", {"bot": "stranger"}), ("fixity",
         {"bot": PLANTED}),
-        ("fixity", {"files": True}), ("noted", {"bytes": 2**63}), ("key", {"origin": "Upper"}), ("key", {"previous": PLANTED}),
+        ("fixity", {"files": True}), ("noted", {"bytes": 2**63}), ("exported", {"manifest_sha256": "c"}),
+        ("exported", {"files": -1}), ("rebuilt", {"lost": None}),
+        ("key", {"origin": "Upper"}), ("key", {"previous": PLANTED}),
     ],
 )  # fmt: skip
 def test_what_the_archive_cannot_have_done_is_unreadable(event: str, fields: dict[str, Any]) -> None:

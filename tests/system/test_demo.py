@@ -96,6 +96,14 @@ async def test_what_the_demo_left_can_be_looked_at_as_it_says(demo: Demo, look: 
         assert result.code == 0, (line, result)
 
 
+async def test_the_session_that_the_demo_hands_out_is_checked_without_the_program(demo: Demo, blank: Program) -> None:
+    (command,) = re.findall(r"^  (cd \S+ && python3 verify.py)$", demo.stdout, re.MULTILINE)
+    blank.folder = demo.folder
+    result = await blank.shell(f"export PYTHONDONTWRITEBYTECODE=1; {command}")
+    assert (result.code, result.stdout.partition(":")[0]) == (0, "1 checked"), result
+    assert list((demo.output / "bag/data/0001").glob("1.*"))
+
+
 async def test_the_hashes_of_five_files_by_hand_are_the_recorded_ones(demo: Demo, look: Program) -> None:
     files = sorted((demo.output / "recordings/bot=demo").rglob("*.wav"))
     for file in files[:: len(files) // 5][:5]:
@@ -124,7 +132,7 @@ def test_a_demo_at_log_level_debug_writes_no_secret_anywhere(demo: Demo) -> None
         found |= {(value, path) for value in (secret, password) if value in content}
         for what, pattern in SECRETS.items():
             # What looks like one by chance in a recording's samples is none.
-            if not path.is_relative_to(demo.output / "recordings/bot=demo"):
+            if not any(path.is_relative_to(demo.output / sound) for sound in ("recordings/bot=demo", "bag/data")):
                 assert not re.search(pattern, content), (what, path)
     assert seen > 600
     assert found == allowed

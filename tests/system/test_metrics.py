@@ -70,6 +70,11 @@ def lines(result: Result) -> list[dict[str, Any]]:
 
 async def test_sessions_of_the_whole_archive_are_told_by_state(metered: Program, scrape: Scraper, sql: Any) -> None:
     await sql.execute("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 'in valid'), ('other', 'in valid')")
+    await sql.execute(
+        """INSERT INTO archive_findings (queue_id, source, found_by, findings)
+           SELECT id, 'verify', 'me', '[{"store_key": "k", "verdict": "missing", "message": "m"}]' FROM archive_queue
+           WHERE bot = 'bot'"""
+    )
     worker = await metered.start("worker")
     await scrape.finds(worker)
 
@@ -78,6 +83,11 @@ async def test_sessions_of_the_whole_archive_are_told_by_state(metered: Program,
 
     expected = {("bot", state.value): float(state is State.FAILED) for state in State}
     assert await eventually(counted) == expected, "a bot that is not configured is nobody's label"
+
+    async def damaged() -> float | None:
+        return (await scrape()).get(("archiver_damaged_sessions",))
+
+    assert await eventually(damaged) == 1
 
 
 async def test_metrics_follow_a_recording_and_end_as_what_is_stored(

@@ -1,0 +1,1 @@
+"""Handing out: sessions as a BagIt bag, which proves itself without this program."""
