@@ -18,7 +18,7 @@ PROCESSES ?= 4
 # Whose buckets the tests meet: see tests/s3_servers.py and tests/azure_servers.py.
 SERVERS ?= .venv-seaweedfs/.ready .venv-azurite/.ready
 
-.PHONY: help demo test test-all test-pythons check lint types imports tests bench-evidence bench-queue bench-reading bench-transfer bench-fleet lock clean
+.PHONY: help demo test test-all test-pythons check lint types imports tests bench-evidence bench-fixity bench-queue bench-reading bench-transfer bench-fleet lock clean
 help:
 	@echo "make demo      archive 300 simulated sessions into ./archiver-demo (AUDIO=DIR serves your own WAVs)"
 	@echo "make test      lint, types, import directions and every test, on one Python"
@@ -26,6 +26,7 @@ help:
 	@echo "               up that this machine has, but those that prove a server, a command or a fleet, whatever the Python (once)"
 	@echo "make test-pythons  that share of the other Pythons alone"
 	@echo "make bench-evidence  what sealing costs a session, a million entries and their audit (40 minutes, 5 GB of disk)"
+	@echo "make bench-fixity  verify beside sha256sum, openssl, s5cmd, obstore and others (20 minutes, 15 GB of disk)"
 	@echo "make bench-fleet  prove budgets, evening, nightly batch and long backfill over real processes (50 minutes)"
 	@echo "make bench-queue  the queue beside pgqueuer and procrastinate (BENCH='--rounds 3' passes options)"
 	@echo "make bench-reading  what a person waits for with five million sessions (15 minutes, 12 GB of disk)"
@@ -119,6 +120,9 @@ bench-queue: .venv-bench/.ready
 
 bench-evidence: $(VENV)/.ready .venv-seaweedfs/.ready
 	$(BIN)/python -m benchmarks.evidence $(BENCH)
+
+bench-fixity: .venv-bench-transfer/.ready
+	.venv-bench-transfer/bin/python -m benchmarks.fixity $(BENCH)
 
 bench-reading: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.reading $(BENCH)

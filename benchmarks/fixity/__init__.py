@@ -1,0 +1,1 @@
+"""What it takes to read everything again, beside programs that do nothing else."""
