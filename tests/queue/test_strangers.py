@@ -168,14 +168,15 @@ async def test_all_of_it_holds_for_an_owner_who_can_make_no_roles(empty_database
         await administrator.close()
 
 
-async def test_who_was_granted_the_rows_may_run_the_statements(empty_database_url: str, tmp_path: Path) -> None:
-    async with Database(empty_database_url) as database:
+async def test_who_was_granted_the_rows_may_run_the_statements(memory: Path, worker_id: str, tmp_path: Path) -> None:
+    """On a server of its own: who may write all data is granted the functions by whoever migrates there, in any database."""
+    async with embedded_postgres(memory / f"strangers-{worker_id}") as url, Database(url) as database:
         await migrate(database, until_0006(tmp_path))
         async with (
-            login(empty_database_url, "SELECT, UPDATE ON archive_queue") as (group, reader),
-            login(empty_database_url, group) as (member, one_of_them),
-            login(empty_database_url, "pg_read_all_data", "pg_write_all_data") as (_, of_all_data),
-            login(empty_database_url, "pg_read_all_data") as (_, none),
+            login(url, "SELECT, UPDATE ON archive_queue") as (group, reader),
+            login(url, group) as (member, one_of_them),
+            login(url, "pg_read_all_data", "pg_write_all_data") as (_, of_all_data),
+            login(url, "pg_read_all_data") as (_, none),
         ):
             await migrate(database)
             for worker in (reader, one_of_them, of_all_data):
