@@ -25,6 +25,8 @@ from archiver.session import Attempt
 from tests.evidence.audited import fill, make_old
 from tests.evidence.sealing import PATH, PowerCut, SealedArchive, StopsAfter, check_chain, copied_database, sealed_archive
 
+pytestmark = pytest.mark.once
+
 RECHECKS = [timedelta(hours=1), timedelta(days=1)]
 
 

@@ -29,6 +29,8 @@ from tests.evidence.audited import make_old
 from tests.evidence.sealing import PowerCut, SealedArchive, StopsAfter, check_chain, sealed_archive
 from tests.evidence.test_rebuild import audited, end_waiting, rebuilt_of
 
+pytestmark = pytest.mark.once
+
 LEDGER = "evidence/ledger"
 TIME = "2026-01-01T00:00:00.000Z"
 

@@ -37,6 +37,8 @@ from tests.evidence.sealing import PATH, SealedArchive, sealed_archive
 from tests.s3_servers import S3Server
 from tests.stores.harnesses import StoreHarness, azure_harness, s3_harness
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 async def archive(database_url: str, tmp_path: Path) -> AsyncIterator[SealedArchive]:

@@ -160,6 +160,7 @@ def test_a_flipped_byte_of_any_file_fails_a_command(bag: Path) -> None:
     assert not _something_fails(bag)
 
 
+@pytest.mark.once
 @pytest.mark.thorough
 def test_each_flipped_byte_of_each_file_fails_a_command(bag: Path) -> None:
     for path in sorted(path for path in bag.rglob("*") if path.is_file()):

@@ -46,6 +46,8 @@ from tests.odd_disks import Lacks, odd_disk
 from tests.s3_servers import S3Server
 from tests.stores.harnesses import s3_harness
 
+pytestmark = pytest.mark.once
+
 
 def account(bag: Path, name: str = "account.csv") -> dict[str, dict[str, str]]:
     """The rows of a table, by session."""
