@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import click
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from archiver.cli.amounts import PART
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import TEXT, actor, opened, run_async, settings_of
 from archiver.cli.output import console, counted, json_option, lasting, print_json, safe, size
+from archiver.cli.progress import counting
 from archiver.cli.recognising import check_store
 from archiver.cli.sealing import evidence_store
 from archiver.config import Settings
@@ -121,7 +119,7 @@ async def _audit(settings: Settings, wanted: Wanted, *, quiet: bool) -> Report:
     writes = wanted.asked is not None
     async with opened(settings, writes=writes) as (database, _), evidence_store(settings) as store:
         await _recognise(settings, database, store)
-        with _progress(quiet) as on_progress:
+        with counting("audit", quiet=quiet) as on_progress:
             report = await audit(database, store, wanted, on_progress)
         if wanted.asked is not None:
             await _accept(database, wanted.asked, report)
@@ -143,18 +141,6 @@ async def _accept(database: Database, key: str, report: Report) -> None:
         )
     sha256, length = report.asked
     await Ledger(database).note("noted", {"object_sha256": sha256, "bytes": length, "by": actor()})
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, int], None]]:
-    from rich.console import Console
-
-    errors = Console(stderr=True)
-    disabled = quiet or not errors.is_terminal
-    columns = (TextColumn("{task.description} {task.completed:,}"), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True, disable=disabled) as progress:
-        task = progress.add_task("audit", total=None)
-        yield lambda what, count: progress.update(task, description=what, completed=count)
 
 
 def _print(report: Report) -> None:

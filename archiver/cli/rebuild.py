@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import click
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from archiver.archive.store_identity import take_over
 from archiver.cli.app import Incomplete
 from archiver.cli.audit import public_key
 from archiver.cli.compose import actor, opened, run_async, settings_of
 from archiver.cli.output import console, counted, json_option, print_json, safe
+from archiver.cli.progress import counting
 from archiver.cli.sealing import evidence_store, sealer_of
 from archiver.config import Settings
 from archiver.errors import EvidenceError
@@ -78,21 +76,10 @@ async def _rebuild(settings: Settings, catch_up: bool, accept_loss: bool, *, qui
         database.alone("rebuild", on_wait=wait),
     ):
         sealer = None if settings.evidence.key_file is None else sealer_of(settings, database, store)
-        with _progress(quiet) as on_progress:
+        with counting("rebuild", quiet=quiet) as on_progress:
             rebuilt = await rebuild(database, store, sealer, terms, on_progress)
         await take_over(database, store, settings.storage.url)
     return rebuilt
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, int], None]]:
-    from rich.console import Console
-
-    errors = Console(stderr=True)
-    columns = (TextColumn("{task.description} {task.completed:,}"), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True, disable=quiet or not errors.is_terminal) as progress:
-        task = progress.add_task("rebuild", total=None)
-        yield lambda what, count: progress.update(task, description=what, completed=count)
 
 
 def _print(rebuilt: Rebuilt) -> None:
