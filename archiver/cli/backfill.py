@@ -22,9 +22,11 @@ from archiver.cli.listing import (
     warn_of_deadlines,
     work_with_listings,
 )
+from archiver.cli.processes import Command, Processes
 from archiver.cli.serving import fitted
+from archiver.cli.shares import process_count, processes_option
 from archiver.cli.worker import log_drain
-from archiver.config import BotSettings, Settings
+from archiver.config import BotSettings
 from archiver.runtime.open_files import pool_size
 
 
@@ -37,6 +39,7 @@ from archiver.runtime.open_files import pool_size
 @click.option(
     "--max-wait", type=DURATION, help="Wait at most so long for sessions that fall due later. Default: retry.not_ready_give_up."
 )
+@processes_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -46,6 +49,7 @@ def command(
     order: str | None,
     afresh: bool,
     max_wait: timedelta | None,
+    processes: int,
 ) -> None:
     """Discover the calls of a time and archive them, at low priority: calls that come in meanwhile go before them. Where the
     platform deletes recordings after a time (source_retention), the oldest come first, and a warning names what will be too late.
@@ -59,7 +63,8 @@ def command(
     settings = settings_of(ctx)
     bots = select_bots(settings, names)
     newest_first = None if order is None else order == "newest"
-    shift = run_async(_backfill(settings, bots, start, end, newest_first, afresh, max_wait))
+    others = Processes(settings, process_count(settings, processes), Command.of(ctx))
+    shift = run_async(_backfill(others, bots, start, end, newest_first, afresh, max_wait))
     log_drain(shift.drained)
     if shift.received:
         click.echo("stopped; the same command goes on from here", err=True)
@@ -75,7 +80,7 @@ def command(
 
 
 async def _backfill(
-    settings: Settings,
+    others: Processes,
     bots: Sequence[BotSettings],
     start: date | datetime,
     end: date | datetime | None,
@@ -83,8 +88,8 @@ async def _backfill(
     afresh: bool,
     max_wait: timedelta | None,
 ) -> Shift:
-    settings = fitted(settings)
-    async with opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue):
+    settings = fitted(others.settings)
+    async with others.prepared(), opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue):
         await warn_of_deadlines(database, settings.bots)
         now = await queue.clock()
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
@@ -98,6 +103,6 @@ async def _backfill(
 
             return watch_backfill(database, settings.bots, show, to_log=progress.disable)
 
-        shift = await work_with_listings(reading, bots, spans, max_wait=max_wait, watch=watch)
+        shift = await work_with_listings(reading, bots, spans, others=others, max_wait=max_wait, watch=watch)
         await finish_backfill(database, shift)
         return shift

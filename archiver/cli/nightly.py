@@ -20,10 +20,12 @@ from archiver.cli.listing import (
     warn_of_deadlines,
     work_with_listings,
 )
+from archiver.cli.processes import Command, Processes
 from archiver.cli.sealing import composed_sealer, sealed_all
 from archiver.cli.serving import fitted
+from archiver.cli.shares import process_count, processes_option
 from archiver.cli.worker import log_drain
-from archiver.config import BotSettings, Settings
+from archiver.config import BotSettings
 from archiver.queue.discoveries import Discoveries
 from archiver.queue.findings import Findings
 from archiver.queue.ledger import Ledger
@@ -37,6 +39,7 @@ from archiver.runtime.open_files import pool_size
 @click.option(
     "--max-wait", type=DURATION, help="Wait at most so long for sessions that fall due later. Default: retry.not_ready_give_up."
 )
+@processes_option
 @format_option
 @click.pass_context
 def command(
@@ -45,6 +48,7 @@ def command(
     end: date | datetime | None,
     names: tuple[str, ...],
     max_wait: timedelta | None,
+    processes: int,
     form: str,
 ) -> None:
     """Discover the calls since the last complete night, archive what is in the queue, and account for those calls: for cron or a
@@ -61,7 +65,8 @@ def command(
     mismatched and nobody accepted them, or a bot was refused; 129, 130, 143 stopped by a signal.
     """
     settings = settings_of(ctx)
-    shift, closing = run_async(_night(settings, select_bots(settings, names), start, end, max_wait))
+    others = Processes(settings, process_count(settings, processes), Command.of(ctx))
+    shift, closing = run_async(_night(others, select_bots(settings, names), start, end, max_wait))
     log_drain(shift.drained)
     if closing is None:
         raise click.exceptions.Exit(128 + shift.received[0])
@@ -78,21 +83,21 @@ def command(
 
 
 async def _night(
-    settings: Settings,
+    others: Processes,
     bots: list[BotSettings],
     start: date | datetime | None,
     end: date | datetime | None,
     max_wait: timedelta | None,
 ) -> tuple[Shift, Closing | None]:
-    settings = fitted(settings)
-    async with opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue):
+    settings = fitted(others.settings)
+    async with others.prepared(), opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue):
         await warn_of_deadlines(database, settings.bots)
         now, discoveries = await queue.clock(), Discoveries(database)
         spans = {bot.name: await night_span(settings, discoveries, bot, start, end, now) for bot in bots}
 
         async def work(afresh: bool) -> Shift:
             reading = ReadingTerms(settings, database, queue, PURPOSE, actor(), afresh=afresh)
-            return await work_with_listings(reading, bots, spans, max_wait=max_wait, night=True)
+            return await work_with_listings(reading, bots, spans, others=others, max_wait=max_wait, night=True)
 
         async def account(listed: list[BotSettings]) -> Closing:
             return await close(settings, database, listed, spans, command="nightly")

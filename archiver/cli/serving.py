@@ -16,6 +16,7 @@ from archiver.archive.context import Archive, BotAccess
 from archiver.archive.media import MediaClient, MediaHosts
 from archiver.archive.store_identity import ADOPT, TAKEN, Recognised, claim_store
 from archiver.cli.compose import NO_BOT, ending_signals, restore_signals
+from archiver.cli.processes import Processes
 from archiver.cli.sealing import sealer_beside
 from archiver.config import Budget, Settings, account_budgets, sessions_budgets
 from archiver.errors import ConfigError, MetricsUnavailable
@@ -30,6 +31,7 @@ from archiver.queue.sessions import Queue
 from archiver.queue.sql import sql
 from archiver.runtime.bandwidth import Bandwidth
 from archiver.runtime.buffers import Buffers
+from archiver.runtime.garbage import spare_what_stays
 from archiver.runtime.network import UNCHECKED, Network
 from archiver.runtime.open_files import RAISE_FILES, files_allowed, files_needed, fitting_concurrency
 from archiver.stores.open import open_store
@@ -91,9 +93,11 @@ async def composed_worker(
     tally: Tally,
     *,
     resident: bool = False,
+    others: Processes | None = None,
 ) -> AsyncIterator[Worker]:
-    """A worker that has everything, whose store can be written, and whose metrics are served if that is wanted. A `resident` one
-    must be able to serve them; what ends by itself, such as a night in cron, does without where it cannot.
+    """A worker that has everything, whose store can be written, and whose metrics, with those of the `others` beside it, are
+    served if that is wanted. A `resident` one must be able to serve them; what ends by itself, such as a night in cron, does
+    without where it cannot.
 
     Raises StoreError (WrongStore: it is not this archive's), ConfigError, MetricsUnavailable.
     """
@@ -128,7 +132,8 @@ async def composed_worker(
             tally=tally,
             sealer=sealer_beside(settings, database, store),
         )
-        async with _metrics(settings, worker, required=resident):
+        async with _metrics(settings, worker, others or Processes(settings, 1), required=resident):
+            spare_what_stays()
             yield worker
 
 
@@ -167,14 +172,14 @@ def fitted(settings: Settings) -> Settings:
 
 
 @asynccontextmanager
-async def _metrics(settings: Settings, worker: Worker, *, required: bool) -> AsyncIterator[None]:
+async def _metrics(settings: Settings, worker: Worker, others: Processes, *, required: bool) -> AsyncIterator[None]:
     """Serve this worker's metrics, if that is wanted. Where that cannot be, raises ConfigError, MetricsUnavailable if they are
     `required`, and else says so in the log.
     """
     async with AsyncExitStack() as stack:
         try:
             if settings.metrics.listen:
-                await stack.enter_async_context(_served_metrics(settings, worker, PORT_SECONDS if required else 0))
+                await stack.enter_async_context(_served_metrics(settings, worker, others, PORT_SECONDS if required else 0))
         except (ConfigError, MetricsUnavailable) as error:
             if required:
                 raise
@@ -192,7 +197,7 @@ NO_METRICS = (
 
 
 @asynccontextmanager
-async def _served_metrics(settings: Settings, worker: Worker, patience: float) -> AsyncIterator[None]:
+async def _served_metrics(settings: Settings, worker: Worker, others: Processes, patience: float) -> AsyncIterator[None]:
     """A port that is taken is waited for, for `patience` seconds."""
     listen, address = settings.metrics.listen, settings.metrics.address
     assert address is not None
@@ -208,15 +213,14 @@ async def _served_metrics(settings: Settings, worker: Worker, patience: float) -
     bots = [bot.name for bot in settings.bots]
 
     def read() -> Iterator[Metric]:
-        now = Now(settings.worker.concurrency, worker.running, worker.lease_remaining)
-        return metrics(bots, worker.tally, now, REASONS)
+        return metrics(bots, others.tally(worker.tally), Now(*others.slots(worker)), REASONS)
 
     loop = asyncio.get_running_loop()
     until, told = loop.time() + patience, False
     async with AsyncExitStack() as stack:
         while True:
             try:
-                await stack.enter_async_context(served(*address, read))
+                await stack.enter_async_context(served(*address, read, before=others.look))
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or loop.time() >= until:
                     raise MetricsUnavailable(f'metrics.listen = "{listen}": {error.strerror}') from None

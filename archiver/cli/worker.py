@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
 
 import click
 
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import DURATION, opened, run_async, settings_of
+from archiver.cli.processes import Command, Processes
 from archiver.cli.sealing import drained_and_sealed
 from archiver.cli.serving import composed_worker, fitted, stop_on_signals
+from archiver.cli.shares import process_count, processes_option
+from archiver.cli.supervised import Supervised
 from archiver.config import Settings
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
@@ -28,8 +32,9 @@ log = logger(__name__)
     type=DURATION,
     help="With --drain: wait at most so long for sessions that fall due later. Default: retry.not_ready_give_up.",
 )
+@processes_option
 @click.pass_context
-def command(ctx: click.Context, drain: bool, max_wait: timedelta | None) -> None:
+def command(ctx: click.Context, drain: bool, max_wait: timedelta | None, processes: int) -> None:
     """Archive what is in the queue, until stopped or, with --drain, until it is empty.
 
     SIGTERM, SIGINT and SIGHUP stop claiming, finish or hand back what runs within worker.drain_grace_seconds, and exit; a second
@@ -41,8 +46,10 @@ def command(ctx: click.Context, drain: bool, max_wait: timedelta | None) -> None
     """
     if max_wait is not None and not drain:
         raise click.UsageError("--max-wait goes with --drain")
+    supervised = Supervised.from_environment()
     settings = settings_of(ctx)
-    received, ended = run_async(_work(settings, drain, max_wait))
+    others = Processes(settings, process_count(settings, processes), Command.of(ctx))
+    received, ended = run_async(_work(others, supervised, drain, max_wait))
     log_drain(ended)
     if received:
         raise click.exceptions.Exit(128 + received[0])
@@ -50,27 +57,32 @@ def command(ctx: click.Context, drain: bool, max_wait: timedelta | None) -> None
         raise Incomplete
 
 
-async def _work(settings: Settings, drain: bool, max_wait: timedelta | None) -> tuple[list[int], Drained]:
-    settings = fitted(settings)
-    async with opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue):
-        return await worked(settings, database, queue, drain=drain, max_wait=max_wait)
+async def _work(
+    others: Processes, supervised: Supervised | None, drain: bool, max_wait: timedelta | None
+) -> tuple[list[int], Drained]:
+    settings = fitted(others.settings)
+    async with others.prepared(), opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue):
+        return await _worked(settings, database, queue, others, supervised, drain=drain, max_wait=max_wait)
 
 
-async def worked(
+async def _worked(
     settings: Settings,
     database: Database,
     queue: Queue,
+    others: Processes,
+    supervised: Supervised | None,
     *,
-    drain: bool = True,
-    max_wait: timedelta | None = None,
-    night: bool = False,
+    drain: bool,
+    max_wait: timedelta | None,
 ) -> tuple[list[int], Drained]:
     """Run a worker to its end; the signals that it received, and how it ended. `database` is to be closed after that: the
     worker's farewell is written to it.
     """
-    async with composed_worker(settings, database, queue, Tally(), resident=not drain) as worker:
+    async with composed_worker(settings, database, queue, Tally(), resident=not drain, others=others) as worker:
         with stop_on_signals(worker) as received:
-            ended = await worker.run(drain=drain, max_wait=max_wait, night=night)
+            listening = nullcontext() if supervised is None else supervised.listening(worker, settings.worker.concurrency)
+            async with listening, others.beside(worker):
+                ended = await worker.run(drain=drain, max_wait=max_wait)
         return received, await drained_and_sealed(worker.sealer if drain else None, ended, received)
 
 

@@ -29,6 +29,8 @@ TALKATIVE = ("asyncio", "azure", "boto3", "botocore", "msal", "msal_extensions",
 tokens included, before these are known as secrets. asyncio's debug lines only name selectors.
 """
 
+_process: int | None = None
+
 _subject: ContextVar[Callable[[], dict[str, Any]]] = ContextVar("subject", default=dict)
 
 
@@ -37,10 +39,18 @@ def bind_subject(facts: Callable[[], dict[str, Any]]) -> None:
     _subject.set(facts)
 
 
+def number_process(number: int) -> None:
+    """Say in every line which of several processes of one command wrote it."""
+    global _process  # noqa: PLW0603  # it holds for the process
+    _process = number
+
+
 def add_subject(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Add the bound subject; keys of the line itself win."""
+    """Add the bound subject, and the process if there are several; keys of the line itself win."""
     for key, value in _subject.get()().items():
         event.setdefault(key, value)
+    if _process is not None:
+        event.setdefault("process", _process)
     return event
 
 
@@ -153,6 +163,13 @@ class _Formatter(logging.Formatter):
 def _formatter() -> _Formatter | None:
     formatters = (handler.formatter for handler in logging.getLogger().handlers)
     return next((formatter for formatter in formatters if isinstance(formatter, _Formatter)), None)
+
+
+def is_debugging() -> bool:
+    """Whether lines of the level debug are written: what is said with each request asks first, as to say it costs as much as a
+    part of the request itself.
+    """
+    return logging.getLogger().isEnabledFor(logging.DEBUG)
 
 
 def is_configured() -> bool:

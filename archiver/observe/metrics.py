@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -145,13 +145,19 @@ class _WorkerCollector(Collector):
 
 
 @asynccontextmanager
-async def served(host: str, port: int, read: Callable[[], Iterable[Metric]]) -> AsyncIterator[None]:
-    """Serve what `read` returns at /metrics; port 0 is any free one. Raises OSError, such as for a port in use."""
+async def served(
+    host: str, port: int, read: Callable[[], Iterable[Metric]], *, before: Callable[[], Awaitable[None]] | None = None
+) -> AsyncIterator[None]:
+    """Serve what `read` returns at /metrics, `before` having been awaited each time; port 0 is any free one. Raises OSError, such
+    as for a port in use.
+    """
     registry = CollectorRegistry()
     registry.register(_WorkerCollector(read))
 
     async def answer(request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        if before is not None:
+            await before()
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
     async def close(_: web.Request, response: web.StreamResponse) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -148,4 +148,9 @@ class Durations:
     def add(self, seconds: float) -> None:
         """Count one duration."""
         self.counts[next((place for place, bound in enumerate(BUCKETS) if seconds <= bound), len(BUCKETS))] += 1
+        self.seconds += seconds
+
+    def merge(self, counts: Sequence[int], seconds: float) -> None:
+        """Add those of another one."""
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, counts, strict=True)]
         self.seconds += seconds

@@ -7,7 +7,7 @@ written down or handed back before the worker ends, and whatever happens to one 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -75,6 +75,8 @@ class Worker:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._trying_credentials: asyncio.Task[None] | None = None
+        self.on_idle: Callable[[], None] = lambda: None
+        """Called when there is nothing more to do, whenever there was something before."""
         concurrency, wake = settings.worker.concurrency, self._wake.set
         lease_length = timedelta(seconds=settings.worker.lease_seconds)
         identities = Identities(database)
@@ -119,6 +121,7 @@ class Worker:
             lease=lambda: self._registration.lease,
             wake=self._wake,
             stopping=self._stopping,
+            on_idle=self._tell_idle,
         )
         self.sealer = sealer
         self._sealing = None if sealer is None else Sealing(sealer, Ledger(database), settings.evidence.interval, self.tally)
@@ -144,6 +147,21 @@ class Worker:
     def lease_remaining(self) -> float:
         """Seconds that it may still act, unless it renews its lease before."""
         return self._registration.remaining
+
+    def wake(self) -> None:
+        """Look for work now, or whether a drain is over."""
+        self._wake.set()
+
+    async def leaving(self) -> None:
+        """Return when it claims nothing more."""
+        await self._stopping.wait()
+
+    async def hurrying(self) -> None:
+        """Return when it was told to hurry."""
+        await self._hurry.wait()
+
+    def _tell_idle(self) -> None:
+        self.on_idle()
 
     def stop(self) -> None:
         """Claim nothing more, finish or hand back what runs, end. Callable from a signal handler."""
