@@ -25,7 +25,7 @@ from archiver.kore.inline import Inline
 from archiver.observe.logs import logger
 from archiver.observe.transfers import Transfer, Transfers
 from archiver.runtime.bandwidth import Bandwidth
-from archiver.runtime.body_reader import BodyReader, TooSlow
+from archiver.runtime.body_reader import BodyReader, TooSlow, is_chunked
 from archiver.runtime.retry import TRIES, retry_transient
 
 log = logger(__name__)
@@ -144,7 +144,7 @@ class Download(Body):
         response = await self._connect(None)
         self.expected = self._progress.total = promised_by(response)
         self.content_type = response.headers.get("Content-Type")
-        self.whole = self.expected is not None or _is_chunked(response)
+        self.whole = self.expected is not None or self._body.framed
         self._validator = _validator(response)
         return self
 
@@ -217,6 +217,7 @@ class Download(Body):
                 raise
         self._response = response
         self._body.reset()
+        self._body.framed = is_chunked(response)
         if rest is not None:
             try:
                 self._ahead = await self._body.read(response.content)
@@ -255,12 +256,6 @@ class Download(Body):
             first_bytes=first_bytes(self.excerpt.head),
             error=type(error).__name__,
         )
-
-
-def _is_chunked(response: aiohttp.ClientResponse) -> bool:
-    """Whether a body has an end of its own: one that breaks off before is an error then."""
-    codings = ",".join(response.headers.getall("Transfer-Encoding", [])).split(",")
-    return codings[-1].strip().lower() == "chunked"
 
 
 def _validator(response: aiohttp.ClientResponse) -> str | None:

@@ -30,7 +30,7 @@ from archiver.errors import (
     MediaUrlRefused,
     RecordingRejected,
 )
-from archiver.observe.logs import logger
+from archiver.observe.logs import is_debugging, logger
 from archiver.observe.redact import redact
 from archiver.runtime.bandwidth import Bandwidth
 from archiver.runtime.network import DIRECT, Network, encodings_of, hint_of, reason_of, unreadable
@@ -114,12 +114,12 @@ class MediaHosts:
                 raise MediaUrlRefused(f'a recording\'s URL with scheme "{scheme[0][:-1]}"', url=_shown(url))
             raise MediaUrlRefused("the recording's URL is malformed", url=_shown(url))
         host = found["host"].strip("[]").lower().rstrip(".")
-        if is_public(host) is None and _NUMBER.fullmatch(host.rpartition(".")[2]):
-            # Whoever looks it up, be it a proxy, may take it for an address in a spelling of old, and so for an inner one.
-            raise MediaUrlRefused("a number in place of a recording's host", url=_shown(url))
         origin = (found["scheme"].lower(), host)
         if origin in self._passed:
             return
+        if is_public(host) is None and _NUMBER.fullmatch(host.rpartition(".")[2]):
+            # Whoever looks it up, be it a proxy, may take it for an address in a spelling of old, and so for an inner one.
+            raise MediaUrlRefused("a number in place of a recording's host", url=_shown(url))
         if is_public(host) is not None or is_loopback(host):
             self.check_address(host, host)
         if not self.allows(host):
@@ -205,7 +205,8 @@ class MediaClient:
         self.min_rate = terms.min_rate or 0
         self.at_once = not terms.connections_per_host
         """No request waits for its turn."""
-        # A head that never ends would renew the other timeouts with every byte.
+        # From the request's beginning; where it may wait for its turn, from when it goes out. A head that never ends would renew
+        # the other timeouts with every byte.
         self._head_seconds = CONNECT_SECONDS + self.stall
         checked = _CheckedResolver(hosts, network, resolver or ThreadedResolver())
         self._http = network.session(
@@ -214,7 +215,7 @@ class MediaClient:
             read_bufsize=READ_BUFFER,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=self.stall),
             headers={"Accept-Encoding": "identity", "User-Agent": "kore-archiver"},
-            trace_configs=[self._trace()],
+            trace_configs=None if self.at_once else [self._trace()],
         )
 
     async def close(self) -> None:
@@ -294,7 +295,8 @@ class MediaClient:
                 ) from None
             except (aiohttp.ClientError, OSError) as error:
                 raise _unreachable(error, URL(url, encoded=True)) from None
-            log.debug("media_answered", url=url, http_status=response.status, promised=response.content_length)
+            if is_debugging():
+                log.debug("media_answered", url=url, http_status=response.status, promised=response.content_length)
             location = response.headers.get("Location")
             if response.status not in (301, 302, 303, 307, 308) or not location:
                 return response

@@ -19,6 +19,9 @@ MIN_NAME_BYTES = 40
 _RECORD = re.compile(r"session(?:\.[0-9]+)?\.json")
 """Names of sessions' records, which lie beside their recordings."""
 
+_PLAIN = re.compile(r"(?P<stem>[A-Za-z0-9][A-Za-z0-9_-]{0,99})(?P<end>\.[A-Za-z0-9]{1,10})")
+"""Names that are valid as they are, unless they are a device's: nearly all are so, and to look closer takes long."""
+
 _SPACE = "".join(c for c in map(chr, range(0x3001)) if c.isspace())
 
 
@@ -57,6 +60,8 @@ class FileNames:
 
 def _cleaned(given: str) -> tuple[str, str]:
     """A name that is valid, and its suffix apart, with the dot."""
+    if (plain := _PLAIN.fullmatch(given)) and not DEVICE_NAME.match(given):
+        return plain["stem"], plain["end"]
     name = re.split(r"[/\\]", given)[-1]
     name = "".join("_" if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c for c in name)
     name = unicodedata.normalize("NFC", name)
@@ -87,6 +92,8 @@ def name_by_place(ordinal: int, media_type: str) -> str:
 
 
 def _fold(name: str) -> str:
+    if name.isascii():
+        return name.lower()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 

@@ -64,6 +64,10 @@ async def ask(
         attempt.note("asked", http_status=asked.http_status, status=asked.status, answer=asked.raw)
 
     async def once() -> Answer:
+        if not bot.client.answers_inline(session.kind):
+            return await bot.client.answer(
+                session.session_id, kind=session.kind, user_id=session.user_id, draw=draw, on_answer=note
+            )
         async with bot.client.ask(
             session.session_id, kind=session.kind, user_id=session.user_id, draw=draw, on_answer=note
         ) as asking:

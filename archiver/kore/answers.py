@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from archiver.errors import ApiDefect
@@ -73,10 +74,15 @@ async def _none() -> AsyncIterator[Inline]:
         yield recording
 
 
+NO_JSON = object()
+"""Stands for what cannot be read as JSON."""
+
+
 @dataclass
 class Reply:
     """An answer as it comes. Recordings that lie in it are taken first, one after another; what is left unread of one is read
-    past. The body is there behind the last of them: `inlined` stands in it in their place; None: there can be none.
+    past. The body is there behind the last of them: `inlined` stands in it in their place; None: there can be none. What is read
+    of the body is read once: nothing may ask for it before the body is whole.
     """
 
     http_status: int = 0
@@ -92,6 +98,16 @@ class Reply:
         """Whether the status is 2xx."""
         return 200 <= self.http_status < 300
 
+    @cached_property
+    def data(self) -> Any:
+        """The JSON that the body is; NO_JSON if it is none."""
+        return _json_of(self.body)
+
+    @cached_property
+    def evidence(self) -> str:
+        """See `as_evidence`."""
+        return as_evidence(self.body)
+
 
 # In the vendor's table, and in its sample.
 _VOICEMAIL_KEYS = ("voicemail_recording", "voicemail recording")
@@ -104,27 +120,26 @@ _OUR_FAULT = (
 
 def understand(kind: str, reply: Reply, max_files: int) -> Answer:
     """What a good answer says of a session. Raises ApiDefect."""
-    http_status, kept = reply.http_status, as_evidence(reply.body)
-    facts = _facts(reply)
+    http_status, kept = reply.http_status, reply.evidence
     data = _object(reply)
     # Version 1 knows no statuses. Should it have one all the same, it means what it means elsewhere.
     status = data.get("status", None if reply.inlined is None else "success")
     if not isinstance(status, str):
-        raise ApiDefect("the answer has no status", **facts)
+        raise ApiDefect("the answer has no status", **_facts(reply))
     if status != "success":
         return Answer(redact(status)[:200], (), kept, http_status)
     entries = _entries(kind, data)
     if not isinstance(entries, list):
-        raise ApiDefect("a success without its list of recordings", **facts)
+        raise ApiDefect("a success without its list of recordings", **_facts(reply))
     if not entries:
-        raise ApiDefect("a success with an empty list of recordings", reason="api_empty_success", **facts)
+        raise ApiDefect("a success with an empty list of recordings", reason="api_empty_success", **_facts(reply))
     if len(entries) > max_files:
-        raise too_many(len(entries), max_files, **facts)
+        raise too_many(len(entries), max_files, **_facts(reply))
     if reply.inlined is not None:
         if entries != reply.inlined:
-            raise ApiDefect("not all of the recordings are data URLs", **facts)
+            raise ApiDefect("not all of the recordings are data URLs", **_facts(reply))
         return Answer(status, (), kept, http_status, listed=len(entries))
-    files = tuple(_remote_file(ordinal, entry, facts) for ordinal, entry in enumerate(entries, 1))
+    files = tuple(_remote_file(ordinal, entry, reply) for ordinal, entry in enumerate(entries, 1))
     transcriptions = data.get("transcriptions") if kind == "voicemail" else None
     return Answer(status, files, kept, http_status, listed=len(files), transcriptions=transcriptions or None)
 
@@ -142,7 +157,7 @@ def too_many(files: int, most: int, **facts: Any) -> ApiDefect:
 
 def _facts(reply: Reply) -> dict[str, Any]:
     said = {} if reply.ok else {"said": first_message(reply.body)}
-    return {"http_status": reply.http_status, **said, "answer": as_evidence(reply.body)}
+    return {"http_status": reply.http_status, **said, "answer": reply.evidence}
 
 
 def _object(reply: Reply) -> dict[str, Any]:
@@ -155,24 +170,23 @@ def _object(reply: Reply) -> dict[str, Any]:
 
 def parsed(reply: Reply) -> Any:
     """The JSON that a good answer is. Raises ApiDefect."""
-    http_status, facts = reply.http_status, _facts(reply)
     if not reply.ok:
-        hint = _OUR_FAULT if http_status == 412 else ""
-        message = f"the platform answered HTTP {http_status}{with_colon(facts['said'])}"
-        raise ApiDefect(message, reason=f"api_http_{http_status}", hint=hint, **facts)
+        facts = _facts(reply)
+        hint = _OUR_FAULT if reply.http_status == 412 else ""
+        message = f"the platform answered HTTP {reply.http_status}{with_colon(facts['said'])}"
+        raise ApiDefect(message, reason=f"api_http_{reply.http_status}", hint=hint, **facts)
     if len(reply.body) > MAX_ANSWER:
-        raise ApiDefect(f"an answer of more than {MAX_ANSWER} bytes", **facts)
-    try:
-        return json.loads(reply.body)
-    except (ValueError, RecursionError):
-        raise ApiDefect("the answer is not JSON", **facts) from None
+        raise ApiDefect(f"an answer of more than {MAX_ANSWER} bytes", **_facts(reply))
+    if reply.data is NO_JSON:
+        raise ApiDefect("the answer is not JSON", **_facts(reply))
+    return reply.data
 
 
-def _remote_file(ordinal: int, entry: Any, facts: dict[str, Any]) -> RemoteFile:
+def _remote_file(ordinal: int, entry: Any, reply: Reply) -> RemoteFile:
     name = entry.get("fileName") if isinstance(entry, dict) else None
     url = entry.get("fileUrl") if isinstance(entry, dict) else None
     if not isinstance(name, str | None) or not isinstance(url, str) or not url:
-        raise ApiDefect(f"entry {ordinal} of the recordings has no file name and URL", **facts)
+        raise ApiDefect(f"entry {ordinal} of the recordings has no file name and URL", **_facts(reply))
     return RemoteFile(ordinal, source_name(name or ""), url)
 
 
@@ -184,26 +198,31 @@ def _entries(kind: str, data: dict[str, Any]) -> Any:
     return next((entries for entries in lists if entries), lists[0] if lists else None)
 
 
-def is_rate_limit(body: bytes) -> bool:
+def is_rate_limit(reply: Reply) -> bool:
     """Whether an answer says that the rate limit is reached, whatever its HTTP status."""
-    return any(_RATE_LIMIT.fullmatch(message) for message in _messages(body))
+    return any(_RATE_LIMIT.fullmatch(message) for message in _messages(reply.body, reply.data))
 
 
-def demands_encryption(body: bytes) -> bool:
+def demands_encryption(reply: Reply) -> bool:
     """Whether a refusal says that the app enforces encrypted tokens (JWE)."""
-    return any(_ENCRYPTED.search(message) for message in _messages(body))
+    return any(_ENCRYPTED.search(message) for message in _messages(reply.body, reply.data))
 
 
-def _messages(body: bytes) -> list[str]:
+def _json_of(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return NO_JSON
+
+
+def _messages(body: bytes, data: Any) -> list[str]:
     """What the platform's error document says, or a gateway's in plain text. Nothing else of a body counts: it may repeat what it
     was asked for, and whoever chooses a session's ID must not choose what a refusal means. The documented shape is a list
     `errors` of objects with `msg`; that of other paths of the platform is documented nowhere, so their like is understood too.
     """
-    if len(body) > 4 * KEPT_ANSWER:  # an error document is short; a listing need not be read once more
+    if len(body) > 4 * KEPT_ANSWER:  # an error document is short
         return []
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
+    if data is NO_JSON:
         return [body.decode("utf-8", "replace").strip()]
     if not isinstance(data, dict):
         return [data.strip()] if isinstance(data, str) else []
@@ -216,7 +235,8 @@ def _messages(body: bytes) -> list[str]:
 
 def first_message(body: bytes) -> str:
     """The first thing that an error document says, for people: one line, harmless, of at most MAX_MESSAGE characters."""
-    found = next((message for message in _messages(_untranscribed(body)) if message and not message.startswith("<")), "")
+    body = _untranscribed(body)
+    found = next((message for message in _messages(body, _json_of(body)) if message and not message.startswith("<")), "")
     return harmless(redact(" ".join(found[: 4 * MAX_MESSAGE].split())))[:MAX_MESSAGE]
 
 
@@ -236,10 +256,7 @@ def as_evidence(body: bytes) -> str:
 def _untranscribed(body: bytes) -> bytes:
     if not _TRANSCRIPTIONS.search(body) and b"\\u" not in body:  # JSON can spell the key with escapes, too
         return body
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        data = None
+    data = _json_of(body)
     if isinstance(data, dict) and "transcriptions" in data:
         body = json.dumps(data | {"transcriptions": _LEFT_OUT}, ensure_ascii=False).encode("utf-8", "replace")
     # Where they end in a body that is none of the documented ones cannot be told.
@@ -247,11 +264,7 @@ def _untranscribed(body: bytes) -> bytes:
     return body if found is None else body[: found.end()] + _LEFT_OUT.encode()
 
 
-def status_of(body: bytes) -> str | None:
+def status_of(reply: Reply) -> str | None:
     """The platform's own status, if the answer has one, redacted and shortened."""
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    status = data.get("status") if isinstance(data, dict) else None
+    status = reply.data.get("status") if isinstance(reply.data, dict) else None
     return redact(status)[:200] if isinstance(status, str) else None

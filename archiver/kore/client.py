@@ -118,6 +118,17 @@ class KoreClient:
         answer: T = await self._retrying(ask)
         return answer
 
+    def answers_inline(self, kind: str) -> bool:
+        """Whether recordings may lie in the answers themselves: then `ask`, else `answer`."""
+        return self.bot.api == "v1" and kind != "voicemail"
+
+    async def answer(self, session_id: str, *, kind: str, user_id: str | None, draw: Pay, on_answer: Note) -> Answer:
+        """Ask once, as `ask` does, where no recording can lie in the answer."""
+        [request] = self._requests(self.bot.bot_id, session_id, kind, user_id)
+        answer = await Asking(kind, await self._exchange.whole(request, draw, on_answer), self._max_files).answer()
+        self._known_until = time.monotonic() + KNOWN_SECONDS
+        return answer
+
     @asynccontextmanager
     async def ask(
         self, session_id: str, *, kind: str = "recording", user_id: str | None = None, draw: Pay, on_answer: Note
@@ -134,24 +145,29 @@ class KoreClient:
     async def _ask(
         self, bot_id: str, session_id: str, kind: str, user_id: str | None, draw: Pay, on_answer: Note
     ) -> AsyncIterator[Asking]:
+        paths = self._paths_v1
+        requests = self._requests(bot_id, session_id, kind, user_id)
+        for place, request in enumerate(requests):
+            async with self._exchange.authenticated(request, draw, on_answer) as reply:
+                if reply.http_status == 404 and request is not requests[-1]:
+                    continue
+                yield Asking(kind, reply, self._max_files)
+            if request.inline:
+                self._paths_v1 = (paths[place],)  # only now: not by a page that some gateway answers once
+            return
+
+    def _requests(self, bot_id: str, session_id: str, kind: str, user_id: str | None) -> list[Request]:
+        """The one that is to be made, or those that are tried in turn."""
         query = f"?sessionId={quote(session_id, safe='')}" + (f"&userId={quote(user_id, safe='')}" if user_id else "")
         paths: tuple[str, ...] = (_PATH_V2,)
         inline = 0
         if kind == "voicemail":
             paths = (_PATH_VOICEMAIL,)
             query += "&transcription=true"
-        elif self.bot.api == "v1":
+        elif self.answers_inline(kind):
             paths, inline = self._paths_v1, self._max_files
-        for path in paths:
-            url = f"{self.bot.host}{path.format(quote(bot_id, safe=''))}{query}"
-            request = Request(URL(url, encoded=True), SCOPES[kind], inline=inline)
-            async with self._exchange.authenticated(request, draw, on_answer) as reply:
-                if reply.http_status == 404 and path != paths[-1]:
-                    continue
-                yield Asking(kind, reply, self._max_files)
-            if inline:
-                self._paths_v1 = (path,)  # only now: not by a page that some gateway answers once
-            return
+        host, bot = self.bot.host, quote(bot_id, safe="")
+        return [Request(URL(f"{host}{path.format(bot)}{query}", encoded=True), SCOPES[kind], inline=inline) for path in paths]
 
     async def probe(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 TOLERANCE = 60.0
@@ -41,6 +42,7 @@ def skew_hint(theirs: datetime | None) -> tuple[str, dict[str, Any]]:
     return f"{clock}, which alone may be why: set it (NTP)", facts
 
 
+@lru_cache(maxsize=64)  # answers of one second have the same
 def parse_date(value: str | None) -> datetime | None:
     """An HTTP date; None for what is none."""
     try:

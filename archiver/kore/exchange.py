@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,9 +22,9 @@ from archiver.errors import ApiDefect, ApiUnreachable, ArchiverError, Credential
 from archiver.kore import answers, clock
 from archiver.kore.inline import Inline, Scanner, inline_recordings
 from archiver.kore.token import TokenSigner
-from archiver.observe.logs import logger
+from archiver.observe.logs import is_debugging, logger
 from archiver.observe.redact import redact
-from archiver.runtime.body_reader import BodyReader
+from archiver.runtime.body_reader import BodyReader, is_chunked
 from archiver.runtime.network import DIRECT, Network, encodings_of, hint_of, reason_of, unreadable
 
 log = logger(__name__)
@@ -86,6 +86,31 @@ class Request:
     inline: int = 0
 
 
+@dataclass
+class _Exchanges:
+    """Notes the exchanges of one request. `signed_by`: the clock's offset that its first token was signed with."""
+
+    note: Note
+    signed_by: float
+    date: datetime | None = None
+    """The API host's clock in the last of them."""
+
+    def __call__(self, asked: Asked) -> None:
+        self.date = asked.date
+        self.note(asked)
+
+
+@dataclass(frozen=True)
+class _Renewal:
+    """A token that was signed afresh: by so many seconds ahead of our clock, which was wrong for the one before; whether that was
+    known.
+    """
+
+    ahead: float
+    wrong: bool
+    known: bool
+
+
 class Exchange:
     """Exchanges of one bot. Needs a session of its own, whose headers and cookies nobody else shares."""
 
@@ -94,50 +119,68 @@ class Exchange:
         self._http = http
         self._terms = terms
         self._signer = signer
+        self._patience = CALL_STALLS * terms.stall_timeout.total_seconds()
 
     def signed_by(self, signer: TokenSigner) -> Exchange:
         """The same, with the tokens of another signer."""
         return Exchange(self._bot, self._http, self._terms, signer)
+
+    async def whole(self, request: Request, pay: Pay, note: Note) -> answers.Reply:
+        """The answer to a request, read to its end. Signs and raises as `authenticated` does."""
+        exchanges = _Exchanges(note, self._signer.clock_offset)
+        reply = await self._call(request, self._signer.token, pay, exchanges)
+        if reply.http_status in (401, 403):
+            renewal = self._renew(exchanges)
+            reply = await self._call(request, self._signer.renew, pay, exchanges)
+            self._check_renewed(request, reply, renewal, exchanges)
+        return reply
 
     @asynccontextmanager
     async def authenticated(self, request: Request, pay: Pay, note: Note) -> AsyncIterator[answers.Reply]:
         """The answer to a request, signed afresh and asked once more where its token is refused. Raises CredentialsRejected where
         that one is refused, too; ApiUnreachable, ApiDefect, RateLimited.
         """
-        asked: list[Asked] = []
-
-        def note_both(exchange: Asked) -> None:
-            asked.append(exchange)
-            note(exchange)
-
-        signer = self._signer
-        signed_by = signer.clock_offset
-        async with self._exchange(request, signer.token, pay, note_both) as reply:
+        if not request.inline:
+            yield await self.whole(request, pay, note)
+            return
+        exchanges = _Exchanges(note, self._signer.clock_offset)
+        async with self._exchange(request, self._signer.token, pay, exchanges) as reply:
             if reply.http_status not in (401, 403):
                 yield reply
                 return
-        signer.reread_key()
-        ahead = self._offset_by(asked[-1].date)
-        wrong = abs(ahead - signed_by) > clock.TOLERANCE
-        known = abs(ahead - signer.clock_offset) <= clock.TOLERANCE
-        signer.clock_offset = ahead
-        async with self._exchange(request, signer.renew, pay, note_both) as reply:
-            if reply.http_status in (401, 403):
-                raise self._rejected(request.scope, reply.body, reply.http_status, asked[-1].date)
-            if not wrong:
-                signer.single_use = True
-            elif ahead and not known:
-                # One machine whose clock is wrong must not hold the bot for all the others.
-                log.warning("clock_skew_found", bot=self._bot.name, seconds=round(ahead), hint="set this machine's clock (NTP)")
+        renewal = self._renew(exchanges)
+        async with self._exchange(request, self._signer.renew, pay, exchanges) as reply:
+            self._check_renewed(request, reply, renewal, exchanges)
             yield reply
 
-    def _rejected(self, scope: str, body: bytes, http_status: int, date: datetime | None) -> CredentialsRejected:
+    def _renew(self, exchanges: _Exchanges) -> _Renewal:
+        """Sign afresh from now on: the last token was refused."""
+        signer = self._signer
+        signer.reread_key()
+        ahead = self._offset_by(exchanges.date)
+        wrong = abs(ahead - exchanges.signed_by) > clock.TOLERANCE
+        known = abs(ahead - signer.clock_offset) <= clock.TOLERANCE
+        signer.clock_offset = ahead
+        return _Renewal(ahead, wrong, known)
+
+    def _check_renewed(self, request: Request, reply: answers.Reply, renewal: _Renewal, exchanges: _Exchanges) -> None:
+        """What the answer to the second token says of the first. Raises CredentialsRejected where that one is refused, too."""
+        if reply.http_status in (401, 403):
+            raise self._rejected(request.scope, reply, exchanges.date)
+        if not renewal.wrong:
+            self._signer.single_use = True
+        elif renewal.ahead and not renewal.known:
+            # One machine whose clock is wrong must not hold the bot for all the others.
+            seconds = round(renewal.ahead)
+            log.warning("clock_skew_found", bot=self._bot.name, seconds=seconds, hint="set this machine's clock (NTP)")
+
+    def _rejected(self, scope: str, reply: answers.Reply, date: datetime | None) -> CredentialsRejected:
         """A refusal whose hint names its cause, as far as the platform's message tells it."""
-        name, message = self._bot.name, answers.first_message(body)
+        name, message = self._bot.name, answers.first_message(reply.body)
         key = "private_key_file" if self._bot.algorithm.startswith("RS") else "client_secret"
         token = f"bots.{name}.client_id, {key} and algorithm"
         scopes = f"give the app the scope '{scope}', and publish the app after choosing its scopes: they count from then on"
-        encrypted = answers.demands_encryption(body)
+        encrypted = answers.demands_encryption(reply)
         if encrypted:
             hint = "the app enforces JWE (encrypted tokens), which is not supported yet: switch that off in the app's settings"
         elif answers.SCOPE_REFUSED.fullmatch(message):
@@ -150,11 +193,11 @@ class Exchange:
             hint = f"check {token} and bot_id; {scopes}"
         clock_hint, facts = clock.skew_hint(date)
         return CredentialsRejected(
-            f"the platform refuses the credentials of {name} (HTTP {http_status}{answers.with_colon(message)})",
+            f"the platform refuses the credentials of {name} (HTTP {reply.http_status}{answers.with_colon(message)})",
             hint="; else ".join(filter(None, (clock_hint, f"{hint}; {THEN_RESUME}"))),
-            http_status=http_status,
+            http_status=reply.http_status,
             said=message,
-            answer=answers.as_evidence(body),
+            answer=reply.evidence,
             **({"enforces": "JWE"} if encrypted else {}),
             **facts,
         )
@@ -167,9 +210,56 @@ class Exchange:
         log.warning("clock_skew_ignored", bot=self._bot.name, seconds=round(ahead), hint=clock.TOO_FAR_OFF)
         return self._signer.clock_offset
 
+    async def _call(self, request: Request, token: Callable[[], str], pay: Pay, note: Note) -> answers.Reply:
+        """One call, read to its end."""
+        auth = token()
+        await pay()
+        started = time.perf_counter()
+        reply = answers.Reply()
+        patience = asyncio.timeout(self._patience)
+        try:
+            async with patience, self._sent(request, auth) as response:
+                self._read_head(response, reply)
+                reader = BodyReader(self._terms.stall_timeout.total_seconds(), 0)
+                reader.framed = is_chunked(response)
+                held = bytearray()
+                while len(held) <= MAX_ANSWER and (piece := await reader.read(response.content)):
+                    held += piece
+                reply.body = bytes(held[: MAX_ANSWER + 1])
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._broken_off(error, patience, note) from None
+        except ArchiverError as error:
+            note(Asked(reply.http_status, None, error.message))
+            raise
+        self._conclude(request, reply, started, note)
+        return reply
+
+    def _sent(self, request: Request, auth: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._http.request(
+            request.method,
+            request.url,
+            json=request.json,
+            headers={**request.headers, "auth": auth, "Content-Type": "application/json", "Accept": "application/json"},
+            allow_redirects=False,
+        )
+
+    def _read_head(self, response: aiohttp.ClientResponse, reply: answers.Reply) -> None:
+        reply.http_status = response.status
+        reply.date = clock.parse_date(response.headers.get("Date"))
+        reply.retry_after = clock.retry_after(response.headers.get("Retry-After"), reply.date)
+        if reply.ok:
+            _check_encoding(response)
+
+    def _broken_off(self, error: Exception, patience: asyncio.Timeout, note: Note) -> ApiUnreachable:
+        none = TimeoutError(f"none that was whole within {self._patience:g} s")
+        broken = self._broken(none if patience.expired() else error)
+        self._signer.discard()
+        note(Asked(None, None, broken.message))
+        return broken
+
     @asynccontextmanager
     async def _exchange(self, request: Request, token: Callable[[], str], pay: Pay, note: Note) -> AsyncIterator[answers.Reply]:
-        """One call. What is raised while recordings are taken from its answer ends the call, and is noted."""
+        """One call whose answer may hold recordings. What is raised while they are taken from it ends the call, and is noted."""
         auth = token()
         await pay()
         started = time.perf_counter()
@@ -182,26 +272,12 @@ class Exchange:
             concluded = True
             self._conclude(request, reply, started, note)
 
-        whole = CALL_STALLS * self._terms.stall_timeout.total_seconds()
-        patience = asyncio.timeout(whole)
+        patience = asyncio.timeout(self._patience)
         try:
-            async with (
-                patience,
-                self._http.request(
-                    request.method,
-                    request.url,
-                    json=request.json,
-                    headers={**request.headers, "auth": auth, "Content-Type": "application/json", "Accept": "application/json"},
-                    allow_redirects=False,
-                ) as response,
-            ):
-                reply.http_status = response.status
-                reply.date = clock.parse_date(response.headers.get("Date"))
-                reply.retry_after = clock.retry_after(response.headers.get("Retry-After"), reply.date)
+            async with patience, self._sent(request, auth) as response:
+                self._read_head(response, reply)
                 pieces = self._pieces(response, reader := BodyReader(self._terms.stall_timeout.total_seconds(), 0))
                 if reply.ok:
-                    _check_encoding(response)
-                if reply.ok and request.inline:
                     async with aclosing(self._inline(pieces, scanner, reader, patience, request.inline)) as recordings:
                         reply.recordings = _then(recordings, scanner, reply, conclude)
                         yield reply
@@ -215,10 +291,7 @@ class Exchange:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if concluded:
                 raise
-            broken = self._broken(TimeoutError(f"none that was whole within {whole:g} s") if patience.expired() else error)
-            self._signer.discard()
-            note(Asked(None, None, broken.message))
-            raise broken from None
+            raise self._broken_off(error, patience, note) from None
         except ArchiverError as error:
             if not concluded:
                 # Recordings came with the answer, and it ended there: the call was made all the same.
@@ -235,18 +308,19 @@ class Exchange:
 
     def _conclude(self, request: Request, reply: answers.Reply, started: float, note: Note) -> None:
         """The answer is whole: note it. Raises RateLimited, and ApiUnreachable for a 5xx."""
-        status, evidence = reply.http_status, answers.as_evidence(reply.body)
-        asked = Asked(status, answers.status_of(reply.body), evidence, reply.date)
+        status, evidence = reply.http_status, reply.evidence
+        asked = Asked(status, answers.status_of(reply), evidence, reply.date)
         note(asked)
-        log.debug(
-            "api_answered",
-            url=str(request.url),
-            http_status=status,
-            status=asked.status,
-            answer=asked.raw if request.json is None else "(a listing: it may hold personal data)",
-            milliseconds=round((time.perf_counter() - started) * 1000),
-        )
-        if status == 429 or answers.is_rate_limit(reply.body):
+        if is_debugging():
+            log.debug(
+                "api_answered",
+                url=str(request.url),
+                http_status=status,
+                status=asked.status,
+                answer=asked.raw if request.json is None else "(a listing: it may hold personal data)",
+                milliseconds=round((time.perf_counter() - started) * 1000),
+            )
+        if status == 429 or answers.is_rate_limit(reply):
             raise RateLimited(f"rate limit of {self._bot.name} reached", retry_after=reply.retry_after, answer=evidence)
         if status >= 500:
             self._signer.discard()

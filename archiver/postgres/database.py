@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,7 +15,6 @@ import asyncpg
 from archiver.config import DatabaseSettings
 from archiver.errors import ConfigError, DatabaseError, DatabaseUnreachable, NotMigrated
 from archiver.observe.logs import logger
-from archiver.postgres.embedded.server import embedded_postgres, serving_port
 from archiver.postgres.foreign_locks import held_by_foreign_role
 from archiver.postgres.json_codec import from_json, to_json
 from archiver.postgres.pooling import refuse_pooling
@@ -31,6 +31,9 @@ LOCK_POLL_SECONDS = 1.0
 
 DEADLOCK_TRIES = 3
 """How often a statement is run that lost a deadlock: with plain SQL of others that is possible, and it was undone whole."""
+
+DEADLOCK_PAUSE_SECONDS = 0.2
+"""Before each next try, at most: at once, it could take the same locks again before the other that waits for them is awake."""
 
 ISOLATION = "read committed"
 """What statements that wait for rows are written for: under a stricter one they fail, and are begun again and again."""
@@ -58,6 +61,11 @@ _WRITABLE = (
     "let database.url lead to the primary (it may list several hosts: the one that takes writes is used); where a server or "
     "role is read-only (default_transaction_read_only, as services set it when a disk is full), look why"
 )
+
+
+async def pause_after_deadlock() -> None:
+    """Let the other go on, which had to wait for what was undone."""
+    await asyncio.sleep(DEADLOCK_PAUSE_SECONDS * random.uniform(0.1, 1))  # noqa: S311  # jitter, no secret
 
 
 @contextmanager
@@ -291,6 +299,7 @@ class Database:
                 except asyncpg.DeadlockDetectedError:
                     if not tries_left:
                         raise
+            await pause_after_deadlock()
         raise AssertionError("the last try returns or raises")
 
     @asynccontextmanager
@@ -374,6 +383,8 @@ async def open_database(settings: DatabaseSettings, *, pool_size: int = 8, write
     listen = settings.listen_url.get_secret_value()
     path = settings.embedded_path
     if path is not None:
+        from archiver.postgres.embedded.server import embedded_postgres, serving_port
+
         async with (
             embedded_postgres(path) as dsn,
             # It has no TLS, whatever PGSSLMODE asks of another one.

@@ -35,13 +35,20 @@ def _storable(value: Any, depth: int = 0) -> Any:
 
 def to_json(value: Any) -> str:
     """JSON that Postgres takes, whatever hostile answers hold."""
+    if isinstance(value, list):
+        # Each by itself: what one of many holds costs the others nothing.
+        return f"[{', '.join(map(_json_of, value))}]"
+    return _json_of(value)
+
+
+def _json_of(value: Any) -> str:
     try:
         text = json.dumps(value, allow_nan=False)
     except (ValueError, RecursionError):
-        return json.dumps(_storable(value))
+        return json.dumps(_storable(value, 1))
     # Nothing that may be wrong: by far the most are so.
     plain = "\\u0000" not in text and "\\ud" not in text and text.count("[") + text.count("{") < MAX_DEPTH
-    return text if plain else json.dumps(_storable(value))
+    return text if plain else json.dumps(_storable(value, 1))
 
 
 def from_json(text: str) -> Any:

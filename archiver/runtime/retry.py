@@ -36,6 +36,12 @@ def retry_transient(
     def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         # The library's max_time looks at the clock before a try, and so repeats one that took minutes to fail.
         too_late: ContextVar[float] = ContextVar(f"{function.__qualname__} is too late")
+
+        async def again(failed: list[Exception], *args: P.args, **kwargs: P.kwargs) -> T:
+            if failed:
+                raise failed.pop()
+            return await function(*args, **kwargs)
+
         repeat = backoff.on_exception(
             backoff.expo,
             exceptions,
@@ -45,13 +51,21 @@ def retry_transient(
             factor=0.5,
             on_backoff=report,
             logger=None,
-        )(function)
+        )(again)
 
         @functools.wraps(function)
         async def retried(*args: P.args, **kwargs: P.kwargs) -> T:
-            before = too_late.set(time.monotonic() + SECONDS)
+            # Nearly all first tries do well, and to prepare others costs much of a small file's time: that begins with a failure.
+            began = time.monotonic()
             try:
-                return await repeat(*args, **kwargs)
+                return await function(*args, **kwargs)
+            except exceptions as error:
+                if isinstance(error, unless):
+                    raise
+                failed = [error]
+            before = too_late.set(began + SECONDS)
+            try:
+                return await repeat(failed, *args, **kwargs)
             finally:
                 too_late.reset(before)
 

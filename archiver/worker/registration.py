@@ -13,6 +13,7 @@ from archiver.observe.logs import logger
 from archiver.queue.identity import Identities
 from archiver.queue.sessions import Queue
 from archiver.runtime.cancellation import within
+from archiver.runtime.event_loop import loop_name
 from archiver.session import Session
 from archiver.worker.lease import Lease, boottime
 
@@ -60,7 +61,7 @@ class Registration:
         worker_id = await self._queue.start_worker(**self._identity, lease=self._length, bots=self._bots)
         await self._check_stores(worker_id)
         self._lease = Lease(worker_id, self._length, asked_at)
-        log.info("worker_started", worker=worker_id, concurrency=self._concurrency, bots=self._bots)
+        log.info("worker_started", worker=worker_id, concurrency=self._concurrency, bots=self._bots, loop=loop_name())
 
     async def _check_stores(self, worker_id: int) -> None:
         store = self._identity["store"]

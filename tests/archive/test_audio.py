@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pathvalidate import validate_filename
 
+from archiver.archive import naming
 from archiver.archive.audio import Inspection, inspect
 from archiver.archive.excerpt import HEAD_BYTES, Excerpt
 from archiver.archive.formats import MAX_RATE, Sound
@@ -516,6 +517,19 @@ def test_many_names_that_are_alike_take_no_longer_than_others() -> None:
     assert len(set(taken)) == 1000
     assert taken[-1].endswith("~1000.wav")
     assert time.perf_counter() - began < 5
+
+
+DEVICES = st.sampled_from(["con", "PRN", "aux", "nul", "com1", "LPT9", "conin", "clock", "session"])
+
+
+@given(
+    st.from_regex(naming._PLAIN, fullmatch=True) | st.builds("{}{}".format, DEVICES, st.sampled_from([".wav", "-1.wav", ".json"]))
+)
+def test_a_closer_look_finds_nothing_in_a_plain_name(name: str) -> None:
+    quick = clean_file_name(name, [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(naming, "_PLAIN", re.compile(r"(?!)"))
+        assert clean_file_name(name, []) == quick
 
 
 ODD = st.text(

@@ -97,7 +97,7 @@ class RepairHarness:
         return [one for row in await self.sql("SELECT findings FROM archive_findings") for one in row["findings"]]
 
     async def told(self) -> list[dict[str, str]]:
-        events = await self.sql("SELECT actor, data FROM archive_events WHERE event = 'repaired' ORDER BY id")
+        events = await self.sql("SELECT actor, data FROM archive_history WHERE event = 'repaired' ORDER BY id")
         assert all(event["actor"] == "me" for event in events)
         return [event["data"] for event in events]
 
@@ -392,12 +392,20 @@ async def test_a_rate_limit_is_waited_out_where_urls_are_renewed(harness: Repair
 async def refuse(harness: RepairHarness, *recordings: dict[str, Any], body: bytes, **facts: Any) -> str:
     """Archive the session of a page and more; then let its body be another, as if an earlier version had refused that."""
     await harness.archive({**A, "audio": {"raw": PAGE}}, *recordings, last=True)
-    event, *_ = await harness.sql("SELECT id, data FROM archive_events WHERE event = 'file_failed' ORDER BY id")
+    event, *_ = await harness.sql(
+        "SELECT id, place, data FROM archive_history WHERE event = 'file_failed' ORDER BY at, id, place"
+    )
     key: str = event["data"]["quarantined"]
     harness.store.remove(key)
     harness.store.put(key, body)
     facts = {"received": len(body), "quarantined_sha256": sha256(body), "whole": True, **facts}
-    await harness.sql("UPDATE archive_events SET data = data || $1::jsonb WHERE id = $2", facts, event["id"])
+    path = [str(event["place"] - 1), "2"]
+    await harness.sql(
+        "UPDATE archive_events SET lines = jsonb_set(lines, $3, (lines #> $3) || $1::jsonb) WHERE id = $2",
+        facts,
+        event["id"],
+        path,
+    )
     return key
 
 
@@ -432,7 +440,7 @@ async def test_a_recording_in_quarantine_is_taken_and_its_session_archived(harne
     assert await harness.told() == [{"store_key": key, "from_key": kept, "sha256": sha256(body), "source": "quarantine"}]
     (row,) = await harness.sql("SELECT * FROM archived_recordings WHERE ordinal = 1")
     assert (row["media_type"], row["sha256"], row["flags"]) == ("audio/flac", sha256(body), ["type_differs", "name_differs"])
-    events = await harness.sql("SELECT event FROM archive_events ORDER BY id DESC LIMIT 2")
+    events = await harness.sql("SELECT event FROM archive_history ORDER BY at DESC, id DESC, place DESC LIMIT 2")
     assert [event["event"] for event in events] == ["archived", "retried"]
     counts = await harness.sql("SELECT state, sessions, files, bytes FROM archive_counts")
     assert [tuple(row) for row in counts] == [("archived", 1, 2, len(body) + 6000)]
@@ -566,7 +574,7 @@ async def test_an_older_body_is_not_chosen_where_a_newer_one_differs(harness: Re
 async def test_what_is_put_in_quarantine_in_place_of_a_body_is_not_taken(harness: RepairHarness) -> None:
     """Only its hash tells: it is of the same length, and a recording."""
     await harness.archive({**A, "audio": {"raw": PAGE}}, last=True)
-    (event,) = await harness.sql("SELECT data FROM archive_events WHERE event = 'file_failed'")
+    (event,) = await harness.sql("SELECT data FROM archive_history WHERE event = 'file_failed'")
     assert event["data"]["quarantined_sha256"] == sha256(PAGE.encode())
     harness.store.remove(event["data"]["quarantined"])
     harness.store.put(event["data"]["quarantined"], wav(len(PAGE)))
