@@ -211,13 +211,28 @@ def sync_folder(folder: str, below: int | None = None) -> None:
     """Make durable which names are in a folder: a path, relative to the descriptor `below`."""
     descriptor = os.open(folder, READABLE, dir_fd=below)
     try:
+        _sync_opened(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_opened(folder: int) -> None:
+    """The same for one that is open, be it for nothing but to reach what lies in it."""
+    try:
+        _sync_opened(folder)
+    except Lacking as error:
+        if error.errno != errno.EBADF:
+            raise
+        sync_folder(".", folder)
+
+
+def _sync_opened(descriptor: int) -> None:
+    try:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno in _NO_SYNC:
             raise Lacking(error.errno, _SYNC, _SYNC_HINT) from None
         raise
-    finally:
-        os.close(descriptor)
 
 
 def link_new(source: str, name: str, *, source_folder: int | None, folder: int) -> None:

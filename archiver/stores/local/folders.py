@@ -13,12 +13,21 @@ import os
 import shlex
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from archiver.stores import MARKER, MAX_MARKER, Advice
-from archiver.stores.local.disk import LINK_HINT, Lacking, NotRegular, longest_name_in, names_in, open_regular, sync_folder
+from archiver.stores.local.disk import (
+    LINK_HINT,
+    READABLE,
+    Lacking,
+    NotRegular,
+    longest_name_in,
+    names_in,
+    open_regular,
+    sync_folder,
+)
 
 MODE = 0o750
 """Of folders that are made: recordings are not for everybody to list."""
@@ -33,11 +42,36 @@ MAX_LOOKED_AT = 10_000
 
 MAX_ADVICE = 10
 
+MAX_SHARED = 16
+"""Folders that stay open for the next file, at most."""
+
 # Not opened for reading: one that may be passed through and not listed is good enough to reach what lies in it.
 _ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _BELOW = _ROOT | os.O_NOFOLLOW
 
 T = TypeVar("T")
+
+
+class Shared:
+    """Folders that stay open while one file after another goes into folders below them; closed in the end. For one thread."""
+
+    def __init__(self) -> None:
+        self.root: int | None = None
+        self.below: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of them."""
+        descriptors = [*self.below.values(), *(() if self.root is None else (self.root,))]
+        self.root = None
+        self.below.clear()
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 class Folders:
@@ -63,18 +97,21 @@ class Folders:
         finally:
             os.close(descriptor)
 
-    def make_in(self, folder: str, make: Callable[[int], T]) -> tuple[int, T]:
+    def make_in(self, folder: str, make: Callable[[int], T], shared: Shared | None = None) -> tuple[int, T]:
         """Open a folder, made if need be, and `make` something in it; both again if it is removed meanwhile. Returns its
         descriptor, for the caller to close, and what was made. A folder is not durable before its `unsynced` ones are synced.
+        `shared`: what is opened of the folders above stays open in it, for the next one.
         """
-        try:
-            return self._make_in(folder, make)
-        except FileNotFoundError:
-            self._known.clear()
-            return self._make_in(folder, make)
+        with Shared() if shared is None else nullcontext(shared) as above:
+            try:
+                return self._make_in(folder, make, above)
+            except FileNotFoundError:
+                self._known.clear()
+                above.close()
+                return self._make_in(folder, make, above)
 
-    def _make_in(self, folder: str, make: Callable[[int], T]) -> tuple[int, T]:
-        descriptor = self._walk(folder, self._made_root(), self._made)
+    def _make_in(self, folder: str, make: Callable[[int], T], shared: Shared) -> tuple[int, T]:
+        descriptor = self._walk_made(folder, shared)
         try:
             return descriptor, make(descriptor)
         except BaseException:
@@ -174,14 +211,41 @@ class Folders:
                 os.close(above)
         return descriptor
 
-    def _made(self, above: int, name: str, path: str) -> int:
+    def _walk_made(self, folder: str, shared: Shared) -> int:
+        """Those above that have been used before are shared. The last one can be synced, if its mode lets us read it."""
+        if shared.root is None:
+            shared.root = self._made_root()
+        above, path = shared.root, ""
+        if not folder:
+            return os.dup(above)
+        *names, last = folder.split("/")
+        ours: int | None = None
+        try:
+            for name in names:
+                path = f"{path}/{name}" if path else name
+                below = shared.below.get(path)
+                if below is None:
+                    keep = path in self._known and len(shared.below) < MAX_SHARED
+                    below = self._made(above, name, path, _enter)
+                    if ours is not None:
+                        os.close(ours)
+                    ours = below
+                    if keep:
+                        shared.below[path], ours = below, None
+                above = below
+            return self._made(above, last, folder, _enter_readable)
+        finally:
+            if ours is not None:
+                os.close(ours)
+
+    def _made(self, above: int, name: str, path: str, enter: Callable[[int, str, str], int]) -> int:
         if path in self._known:
             with suppress(FileNotFoundError):
-                return _enter(above, name, path)
+                return enter(above, name, path)
             self._known.clear()  # it has been removed
         with suppress(FileExistsError):
             os.mkdir(name, self._mode, dir_fd=above)
-        return _enter(above, name, path)
+        return enter(above, name, path)
 
     def _made_root(self) -> int:
         try:
@@ -259,10 +323,19 @@ def _advice_on_link(path: str) -> Advice:
     )
 
 
-def _enter(above: int, name: str, path: str) -> int:
+def _enter(above: int, name: str, path: str, flags: int = _BELOW) -> int:
     try:
-        return os.open(name, _BELOW, dir_fd=above)
-    except NotADirectoryError:
+        return os.open(name, flags, dir_fd=above)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
         if stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
             raise OSError(errno.ELOOP, f"{path} is a symbolic link") from None
         raise
+
+
+def _enter_readable(above: int, name: str, path: str) -> int:
+    try:
+        return _enter(above, name, path, READABLE | os.O_NOFOLLOW)
+    except PermissionError:
+        return _enter(above, name, path)

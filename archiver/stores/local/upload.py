@@ -33,9 +33,10 @@ from archiver.stores.local.disk import (
     open_regular,
     store_error_of,
     sync_folder,
+    sync_opened,
     translated,
 )
-from archiver.stores.local.folders import Folders
+from archiver.stores.local.folders import Folders, Shared
 from archiver.stores.local.threads import Threads
 
 ALONE = 4 * 1024 * 1024
@@ -92,15 +93,15 @@ class LocalUpload:
         self._async_file = wrap(file, executor=self._threads.pool)
         file.writelines(pieces)
 
-    def create(self) -> Part:
-        """The temporary file, made if need be; blocks."""
+    def create(self, shared: Shared | None = None) -> Part:
+        """The temporary file, made if need be; blocks. `shared`: see `Folders.make_in`."""
         if self._file is None:
             if self._over:
                 raise StoreError(f"{self._key}: this upload is over", store_key=self._key)
             # What could not be begun cannot be saved: what was to be written first may be lost.
             self._over = True
             mode = 0o644 if self._key == MARKER else 0o640  # workers of every account read whose store it is
-            _, file = self.folders.make_in(self.folder, partial(Part, self._part, mode=mode))
+            _, file = self.folders.make_in(self.folder, partial(Part, self._part, mode=mode), shared)
             self._file = file
             self._over = False
         return self._file
@@ -156,9 +157,9 @@ class Ending:
         self._pieces = pieces
         self._synced = False
 
-    def write(self) -> None:
+    def write(self, shared: Shared | None = None) -> None:
         """Write what the loop still held."""
-        file = self._upload.create()
+        file = self._upload.create(shared)
         if self._pieces:
             file.writelines(self._pieces)
             self._pieces = []
@@ -277,8 +278,10 @@ class Finisher:
 
     def finish(self, ending: Ending) -> asyncio.Future[Saved | None]:
         """What was saved, durable; None if there is something under the key."""
+        if not self._waiting and not self._running:
+            # Those that end in the same turn of the loop go together: a hop to a thread costs a part of a small file's time.
+            asyncio.get_running_loop().call_soon(self._start)
         self._waiting.append(ending)
-        self._start()
         return ending.done
 
     def _start(self) -> None:
@@ -311,13 +314,12 @@ class Finisher:
 
     def _finish_all(self, batch: list[Ending]) -> None:
         """In the order that spares the disk most: everything is written before the first file is waited for. Blocks."""
-        for step in (Ending.write, Ending.start_sync, Ending.sync, Ending.link):
-            for ending in batch:
-                if ending.error is None:
-                    try:
-                        step(ending)
-                    except BaseException as error:  # noqa: BLE001  # it is told to whom it concerns, and to nobody else
-                        ending.error = error
+        with Shared() as shared:
+            self._each(batch, partial(Ending.write, shared=shared))
+        if len(batch) > 1:
+            self._each(batch, Ending.start_sync)
+        self._each(batch, Ending.sync)
+        self._each(batch, Ending.link)
         synced: dict[str, StoreUnavailable | None] = {}
         for ending in batch:
             for number, folder in enumerate(ending.folders):
@@ -329,10 +331,22 @@ class Finisher:
                 self._folders.know(ending.folders)
 
     @staticmethod
+    def _each(batch: list[Ending], step: Callable[[Ending], None]) -> None:
+        for ending in batch:
+            if ending.error is None:
+                try:
+                    step(ending)
+                except BaseException as error:  # noqa: BLE001  # it is told to whom it concerns, and to nobody else
+                    ending.error = error
+
+    @staticmethod
     def _sync(ending: Ending, number: int) -> StoreUnavailable | None:
         folder = ending.folders[number]
         try:
-            sync_folder(_above(number), ending.folder)
+            if number or ending.folder is None:
+                sync_folder(_above(number), ending.folder)
+            else:
+                sync_opened(ending.folder)
         except OSError as error:
             # Whatever it says, it is not the fault of one file.
             return store_error_of(error, folder, StoreUnavailable)
