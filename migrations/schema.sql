@@ -4,7 +4,7 @@ CREATE FUNCTION public.archive_admit() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
-    AS $_$
+    AS $$
 DECLARE
     names text[];
     too_large jsonb := '{}';
@@ -14,10 +14,8 @@ BEGIN
     IF TG_RELID <> 'public.archive_queue'::regclass OR TG_OP <> 'INSERT' OR TG_WHEN <> 'BEFORE' OR TG_LEVEL <> 'ROW' THEN
         RAISE EXCEPTION 'archive_admit serves archive_queue alone' USING ERRCODE = 'insufficient_privilege';
     END IF;
-    -- Here current_user is the owner. Whoever belongs to it may bring numbers along: a restore does.
-    IF NOT pg_has_role(session_user, current_user, 'MEMBER') THEN
-        NEW.id := nextval('public.archive_queue_id_seq'::regclass);
-    END IF;
+    NEW.enqueued_by := session_user;
+    NEW.enqueued_as := NULL;
     IF NEW.bot IS NULL THEN
         SELECT coalesce(array_agg(name ORDER BY name), '{}') INTO names FROM public.archive_bots WHERE configured;
         IF cardinality(names) <> 1 THEN
@@ -76,7 +74,7 @@ BEGIN
         NEW.detail := jsonb_build_object('given', jsonb_build_object(
             'bot', left(NEW.bot, 10000), 'session_id', left(NEW.session_id, 10000), 'kind', left(NEW.kind, 10000)));
     END IF;
-    IF length(NEW.session_id) > 200 OR NEW.session_id !~ '^[A-Za-z0-9._:-]{1,200}$' THEN
+    IF length(NEW.session_id) NOT BETWEEN 1 AND 200 OR NEW.session_id ~ '[^A-Za-z0-9._:-]' THEN
         NEW.state := 'failed';
         NEW.reason := 'invalid_session_id';
         NEW.detail := NEW.detail || jsonb_build_object('expected', '1 to 200 characters of A-Z a-z 0-9 . _ : -');
@@ -100,6 +98,8 @@ BEGIN
         NEW.kind := public.archive_short(NEW.kind);
     END IF;
     IF NEW.state = 'failed' THEN
+        NEW.enqueued_by := NULL;    -- its history has a line of its own, as it has more to tell
+        NEW.enqueued_as := NULL;
         NEW.finished_at := now();
         RETURN NEW;
     END IF;
@@ -111,6 +111,9 @@ BEGIN
     IF NEW.run_at > now() + interval '30 days' THEN
         NEW.detail := NEW.detail || jsonb_build_object('run_at_given', NEW.run_at);
         NEW.run_at := now() + interval '30 days';
+        NEW.enqueued_by := NULL;
+        NEW.enqueued_as := NULL;
+        PERFORM set_config('archiver.put_off', 'some', true);   -- for the rows that follow in this INSERT
     END IF;
     -- Whoever put a session off for longer than that does not keep it from others. Found by its ID alone, lest some plan read all that
     -- waits; what is found is looked at again once nobody else has it locked. What falls due within a day is left to come: a producer
@@ -131,7 +134,7 @@ BEGIN
         END IF;
     END IF;
     RETURN NEW;
-END $_$;
+END $$;
 
 CREATE FUNCTION public.archive_count_files() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -297,10 +300,10 @@ BEGIN
     SELECT id, 'enqueued', 0, session_user,
            jsonb_strip_nulls(jsonb_build_object('priority', priority, 'state', state, 'reason', reason,
                                                 'run_at_given', detail -> 'run_at_given'))
-    FROM fresh ORDER BY id;
+    FROM fresh WHERE enqueued_by IS NULL ORDER BY id;
     -- Whoever may log in can fill the server's queue of notifications, and with it full no row could be inserted. Workers look by
     -- themselves, too.
-    IF FOUND AND pg_notification_queue_usage() < 0.5 THEN
+    IF EXISTS (SELECT FROM fresh) AND pg_notification_queue_usage() < 0.5 THEN
         PERFORM pg_notify('archive_queue', '');
     END IF;
     RETURN NULL;
@@ -346,6 +349,8 @@ CREATE TABLE public.archive_queue (
     accepted_at timestamp with time zone,
     accepted_by text,
     accept_reason text,
+    enqueued_by text DEFAULT SESSION_USER,
+    enqueued_as text,
     CONSTRAINT archive_queue_accepted CHECK (
 CASE
     WHEN (accepted_at IS NULL) THEN ((accepted_by IS NULL) AND (accept_reason IS NULL))
@@ -368,6 +373,10 @@ END),
 WITH (autovacuum_vacuum_scale_factor='0.01', autovacuum_analyze_scale_factor='0.01');
 
 COMMENT ON COLUMN public.archive_queue.accepted_at IS 'Somebody answers for it that this session stays as it is: failed, or archived with a mismatch.';
+
+COMMENT ON COLUMN public.archive_queue.enqueued_by IS 'Who enqueued it, where its history has no line that says so.';
+
+COMMENT ON COLUMN public.archive_queue.enqueued_as IS 'With which priority then; null: normal.';
 
 CREATE FUNCTION public.archive_ledger_body(q public.archive_queue, files jsonb, by text) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -411,6 +420,42 @@ CREATE FUNCTION public.archive_ledger_files(of_session bigint) RETURNS jsonb
     FROM public.archived_recordings r
    WHERE (r.queue_id = archive_ledger_files.of_session);
 END;
+
+CREATE FUNCTION public.archive_look_for_put_off() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+BEGIN
+    IF TG_RELID <> 'public.archive_queue'::regclass OR TG_OP <> 'INSERT' OR TG_WHEN <> 'BEFORE' OR TG_LEVEL <> 'STATEMENT' THEN
+        RAISE EXCEPTION 'archive_look_for_put_off serves archive_queue alone' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    PERFORM set_config('archiver.put_off', CASE WHEN EXISTS (
+        SELECT FROM public.archive_queue
+        WHERE state = 'pending' AND epoch = 0 AND detail ? 'run_at_given' AND run_at > now() + interval '1 day') THEN 'some' ELSE 'none' END, true);
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION public.archive_number() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF TG_RELID <> 'public.archive_queue'::regclass OR TG_OP <> 'INSERT' OR TG_WHEN <> 'BEFORE' OR TG_LEVEL <> 'ROW' THEN
+        RAISE EXCEPTION 'archive_number serves archive_queue alone' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    -- Here current_user is the owner. Whoever belongs to it may bring numbers along: a restore does.
+    IF NOT pg_has_role(session_user, current_user, 'MEMBER') THEN
+        NEW.id := nextval('public.archive_queue_id_seq'::regclass);
+    END IF;
+    IF NEW.started_at BETWEEN '1970-01-01Z' AND now() + interval '10 years' THEN
+        NEW.archive_date := NEW.started_at;
+    END IF;
+    IF NEW.priority <> 'normal' AND NEW.enqueued_by IS NOT NULL THEN
+        NEW.enqueued_as := NEW.priority;
+    END IF;
+    RETURN NEW;
+END $$;
 
 CREATE FUNCTION public.archive_record_refusal() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -690,11 +735,17 @@ CREATE TABLE public.archive_events (
     event text NOT NULL,
     epoch bigint NOT NULL,
     actor text,
-    data jsonb DEFAULT '{}'::jsonb NOT NULL
+    data jsonb DEFAULT '{}'::jsonb NOT NULL,
+    claimed_at timestamp with time zone,
+    lines jsonb
 )
 WITH (autovacuum_vacuum_scale_factor='0.02');
 
 COMMENT ON TABLE public.archive_events IS 'What happened to each session, append only: every change of state and every answer of the platform. database.keep_history says whether it goes one day.';
+
+COMMENT ON COLUMN public.archive_events.claimed_at IS 'Of the end of a claim: when it began.';
+
+COMMENT ON COLUMN public.archive_events.lines IS 'What was noted during it: an array each of event, microseconds since claimed_at, data; of asked its three facts; of a stored file also its ordinal and the beginning of its hash: the rest says its row in archived_recordings.';
 
 ALTER TABLE public.archive_events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.archive_events_id_seq
@@ -720,6 +771,86 @@ CREATE TABLE public.archive_findings (
 COMMENT ON TABLE public.archive_findings IS 'What the last verify, or the last account, found wrong with an archived session; a row goes when it is found right.';
 
 COMMENT ON COLUMN public.archive_findings.accepted IS 'The findings when somebody accepted them: what is found later is not accepted.';
+
+CREATE VIEW public.archive_history AS
+ SELECT e.queue_id,
+    e.at,
+    e.event,
+    e.epoch,
+    e.actor,
+        CASE
+            WHEN (e.claimed_at IS NULL) THEN e.data
+            ELSE ('{"failures": 0}'::jsonb || e.data)
+        END AS data,
+    e.id,
+    (1000000)::bigint AS place
+   FROM public.archive_events e
+UNION ALL
+ SELECT q.id AS queue_id,
+    q.enqueued_at AS at,
+    'enqueued'::text AS event,
+    (0)::bigint AS epoch,
+    q.enqueued_by AS actor,
+    jsonb_build_object('priority', COALESCE(q.enqueued_as, 'normal'::text), 'state', 'pending') AS data,
+    (0)::bigint AS id,
+    (0)::bigint AS place
+   FROM public.archive_queue q
+  WHERE (q.enqueued_by IS NOT NULL)
+UNION ALL
+ SELECT e.queue_id,
+    e.claimed_at AS at,
+    'claimed'::text AS event,
+    e.epoch,
+    e.actor,
+        CASE
+            WHEN (((e.lines -> 0) ->> 0) = 'claimed'::text) THEN ((e.lines -> 0) -> 2)
+            ELSE '{}'::jsonb
+        END AS data,
+    e.id,
+    (0)::bigint AS place
+   FROM public.archive_events e
+  WHERE ((e.claimed_at IS NOT NULL) AND (e.actor <> 'worker 0'::text) AND (NOT (EXISTS ( SELECT
+           FROM public.archive_events c
+          WHERE ((c.queue_id = e.queue_id) AND (c.epoch = e.epoch) AND (c.event = 'claimed'::text))))))
+UNION ALL
+ SELECT q.id AS queue_id,
+    q.claimed_at AS at,
+    'claimed'::text AS event,
+    q.epoch,
+    ('worker '::text || q.worker_id) AS actor,
+        CASE
+            WHEN (q.state = 'unavailable'::text) THEN jsonb_build_object('recheck', (q.rechecks + 1))
+            WHEN (((q.failures + q.checks) + q.crashes) = 0) THEN '{}'::jsonb
+            ELSE jsonb_build_object('failures', q.failures, 'checks', q.checks, 'crashes', q.crashes)
+        END AS data,
+    '9223372036854775807'::bigint AS id,
+    (0)::bigint AS place
+   FROM public.archive_queue q
+  WHERE ((q.worker_id IS NOT NULL) AND (NOT (EXISTS ( SELECT
+           FROM public.archive_events c
+          WHERE ((c.queue_id = q.id) AND (c.epoch = q.epoch) AND (c.event = 'claimed'::text))))))
+UNION ALL
+ SELECT e.queue_id,
+    (e.claimed_at + ('00:00:00.000001'::interval * (((l.line ->> 1))::bigint)::double precision)) AS at,
+    (l.line ->> 0) AS event,
+    e.epoch,
+    e.actor,
+        CASE
+            WHEN ((l.line -> 3) IS NULL) THEN (l.line -> 2)
+            WHEN ((l.line ->> 0) = 'asked'::text) THEN jsonb_build_object('http_status', (l.line -> 2), 'status', (l.line -> 3), 'answer', (l.line -> 4))
+            ELSE (COALESCE(( SELECT jsonb_build_object('ordinal', r.ordinal, 'source_name', r.source_name, 'file_name', r.file_name, 'store_key', r.store_key, 'bytes', r.bytes, 'sha256', r.sha256, 'media_type', r.media_type, 'flags', r.flags, 'seconds', r.seconds, 'sample_rate', r.sample_rate, 'channels', r.channels) AS jsonb_build_object
+               FROM public.archived_recordings r
+              WHERE ((r.queue_id = e.queue_id) AND (r.ordinal = ((l.line ->> 3))::integer) AND starts_with(r.sha256, (l.line ->> 4)))
+              ORDER BY r.archived_at, r.store_key
+             LIMIT 1), jsonb_build_object('ordinal', (l.line -> 3))) || (l.line -> 2))
+        END AS data,
+    e.id,
+    l.place
+   FROM (public.archive_events e
+     CROSS JOIN LATERAL jsonb_array_elements(e.lines) WITH ORDINALITY l(line, place))
+  WHERE ((l.line ->> 0) <> 'claimed'::text);
+
+COMMENT ON VIEW public.archive_history IS 'What happened to each session, line by line: in the order of at, id, place.';
 
 CREATE TABLE public.archive_holds (
     bot text NOT NULL,
@@ -1101,6 +1232,8 @@ CREATE INDEX archive_queue_ended ON public.archive_queue USING btree (state, fin
 
 CREATE INDEX archive_queue_oldest ON public.archive_queue USING btree (bot, kind, priority, archive_date, run_at) WHERE ((finished_at IS NULL) AND (worker_id IS NULL));
 
+CREATE INDEX archive_queue_put_off ON public.archive_queue USING btree (run_at) WHERE ((state = 'pending'::text) AND (epoch = 0) AND (detail ? 'run_at_given'::text));
+
 CREATE INDEX archive_queue_reasons ON public.archive_queue USING btree (bot, state, "left"(COALESCE(reason, ''::text), 100), (
 CASE
     WHEN ((listed_at IS NOT NULL) AND (started_at IS NOT NULL)) THEN started_at
@@ -1117,13 +1250,11 @@ CASE
     ELSE archive_date
 END), id) WHERE (user_id IS NOT NULL);
 
-CREATE INDEX archived_recordings_key ON public.archived_recordings USING btree (store_key);
-
-CREATE INDEX archived_recordings_session ON public.archived_recordings USING btree (session_id);
+CREATE INDEX archived_recordings_place ON public.archived_recordings USING hash (store_key);
 
 CREATE INDEX archived_recordings_verified ON public.archived_recordings USING btree (COALESCE(verified_at, archived_at), queue_id);
 
-CREATE TRIGGER archive_queue_admit BEFORE INSERT ON public.archive_queue FOR EACH ROW EXECUTE FUNCTION public.archive_admit();
+CREATE TRIGGER archive_queue_admit BEFORE INSERT ON public.archive_queue FOR EACH ROW WHEN (((((length(new.session_id) >= 1) AND (length(new.session_id) <= 200)) AND (new.session_id !~ '[^A-Za-z0-9._:-]'::text) AND (length(new.bot) <= 200) AND (new.kind = ANY (ARRAY['recording'::text, 'voicemail'::text])) AND ((new.user_id IS NULL) OR (length(new.user_id) <= 500)) AND (new.metadata = '{}'::jsonb) AND ((new.ended_at IS NULL) OR ((new.ended_at <= (now() - '01:00:00'::interval)) AND isfinite(new.ended_at))) AND (new.run_at = now()) AND (new.enqueued_at = now()) AND (new.archive_date = now()) AND (new.state = 'pending'::text) AND (new.detail = '{}'::jsonb) AND (new.call = '{}'::jsonb) AND (new.priority IS NOT NULL) AND (new.enqueued_by = SESSION_USER) AND (new.enqueued_as IS NULL) AND (new.epoch = 0) AND (new.failures = 0) AND (new.checks = 0) AND (new.crashes = 0) AND (new.calls = 0) AND (new.rechecks = 0) AND (new.recheck_tries = 0) AND (NOT new.archived_before) AND (num_nonnulls(new.reason, new.claimed_at, new.first_asked_at, new.finished_at, new.worker_id, new.files, new.listed_at, new.recheck_at, new.last_asked_at) = 0) AND (current_setting('archiver.put_off'::text, true) = 'none'::text)) IS NOT TRUE)) EXECUTE FUNCTION public.archive_admit();
 
 CREATE TRIGGER archive_queue_count_deleted AFTER DELETE ON public.archive_queue REFERENCING OLD TABLE AS before_rows FOR EACH STATEMENT EXECUTE FUNCTION public.archive_count_sessions();
 
@@ -1132,6 +1263,10 @@ CREATE TRIGGER archive_queue_count_inserted AFTER INSERT ON public.archive_queue
 CREATE TRIGGER archive_queue_count_updated AFTER UPDATE ON public.archive_queue REFERENCING OLD TABLE AS before_rows NEW TABLE AS after_rows FOR EACH STATEMENT EXECUTE FUNCTION public.archive_count_sessions();
 
 CREATE TRIGGER archive_queue_enqueued AFTER INSERT ON public.archive_queue REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION public.archive_enqueued();
+
+CREATE TRIGGER archive_queue_number BEFORE INSERT ON public.archive_queue FOR EACH ROW EXECUTE FUNCTION public.archive_number();
+
+CREATE TRIGGER archive_queue_put_off BEFORE INSERT ON public.archive_queue FOR EACH STATEMENT EXECUTE FUNCTION public.archive_look_for_put_off();
 
 CREATE TRIGGER archive_queue_refused AFTER INSERT ON public.archive_queue FOR EACH ROW WHEN ((new.finished_at IS NOT NULL)) EXECUTE FUNCTION public.archive_record_refusal();
 
@@ -1180,6 +1315,10 @@ GRANT ALL ON FUNCTION public.archive_ledger_file(r public.archived_recordings) T
 
 REVOKE ALL ON FUNCTION public.archive_ledger_files(of_session bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.archive_ledger_files(of_session bigint) TO pg_write_all_data;
+
+REVOKE ALL ON FUNCTION public.archive_look_for_put_off() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.archive_number() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.archive_record_refusal() FROM PUBLIC;
 

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 
 from archiver.errors import DatabaseError
-from archiver.postgres.database import DEADLOCK_TRIES, Database
+from archiver.postgres.database import DEADLOCK_TRIES, Database, pause_after_deadlock
 from archiver.queue.sessions import CallFacts, NewSession, call_columns, columns_of
 from archiver.queue.sql import sql
 
@@ -61,6 +61,7 @@ class Discoveries:
                         raise
             except DatabaseError:
                 if deadlocked and tries_left:
+                    await pause_after_deadlock()
                     continue
                 raise
             added: int = row["added"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import asyncpg
 
 from archiver.errors import DatabaseError
-from archiver.postgres.database import DEADLOCK_TRIES, Database
+from archiver.postgres.database import DEADLOCK_TRIES, Database, pause_after_deadlock
 from archiver.queue.sessions import NewSession, columns_of
 from archiver.queue.sql import sql
 
@@ -41,6 +41,7 @@ async def enqueue_all(
                 complete = True
         except DatabaseError as error:
             if deadlocked and tries_left:
+                await pause_after_deadlock()
                 continue
             # Where the answer to COMMIT is lost on the way, nobody here knows what it was.
             error.hint = AT_THE_END if complete else f"nothing was enqueued; {error.hint or 'run the same again'}"

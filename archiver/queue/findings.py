@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import asyncpg
 
 from archiver.errors import DatabaseError
-from archiver.postgres.database import DEADLOCK_TRIES, Database
+from archiver.postgres.database import DEADLOCK_TRIES, Database, pause_after_deadlock
 from archiver.queue.recorded import ChosenFiles
 from archiver.queue.sql import sql
 
@@ -100,6 +100,7 @@ class Findings:
             except DatabaseError as error:
                 if not (tries_left and isinstance(error.__context__, asyncpg.DeadlockDetectedError)):
                     raise
+                await pause_after_deadlock()
         raise AssertionError("the last try returns or raises")
 
     async def _write(self, ordered: Sequence[FileRead], actor: str) -> int:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 from archiver.config import RetrySettings
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
+from archiver.postgres.json_codec import to_json
 from archiver.session import Attempt, Session
 
 MAX_ASKS = 10_000
 """So often a recheck that is answered "in progress" is put off at most, however short the delays."""
+
+TOLD_OF_SHA256 = 12
+"""Characters of a stored file's hash by which its line in the history finds its row, beside its ordinal."""
+
+ASKED = {"http_status", "status", "answer"}
+"""What is noted of every call."""
+
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class OutcomeRows:
@@ -38,7 +47,7 @@ class OutcomeRows:
             "keeps": [_nothing_new(attempt, outcome) for attempt, outcome in ended],
             "final": [isinstance(outcome, Unavailable) and outcome.final for _, outcome in ended],
             "files": [{"n": n, **file.as_row()} for n, (attempt, _) in enumerate(ended, 1) for file in attempt.stored],
-            "events": [{"n": n, **event} for n, (attempt, _) in enumerate(ended, 1) for event in attempt.events],
+            "lines": [to_json(lines) if (lines := _lines(attempt)) else None for attempt, _ in ended],
             "max_attempts": self._retry.max_attempts,
             "not_ready_give_up": self._retry.not_ready_give_up,
             "max_recheck_asks": self._max_recheck_asks,
@@ -64,6 +73,26 @@ class OutcomeRows:
                 return outcome.name, reason, detail, after
             case _:
                 assert_never(outcome)
+
+
+def _lines(attempt: Attempt) -> list[list[Any]]:
+    """What was noted, as `archive_events.lines` has it. What a stored file's row will say is left to that, where it cannot be
+    confused with another's.
+    """
+    began = attempt.session.claimed_at
+    ordinals = [file.ordinal for file in attempt.stored]
+    files = {} if attempt.session.known else {file.ordinal: file for file in attempt.stored if ordinals.count(file.ordinal) == 1}
+    lines: list[list[Any]] = []
+    for event in attempt.events:
+        line = [event["event"], (datetime.fromisoformat(event["at"]) - began) // _MICROSECOND, event["data"]]
+        file = files.get(event["data"].get("ordinal")) if event["event"] == "stored" else None
+        if file is not None and (row := file.as_row()).items() <= event["data"].items():
+            rest = {key: value for key, value in event["data"].items() if key not in row}
+            line[2:] = [rest, file.ordinal, file.sha256[:TOLD_OF_SHA256]]
+        elif event["event"] == "asked" and event["data"].keys() == ASKED:
+            line[2:] = [event["data"]["http_status"], event["data"]["status"], event["data"]["answer"]]
+        lines.append(line)
+    return lines
 
 
 def _asks_in_progress(retry: RetrySettings) -> int:

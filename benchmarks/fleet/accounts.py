@@ -29,10 +29,10 @@ async def proof(verdict: Verdict, *, sessions: int, workers: int) -> None:
         await it.start(workers, "--drain")
         await it.drained(ideal * 2 + 60)
         ended = await it.sql.fetchval("SELECT max(finished_at) FROM archive_queue")
-        first = await it.sql.fetchval("SELECT min(at) FROM archive_events WHERE event = 'claimed'")
+        first = await it.sql.fetchval("SELECT min(at) FROM archive_history WHERE event = 'claimed'")
         half = await it.sql.fetch(
             """SELECT q.bot, count(*) FROM archive_queue q
-               JOIN (SELECT queue_id FROM archive_events WHERE event = 'claimed' ORDER BY at LIMIT $1) e ON e.queue_id = q.id
+               JOIN (SELECT queue_id FROM archive_history WHERE event = 'claimed' ORDER BY at LIMIT $1) e ON e.queue_id = q.id
                GROUP BY 1 ORDER BY 1""",
             sessions // 2,
         )

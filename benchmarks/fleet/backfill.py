@@ -261,7 +261,7 @@ async def proof(verdict: Verdict, *, calls: int, kills: int, days: int, source: 
         account = json.loads(printed) if printed else {}
         asked_again = await there.report()
         verified, verify_seconds, read = await it.archiver("verify", "--json")
-        rescued = await it.sql.fetchval("SELECT count(*) FROM archive_events WHERE event = 'rescued'")
+        rescued = await it.sql.fetchval("SELECT count(*) FROM archive_history WHERE event = 'rescued'")
         recorded = await it.sql.fetchval("SELECT count(*) FROM archived_recordings")
         rows = await it.sql.fetchval("SELECT count(*) FROM archive_queue")
         found = files_in(it.store)

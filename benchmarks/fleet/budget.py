@@ -36,8 +36,8 @@ async def one_window(where: Server, verdict: Verdict, sessions: int, workers: in
         await it.start(workers, "--drain")
         await it.drained(ideal * 2 + 60)
         ended = await it.sql.fetchval("SELECT max(finished_at) FROM archive_queue")
-        first = await it.sql.fetchval("SELECT min(at) FROM archive_events WHERE event = 'claimed'")
-        share = await it.sql.fetch("SELECT count(*) FROM archive_events WHERE event = 'archived' GROUP BY actor ORDER BY 1")
+        first = await it.sql.fetchval("SELECT min(at) FROM archive_history WHERE event = 'claimed'")
+        share = await it.sql.fetch("SELECT count(*) FROM archive_history WHERE event = 'archived' GROUP BY actor ORDER BY 1")
         report = it.simulator.report()["api"]
         found = await states(it.sql)
     whole, working = ((ended - start).total_seconds() for start in (began, first))

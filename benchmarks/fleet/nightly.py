@@ -38,7 +38,7 @@ async def proof(verdict: Verdict, *, backfill: int, batch: int, workers: int, ra
             came = await it.sql.fetchval("SELECT clock_timestamp()")
         await it.until(partial(settled, "high", batch), 120, "the batch settled")
         happened = await it.sql.fetch(
-            "SELECT e.at, q.priority, e.event FROM archive_events e JOIN archive_queue q ON q.id = e.queue_id "
+            "SELECT e.at, q.priority, e.event FROM archive_history e JOIN archive_queue q ON q.id = e.queue_id "
             "WHERE e.event IN ('claimed', 'archived', 'unavailable', 'failed') AND e.at > $1 ORDER BY e.at, e.id",
             came,
         )

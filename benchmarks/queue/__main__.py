@@ -24,7 +24,7 @@ from benchmarks.queue.measure import Rate, enqueue, work_off
 from benchmarks.queue.server import SETTINGS, Server, running
 from benchmarks.queue.tool import Tool
 
-TOOLS = ("archiver", "pgqueuer", "procrastinate")
+TOOLS = ("archiver", "archiver-evidence", "pgqueuer", "procrastinate")
 SLOWER = {"procrastinate": 10}
 """It gets a tenth of the jobs: rates are compared, and a round should last seconds for each."""
 
@@ -128,6 +128,10 @@ async def _facts(server: Server, tools: list[Tool]) -> dict[str, Any]:
     }
 
 
+def _database(purpose: str, tool: Tool) -> str:
+    return f"{purpose}_{tool.name.replace('-', '_')}"
+
+
 def _jobs(tool: Tool, jobs: int) -> int:
     return max(1, jobs // SLOWER.get(tool.name, 1))
 
@@ -136,12 +140,12 @@ async def _rounds(
     server: Server, tools: list[Tool], jobs: int, rounds: int, processes: list[int], measured: Measured, profile: bool
 ) -> None:
     for tool in tools:
-        await tool.install(await server.create(f"template_{tool.name}"))
+        await tool.install(await server.create(_database("template", tool)))
     for number in range(rounds):
         for count in processes:
             for tool in tools:
                 some = _jobs(tool, jobs)
-                dsn = await server.create("round", f"template_{tool.name}")
+                dsn = await server.create("round", _database("template", tool))
                 put = await enqueue(tool, dsn, 0, some)
                 kept = f"profile-{tool.name}.prof" if profile and number == rounds - 1 else ""
                 done = await work_off(server, tool, dsn, some, count, profile=kept)
@@ -166,7 +170,7 @@ async def _aged_rounds(
     """The same rounds on databases that differ in how much has ended; those with few are made anew for each round."""
     for tool in tools:
         for size in sizes:
-            dsn = await server.create(f"aged_{tool.name}_{size}")
+            dsn = await server.create(f"{_database('aged', tool)}_{size}")
             await tool.install(dsn)
             await _load(tool, dsn, size)
     first = dict.fromkeys((tool.name for tool in tools), max(sizes))
@@ -175,7 +179,7 @@ async def _aged_rounds(
             for tool in tools:
                 some = _jobs(tool, jobs)
                 for size in sizes:
-                    name = f"aged_{tool.name}_{size}"
+                    name = f"{_database('aged', tool)}_{size}"
                     # A copy of millions would take longer than the round; a hundredth more rows does not matter there.
                     dsn = server.named(name) if size == max(sizes) else await server.create("round", name)
                     await enqueue(tool, dsn, first[tool.name], some)

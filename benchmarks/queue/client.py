@@ -17,6 +17,10 @@ def tool_named(name: str, tuning: dict[str, object] | None = None) -> Tool:
             from benchmarks.queue.ours import Archiver
 
             return Archiver(**(tuning or {}))
+        case "archiver-evidence":
+            from benchmarks.queue.ours import Sealed
+
+            return Sealed(**(tuning or {}))
         case "pgqueuer":
             from benchmarks.queue.pgqueuer_tool import Pgqueuer
 

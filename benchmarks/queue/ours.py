@@ -64,6 +64,15 @@ class NoPlatform(KoreClient):
         self.asked += 1
         yield _NOTHING
 
+    def answers_inline(self, kind: str) -> bool:
+        """Never."""
+        return False
+
+    async def answer(self, session_id: str, *, kind: str, user_id: str | None, draw: Pay, on_answer: Note) -> Answer:
+        """One answer for all."""
+        self.asked += 1
+        return _ANSWER
+
 
 class Archiver(Tool):
     """Leases, epochs, the shared budget and the history are all on."""
@@ -152,7 +161,7 @@ class Archiver(Tool):
                 SELECT id, pg_xact_commit_timestamp(xmin) AS at FROM archive_queue
                 WHERE finished_at >= to_timestamp($1) AND state = 'unavailable'
             ), told AS (
-                SELECT event FROM archive_events WHERE at >= to_timestamp($1)
+                SELECT event FROM archive_history WHERE at >= to_timestamp($1)
             )
             SELECT (SELECT count(*) FROM ended) AS finished, (SELECT count(*) FROM told WHERE event = 'unavailable') AS endings,
                    (SELECT count(*) FROM told WHERE event = 'claimed') AS claims,
@@ -208,6 +217,26 @@ class Archiver(Tool):
             timeout=3600,
         )
         await connection.execute("RESET session_replication_role")
+
+
+BEGIN_LEDGER = """
+    INSERT INTO archive_ledger_head (origin, public_key, signers, root) VALUES ('benchmark', 'none', 0, '\\x00')
+    ON CONFLICT DO NOTHING"""
+
+
+class Sealed(Archiver):
+    """With a ledger: what ends is also written down to be sealed. Sealing itself is measured by `benchmarks.evidence`."""
+
+    name = "archiver-evidence"
+
+    async def install(self, dsn: str) -> None:
+        """Migrated, and the ledger is begun."""
+        await super().install(dsn)
+        connection = await asyncpg.connect(dsn)
+        try:
+            await connection.execute(BEGIN_LEDGER)
+        finally:
+            await connection.close()
 
 
 class PlainSql(Archiver):

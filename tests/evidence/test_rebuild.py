@@ -21,6 +21,7 @@ from archiver.evidence.keys import SealingKey
 from archiver.evidence.rebuild.report import Rebuilt
 from archiver.evidence.rebuild.whole import Refused, Terms, rebuild
 from archiver.outcome import Archived, Failed
+from archiver.queue.sql import sql
 from archiver.session import Attempt
 from tests.evidence.audited import fill, make_old
 from tests.evidence.sealing import PATH, PowerCut, SealedArchive, StopsAfter, check_chain, copied_database, sealed_archive
@@ -110,6 +111,20 @@ async def test_a_database_is_as_it_was(database_url: str, another_url: str, tmp_
         print(counts)
 
 
+async def test_a_date_in_the_paths_is_kept_apart_from_the_call_s(database_url: str, another_url: str, tmp_path: Path) -> None:
+    """A listing may say later when the call began: the paths that were made stay."""
+    async with sealed_archive(database_url, tmp_path) as archive:
+        await archive.begin()
+        await archive.add("s-one")
+        await archive.fetch("UPDATE archive_queue SET started_at = archive_date - interval '3 days', listed_at = now()")
+        await end_waiting(archive, {"s-one": b"one"})
+        await archive.sealer.finish()
+        before = await told(archive)
+    async with sealed_archive(another_url, tmp_path) as archive:
+        await rebuilt_of(archive)
+        assert await told(archive) == before
+
+
 async def test_an_older_database_catches_up(database_url: str, tmp_path: Path) -> None:
     """What its workers did meanwhile gives way to what the ledger has; what the ledger does not know stays."""
     async with sealed_archive(database_url, tmp_path) as archive:
@@ -144,6 +159,39 @@ async def test_an_older_database_catches_up(database_url: str, tmp_path: Path) -
             report = await audited(archive)
             assert not report.findings.counts, report.findings.documents()
             assert (await rebuilt_of(archive, catch_up=True)).sessions == 0, "there is nothing more"
+
+
+async def test_catching_up_leaves_the_history_that_is_there(database_url: str, tmp_path: Path) -> None:
+    """Who had claimed a session that ended elsewhere; and where a file lay, whose row says now where a repair put it."""
+    query = """SELECT q.session_id, h.at, h.event, h.actor, h.data
+               FROM archive_history h JOIN archive_queue q ON q.id = h.queue_id
+               WHERE h.event <> 'rebuilt' ORDER BY q.session_id, h.at, h.id, h.place"""
+    async with sealed_archive(database_url, tmp_path) as archive:
+        await archive.begin()
+        attempt = Attempt(await archive.claimed("s-file"))
+        file = await archive.put(attempt.session, 1, "a.wav", b"whole")
+        attempt.stored.append(file)
+        attempt.note("stored", **file.as_row())
+        await archive.settle(attempt, Archived())
+        held = await archive.claimed("s-held")
+        await archive.sealer.finish()
+    async with copied_database(database_url) as older:
+        async with sealed_archive(database_url, tmp_path) as archive:
+            await archive.settle(Attempt(held, [await archive.put(held, 1, "a.wav", b"held")]), Archived())
+            name, session = "a.repaired.wav", attempt.session
+            copy = await archive.put(session, 1, name, b"whole")
+            await archive.database.rows(
+                sql("repair/move"), queue_id=session.id, epoch=session.epoch, from_key=file.store_key, sha256=file.sha256,
+                store_key=copy.store_key, file_name=name, source="copy", actor="ana@desk",
+            )  # fmt: skip
+            await archive.sealer.finish()
+        async with sealed_archive(older, tmp_path) as archive:
+            before = await archive.fetch(query)
+            await rebuilt_of(archive, catch_up=True)
+            stored = await archive.fetch("SELECT store_key FROM archived_recordings")
+            assert copy.store_key in [row["store_key"] for row in stored]
+            assert len(stored) == 2
+            assert await archive.fetch(query) == before
 
 
 async def fill_more(archive: SealedArchive) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from archiver.account.closing import find_earlier
-from archiver.account.reconcile import Account, Item
+from archiver.account.items import Item
+from archiver.account.reconcile import Account
 from archiver.outcome import Archived, Failed
 from archiver.queue.accounts import AccountDay, Accounts, NewAccount, OpenCounts
 from archiver.queue.search import Chosen, Search
@@ -127,7 +128,9 @@ async def test_low_priority_in_an_account_hides_no_earlier_failure(harness: Queu
     for session in await harness.claim(await harness.worker()):
         await harness.settle(Attempt(session, calls=1), Failed("conflict"))
     items = [Item("bot", name, "recording", "failed", "conflict", None) for name in ("low-1", "named")]
-    earlier = await find_earlier(harness.database, Account(items=items), ["bot"])
+    account = Account()
+    account.items.extend(items)
+    earlier = await find_earlier(harness.database, account, ["bot"])
     assert [each.session_id for each in earlier.sessions] == ["early"]
     assert (earlier.failed, earlier.mismatched) == (1, 0)
 

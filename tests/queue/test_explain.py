@@ -208,7 +208,6 @@ def _listed(ids: list[str]) -> dict[str, dict[str, Any]]:
 
 def _settled(ids: list[int], epochs: list[int]) -> dict[str, Any]:
     places, many = range(1, len(ids) + 1), len(ids)
-    now = datetime.now(UTC).isoformat()
     return {
         "ids": ids,
         "epochs": epochs,
@@ -222,7 +221,7 @@ def _settled(ids: list[int], epochs: list[int]) -> dict[str, Any]:
         "keeps": [True] * many,
         "final": [False] * many,
         "files": [{"n": n, **stored_file().as_row()} for n in places if n % 5 == 4],
-        "events": [{"n": n, "event": "asked", "at": now, "data": {}} for n in places],
+        "lines": ['[["asked", 1, 200, "success", ""]]' for _ in ids],
         "max_attempts": 3,
         "not_ready_give_up": DAY,
         "max_recheck_asks": 50,

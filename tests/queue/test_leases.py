@@ -171,7 +171,7 @@ async def test_a_session_over_which_loops_stall_again_and_again_counts_as_crashi
             await harness.expire(worker)
             await harness.queue.rescue(actor="other")
     assert (await harness.row("s-1"))["crashes"] == 2
-    assert await harness.value("SELECT count(*) FROM archive_events WHERE data ->> 'reason' = 'lease_lost'") == MAX_STALLS
+    assert await harness.value("SELECT count(*) FROM archive_history WHERE data ->> 'reason' = 'lease_lost'") == MAX_STALLS
 
 
 async def test_stalls_alone_are_counted_as_such(harness: QueueHarness) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from archiver.errors import DatabaseError
 from archiver.outcome import Archived, Failed, HandedBack, NotReady, Outcome, Retry, Unavailable
+from archiver.queue.sql import sql
 from archiver.session import Attempt, Session, State
 from tests.queue.conftest import QueueHarness, stored_file
 
@@ -274,6 +275,18 @@ async def test_hostile_json_is_kept_as_far_as_the_database_can(harness: QueueHar
     assert story.session["detail"] == {"text": "\ufffd?", "emoji": "\U0001f600"}
 
 
+async def test_what_one_of_many_lines_holds_changes_no_other(harness: QueueHarness) -> None:
+    session = await harness.claim_one()
+    attempt = Attempt(session, calls=1)
+    for number in range(120):  # more braces together than one document may be deep
+        attempt.note("asked", number=number, text="a\0b" if number == 60 else "\\u0000 and \\ud83d, spelled out")
+    await harness.settle(attempt, Archived())
+    (story,) = await harness.reports.find_session("s-1", None, None)
+    asked = [line["data"] for line in story.events if line["event"] == "asked"]
+    assert [line["number"] for line in asked] == list(range(120))
+    assert {line["text"] for line in asked} == {"a\ufffdb", "\\u0000 and \\ud83d, spelled out"}
+
+
 async def test_the_history_is_in_time_order_over_several_workers(harness: QueueHarness) -> None:
     await harness.add("s-1")
     for number in range(3):
@@ -300,3 +313,58 @@ async def test_sessions_of_one_id_in_two_bots_do_not_touch_each_other(harness: Q
     await harness.settle(Attempt(second, [stored_file(1, "same")]), Failed("conflict"))
     rows = await harness.fetch("SELECT state FROM archive_queue WHERE bot = $1", first.bot)
     assert [row["state"] for row in rows] == ["archived"]
+
+
+async def test_the_history_tells_all_that_was_noted_whichever_row_keeps_it(harness: QueueHarness) -> None:
+    attempt = Attempt(await harness.claim_one(), [stored_file(1), stored_file(2)], calls=1)
+    attempt.note("asked", http_status=200, status="success", answer="what it said")
+    for file in attempt.stored:
+        attempt.note("stored", existed=False, breaks=1, **file.as_row())
+    attempt.note("url_expired", ordinal=2, http_status=403)
+    await harness.settle(attempt, Archived())
+    (story,) = await harness.reports.find_session("s-1", None, None)
+    told = [(event["event"], event["epoch"], event["data"]) for event in story.events]
+    assert told == [
+        ("enqueued", 0, {"priority": "normal", "state": "pending"}),
+        ("claimed", 1, {}),
+        *((event["event"], 1, event["data"]) for event in attempt.events),
+        ("archived", 1, {"failures": 0}),
+    ]
+    assert [event["at"] for event in story.events] == sorted(event["at"] for event in story.events)
+    assert await harness.value("SELECT count(*) FROM archive_events") == 1
+    assert await harness.value("SELECT octet_length(lines::text) FROM archive_events") < 300, "no hash, no key is said twice"
+
+
+async def test_lines_of_earlier_versions_are_told_with_those_of_this_one(harness: QueueHarness) -> None:
+    session = await harness.claim_one()
+    await harness.fetch(
+        """INSERT INTO archive_events (queue_id, event, epoch, actor, at, data)
+           SELECT id, e, n, 'worker 1', enqueued_at + n * interval '1 microsecond', '{}'
+           FROM archive_queue, unnest('{enqueued,claimed}'::text[]) WITH ORDINALITY AS t (e, m), LATERAL (SELECT m - 1) o (n)"""
+    )
+    await harness.fetch("UPDATE archive_queue SET enqueued_by = NULL")
+    assert await harness.history("s-1") == ["enqueued", "claimed"]
+    await harness.settle(Attempt(session, calls=1), Retry("api_unreachable", {}))
+    assert await harness.history("s-1") == ["enqueued", "claimed", "retry"]
+
+
+async def test_a_repair_leaves_what_the_history_says_of_asks_and_files(harness: QueueHarness) -> None:
+    """Though an answer may look like a file's ordinal and hash."""
+    attempt = Attempt(await harness.claim_one(), [file := stored_file(1)], calls=1)
+    attempt.note("asked", http_status=200, status="1", answer="")
+    attempt.note("stored", **file.as_row())
+    await harness.settle(attempt, Archived())
+    query = "SELECT at, event, data FROM archive_history WHERE event <> 'repaired' ORDER BY at, id, place"
+    before = await harness.fetch(query)
+    (moved,) = await harness.database.rows(
+        sql("repair/move"),
+        queue_id=attempt.session.id,
+        epoch=attempt.session.epoch,
+        from_key=file.store_key,
+        sha256=file.sha256,
+        store_key="folder/a.repaired.wav",
+        file_name="a.repaired.wav",
+        source="quarantine",
+        actor="me",
+    )
+    assert (moved["queue_id"], await harness.fetch(query)) == (attempt.session.id, before)

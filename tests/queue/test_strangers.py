@@ -35,10 +35,12 @@ COLUMNS = "bot, session_id, kind, user_id, started_at, ended_at, priority, run_a
 TRIGGERS = {
     "archive_admit": "BEFORE INSERT ON loot FOR EACH ROW",
     "archive_enqueued": "AFTER INSERT ON loot REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT",
+    "archive_number": "BEFORE INSERT ON loot FOR EACH ROW",
 }
 LOOT = {
     "archive_admit": "INSERT INTO loot (bot, session_id, priority) VALUES ('bot', 's-1', 'high')",
     "archive_enqueued": "INSERT INTO loot (id) VALUES (ROW(1))",
+    "archive_number": "INSERT INTO loot (id) VALUES (ROW(1))",
 }
 _numbers = itertools.count()
 
@@ -82,6 +84,7 @@ async def hang(attacker: Any, name: str, function: str) -> None:
             calls integer, files integer, listed_at timestamptz, recheck_at timestamptz, rechecks integer,
             recheck_tries integer, last_asked_at timestamptz, archived_before boolean""",
         "archive_enqueued": "id pg_temp.sly, priority text, state text, reason text, detail jsonb",
+        "archive_number": "id pg_temp.sly, started_at timestamptz, archive_date timestamptz, priority text, enqueued_by text",
     }
     await attacker.execute(f"""
         CREATE FUNCTION pg_temp.rise() RETURNS void LANGUAGE plpgsql AS $$
@@ -115,7 +118,7 @@ async def test_one_that_was_hung_before_refuses_the_table(harness: QueueHarness,
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match=f"{function} serves archive_queue alone"):
             await attacker.execute(LOOT[function])
         assert not await harness.value("SELECT rolsuper FROM pg_roles WHERE rolname = $1", name)
-    assert await harness.fetch("SELECT FROM archive_events") == []
+    assert await harness.fetch("SELECT FROM archive_history") == []
 
 
 async def test_better_fitting_functions_of_others_are_not_taken(harness: QueueHarness) -> None:
@@ -143,6 +146,8 @@ async def assert_closed(connection: Any) -> None:
         ("archive_count_files", True, False, [path]),
         ("archive_count_sessions", True, False, [path]),
         ("archive_enqueued", True, False, [path]),
+        ("archive_look_for_put_off", True, False, [path, "enable_seqscan=off"]),
+        ("archive_number", True, False, [path]),
         ("archive_record_refusal", True, False, [path]),
     ]
 
@@ -258,7 +263,7 @@ async def test_the_upgrade_begins_behind_numbers_that_were_taken_and_clamps(empt
             *range(10, 18)
         ]
         assert await connection.fetchval("SELECT max(run_at) <= now() + interval '30 days' FROM archive_queue")
-        told = await connection.fetch("SELECT data FROM archive_events WHERE event = 'clamped'")
+        told = await connection.fetch("SELECT data FROM archive_history WHERE event = 'clamped'")
         assert [row["data"]["run_at_given"][:5] for row in told] == ["12000"] * 6
 
 
@@ -282,7 +287,7 @@ async def test_a_session_is_put_off_for_a_month_at_most_and_that_is_recorded(har
     row = await harness.row("s-1")
     assert row["run_at"] - row["enqueued_at"] == MONTH
     asked = await harness.value(f"SELECT to_jsonb(date_trunc('year', {far})) #>> '{{}}'")
-    ((event,),) = [row.values() for row in await harness.fetch("SELECT data FROM archive_events")]
+    ((event,),) = [row.values() for row in await harness.fetch("SELECT data FROM archive_history")]
     assert asked[:4] == row["detail"]["run_at_given"][:4] == event["run_at_given"][:4]
 
 
@@ -313,8 +318,17 @@ async def test_a_later_insert_brings_it_forward_and_wakes(harness: QueueHarness,
         async with asyncio.timeout(20):
             await wake.wait()
         assert sorted(ids(await harness.claim(worker))) == ["s-1", "s-2"]
-        (event,) = await harness.fetch("SELECT actor FROM archive_events WHERE event = 'brought_forward'")
+        (event,) = await harness.fetch("SELECT actor FROM archive_history WHERE event = 'brought_forward'")
         assert event["actor"] == name
+
+
+async def test_a_row_brings_forward_what_one_before_it_in_the_same_insert_put_off(harness: QueueHarness) -> None:
+    worker = await harness.worker()
+    await harness.fetch(
+        "INSERT INTO archive_queue (bot, session_id, run_at) VALUES ('bot', 's-1', '9000-01-01'), ('bot', 's-1', now())"
+        " ON CONFLICT DO NOTHING"
+    )
+    assert ids(await harness.claim(worker)) == ["s-1"]
 
 
 async def test_the_command_brings_it_forward_too_and_raises_it(harness: QueueHarness) -> None:

@@ -215,7 +215,7 @@ async def test_a_producer_needs_insert_alone_and_no_search_path(harness: QueueHa
         await connection.execute("CREATE TEMP TABLE archive_events (queue_id int, event text, epoch int, actor text, data jsonb)")
         await connection.execute("INSERT INTO public.archive_queue (session_id) VALUES ('s-1') ON CONFLICT DO NOTHING")
         await connection.execute("RESET ROLE")
-        assert await connection.fetchval("SELECT event FROM public.archive_events") == "enqueued"
+        assert await connection.fetchval("SELECT event FROM public.archive_history") == "enqueued"
 
 
 @asynccontextmanager

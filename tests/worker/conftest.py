@@ -144,8 +144,8 @@ class WorkerHarness:
         return {row["state"]: row["n"] for row in rows}
 
     async def events(self, one: str) -> list[str]:
-        sql = """SELECT e.event FROM archive_events e JOIN archive_sessions s USING (queue_id)
-                 WHERE s.session_id = $1 ORDER BY e.at, e.id"""
+        sql = """SELECT e.event FROM archive_history e JOIN archive_sessions s USING (queue_id)
+                 WHERE s.session_id = $1 ORDER BY e.at, e.id, e.place"""
         return [row["event"] for row in await self.rows(sql, one)]
 
     async def eventually(self, sql: str, *args: Any, timeout: float = 15) -> list[Row]:

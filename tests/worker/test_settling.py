@@ -142,7 +142,7 @@ async def test_a_file_that_is_stored_stays_recorded_when_what_was_noted_is_refus
     assert desk.told == {"s-0": State.ARCHIVED}
     (recorded,) = await queue_harness.fetch("SELECT store_key, sha256 FROM archived_recordings")
     assert recorded["store_key"] == attempt.stored[0].store_key
-    events = await queue_harness.fetch("SELECT event FROM archive_events ORDER BY id")
+    events = await queue_harness.fetch("SELECT event FROM archive_history ORDER BY at, id, place")
     assert [row["event"] for row in events][-2:] == ["notes_refused", "archived"]
 
 

@@ -70,7 +70,7 @@ async def test_what_is_handed_out_is_recorded_and_told(archive: SealedArchive, t
     said = {"sessions": 3, "files": 4, "bytes": done.bytes, "manifest_sha256": done.manifest_sha256}
     assert {name: entry.get(name) for name in said} == said
     assert (entry["event"], entry["actor"]) == ("exported", "person")
-    rows = await archive.fetch("SELECT actor, data FROM archive_events WHERE event = 'exported'")
+    rows = await archive.fetch("SELECT actor, data FROM archive_history WHERE event = 'exported'")
     assert [(row["actor"], row["data"]) for row in rows] == [
         ("ana@desk", {"bag": "bag", "manifest_sha256": done.manifest_sha256})
     ] * 3

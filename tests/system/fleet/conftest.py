@@ -38,13 +38,13 @@ STALE = """
     WITH told AS (
         SELECT e.*, max(epoch) OVER (PARTITION BY queue_id ORDER BY id) AS highest_written,
                max(epoch) OVER (PARTITION BY queue_id ORDER BY at, id) AS highest_told
-        FROM archive_events e
+        FROM archive_history e
     )
     SELECT t.queue_id, t.id, t.event, t.epoch, t.actor FROM told t JOIN archive_queue q ON q.id = t.queue_id
     WHERE t.epoch < t.highest_written OR t.epoch < t.highest_told
        OR t.event = 'archived' AND t.epoch <> q.epoch
        OR t.event IN ('asked', 'stored', 'archived') AND NOT EXISTS (
-              SELECT FROM archive_events c
+              SELECT FROM archive_history c
               WHERE c.queue_id = t.queue_id AND c.event = 'claimed' AND c.epoch = t.epoch AND c.actor = t.actor)
 """
 """Accepted writes that should have been refused: after one of a higher epoch, or by another worker than the epoch's own."""
@@ -207,7 +207,7 @@ class Fleet:
         """
         rows = await self.rows("SELECT id, session_id, state, finished_at FROM archive_queue")
         ledger = await self.rows("SELECT session_id, store_key, sha256 FROM archived_recordings")
-        events = await self.rows("SELECT queue_id FROM archive_events WHERE event = 'archived'")
+        events = await self.rows("SELECT queue_id FROM archive_history WHERE event = 'archived'")
         files = self.files()
         states = {row["session_id"]: row["state"] for row in rows}
         sound = {row["session_id"] for row in ledger if self._is_sound(row, files) and states[row["session_id"]] == "archived"}
@@ -217,7 +217,7 @@ class Fleet:
         times = sorted(row["finished_at"].timestamp() for row in rows if row["state"] == "archived")
         before = _rate_before(times, self._hurt_at)
         taken_over = await self.rows(
-            """SELECT 1 FROM archive_events
+            """SELECT 1 FROM archive_history
                WHERE event = 'rescued' OR event = 'handed_back' AND data ->> 'reason' = 'claim_unanswered'"""
         )
         found = Aftermath(

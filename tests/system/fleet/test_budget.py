@@ -83,7 +83,7 @@ async def test_bots_of_one_account_are_never_refused_and_waste_nothing(database_
                 await connection.execute(query, each["name"], sessions // 3)
             ends = await asyncio.gather(*(drained(Settings.model_validate(data)) for _ in range(4)))
             assert [end.complete for end in ends] == [True] * 4
-            claimed = "archive_queue q JOIN archive_events e ON e.queue_id = q.id AND e.event = 'claimed'"
+            claimed = "archive_queue q JOIN archive_history e ON e.queue_id = q.id AND e.event = 'claimed'"
             claims = await connection.fetch(f"SELECT q.bot, e.at FROM {claimed} ORDER BY e.at")
             ended = await connection.fetchval("SELECT max(finished_at) FROM archive_queue")
         finally:
@@ -102,7 +102,7 @@ async def most_claimed_within_six_seconds(database_url: str) -> int:
     try:
         found = await connection.fetchval(
             "SELECT max(n) FROM (SELECT count(*) OVER (ORDER BY at RANGE BETWEEN '6 s' PRECEDING AND CURRENT ROW) AS n "
-            "FROM archive_events WHERE event = 'claimed') c"
+            "FROM archive_history WHERE event = 'claimed') c"
         )
     finally:
         await connection.close()

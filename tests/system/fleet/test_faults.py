@@ -140,7 +140,7 @@ async def _assert_loss_is_told(fleet: Fleet, worker: Running) -> None:
     """Every session that was taken from it is in its log and counted, no other is, and it went on as a new worker."""
     names = [f"worker {line['worker']}" for line in worker.events if line["event"] == "worker_started"]
     rescued = await fleet.rows(
-        """SELECT q.session_id, e.epoch - 1 AS epoch FROM archive_events e JOIN archive_queue q ON q.id = e.queue_id
+        """SELECT q.session_id, e.epoch - 1 AS epoch FROM archive_history e JOIN archive_queue q ON q.id = e.queue_id
            WHERE e.event = 'rescued' AND e.data ->> 'from' = ANY ($1::text[]) ORDER BY 1, 2""",
         names,
     )
@@ -148,7 +148,7 @@ async def _assert_loss_is_told(fleet: Fleet, worker: Running) -> None:
     assert told
     assert sorted((line["session"], line["epoch"]) for line in told) == [tuple(row) for row in rescued]
     assert [line["lost"] for line in worker.events if line["event"] == "worker_stopped"] == [len(told)]
-    done = "SELECT 1 FROM archive_events WHERE event = 'archived' AND actor = ANY ($1::text[]) LIMIT 1"
+    done = "SELECT 1 FROM archive_history WHERE event = 'archived' AND actor = ANY ($1::text[]) LIMIT 1"
     assert await fleet.rows(done, names[1:])
 
 
@@ -292,7 +292,7 @@ async def test_two_of_three_clocks_are_an_hour_wrong(fleet: Fleet) -> None:
         assert abs(ended - true_time - timedelta(hours=hours)) < timedelta(minutes=1), "its clock was not wrong"
         (own,) = (line["worker"] for line in worker.events if line["event"] == "worker_started")
         (done,) = await fleet.rows(
-            "SELECT count(*) AS n FROM archive_events WHERE event = 'archived' AND actor = 'worker ' || $1::bigint", own
+            "SELECT count(*) AS n FROM archive_history WHERE event = 'archived' AND actor = 'worker ' || $1::bigint", own
         )
         assert done["n"] > fleet.sessions / WORKERS / 4, "it hardly worked"
     found = await fleet.aftermath("two of three clocks an hour wrong")
@@ -301,7 +301,7 @@ async def test_two_of_three_clocks_are_an_hour_wrong(fleet: Fleet) -> None:
         """SELECT least(min(at), (SELECT min(least(claimed_at, finished_at)) FROM archive_queue)) AS first,
                   greatest(max(at), (SELECT max(greatest(claimed_at, finished_at, run_at)) FROM archive_queue),
                            (SELECT max(archived_at) FROM archived_recordings)) AS last
-           FROM archive_events WHERE event <> 'enqueued'"""
+           FROM archive_history WHERE event <> 'enqueued'"""
     )
     assert begun["at"] <= told["first"] <= told["last"] <= true_time, "a worker's clock has come into the database"
     assert await fleet.rows("SELECT * FROM archive_holds") == []

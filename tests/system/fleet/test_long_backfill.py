@@ -74,7 +74,7 @@ async def test_a_backfill_that_is_killed_while_it_lists_and_while_it_archives_mi
             call.session_id for call in simulator.calls() if call.recording == "unavailable"
         }
         assert verified.code == 0, verified
-        rescued = await sql.fetchval("SELECT count(*) FROM archive_events WHERE event = 'rescued'")
+        rescued = await sql.fetchval("SELECT count(*) FROM archive_history WHERE event = 'rescued'")
         recorded = {row["store_key"] for row in await sql.fetch("SELECT store_key FROM archived_recordings")}
         assert rescued, "no session was taken over from the killed"
         files = [path.relative_to(store).as_posix() for path in store.rglob("*") if is_recording(path)]

@@ -115,7 +115,7 @@ async def _archived_as_ever(fleet: Fleet, fault: str) -> None:
     """Each process, still as the same worker, is back at work; all sessions are archived once, none having failed."""
     started = [await worker.logged("worker_started") for worker in fleet.workers]
     await fleet.until(
-        """SELECT 1 FROM archive_events WHERE event = 'archived' AND at > to_timestamp($1) AND actor = ANY ($2::text[])
+        """SELECT 1 FROM archive_history WHERE event = 'archived' AND at > to_timestamp($1) AND actor = ANY ($2::text[])
            HAVING count(DISTINCT actor) = $3""",
         fleet.over_at, [f"worker {line['worker']}" for line in started], WORKERS, timeout=SECONDS,
     )  # fmt: skip

@@ -19,9 +19,6 @@ WITH bot AS MATERIALIZED (
     UPDATE archive_queue q SET worker_id = :worker_id, epoch = epoch + 1, claimed_at = clock_timestamp()
     WHERE id = ANY ((SELECT ids FROM drawn)::bigint[])
     RETURNING q.*
-), noted AS (
-    INSERT INTO archive_events (queue_id, event, epoch, actor, at, data)
-    SELECT id, 'claimed', epoch, 'worker ' || worker_id, claimed_at, jsonb_build_object('recheck', rechecks + 1) FROM claimed
 ), served AS (
     UPDATE archive_bots SET served_at = clock_timestamp() WHERE name = :bot AND EXISTS (SELECT FROM claimed)
 )

@@ -103,12 +103,6 @@ WITH hold AS MATERIALIZED (
     SET state = 'claimed', worker_id = :worker_id, epoch = epoch + 1, claimed_at = clock_timestamp()
     WHERE id = ANY ((SELECT ids FROM drawn)::bigint[]) AND (NOT EXISTS (SELECT FROM hold) OR EXISTS (SELECT FROM turn))
     RETURNING q.*
-), noted AS (
-    INSERT INTO archive_events (queue_id, event, epoch, actor, at, data)
-    SELECT id, 'claimed', epoch, 'worker ' || worker_id, claimed_at,
-           CASE WHEN failures + checks + crashes = 0 THEN '{}'
-                ELSE jsonb_build_object('failures', failures, 'checks', checks, 'crashes', crashes) END
-    FROM claimed
 ), served AS (
     UPDATE archive_bots SET served_at = clock_timestamp() WHERE name = :bot AND EXISTS (SELECT FROM claimed)
 )

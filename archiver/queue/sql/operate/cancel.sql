@@ -1,7 +1,7 @@
 -- Take sessions out of the queue that are still in one of :states; a claimed one is taken from its worker by raising the epoch.
 -- One that was brought back from archived is archived again: what is stored of it is all that was known of.
 WITH found AS MATERIALIZED (
-    SELECT id, worker_id, epoch FROM archive_queue
+    SELECT id, state, worker_id, epoch, claimed_at, rechecks, failures, checks, crashes FROM archive_queue
     WHERE id = ANY (:ids::bigint[]) AND state = ANY (:states::text[]) AND state IN ('pending', 'claimed')
     ORDER BY id FOR UPDATE
 ), cancelled AS (
@@ -21,8 +21,16 @@ WITH found AS MATERIALIZED (
     INSERT INTO archive_leftovers (queue_id, worker_id, epoch)
     SELECT id, worker_id, epoch FROM found WHERE worker_id IS NOT NULL ON CONFLICT (queue_id, epoch) DO NOTHING
 ), noted AS (
-    INSERT INTO archive_events (queue_id, event, epoch, actor, data)
-    SELECT id, 'cancelled', epoch, :actor,
+    INSERT INTO archive_events (queue_id, event, epoch, actor, at, data)
+    SELECT h.id, 'claimed', h.epoch, 'worker ' || h.worker_id, h.claimed_at,
+           CASE WHEN h.state = 'unavailable' THEN jsonb_build_object('recheck', h.rechecks + 1)
+                WHEN h.failures + h.checks + h.crashes = 0 THEN '{}'
+                ELSE jsonb_build_object('failures', h.failures, 'checks', h.checks, 'crashes', h.crashes) END
+    FROM found h
+    WHERE h.worker_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM archive_events c WHERE c.queue_id = h.id AND c.epoch = h.epoch AND c.event = 'claimed')
+    UNION ALL
+    SELECT id, 'cancelled', epoch, :actor, clock_timestamp(),
            jsonb_strip_nulls(jsonb_build_object('reason', :reason::text, 'state', nullif(state, 'cancelled'))) FROM cancelled
 )
 SELECT session_id FROM cancelled ORDER BY id

@@ -3,6 +3,20 @@ WITH given AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(:files::jsonb) AS f (
         queue_id bigint, ordinal integer, source_name text, file_name text, store_key text, bytes bigint, sha256 text, media_type text,
         flags text[], seconds double precision, sample_rate integer, channels integer, archived_at timestamptz)
+), told AS (
+    -- What the history has from rows that others replace is to stay as it was.
+    UPDATE archive_events e SET lines = (
+        SELECT jsonb_agg(CASE WHEN r.queue_id IS NULL THEN l.line
+                              ELSE jsonb_build_array(l.line -> 0, l.line -> 1, (archive_ledger_file(r) - 'archived_at') || (l.line -> 2)) END
+                         ORDER BY l.place)
+        FROM jsonb_array_elements(e.lines) WITH ORDINALITY AS l (line, place)
+        LEFT JOIN LATERAL (
+            SELECT * FROM archived_recordings f
+            WHERE l.line ->> 0 = 'stored' AND f.queue_id = e.queue_id AND f.ordinal::text = l.line ->> 3
+              AND starts_with(f.sha256, l.line ->> 4)
+            ORDER BY f.archived_at, f.store_key LIMIT 1) r ON true)
+    WHERE e.queue_id = ANY (ARRAY(SELECT queue_id FROM given)) AND e.lines IS NOT NULL
+      AND EXISTS (SELECT FROM jsonb_array_elements(e.lines) l (line) WHERE l.line ->> 0 = 'stored' AND l.line -> 3 IS NOT NULL)
 ), moved AS (
     DELETE FROM archived_recordings r USING given g
     WHERE r.queue_id = g.queue_id AND r.ordinal = g.ordinal AND r.sha256 = g.sha256 AND r.store_key <> g.store_key

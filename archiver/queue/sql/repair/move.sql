@@ -23,6 +23,17 @@ WITH mine AS MATERIALIZED (
 ), gone AS (
     DELETE FROM archive_findings f USING still, moved
     WHERE f.queue_id = moved.queue_id AND f.source = 'verify' AND still.findings IS NULL
+), told AS (
+    -- What its history has from its row is to stay as it was.
+    UPDATE archive_events e SET lines = (
+        SELECT jsonb_agg(CASE WHEN l.line ->> 0 = 'stored' AND l.line ->> 3 = before.ordinal::text AND starts_with(:sha256, l.line ->> 4)
+                              THEN jsonb_build_array(l.line -> 0, l.line -> 1, (archive_ledger_file(before) - 'archived_at') || (l.line -> 2))
+                              ELSE l.line END ORDER BY l.place)
+        FROM jsonb_array_elements(e.lines) WITH ORDINALITY AS l (line, place))
+    FROM mine JOIN archived_recordings before ON before.queue_id = mine.id AND before.store_key = :from_key AND before.sha256 = :sha256
+    WHERE e.queue_id = mine.id AND e.lines IS NOT NULL
+      AND EXISTS (SELECT FROM jsonb_array_elements(e.lines) l (line)
+                  WHERE l.line ->> 0 = 'stored' AND l.line ->> 3 = before.ordinal::text AND starts_with(:sha256, l.line ->> 4))
 ), noted AS (
     INSERT INTO archive_events (queue_id, event, epoch, actor, data)
     SELECT mine.id, 'repaired', mine.epoch, :actor,

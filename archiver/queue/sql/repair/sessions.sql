@@ -5,6 +5,6 @@ SELECT q.id, q.epoch, q.worker_id IS NOT NULL AS held, q.bot, q.session_id, q.ki
                                        'store_key', r.store_key, 'bytes', r.bytes, 'sha256', r.sha256)
              FROM archived_recordings r WHERE r.queue_id = q.id ORDER BY r.ordinal, r.store_key) AS files,
        CASE WHEN q.state <> 'failed' THEN '{}'
-            ELSE ARRAY(SELECT jsonb_build_object('epoch', e.epoch, 'facts', e.data) FROM archive_events e
-                       WHERE e.queue_id = q.id AND e.event = 'file_failed' ORDER BY e.at, e.id) END AS refused
+            ELSE ARRAY(SELECT jsonb_build_object('epoch', e.epoch, 'facts', e.data) FROM archive_history e
+                       WHERE e.queue_id = q.id AND e.event = 'file_failed' ORDER BY e.at, e.id, e.place) END AS refused
 FROM archive_queue q WHERE q.id = ANY (:ids::bigint[]) ORDER BY q.id

@@ -5,19 +5,25 @@
 -- Arrays of one length, one entry a session:
 --   :ids, :epochs, :outcomes, :reasons, :details, :delays; :calls to the platform that it took;
 --   :stores: files were stored; :listed: how many files the platform listed (null: it didn't say);
---   :keeps: if it was archived before, it may be again; :final: never to be asked for again.
--- :files and :events are lists of objects; their `n` is the place of the session in the arrays, from 1.
+--   :keeps: if it was archived before, it may be again; :final: never to be asked for again;
+--   :lines: what was noted (null: nothing), as JSON that archive_events.lines takes.
+-- :files is a list of objects; their `n` is the place of the session in the arrays, from 1.
 -- :max_recheck_asks is how many asks of a recheck fill :not_ready_give_up.
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest(:ids::bigint[], :epochs::bigint[], :outcomes::text[], :reasons::text[], :details::jsonb[], :delays::interval[],
-                         :calls::integer[], :stores::boolean[], :listed::integer[], :keeps::boolean[], :final::boolean[])
-        WITH ORDINALITY AS g (id, epoch, outcome, reason, detail, delay, spent, stores, files, keeps, final, n)
+                         :calls::integer[], :stores::boolean[], :listed::integer[], :keeps::boolean[], :final::boolean[],
+                         :lines::text[])
+        WITH ORDINALITY AS g (id, epoch, outcome, reason, detail, delay, spent, stores, files, keeps, final, lines, n)
 ), locked AS MATERIALIZED (
     -- By id alone and in its order: two batches can't lock each other out, and no plan reads all that is claimed for each row.
     SELECT * FROM archive_queue WHERE id = ANY (:ids::bigint[]) ORDER BY id FOR UPDATE
 ), mine AS MATERIALIZED (
     SELECT g.*, q.bot, q.worker_id, q.reason AS reason_before, q.detail AS detail_before, q.failures, q.recheck_tries, q.claimed_at, q.first_asked_at,
-           q.state = 'unavailable' AS recheck, g.keeps AND q.archived_before AS kept,
+           q.state = 'unavailable' AS recheck,
+           CASE WHEN q.state = 'unavailable' THEN jsonb_build_object('recheck', q.rechecks + 1)
+                WHEN q.failures + q.checks + q.crashes > 0
+                    THEN jsonb_build_object('failures', q.failures, 'checks', q.checks, 'crashes', q.crashes) END AS claim_facts,
+           g.keeps AND q.archived_before AS kept,
            archive_first_ask(q.ended_at, q.enqueued_at, interval '0') AS ended_at
     FROM given g JOIN locked q ON q.id = g.id AND q.epoch = g.epoch AND q.worker_id IS NOT NULL
 ), judged AS MATERIALIZED (
@@ -74,14 +80,14 @@ WITH given AS MATERIALIZED (
         -- The schedule counts from when it first was unavailable. What passed while nobody asked is left out.
         recheck_at = CASE WHEN o.next <> 'unavailable' OR o.final THEN NULL
                           WHEN NOT o.over THEN clock_timestamp() + o.delay
-                          ELSE (SELECT min(since.at + d)
-                                FROM (SELECT CASE WHEN o.recheck THEN q.finished_at ELSE clock_timestamp() END AS at) since,
-                                     unnest(:recheck_unavailable::interval[]) d
-                                WHERE since.at + d > clock_timestamp()) END
+                          WHEN NOT o.recheck THEN clock_timestamp()      -- looked for once, not for each
+                               + (SELECT min(d) FROM unnest(:recheck_unavailable::interval[]) d WHERE d > interval '0')
+                          ELSE (SELECT min(q.finished_at + d) FROM unnest(:recheck_unavailable) d
+                                WHERE q.finished_at + d > clock_timestamp()) END
     FROM owned o
     WHERE q.id = o.id
     RETURNING q.id, q.epoch, q.bot, q.session_id, q.kind, q.state, q.run_at, q.recheck_at, q.failures, o.outcome, o.worker_id,
-              o.lesson, o.n, o.stores, o.recheck AND o.next = 'unavailable' AS stays, q AS session,
+              o.lesson, o.n, o.stores, o.claimed_at, o.claim_facts, o.lines::jsonb AS lines, o.recheck AND o.next = 'unavailable' AS stays, CASE WHEN EXISTS (SELECT FROM archive_ledger_head) THEN q END AS session,
               o.next <> 'pending' AND (NOT o.recheck OR o.next <> 'unavailable' OR o.stores
                                        OR (q.reason, q.detail) IS DISTINCT FROM (o.reason_before, o.detail_before)) AS is_news,
               -- What was said this time, which a recheck's row may not tell.
@@ -113,17 +119,16 @@ WITH given AS MATERIALIZED (
     DELETE FROM archive_findings f
     WHERE f.source = 'account' AND f.queue_id = ANY (ARRAY(SELECT id FROM settled WHERE stores AND state = 'archived'))
 ), noted AS (
-    INSERT INTO archive_events (queue_id, event, epoch, actor, at, data)
-    SELECT s.id, e.event, s.epoch, 'worker ' || s.worker_id, e.at, e.data
-    FROM jsonb_to_recordset(:events::jsonb) AS e (n bigint, event text, at timestamptz, data jsonb)
-    JOIN settled s USING (n)
-    UNION ALL
+    INSERT INTO archive_events (queue_id, event, epoch, actor, at, data, claimed_at, lines)
     SELECT s.id, CASE WHEN s.stays AND s.outcome = 'failed' THEN 'recheck_failed'   -- the session has not
                       WHEN s.stays OR s.state = 'pending' THEN s.outcome
                       ELSE s.state END,
            s.epoch, 'worker ' || s.worker_id, clock_timestamp(),
-           jsonb_strip_nulls(jsonb_build_object('reason', s.reason, 'detail', nullif(s.detail, '{}'), 'failures', s.failures,
-                             'run_at', CASE WHEN s.state = 'pending' THEN s.run_at END, 'recheck_at', s.recheck_at))
+           jsonb_strip_nulls(jsonb_build_object('reason', s.reason, 'detail', nullif(s.detail, '{}'), 'failures', nullif(s.failures, 0),
+                             'run_at', CASE WHEN s.state = 'pending' THEN s.run_at END, 'recheck_at', s.recheck_at)),
+           s.claimed_at,
+           CASE WHEN s.claim_facts IS NULL THEN s.lines
+                ELSE jsonb_build_array(jsonb_build_array('claimed', 0, s.claim_facts)) || coalesce(s.lines, '[]') END
     FROM settled s
 )
 SELECT coalesce(s.state, before.state) AS state, s.bot, s.lesson

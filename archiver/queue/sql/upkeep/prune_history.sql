@@ -16,6 +16,12 @@ WITH here AS MATERIALIZED (
     SELECT * FROM ended WHERE NOT EXISTS (SELECT FROM archive_ledger_outbox o JOIN ended e ON e.id = o.queue_id)
 ), removed AS (
     DELETE FROM archive_events WHERE queue_id = ANY (ARRAY(SELECT id FROM due)) RETURNING id
+), locked AS MATERIALIZED (
+    -- In the order in which all lock them.
+    SELECT id FROM archive_queue WHERE id = ANY (ARRAY(SELECT id FROM due)) AND enqueued_by IS NOT NULL ORDER BY id FOR NO KEY UPDATE
+), forgotten AS (
+    -- Who enqueued it belongs to its history.
+    UPDATE archive_queue SET enqueued_by = NULL, enqueued_as = NULL WHERE id = ANY (ARRAY(SELECT id FROM locked))
 ), moved AS (
     UPDATE archive_pruning p SET finished_at = last.finished_at, queue_id = last.id
     FROM (SELECT finished_at, id FROM due ORDER BY finished_at DESC, id DESC LIMIT 1) last

@@ -10,7 +10,7 @@ WITH rescuer AS MATERIALIZED (
 ), dead AS MATERIALIZED (
     SELECT id FROM archive_workers WHERE expires_at <= clock_timestamp() AND (SELECT allowed FROM rescuer) FOR UPDATE SKIP LOCKED
 ), lost AS MATERIALIZED (
-    SELECT q.id, q.worker_id, q.epoch FROM archive_queue q
+    SELECT q.id, q.state, q.worker_id, q.epoch, q.claimed_at, q.rechecks, q.failures, q.checks, q.crashes FROM archive_queue q
     WHERE (SELECT allowed FROM rescuer) AND q.worker_id IS NOT NULL AND (q.worker_id = ANY (ARRAY(SELECT id FROM dead))
                                        OR NOT EXISTS (SELECT FROM archive_workers w WHERE w.id = q.worker_id))
     ORDER BY q.id FOR UPDATE OF q
@@ -36,8 +36,16 @@ WITH rescuer AS MATERIALIZED (
     INSERT INTO archive_leftovers (queue_id, worker_id, epoch)
     SELECT id, lost_worker, lost_epoch FROM taken ON CONFLICT (queue_id, epoch) DO NOTHING
 ), noted AS (
-    INSERT INTO archive_events (queue_id, event, epoch, actor, data)
-    SELECT id, CASE WHEN state = 'failed' THEN 'failed' ELSE 'rescued' END, epoch, :actor,
+    INSERT INTO archive_events (queue_id, event, epoch, actor, at, data)
+    SELECT h.id, 'claimed', h.epoch, 'worker ' || h.worker_id, h.claimed_at,
+           CASE WHEN h.state = 'unavailable' THEN jsonb_build_object('recheck', h.rechecks + 1)
+                WHEN h.failures + h.checks + h.crashes = 0 THEN '{}'
+                ELSE jsonb_build_object('failures', h.failures, 'checks', h.checks, 'crashes', h.crashes) END
+    FROM lost h
+    WHERE h.worker_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM archive_events c WHERE c.queue_id = h.id AND c.epoch = h.epoch AND c.event = 'claimed')
+    UNION ALL
+    SELECT id, CASE WHEN state = 'failed' THEN 'failed' ELSE 'rescued' END, epoch, :actor, clock_timestamp(),
            jsonb_build_object('reason', CASE WHEN state <> 'unavailable' THEN reason
                                              WHEN crashes < :max_crashes::integer THEN 'worker_lost'
                                              ELSE 'crashed_workers' END,

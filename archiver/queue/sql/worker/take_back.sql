@@ -4,7 +4,7 @@
 -- what nobody else changes any more.
 -- With :max_returns, a session that came back so often counts as crashed after all, and each return makes it wait longer.
 WITH held AS MATERIALIZED (
-    SELECT q.id, q.epoch, returns.n AS returns, returns.n >= :max_returns::integer IS TRUE AS crashed
+    SELECT q.id, q.state, q.worker_id, q.epoch, q.claimed_at, q.rechecks, q.failures, q.checks, q.crashes, returns.n AS returns, returns.n >= :max_returns::integer IS TRUE AS crashed
     FROM archive_queue q, LATERAL (
         SELECT count(*) AS n FROM archive_events e
         WHERE :max_returns::integer IS NOT NULL AND e.queue_id = q.id AND e.event IN ('handed_back', 'crash_withdrawn')
@@ -56,12 +56,21 @@ WITH held AS MATERIALIZED (
     FROM rescued r WHERE q.id = r.id
     RETURNING q.id, q.epoch, q.crashes, r.given_up, q AS session
 ), noted AS (
-    INSERT INTO archive_events (queue_id, event, epoch, actor, data)
-    SELECT id, 'handed_back', epoch, 'worker ' || :worker_id::bigint,
+    INSERT INTO archive_events (queue_id, event, epoch, actor, at, data)
+    SELECT h.id, 'claimed', h.epoch, 'worker ' || h.worker_id, h.claimed_at,
+           CASE WHEN h.state = 'unavailable' THEN jsonb_build_object('recheck', h.rechecks + 1)
+                WHEN h.failures + h.checks + h.crashes = 0 THEN '{}'
+                ELSE jsonb_build_object('failures', h.failures, 'checks', h.checks, 'crashes', h.crashes) END
+    FROM held h
+    WHERE h.worker_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM archive_events c WHERE c.queue_id = h.id AND c.epoch = h.epoch AND c.event = 'claimed')
+      AND NOT h.crashed
+    UNION ALL
+    SELECT id, 'handed_back', epoch, 'worker ' || :worker_id::bigint, clock_timestamp(),
            jsonb_build_object('reason', 'lease_lost', 'from', 'worker ' || :former::bigint, 'stalled', :max_returns::integer IS NOT NULL)
     FROM put_back
     UNION ALL
-    SELECT id, 'crash_withdrawn', epoch, 'worker ' || :worker_id::bigint,
+    SELECT id, 'crash_withdrawn', epoch, 'worker ' || :worker_id::bigint, clock_timestamp(),
            jsonb_build_object('reason', 'lease_lost', 'from', 'worker ' || :former::bigint, 'stalled', :max_returns::integer IS NOT NULL,
                               'crashes', crashes)
     FROM undone
