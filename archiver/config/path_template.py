@@ -25,6 +25,7 @@ def path_part(text: str) -> str:
 
 
 _A_DAY = datetime(2024, 2, 29, tzinfo=UTC)
+_SAYS_YEAR = re.compile("%[YyGDFcx]")
 _ESCAPED = re.compile("%([0-9A-F]{2})")
 
 
@@ -135,6 +136,11 @@ class PathTemplate:
             return None
         dates = {spec: text for name, spec, text in texts if name == "date"}
         said = {name: text for name, _, text in texts}
+        if dates and not _SAYS_YEAR.search("".join(dates)):
+            dates = {
+                "%Y": "2000",
+                **dates,
+            }  # any year that has every day: without one, Python would not read the last of February
         try:
             # A separator that is in no format, so that no part reads what is another's.
             date = datetime.strptime("\n".join(dates.values()), "\n".join(dates)).replace(tzinfo=UTC)

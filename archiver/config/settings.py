@@ -96,7 +96,7 @@ class TransferSettings(Section):
     limit on its time: a long recording takes what it takes.
     """
 
-    max_buffer: Size = 256 * 2**20
+    max_buffer: Size = 80 * 2**20
     max_bandwidth: SizeOrNone = None
     connections_per_host: Annotated[int, Field(ge=0, le=1000)] = 0
     stall_timeout: Duration = timedelta(seconds=60)

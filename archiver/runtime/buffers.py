@@ -9,30 +9,42 @@ from contextlib import asynccontextmanager, suppress
 
 
 class Buffers:
-    """At most `limit` bytes are reserved at a time, first come, first served. A holder can finish without reserving more,
-    so there is no deadlock.
+    """At most `limit` bytes are reserved at a time, first come, first served. A holder can finish without reserving more, or
+    gives back all before it waits for more, so there is no deadlock.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._free = limit
+        self._urgent: deque[tuple[int, asyncio.Future[None]]] = deque()
+        """Those who have begun with less than they turned out to need: served before all others."""
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager
     async def reserve(self, size: int) -> AsyncIterator[Reservation]:
         """Reserve `size` bytes, once they are free; at most `limit`."""
-        reservation = Reservation(self, await self._take(min(size, self._limit)))
+        reservation = Reservation(self, await self._take(self.most(size)))
         try:
             yield reservation
         finally:
             reservation.shrink(0)
 
+    def most(self, size: int) -> int:
+        """What can be had of `size` bytes."""
+        return min(size, self._limit)
+
     async def _take(self, size: int) -> int:
-        if self.try_take(size):
-            return size
+        return size if self.try_take(size) else await self._wait(self._waiting, size)
+
+    async def exchange(self, held: int, size: int) -> int:
+        """Give back `held` bytes for `size` others, once they are free; `held` are lost if it is cancelled."""
+        return await self._wait(self._urgent, size, held)
+
+    async def _wait(self, queue: deque[tuple[int, asyncio.Future[None]]], size: int, held: int = 0) -> int:
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         request = (size, granted)
-        self._waiting.append(request)
+        queue.append(request)
+        self.give(held)
         try:
             await granted
         except asyncio.CancelledError:
@@ -40,14 +52,14 @@ class Buffers:
                 self.give(size)
             else:
                 with suppress(ValueError):  # removed already, when others were cancelled in the same moment
-                    self._waiting.remove(request)
+                    queue.remove(request)
                 self.give(0)
             raise
         return size
 
     def try_take(self, size: int) -> bool:
         """Take `size` bytes if they are free and nobody waits."""
-        if self._waiting or size > self._free:
+        if self._urgent or self._waiting or size > self._free:
             return False
         self._free -= size
         return True
@@ -55,8 +67,8 @@ class Buffers:
     def give(self, size: int) -> None:
         """Return `size` bytes, and grant what waits."""
         self._free += size
-        while self._waiting and self._waiting[0][0] <= self._free:
-            wanted, granted = self._waiting.popleft()
+        while (queue := self._urgent or self._waiting) and queue[0][0] <= self._free:
+            wanted, granted = queue.popleft()
             if not granted.done():
                 self._free -= wanted
                 granted.set_result(None)
@@ -74,6 +86,15 @@ class Reservation:
         if size < self.size:
             spare, self.size = self.size - size, size
             self._buffers.give(spare)
+
+    async def reach(self, size: int) -> None:
+        """Hold at least `size` bytes, or all that can be had. Only for a holder that has nothing in what it holds yet: while it
+        waits, which it does before all who hold nothing, it gives that back.
+        """
+        size = self._buffers.most(size)
+        if size > self.size:
+            held, self.size = self.size, 0
+            self.size = await self._buffers.exchange(held, size)
 
     def grow(self, by: int) -> bool:
         """Reserve `by` more bytes if they are free now; a holder never waits for more. Whether it did."""

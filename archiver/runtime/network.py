@@ -151,6 +151,11 @@ class _Connector(BoundedConnector):
         super().__init__(**terms)
         self._proxy = proxy
 
+    @property
+    def has_proxy(self) -> bool:
+        """Whether there is one, for some hosts at least."""
+        return self._proxy is not None
+
     async def _create_connection(self, req: ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout) -> ResponseHandler:
         proxy = self._proxy
         if req.proxy is None or proxy is None:
@@ -184,6 +189,11 @@ class _Connector(BoundedConnector):
             reported = redact(str(error))[:_MAX_QUOTED] or type(error).__name__
             hint = hint_of(error) or f"{_check(self._proxy)}, and that the proxy runs and accepts connections from this machine"
             raise ProxyFault(f"no connection to the proxy {self._proxy.url}: {reported}", reason=UNREACHABLE, hint=hint) from None
+
+
+def takes_proxy(http: aiohttp.ClientSession) -> bool:
+    """Whether a proxy may be in between what such a session sends and those whom it is for."""
+    return not isinstance(http.connector, _Connector) or http.connector.has_proxy
 
 
 def hint_of(error: BaseException) -> str:

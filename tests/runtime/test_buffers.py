@@ -143,3 +143,36 @@ async def _enter(buffers: Buffers, size: int) -> AsyncExitStack:
     stack = AsyncExitStack()
     await stack.enter_async_context(buffers.reserve(size))
     return stack
+
+
+async def test_who_turns_out_to_need_more_gives_all_back_and_is_served_before_those_who_hold_nothing() -> None:
+    buffers = Buffers(100)
+    async with buffers.reserve(70), buffers.reserve(10) as small, buffers.reserve(10) as other:
+        waiting = asyncio.create_task(_enter(buffers, 20))
+        await turn()
+        grown = [asyncio.create_task(one.reach(size)) for one, size in ((small, 30), (other, 500))]
+        await turn()
+        assert grown[0].done()
+        assert small.size == 30
+        assert not grown[1].done()  # all there is: it waits for everybody, and holds up nobody who has what he needs
+        assert other.size == 0
+        grown[1].cancel()
+        await asyncio.gather(grown[1], return_exceptions=True)
+        await small.reach(20)
+        assert small.size == 30
+    stack = await waiting
+    await stack.aclose()
+    assert buffers.try_take(100)
+
+
+async def test_two_that_need_more_at_the_same_time_both_get_it() -> None:
+    buffers = Buffers(100)
+
+    async def grows() -> None:
+        async with buffers.reserve(50) as one:
+            await turn()
+            await one.reach(100)
+            assert one.size == 100
+
+    await asyncio.gather(*(grows() for _ in range(4)))
+    assert buffers.try_take(100)

@@ -112,6 +112,15 @@ async def test_the_address_of_an_object(endpoint: str, bucket: str, path_style: 
         assert wire(http, endpoint, bucket, path_style=path_style).url("k", query).endswith("/k?partNumber=3&uploadId=a%2Fb%3D")
 
 
+@pytest.mark.parametrize("spelled", [DOMAIN.upper(), f"{DOMAIN}."])
+async def test_a_host_with_capitals_or_a_dot_at_its_end_is_signed_as_it_is_sent(seaweedfs: S3Server, spelled: str) -> None:
+    port = seaweedfs.url.rpartition(":")[2]
+    settings = S3Settings.model_validate({**seaweedfs.keys, "endpoint": f"http://{spelled}:{port}", "path_style": True})
+    async with everywhere() as http:
+        line = S3Wire(http, Signer(settings), Site(settings.endpoint, "us-east-1"), BUCKET, path_style=True)
+        assert await line.head("nothing") is None
+
+
 async def test_a_bucket_in_the_host_name_is_what_a_real_server_takes_the_signature_for(seaweedfs: S3Server) -> None:
     port = seaweedfs.url.rpartition(":")[2]
     settings = S3Settings.model_validate({**seaweedfs.keys, "endpoint": f"http://{DOMAIN}:{port}", "path_style": False})

@@ -17,7 +17,7 @@ from archiver.stores import Advice, AtOnce, Digest, Listed, Pay
 from archiver.stores.bucket.driver import Driver, Parts
 from archiver.stores.bucket.objects import Objects
 from archiver.stores.bucket.refusals import Refused
-from archiver.stores.bucket.upload import PartsUpload
+from archiver.stores.bucket.upload import PartsUpload, Usual
 from archiver.stores.digesting import digest_of
 
 log = logger(__name__)
@@ -44,6 +44,7 @@ class BucketStore:
         self.objects = objects
         self._settings = settings
         self._buffers = buffers
+        self._usual = Usual(settings.part_size)
         self._stuck: list[tuple[Parts, bool]] = []
 
     def sharing(self, buffers: Buffers) -> BucketStore:
@@ -54,13 +55,15 @@ class BucketStore:
     @asynccontextmanager
     async def upload(self, key: str, *, part: str, movable: bool = False) -> AsyncIterator[PartsUpload]:
         part_key = self.objects.part_key(key, part)
-        async with self._buffers.reserve(self._settings.part_size) as memory:
+        async with self._buffers.reserve(self._usual.bytes) as memory:
             upload = PartsUpload(
                 self.driver,
                 self.objects,
                 key,
                 part_key,
                 memory,
+                part_size=self._buffers.most(self._settings.part_size),
+                usual=self._usual,
                 parts_in_flight=self._settings.parts_in_flight,
                 movable=movable,
                 left_behind=self._left_behind,
@@ -68,7 +71,8 @@ class BucketStore:
             try:
                 yield upload
             finally:
-                await to_its_end(upload.drop())
+                if not upload.dropped:
+                    await to_its_end(upload.drop())
 
     def read(self, key: str) -> AsyncGenerator[bytes, None]:
         return self.objects.read(key)

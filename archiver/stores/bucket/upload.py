@@ -18,9 +18,10 @@ from archiver.runtime.buffers import Reservation
 from archiver.runtime.cancellation import settled, within
 from archiver.stores import Saved
 from archiver.stores.bucket.driver import Driver, Parts
+from archiver.stores.bucket.exchange import Piece
 from archiver.stores.bucket.objects import Objects
 from archiver.stores.bucket.refusals import Refused
-from archiver.stores.bucket.wire import Body, Piece
+from archiver.stores.bucket.wire import Body
 
 log = logger(__name__)
 
@@ -28,8 +29,8 @@ MAX_PARTS = 10_000
 DOUBLE_EVERY = 2_000
 """Parts double in size so often: with 8 MiB, ten thousand of them hold 484 GiB."""
 
-INLINE_BYTES = 64 * 1024
-"""So much is hashed on the event loop: a hop to a thread takes as long."""
+INLINE_BYTES = 128 * 1024
+"""So much is hashed on the event loop, in 80 µs: a hop to a thread and back takes as long, and the interpreter's lock besides."""
 
 SMALL = 64 * 1024
 """Smaller pieces are gathered into blocks of this size, larger ones kept as they came."""
@@ -58,6 +59,19 @@ class _Block:
             self.pieces.append(bytearray(piece))
 
 
+class Usual:
+    """How long the recordings of a store are of late, the newest counting most. So much memory is kept for each before its length
+    is known: were it a whole part, a few that wait for their media host would keep all others from asking theirs.
+    """
+
+    def __init__(self, part_size: int) -> None:
+        self.bytes = self._part_size = part_size
+
+    def count(self, length: int) -> None:
+        """One is so long."""
+        self.bytes += (min(max(length, SMALL), self._part_size) - self.bytes) // 8
+
+
 class PartsUpload:
     """See `archiver.stores.Upload`. `movable`: it may be saved under another key, however long it is. `left_behind` is given what
     could not be taken back, and whether that was to be a temporary object.
@@ -71,6 +85,8 @@ class PartsUpload:
         part_key: str,
         memory: Reservation,
         *,
+        part_size: int,
+        usual: Usual,
         parts_in_flight: int,
         movable: bool,
         left_behind: Callable[[Parts, bool], None],
@@ -83,8 +99,9 @@ class PartsUpload:
         self._part_key = part_key
         self._movable = movable
         self._memory = memory
-        self._least = memory.size
-        self._block = _Block(memory.size)
+        self._usual = usual
+        self._least = self._wanted = part_size
+        self._block = _Block(part_size)
         self._in_flight: dict[asyncio.Task[None], int] = {}
         self._number = 0
         self._sha256 = hashlib.sha256()
@@ -96,10 +113,14 @@ class PartsUpload:
 
     def expect(self, length: int) -> None:
         if self._number == self._block.length == 0:
-            self._memory.shrink(max(length, SMALL))
+            self._usual.count(length)
+            self._wanted = min(max(length, SMALL), self._least)
+            self._memory.shrink(self._wanted)
 
     async def write(self, data: bytes) -> None:
         self._whole()
+        if self._wanted > self._memory.size and self._number == self._block.length == 0:
+            await self._memory.reach(self._wanted)
         rest = memoryview(data)
         while len(rest) > (room := self._block.capacity - self._block.length):
             self._hold(self._block.capacity)
@@ -232,6 +253,11 @@ class PartsUpload:
         return await settled(copy.complete(key, sha256, guard))
 
     # --- leaving
+
+    @property
+    def dropped(self) -> bool:
+        """Whether there is nothing to take back: a task for it would cost a small recording's time."""
+        return not (self._in_flight or self._copies or self._parts)
 
     async def drop(self) -> None:
         """Take back what is not saved; not to be cancelled. What fails of it is logged, and tried again by `check`."""

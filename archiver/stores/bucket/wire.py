@@ -1,8 +1,9 @@
 """Requests to a bucket's server: sent, repeated while a fault is passing, and refusals told in words of ours. How an URL looks,
 how it is signed and what a refusal means differs from one kind of server to another: the heirs of `Wire` say it.
 
-Sent by aiohttp, as everything else here is, since of what an SDK would add little serves an archive: bodies are held in memory
-piece by piece and hashed already, a guard must be asked before each try, and redirects must never carry a signature along.
+Sent over aiohttp's connections, as everything else here is, since of what an SDK would add little serves an archive: bodies are
+held in memory piece by piece and hashed already, a guard must be asked before each try, and redirects must never carry a
+signature along.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import hashlib
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 from xml.etree.ElementTree import Element
 
@@ -23,8 +25,9 @@ from yarl import URL
 
 from archiver.observe.redact import redact
 from archiver.runtime.body_reader import BodyReader
-from archiver.runtime.network import Network
+from archiver.runtime.network import MAX_HEADER, Network, takes_proxy
 from archiver.runtime.retry import retry_transient
+from archiver.stores.bucket.exchange import SEND_BYTES, Exchange, Piece, Terms, TooLong
 from archiver.stores.bucket.refusals import Passing, Refused, parsed
 
 STALL_SECONDS = 60.0
@@ -40,16 +43,11 @@ meanwhile.
 
 CONNECT_SECONDS = 15.0
 
-SEND_BYTES = 128 * 1024
-"""What is handed to the socket at a time: what it cannot take at once, the event loop copies."""
-
 READ_BUFFER = 256 * 1024
 MAX_ANSWER = 4 * 1024 * 1024
 """Bytes of an answer that is read whole: a list of a thousand uploads has a tenth of it."""
 
 T = TypeVar("T")
-
-Piece = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True)
@@ -190,9 +188,7 @@ class Wire(ABC):
 
         async def once() -> Answer:
             try:
-                response = await self._begin(method, key, query or {}, headers or {}, body or Body(), before)
-                async with response:
-                    answer = Answer(response.status, response.headers, await _whole(response))
+                answer = await self._answer(method, key, query or {}, headers or {}, body or Body(), before)
                 if (refused := self.belied(answer)) is not None:
                     raise refused
             except Passing as passing:
@@ -212,6 +208,54 @@ class Wire(ABC):
         async with response:
             yield response
 
+    @cached_property
+    def _exchange(self) -> Exchange | None:
+        """None where aiohttp has to send, as a proxy may be in between."""
+        return None if takes_proxy(self.http) else Exchange(self.http, READ_BUFFER, MAX_HEADER)
+
+    async def _answer(
+        self,
+        method: str,
+        key: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: Body,
+        before: Callable[[], None] | None,
+    ) -> Answer:
+        """One try, up to the end of a 2xx. Raises Refused for whatever else comes, Passing if it may be tried again."""
+        if self._exchange is None:
+            async with await self._begin(method, key, query, headers, body, before) as response:
+                return Answer(response.status, response.headers, await _whole(response))
+        url, signed = await self._prepared(method, key, query, headers, body, before)
+        with _faults():
+            try:
+                terms = Terms(STALL_SECONDS, ANSWER_SECONDS, MAX_ANSWER)
+                answered = await self._exchange(method, url, signed, body.pieces, body.length, terms)
+            except TooLong:
+                raise _too_long(200) from None
+        if 200 <= answered.status < 300:
+            return Answer(answered.status, answered.headers, answered.body)
+        raise self.refusal(answered.status, answered.headers, answered.body)
+
+    async def _prepared(
+        self,
+        method: str,
+        key: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: Body,
+        before: Callable[[], None] | None,
+    ) -> tuple[str, dict[str, str]]:
+        """The URL and the headers of a request that goes out now."""
+        url, signed = await self.signed(method, self.url(key, query), headers, body)
+        if method in ("PUT", "POST"):
+            signed["Content-Length"] = str(body.length)
+            if body.length:
+                signed.setdefault("Content-Type", "application/octet-stream")
+        if before is not None:
+            before()
+        return url, signed
+
     async def _begin(
         self,
         method: str,
@@ -221,13 +265,9 @@ class Wire(ABC):
         body: Body,
         before: Callable[[], None] | None,
     ) -> aiohttp.ClientResponse:
-        """One try, up to the head of a 2xx. Raises Refused for whatever else comes, Passing if it may be tried again."""
-        url, signed = await self.signed(method, self.url(key, query), headers, body)
-        if method in ("PUT", "POST"):
-            signed["Content-Length"] = str(body.length)
-        if before is not None:
-            before()
-        try:
+        """The same up to the head of a 2xx, by aiohttp alone."""
+        url, signed = await self._prepared(method, key, query, headers, body, before)
+        with _faults():
             async with asyncio.timeout(STALL_SECONDS) as patience:
                 sending = _Sending(body, patience)
                 response = await self.http.request(
@@ -238,14 +278,25 @@ class Wire(ABC):
                     allow_redirects=False,
                 )
                 sending.answered = True
-        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
-            raise Refused(0, "TlsFailed", f"no trusted connection: {error}") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise Passing(0, type(error).__name__, f"no answer: {_describe(error)}") from None
         if 200 <= response.status < 300:
             return response
         async with response:
             raise self.refusal(response.status, response.headers, await _whole(response))
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Raises Refused for what stops a request on its way."""
+    try:
+        yield
+    except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+        raise Refused(0, "TlsFailed", f"no trusted connection: {error}") from None
+    except (aiohttp.ClientError, OSError) as error:
+        raise Passing(0, type(error).__name__, f"no answer: {_describe(error)}") from None
+
+
+def _too_long(status: int) -> Refused:
+    return Refused(status, "AnswerTooLong", "the answer is too long: is this the right kind of server?")
 
 
 def _describe(error: Exception) -> str:
@@ -261,7 +312,7 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
             async for block in response.content.iter_any():
                 body += block
                 if len(body) > MAX_ANSWER:
-                    raise Refused(response.status, "AnswerTooLong", "the answer is too long: is this the right kind of server?")
+                    raise _too_long(response.status)
     except (aiohttp.ClientError, OSError) as error:
         raise Passing(0, type(error).__name__, f"the answer broke off: {_describe(error)}") from None
     return bytes(body)

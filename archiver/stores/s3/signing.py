@@ -1,7 +1,7 @@
 """Who we are to S3 and where it is: both as botocore finds them, so that a machine set up for AWS needs no further setting.
 
 Only this module knows botocore. Of it we use what would be unwise to write again: the chain of credentials (environment, profile,
-assumed role, web identity, container, instance), their renewal, the endpoints of every region and partition, and the signature.
+assumed role, web identity, container, instance), their renewal, and the endpoints of every region and partition.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import botocore.session
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.credentials import Credentials, InstanceMetadataProvider, ReadOnlyCredentials, RefreshableCredentials
@@ -31,6 +29,7 @@ from archiver.observe.logs import logger
 from archiver.observe.redact import forget_secret, remember_secret
 from archiver.runtime.cancellation import in_thread
 from archiver.runtime.network import DIRECT, Network
+from archiver.stores.s3.signature import Identity, Signatures
 
 log = logger(__name__)
 
@@ -60,13 +59,6 @@ class Site:
     region: str
 
 
-class _Signature(S3SigV4Auth):
-    """Takes the hash of the body from whoever computed it as the bytes passed, instead of computing it again."""
-
-    def payload(self, request: Any) -> str:
-        return str(request.context["body_sha256"])
-
-
 class Signer:
     """Signs requests with credentials that are renewed in time, one renewal at a time and never on the event loop."""
 
@@ -77,6 +69,8 @@ class Signer:
         self._session = self._begin()
         self._source: Credentials | None = None
         self._current: ReadOnlyCredentials | None = None
+        self._signatures = Signatures()
+        self._identity: tuple[ReadOnlyCredentials, Identity] | None = None
         self._renewed_at = 0.0
         self._renewing = asyncio.Lock()
         self._finding: asyncio.Future[tuple[Credentials, ReadOnlyCredentials]] | None = None
@@ -121,10 +115,10 @@ class Signer:
 
     async def sign(self, method: str, url: str, headers: Mapping[str, str], *, region: str, body_sha256: str) -> dict[str, str]:
         """`headers` and those of the signature. `body_sha256` in hexadecimal. Raises StoreUnavailable without credentials."""
-        request = AWSRequest(method, url, headers=dict(headers))
-        request.context["body_sha256"] = body_sha256
-        _Signature(await self._credentials(), "s3", region).add_auth(request)
-        return dict(request.headers.items())
+        found = await self._credentials()
+        if self._identity is None or self._identity[0] is not found or self._identity[1].region != region:
+            self._identity = found, Identity(found.access_key or "", found.secret_key or "", found.token, region)
+        return self._signatures.sign(self._identity[1], method, url, headers, body_sha256)
 
     def distrust(self) -> None:
         """The server refused these credentials: look for them afresh, as others may have been put there."""

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from urllib.parse import quote, urlsplit
 
 from archiver.config import is_loopback
@@ -31,12 +32,17 @@ class S3Wire(Wire):
 
     def url(self, key: str = "", query: Mapping[str, str] | None = None) -> str:
         """An empty value in `query` is a name alone."""
+        asked = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted((query or {}).items()))
+        return f"{self._at}/{quote(key, safe='/~')}" + (f"?{asked}" if asked else "")
+
+    @cached_property
+    def _at(self) -> str:
+        """The bucket's URL."""
         at = urlsplit(self.site.endpoint)
         # A wildcard certificate covers one label, and an address has no subdomains.
         in_path = self.path_style or "." in self.bucket or is_loopback(at.hostname or "") or _is_address(at.hostname or "")
         host, path = (at.netloc, f"{at.path}/{self.bucket}") if in_path else (f"{self.bucket}.{at.netloc}", at.path)
-        asked = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted((query or {}).items()))
-        return f"{at.scheme}://{host}{path}/{quote(key, safe='/~')}" + (f"?{asked}" if asked else "")
+        return f"{at.scheme}://{host.lower()}{path}"  # as signatures name it: aiohttp sends it as it stands here
 
     async def signed(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> tuple[str, dict[str, str]]:
         return url, await self.signer.sign(method, url, headers, region=self.site.region, body_sha256=body.sha256.hex())
