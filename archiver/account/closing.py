@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -98,7 +98,7 @@ class Closing:
         )  # fmt: skip
 
     def as_document(self) -> dict[str, Any]:
-        """JSON."""
+        """JSON, but for the items, of which there may be many: those stay out of their list."""
         account, spans = self.account, self.spans
         zones = {bot.name: bot.time_zone for bot in self.bots}
         return {
@@ -120,7 +120,7 @@ class Closing:
                 for day in self.days()
                 if any(day.counts.values())
             ],
-            "items": [item.as_document() for item in account.items],
+            "items": [],
             "earlier": None if self.earlier is None else self.earlier.as_document(),
             "damaged": None if self.damaged is None else self.damaged.as_document(),
             "evidence": None if self.evidence is None else self.evidence.as_document(),
@@ -160,23 +160,26 @@ async def close_account(
     command: str,
     actor: str,
     on_refused: OnRefused,
+    on_calls: Callable[[int], None] = lambda _calls: None,
 ) -> Closing:
     """Account for the calls of each of `bots`, of its span. `spans` may have more of them, `all_bots`. Changes no session.
+    `on_calls` is told after each stretch how many calls are accounted for.
 
     Raises DatabaseError, StoreError.
     """
     accounts = {bot.name: Account() for bot in bots}
 
+    def told() -> None:
+        on_calls(sum(account.counts["calls"] for account in accounts.values()))
+
     async def one(bot: BotSettings) -> None:
-        stretches = listings[bot.name].stretches(spans[bot.name])
-        await reconcile(bot, stretches, database, store, accounts[bot.name], actor=actor)
+        stretches = listings[bot.name].stretches(spans[bot.name], facts=False)
+        await reconcile(bot, stretches, database, store, accounts[bot.name], actor=actor, on_stretch=told)
 
     _, failed = await each_bot(bots, one, on_refused=on_refused)
     whole = Account()
-    for account in accounts.values():
+    for _, account in sorted(accounts.items()):
         whole.add(account)  # of one that was broken off, too: it says how far it came
-    # A stretch is listed newest first; an account is read from its beginning.
-    whole.items.sort(key=lambda item: (item.bot, item.started_at.timestamp() if item.started_at else 0.0, item.session_id))
     now = await Reports(database).now()
     return Closing(whole, spans, [bot for bot in all_bots if bot.name in spans], failed, command, now, actor)
 

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -105,14 +106,15 @@ class Listings:
             self._told = await self._discoveries.sources(self.bot.name)
             self._sources = sources_in_use(self._sources, self._told)
 
-    async def stretches(self, span: Span, *, newest_first: bool = False) -> AsyncIterator[Listing]:
+    async def stretches(self, span: Span, *, newest_first: bool = False, facts: bool = True) -> AsyncIterator[Listing]:
         """What `Reader.walk` says, for as long as it takes: waits for the budget, and for a platform that is away for a while.
-        Raises KoreError, DatabaseError.
+        Without `facts` nothing of a call is told but when it was. Raises KoreError, DatabaseError.
         """
         await self.keep_to_what_told()
         while True:
             try:
-                async for listing in Reader(self._sources[0]).walk(span, newest_first=newest_first):
+                source = self._sources[0] if facts else self._sources[0].without_facts()
+                async for listing in Reader(source).walk(span, newest_first=newest_first):
                     self._proven = True
                     yield listing
             except (CredentialsRejected, ApiDefect) as error:
@@ -155,6 +157,12 @@ class _Patient:
         self._quota = quota
         self.grain, self.longest = source.grain, source.longest
         self.wanted, self.most, self.shows_all = source.wanted, source.most, source.shows_all
+
+    def without_facts(self) -> _Patient:
+        """The same, that reads of a call only when it was."""
+        source = copy(self.source)
+        source.facts = False
+        return _Patient(source, self._quota)
 
     async def page(self, span: Span, number: int, seen: int) -> Page:
         waited, defects = 0.0, 0

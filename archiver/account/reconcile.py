@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
 from archiver.account.counts import count_open
+from archiver.account.items import Item, Items
 from archiver.config import BotSettings
 from archiver.errors import DatabaseError, DatabaseUnreachable, StoreError, StoreUnavailable
 from archiver.kore.listings.calls import Call, Span
@@ -29,41 +30,8 @@ from archiver.stores import Store
 
 log = logger(__name__)
 
-SETTLED = ("unavailable", "cancelled", "archived")
-"""Nothing is to be done about these, but where they have mismatches. Of archived ones those are items that are unlisted, too."""
-
 LOOKS = 16
 """Files whose size is asked of the store at once."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """A session that is not simply archived. `facts` is JSON: what an auditor asks next."""
-
-    bot: str
-    session_id: str
-    kind: str
-    state: str
-    reason: str
-    started_at: datetime | None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def settled(self) -> bool:
-        """Nothing is to be done about it."""
-        return "accepted_at" in self.facts or (self.state in SETTLED and "mismatches" not in self.facts)
-
-    def as_document(self) -> dict[str, Any]:
-        """JSON."""
-        return {
-            "session_id": self.session_id,
-            "bot": self.bot,
-            "kind": self.kind,
-            "state": self.state,
-            "reason": self.reason,
-            "started_at": self.started_at and self.started_at.isoformat(),
-            **self.facts,
-        }
 
 
 @dataclass
@@ -72,7 +40,7 @@ class Account:
 
     counts: Counter[str] = field(default_factory=Counter)
     days: dict[tuple[str, date], Counter[str]] = field(default_factory=dict)
-    items: list[Item] = field(default_factory=list)
+    items: Items = field(default_factory=Items)
     problems: list[dict[str, Any]] = field(default_factory=list)
     developer_calls: int = 0
     """Calls that the platform lists as developers' tests. They are among the counts."""
@@ -87,17 +55,24 @@ class Account:
         """Count another one in, of another bot."""
         self.counts.update(other.counts)
         self.days.update(other.days)
-        self.items += other.items
+        self.items.extend(other.items)
         self.problems += other.problems
         self.developer_calls += other.developer_calls
 
 
 async def reconcile(
-    bot: BotSettings, stretches: AsyncIterator[Listing], database: Database, store: Store, account: Account, *, actor: str
+    bot: BotSettings,
+    stretches: AsyncIterator[Listing],
+    database: Database,
+    store: Store,
+    account: Account,
+    *,
+    actor: str,
+    on_stretch: Callable[[], None] = lambda: None,
 ) -> None:
-    """Account for every call that `stretches` lists, and remember which archived sessions do not match. Memory grows with what is
-    not simply archived, not with the calls. Raises KoreError, DatabaseError, StoreUnavailable; what was counted before stands in
-    `account`.
+    """Account for every call that `stretches` lists, and remember which archived sessions do not match. Memory grows with the
+    calls of a stretch alone, and with the IDs of those that are missing. Raises KoreError, DatabaseError, StoreUnavailable; what
+    was counted before stands in `account`.
     """
     books, reports, accounts = _Books(bot, account), Reports(database), Accounts(database)
     async for listing in stretches:
@@ -107,10 +82,13 @@ async def reconcile(
         keys = [(call.session_id, call.kind) for call in calls]
         rows = await reports.find_calls(bot.name, keys)
         looked_at = await _sizes(store, [stored for row in rows.values() for stored in row.stored])
-        for number, call in enumerate(calls, 1):
-            books.enter(call, rows.get(number), looked_at, listing.span)
-        for session in await reports.find_unlisted(bot.name, listing.span.start, listing.span.end, keys):
-            books.unlisted(session)
+        try:
+            for number, call in enumerate(calls, 1):
+                books.enter(call, rows.get(number), looked_at, listing.span)
+            for session in await reports.find_unlisted(bot.name, listing.span.start, listing.span.end, keys):
+                books.unlisted(session)
+        finally:
+            books.close_stretch()
         found, fine = books.take_findings()
         try:
             await accounts.keep_findings(found, fine, actor=actor)
@@ -118,6 +96,7 @@ async def reconcile(
             raise
         except DatabaseError as error:  # such as a role that may only read: the account is none the worse
             log.warning("findings_not_kept", bot=bot.name, message=error.message)
+        on_stretch()
 
 
 async def _sizes(store: Store, files: Sequence[CallFile]) -> dict[str, int | StoreError | None]:
@@ -148,6 +127,13 @@ class _Books:
         self._missing: set[tuple[str, str]] = set()
         self._found: dict[int, list[dict[str, Any]]] = {}
         self._fine: list[int] = []
+        self._items: list[Item] = []
+
+    def close_stretch(self) -> None:
+        """Add the items of a stretch, all of whose calls are entered, to the account. Stretches come in order of time."""
+        items, self._items = self._items, []
+        items.sort(key=lambda item: (item.started_at.timestamp() if item.started_at else 0.0, item.session_id))
+        self._account.items.extend(items)
 
     def take_findings(self) -> tuple[dict[int, list[dict[str, Any]]], list[int]]:
         """The mismatches of archived sessions since this was last called, by their queue IDs, and the sessions that have none."""
@@ -207,7 +193,7 @@ class _Books:
             day[name] += 1
 
     def _item(self, session: str, kind: str, state: str, reason: str, at: datetime, facts: Mapping[str, Any]) -> None:
-        self._account.items.append(Item(self._bot.name, session, kind, state, reason, at, facts))
+        self._items.append(Item(self._bot.name, session, kind, state, reason, at, facts))
 
 
 def _story(row: CallStory) -> dict[str, Any]:

@@ -12,13 +12,14 @@ from archiver.cli.compose import (
     actor,
     check_bot_was_meant,
     check_times,
-    opened,
+    opened_database,
     read_session_ids,
     run_async,
     settings_of,
     time_options,
 )
 from archiver.cli.output import json_option, print_json, printable
+from archiver.cli.progress import changed_in_batches
 from archiver.config import Settings
 from archiver.queue.operators import Choice, Operators
 
@@ -66,7 +67,7 @@ def command(
         raise click.BadParameter("must say why", param_hint="--reason")
     choice = Choice(ids=read_session_ids(ids, everything), bot=bot, kind=kind, errors=errors, since=since, until=until,
                     called=call_times(settings, start, end))  # fmt: skip
-    accepted = run_async(_accept(settings, choice, reason, dry_run))
+    accepted = run_async(_accept(settings, choice, reason, dry_run, quiet=as_json))
     check_bot_was_meant(settings, bot, len(accepted))
     if as_json:
         counts = {"accepted": 0, "would_accept": len(accepted)} if dry_run else {"accepted": len(accepted)}
@@ -78,6 +79,12 @@ def command(
             click.echo(f"not accepted: {printable(missed)} ({why})", err=True)
 
 
-async def _accept(settings: Settings, choice: Choice, reason: str, dry_run: bool) -> list[str]:
-    async with opened(settings) as (database, _):
-        return await Operators(database).accept(**choice, reason=reason, actor=actor(), dry_run=dry_run)
+async def _accept(settings: Settings, choice: Choice, reason: str, dry_run: bool, *, quiet: bool) -> list[str]:
+    async with opened_database(settings) as database:
+        operators = Operators(database)
+        return await changed_in_batches(
+            lambda on_batch: operators.accept(**choice, reason=reason, actor=actor(), dry_run=dry_run, on_batch=on_batch),
+            doing="would be accepted" if dry_run else "accepted",
+            done="would be accepted" if dry_run else "accepted",
+            quiet=quiet,
+        )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import click
 
 from archiver.account.closing import Closing, Earlier, close_account
 from archiver.account.counts import BESIDE, COUNTS, OUTCOMES, count_open
+from archiver.account.items import Item
 from archiver.account.reconcile import Account
 from archiver.cli.compose import actor
 from archiver.cli.evidence_line import evidence_line
+from archiver.cli.json_stream import print_json_list
 from archiver.cli.listing import developers_line, opened_listings, print_problems, print_refusal
-from archiver.cli.output import console, fitting, print_csv, print_folded, print_json, printable, safe, told
+from archiver.cli.output import console, fitting, print_csv, print_folded, printable, safe, told
+from archiver.cli.progress import counting
 from archiver.config import BotSettings, Settings
 from archiver.errors import DatabaseError
 from archiver.kore.listings.calls import Span
@@ -47,17 +50,19 @@ async def close(
         opened_listings(settings, database) as listings,
         open_store(settings.storage, Buffers(settings.transfer.max_buffer), Network.of(settings.network)) as store,
     ):
-        return await close_account(
-            listings,
-            database,
-            store,
-            bots,
-            spans,
-            all_bots=settings.bots,
-            command=command,
-            actor=actor(),
-            on_refused=print_refusal,
-        )
+        with counting("calls accounted for", quiet=False) as progress:
+            return await close_account(
+                listings,
+                database,
+                store,
+                bots,
+                spans,
+                all_bots=settings.bots,
+                command=command,
+                actor=actor(),
+                on_refused=print_refusal,
+                on_calls=lambda calls: progress("calls accounted for", calls),
+            )
 
 
 AGAIN = "`archiver reconcile` of the same time makes one that is"
@@ -75,7 +80,7 @@ def show(closing: Closing, form: str) -> None:
     """On standard output as `form` says; problems of the listings go to standard error besides."""
     match form:
         case "json":
-            print_json(closing.as_document())
+            print_json_list(closing.as_document(), "items", (item.as_document() for item in closing.account.items))
         case "csv":
             _print_csv(closing.account)
         case _:
@@ -85,13 +90,15 @@ def show(closing: Closing, form: str) -> None:
 
 
 def _print_csv(account: Account) -> None:
-    rows = []
-    for item in account.items:
-        document = item.as_document()
-        for column, name in (("mismatches", "mismatch"), ("remarks", "remark")):
-            document[column] = "; ".join(str(each[name]) for each in document.get(column, ()))
-        rows.append([document.get(column) for column in COLUMNS])
-    print_csv(COLUMNS, rows)
+    print_csv(COLUMNS, map(_csv_row, account.items))
+
+
+def _csv_row(item: Item) -> list[Any]:
+    document = item.as_document()
+    for column, name in (("mismatches", "mismatch"), ("remarks", "remark")):
+        if column in document:
+            document[column] = "; ".join(str(each[name]) for each in document[column])
+    return list(map(document.get, COLUMNS))
 
 
 def _print_table(closing: Closing) -> None:
@@ -103,14 +110,15 @@ def _print_table(closing: Closing) -> None:
             rows.append((_mark(day), day.day.isoformat(), safe(day.bot), *figures))
     days = fitting(out.width, ("", "day", "bot", *COUNTS), rows, right=range(3, 3 + len(COUNTS)), head=3)
     out.print(days, soft_wrap=isinstance(days, str))
-    open_items = [item for item in account.items if not item.settled]
-    for item in open_items[:SHOWN]:
+    shown = 0
+    for item in islice((each for each in account.items if not each.settled), SHOWN):
+        shown += 1
         facts = ", ".join(_describe_fact(key, value, item.reason) for key, value in item.facts.items())
         line = f"{item.state}: {item.bot} {item.session_id} {item.kind}: {item.reason}"
         print_folded(out, line + (f" ({facts})" if facts else ""))
-    if len(open_items) > SHOWN:
-        out.print(f"... and {len(open_items) - SHOWN:,} more")
-    if len(account.items) > min(len(open_items), SHOWN):
+    if account.items.open > shown:
+        out.print(f"... and {account.items.open - shown:,} more")
+    if len(account.items) > shown:
         print_folded(out, "--format csv or json names every session that is not simply archived, and why")
     counts = account.counts
     sum_of = ", ".join(f"{counts[name]:,} {name}{_more_of(account, name)}" for name in OUTCOMES if counts[name])
@@ -171,6 +179,6 @@ def _more_of(account: Account, outcome: str) -> str:
     """The other reasons of unavailable calls than the platform's word alone: what it has deleted is not what it never had."""
     if outcome != "unavailable":
         return ""
-    reasons = Counter(item.reason for item in account.items if item.state == outcome and item.reason != "media_unavailable")
-    others = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
+    reasons = sorted((reason, count) for (state, reason), count in account.items.reasons.items() if state == outcome)
+    others = ", ".join(f"{count:,} {reason}" for reason, count in reasons if reason != "media_unavailable")
     return f" ({others})" if others else ""

@@ -9,7 +9,7 @@ import click
 
 from archiver.cli.amounts import PART
 from archiver.cli.app import Incomplete
-from archiver.cli.compose import TEXT, actor, opened, run_async, settings_of
+from archiver.cli.compose import TEXT, actor, opened_database, run_async, settings_of
 from archiver.cli.output import console, counted, json_option, lasting, print_json, safe, size
 from archiver.cli.progress import counting
 from archiver.cli.recognising import check_store
@@ -117,7 +117,7 @@ def public_key(settings: Settings) -> PublicKey | None:
 
 async def _audit(settings: Settings, wanted: Wanted, *, quiet: bool) -> Report:
     writes = wanted.asked is not None
-    async with opened(settings, writes=writes) as (database, _), evidence_store(settings) as store:
+    async with opened_database(settings, writes=writes) as database, evidence_store(settings) as store:
         await _recognise(settings, database, store)
         with counting("audit", quiet=quiet) as on_progress:
             report = await audit(database, store, wanted, on_progress)

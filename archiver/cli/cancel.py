@@ -12,13 +12,14 @@ from archiver.cli.compose import (
     actor,
     check_bot_was_meant,
     check_times,
-    opened,
+    opened_database,
     read_session_ids,
     run_async,
     settings_of,
     time_options,
 )
 from archiver.cli.output import json_option, print_json, printable
+from archiver.cli.progress import changed_in_batches
 from archiver.config import Settings
 from archiver.queue.operators import WAITING, Choice, Operators
 from archiver.session import State
@@ -66,7 +67,7 @@ def command(
         raise click.BadParameter("must not be empty", param_hint="--reason")
     choice = Choice(ids=read_session_ids(ids, everything), bot=bot, kind=kind, states=[State(state) for state in states],
                     errors=errors, since=since, until=until, called=call_times(settings, start, end))  # fmt: skip
-    cancelled = run_async(_cancel(settings, choice, reason, dry_run))
+    cancelled = run_async(_cancel(settings, choice, reason, dry_run, quiet=as_json))
     check_bot_was_meant(settings, bot, len(cancelled))
     if as_json:
         counts = {"cancelled": 0, "would_cancel": len(cancelled)} if dry_run else {"cancelled": len(cancelled)}
@@ -77,6 +78,12 @@ def command(
             click.echo(f"not cancelled: {printable(missed)} (unknown, ended already, or not chosen)", err=True)
 
 
-async def _cancel(settings: Settings, choice: Choice, reason: str, dry_run: bool) -> list[str]:
-    async with opened(settings) as (database, _):
-        return await Operators(database).cancel(**choice, reason=reason, actor=actor(), dry_run=dry_run)
+async def _cancel(settings: Settings, choice: Choice, reason: str, dry_run: bool, *, quiet: bool) -> list[str]:
+    async with opened_database(settings) as database:
+        operators = Operators(database)
+        return await changed_in_batches(
+            lambda on_batch: operators.cancel(**choice, reason=reason, actor=actor(), dry_run=dry_run, on_batch=on_batch),
+            doing="would be cancelled" if dry_run else "cancelled",
+            done="would be cancelled" if dry_run else "cancelled",
+            quiet=quiet,
+        )

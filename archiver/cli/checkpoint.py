@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from archiver.cli.compose import opened, run_async, settings_of
+from archiver.cli.compose import opened_database, run_async, settings_of
 from archiver.cli.recognising import check_store
 from archiver.cli.sealing import evidence_store
 from archiver.config import Settings
@@ -27,7 +27,7 @@ def command(ctx: click.Context) -> None:
 
 
 async def _read(settings: Settings) -> bytes:
-    async with opened(settings, writes=False) as (database, _), evidence_store(settings) as store:
+    async with opened_database(settings, writes=False) as database, evidence_store(settings) as store:
         await check_store(settings, database, store)
         head = await Ledger(database).head()
         if head is None or not head.published:

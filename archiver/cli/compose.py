@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -24,7 +24,10 @@ from archiver.errors import UsageError
 from archiver.observe import logs
 from archiver.postgres.database import Database, open_database
 from archiver.postgres.migrate import check_version, migrate
-from archiver.queue.sessions import Queue
+from archiver.runtime.event_loop import loop_factory
+
+if TYPE_CHECKING:  # imported when it is made: most commands that a person waits for need none
+    from archiver.queue.sessions import Queue
 
 log = logs.logger(__name__)
 
@@ -50,19 +53,9 @@ def settings_of(ctx: click.Context) -> Settings:
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine; Ctrl-C, SIGTERM and SIGHUP cancel it, and it cleans up: exit codes 130, 143 and 129. On uvloop,
-    if the extra `fast` has brought it.
-    """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    """Run a command's coroutine; Ctrl-C, SIGTERM and SIGHUP cancel it, and it cleans up: exit codes 130, 143 and 129."""
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_terminable(main))
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 _on_ending_signal: ContextVar[Callable[[int], None]] = ContextVar("what such a signal does, unless something else is put there")
@@ -202,21 +195,33 @@ def check_bot_was_meant(settings: Settings, name: str | None, found: int) -> Non
 
 
 @asynccontextmanager
-async def opened(settings: Settings, *, pool_size: int = 4, writes: bool = True) -> AsyncIterator[tuple[Database, Queue]]:
+async def opened_database(settings: Settings, *, pool_size: int = 4, writes: bool = True) -> AsyncIterator[Database]:
     """The database, at this program's version. An embedded one is ours alone, so it is migrated on the way. What only reads
     (not `writes`) takes a standby, too.
     """
     async with open_database(settings.database, pool_size=pool_size, writes=writes) as database:
-        queue = Queue(database, settings.retry)
         if settings.database.embedded_path is not None:
             # Later on only `migrate` and a worker's start say which bots there are: a look with another file must not.
             if await migrate(database):
-                await queue.record_bots([bot.name for bot in settings.bots], complete=True)
+                await _queue_of(database, settings).record_bots([bot.name for bot in settings.bots], complete=True)
         else:
             await check_version(database)
         if not writes and await database.reads_standby():
             log.warning("standby_read", hint="what it has may be older than what the primary has")
-        yield database, queue
+        yield database
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *, pool_size: int = 4, writes: bool = True) -> AsyncIterator[tuple[Database, Queue]]:
+    """The same, and the queue in it."""
+    async with opened_database(settings, pool_size=pool_size, writes=writes) as database:
+        yield database, _queue_of(database, settings)
+
+
+def _queue_of(database: Database, settings: Settings) -> Queue:
+    from archiver.queue.sessions import Queue
+
+    return Queue(database, settings.retry)
 
 
 def bot_or_all(settings: Settings, name: str | None, everything: bool, *, command: str) -> str | None:

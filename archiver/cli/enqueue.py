@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -15,6 +15,7 @@ import click
 from archiver.cli.app import Incomplete
 from archiver.cli.compose import TEXT, actor, opened, run_async, settings_of
 from archiver.cli.output import json_option, print_json, printable
+from archiver.cli.progress import counting
 from archiver.cli.session_files import LineError, Record, open_lines, read_records
 from archiver.cli.session_records import KINDS, PRIORITIES, Default, Judge
 from archiver.cli.spool import Spool
@@ -32,6 +33,9 @@ SHOWN = 20
 
 NUMBERS_SHOWN = 10
 """Of the lines that are rejected for one reason."""
+
+
+Show = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,8 @@ def command(
         file = Path("-")
     default = Default(_default_bot(settings, bot), kind, priority)
     report, way = Report(keep_every=as_json), _Way(dry_run, all_or_nothing)
-    run_async(_enqueue(settings, default, ids, file, way, report))
+    with counting("lines", quiet=as_json) as show:
+        run_async(_enqueue(settings, default, ids, file, way, report, show))
     if as_json:
         _print_document(report, way)
     else:
@@ -181,7 +186,7 @@ def _default_bot(settings: Settings, name: str | None) -> str | None:
 
 
 async def _enqueue(
-    settings: Settings, default: Default, ids: tuple[str, ...], file: Path | None, way: _Way, report: Report
+    settings: Settings, default: Default, ids: tuple[str, ...], file: Path | None, way: _Way, report: Report, show: Show
 ) -> None:
     async with opened(settings, writes=not way.dry_run) as (database, queue):
         judge = Judge(settings, default, await queue.clock())
@@ -195,17 +200,23 @@ async def _enqueue(
                 records = chain(first, records)
             sessions = _accepted(judge, ids, records, report)
             if way.all_or_nothing and not way.dry_run:
-                await _enqueue_all(database, sessions, report)
+                await _enqueue_all(database, sessions, report, show)
             else:
-                await _enqueue_each(database, queue, sessions, way, report)
+                await _enqueue_each(database, queue, sessions, way, report, show)
 
 
-async def _enqueue_each(database: Database, queue: Queue, sessions: Iterator[NewSession], way: _Way, report: Report) -> None:
+async def _enqueue_each(
+    database: Database, queue: Queue, sessions: Iterator[NewSession], way: _Way, report: Report, show: Show
+) -> None:
     """A batch at a time, each for itself."""
     preview = Preview(database)
     while batch := await asyncio.to_thread(lambda: list(islice(sessions, BATCH))):
         try:
             new, raised = await preview.look(batch) if way.dry_run else await queue.enqueue(batch, actor=actor())
+        except asyncio.CancelledError:
+            if not way.dry_run and (done := report.new + report.known):
+                click.echo(f"interrupted: {done:,} lines are in the queue; the same again goes on with the others", err=True)
+            raise
         except DatabaseError as error:
             if not way.dry_run and (done := report.new + report.known):
                 error.hint = (
@@ -213,13 +224,15 @@ async def _enqueue_each(database: Database, queue: Queue, sessions: Iterator[New
                 )
             raise
         report.count(len(batch), new, raised)
+        show("looked at" if way.dry_run else "in the queue", report.new + report.known)
 
 
-async def _enqueue_all(database: Database, sessions: Iterator[NewSession], report: Report) -> None:
+async def _enqueue_all(database: Database, sessions: Iterator[NewSession], report: Report, show: Show) -> None:
     """Everything in one transaction, which is opened only when every line is judged: a slow producer must not keep it open."""
     with Spool() as spool:
         while batch := await asyncio.to_thread(lambda: list(islice(sessions, BATCH))):
             await asyncio.to_thread(spool.keep, batch)
+            show("judged", report.accepted)
         if not report.rejected and report.accepted:
             new, raised = await enqueue_all(database, spool.batches, actor=actor())
             report.count(report.accepted, new, raised)

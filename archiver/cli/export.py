@@ -12,7 +12,7 @@ import click
 
 from archiver.archive.copies import is_within
 from archiver.cli.app import Incomplete
-from archiver.cli.compose import TEXT, actor, check_bot_was_meant, opened, run_async, settings_of
+from archiver.cli.compose import TEXT, actor, check_bot_was_meant, opened_database, run_async, settings_of
 from archiver.cli.exporting import NAMES, choice_of, selection_options
 from archiver.cli.output import console, counted, json_option, print_error, print_json, safe, size
 from archiver.cli.recognising import check_store
@@ -77,7 +77,7 @@ def command(
 async def _export(settings: Settings, folder: Path, choice: Choice, *, quiet: bool) -> Exported:
     buffers, network = Buffers(settings.transfer.max_buffer), Network.of(settings.network)
     async with (
-        opened(settings, writes=False) as (database, _),
+        opened_database(settings, writes=False) as database,
         open_store(settings.storage, buffers, network) as store,
     ):
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, date, datetime
@@ -12,10 +13,11 @@ from typing import Any, TypeVar
 import click
 
 from archiver.cli.call_times import call_time_options, call_times
-from archiver.cli.compose import TEXT, check_bot_was_meant, opened
-from archiver.cli.output import print_csv, print_rows, size
+from archiver.cli.compose import TEXT, check_bot_was_meant, opened_database
+from archiver.cli.output import BATCH, print_csv, print_rows, size
+from archiver.cli.progress import counting
 from archiver.config import Settings
-from archiver.observe.redact import redact_value
+from archiver.observe.redact import redact_each
 from archiver.queue.call_facts import agents_of, number_of
 from archiver.queue.search import Chosen, FoundSession, People, Search
 from archiver.session import State
@@ -66,42 +68,59 @@ def chosen_of(
 async def show_found(settings: Settings, chosen: Chosen, people: People | None, *, limit: int | None, form: str) -> None:
     """Find them and print them, as they come but for the table."""
     count = FIRST if form == "table" and limit is None else limit
-    async with opened(settings, writes=False) as (database, _):
+    async with opened_database(settings, writes=False) as database:
         # One more shows that there are more.
         most = None if count is None else count + (form == "table")
-        async with aclosing(Search(database).find(chosen, people, limit=most)) as found:
-            match form:
-                case "csv":
-                    shown = await _print_csv(found)
-                case "jsonl":
-                    shown = await _print_lines(found)
-                case _:
-                    assert count is not None
-                    shown = _print_table([each async for each in found], count, spoken=people is not None)
+        # What is printed on a terminal shows by itself how far it is.
+        quiet = form == "table" or sys.stdout.isatty()
+        with counting("found", quiet=quiet) as show:
+            async with aclosing(Search(database).find(chosen, people, limit=most)) as found:
+                match form:
+                    case "csv":
+                        shown = await _print_csv(found, show)
+                    case "jsonl":
+                        shown = await _print_lines(found, show)
+                    case _:
+                        assert count is not None
+                        shown = _print_table([each async for each in found], count, spoken=people is not None)
     if not shown:
         for bot in chosen.bots:
             check_bot_was_meant(settings, bot, 0)
 
 
-async def _print_csv(found: AsyncIterator[FoundSession]) -> int:
+async def _print_csv(found: AsyncIterator[FoundSession], show: Callable[[str, int], None]) -> int:
     shown = 0
     print_csv(COLUMNS, ())
-    async for each in found:
-        document = as_document(each)
-        document["agents"] = "; ".join(document["agents"])
-        print_csv(None, [[document[column] for column in COLUMNS]])
-        shown += 1
+    async for some in _in_batches(found):
+        documents = map(as_document, some)
+        rows = [document | {"agents": "; ".join(document["agents"])} for document in documents]
+        print_csv(None, [[row[column] for column in COLUMNS] for row in rows])
+        shown += len(some)
+        show("found", shown)
     return shown
 
 
-async def _print_lines(found: AsyncIterator[FoundSession]) -> int:
+async def _print_lines(found: AsyncIterator[FoundSession], show: Callable[[str, int], None]) -> int:
     shown = 0
-    async for each in found:
-        click.echo(json.dumps(redact_value(as_document(each)), default=str))
-        shown += 1
-        if shown % 1000 == 0:
-            await asyncio.sleep(0)
+    async for some in _in_batches(found):
+        documents = redact_each([as_document(each) for each in some])
+        click.echo("".join(f"{json.dumps(document, default=str)}\n" for document in documents), nl=False)
+        shown += len(some)
+        show("found", shown)
     return shown
+
+
+async def _in_batches(found: AsyncIterator[FoundSession]) -> AsyncIterator[list[FoundSession]]:
+    """As they come; between them a signal is heard."""
+    some: list[FoundSession] = []
+    async for each in found:
+        some.append(each)
+        if len(some) == BATCH:
+            yield some
+            some = []
+            await asyncio.sleep(0)
+    if some:
+        yield some
 
 
 def _print_table(found: list[FoundSession], count: int, *, spoken: bool) -> int:

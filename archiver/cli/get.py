@@ -10,7 +10,7 @@ import click
 
 from archiver.archive.copies import Copy, copies, folder_for
 from archiver.cli.app import Incomplete
-from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, settings_of
+from archiver.cli.compose import TEXT, check_bot_was_meant, opened_database, run_async, settings_of
 from archiver.cli.output import json_option, print_error, print_json, printable
 from archiver.config import Settings
 from archiver.errors import ArchiverError, UsageError
@@ -54,7 +54,7 @@ async def _get(
     settings: Settings, session_id: str, bot: str | None, kind: str | None, folder: Path, *, quiet: bool
 ) -> dict[str, Any]:
     buffers, network = Buffers(settings.transfer.max_buffer), Network.of(settings.network)
-    async with opened(settings, writes=False) as (database, _):
+    async with opened_database(settings, writes=False) as database:
         sessions = await Reports(database).find_files(session_id, bot, kind)
     check_bot_was_meant(settings, bot, len(sessions))
     _check(session_id, sessions)

@@ -6,7 +6,7 @@ import socket
 
 import click
 
-from archiver.cli.compose import opened, run_async, settings_of
+from archiver.cli.compose import opened_database, run_async, settings_of
 from archiver.config import Settings
 from archiver.errors import ArchiverError
 from archiver.queue.reports import Reports
@@ -26,7 +26,7 @@ def command(ctx: click.Context) -> None:
 
 
 async def _check(settings: Settings) -> str:
-    async with opened(settings, pool_size=1, writes=False) as (database, _):
+    async with opened_database(settings, pool_size=1, writes=False) as database:
         workers = await Reports(database).list_workers_of_host(socket.gethostname())
     if not workers:
         raise ArchiverError(f"no worker of host {socket.gethostname()} is registered", hint="start `archiver worker` here")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.compose import opened, run_async, settings_of
+from archiver.cli.compose import opened_database, run_async, settings_of
 from archiver.cli.recognising import claim_checked_store
 from archiver.cli.seal import NO_KEY
 from archiver.cli.sealing import evidence_store, sealer_of
@@ -56,7 +56,7 @@ async def _rotate(settings: Settings, file: Path, *, lost: bool) -> tuple[str, s
         if settings.evidence.key_file is None:
             raise ConfigError("evidence.key_file is empty: no key can seal the change", hint=NO_KEY)
         old = SealingKey.load(settings.evidence.key_file).public.fingerprint
-    async with opened(settings) as (database, _), evidence_store(settings) as store:
+    async with opened_database(settings) as database, evidence_store(settings) as store:
         await claim_checked_store(settings, database, store)
         if lost and await Ledger(database).head() is None:
             raise ConfigError("no ledger was begun: there is no key to replace", hint="name the new one in evidence.key_file")

@@ -17,6 +17,7 @@ from archiver.account.reading import ReadingTerms, Shift, listings_of, read_and_
 from archiver.cli.call_times import BOUND
 from archiver.cli.compose import NO_BOT, TEXT
 from archiver.cli.output import print_error, printable, told
+from archiver.cli.processes import Processes
 from archiver.cli.sealing import drained_and_sealed
 from archiver.cli.serving import bot_access, composed_worker, stop_on_signals
 from archiver.config import BotSettings, Settings
@@ -62,30 +63,34 @@ async def work_with_listings(
     bots: Sequence[BotSettings],
     spans: Mapping[str, Span],
     *,
+    others: Processes,
     max_wait: timedelta | None,
     night: bool = False,
     watch: Callable[[Progress], Coroutine[Any, Any, None]] | None = None,
 ) -> Shift:
-    """`reading.read_and_work` with a worker of this process, bars, and signals that stop it. `watch` may show how far it is."""
+    """`reading.read_and_work` with a worker of this process and the `others` beside it, bars, and signals that stop them. `watch`
+    may show how far it is.
+    """
     settings, database, queue = reading.settings, reading.database, reading.queue
     async with (
         opened_listings(settings, database) as listings,
-        composed_worker(settings, database, queue, Tally()) as worker,
+        composed_worker(settings, database, queue, Tally(), others=others) as worker,
     ):
         with bars() as progress, stop_on_signals(worker) as received:
-            shift = await read_and_work(
-                reading,
-                listings,
-                worker,
-                bots,
-                spans,
-                received,
-                on_stretch=ListingProgress(progress).show,
-                on_refused=print_refusal,
-                max_wait=max_wait,
-                night=night,
-                beside=watch(progress) if watch is not None else None,
-            )
+            async with others.beside(worker):
+                shift = await read_and_work(
+                    reading,
+                    listings,
+                    worker,
+                    bots,
+                    spans,
+                    received,
+                    on_stretch=ListingProgress(progress).show,
+                    on_refused=print_refusal,
+                    max_wait=max_wait,
+                    night=night,
+                    beside=watch(progress) if watch is not None else None,
+                )
         return replace(shift, drained=await drained_and_sealed(worker.sealer, shift.drained, shift.received))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from archiver.account.counts import COUNTS, count_open
-from archiver.cli.compose import NO_BOT, TEXT, opened, run_async, settings_of
+from archiver.cli.compose import NO_BOT, TEXT, opened_database, run_async, settings_of
 from archiver.cli.output import console, json_option, print_folded, print_json, print_rows
 from archiver.config import Settings
 from archiver.errors import ConfigError
@@ -48,13 +48,13 @@ def command(ctx: click.Context, bot: str | None, days: int | None, limit: int, a
 
 
 async def _accounts(settings: Settings, bot: str | None, limit: int) -> list[KeptAccount]:
-    async with opened(settings, writes=False) as (database, _):
+    async with opened_database(settings, writes=False) as database:
         return await Accounts(database).list_kept(bot=bot, max_rows=limit)
 
 
 async def _days(settings: Settings, bot: str | None, count: int) -> list[dict[str, Any]]:
     """JSON, the latest day first."""
-    async with opened(settings, writes=False) as (database, _):
+    async with opened_database(settings, writes=False) as database:
         now = await Reports(database).now()
         bots = [each for each in settings.bots if bot in (None, each.name)]
         last = {each.name: day_of(now, each.zone) for each in bots}

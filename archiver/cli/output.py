@@ -9,16 +9,17 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from archiver.observe.cells import cell
+from archiver.observe.cells import cells
 from archiver.observe.logs import flush
-from archiver.observe.redact import harmless, redact, redact_value
+from archiver.observe.redact import harmless, redact, redact_each
 
 if TYPE_CHECKING:  # rich is imported when something is drawn: --json and messages need none of it
     from rich.console import Console
@@ -26,6 +27,11 @@ if TYPE_CHECKING:  # rich is imported when something is drawn: --json and messag
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 
+
+T = TypeVar("T")
+
+BATCH = 500
+"""Rows and documents that are looked through together before they are printed."""
 
 ANY_WIDTH = 2000
 """Not on a terminal whole lines are printed."""
@@ -40,7 +46,7 @@ def console() -> Console:
 
 def print_json(document: Any, *, indent: int | None = 2) -> None:
     """The document, and nothing else on standard output; without `indent` on one line."""
-    click.echo(json.dumps(redact_value(document), indent=indent, default=str))
+    click.echo(json.dumps(redact_each([document])[0], indent=indent, default=str))
 
 
 def print_csv(columns: Sequence[str] | None, rows: Iterable[Iterable[object]]) -> None:
@@ -50,8 +56,15 @@ def print_csv(columns: Sequence[str] | None, rows: Iterable[Iterable[object]]) -
     writer = csv.writer(sys.stdout, quoting=csv.QUOTE_ALL)
     if columns is not None:
         writer.writerow(columns)
-    for row in rows:
-        writer.writerow(map(cell, row))
+    for some in in_batches(rows):
+        writer.writerows(cells(some))
+
+
+def in_batches(values: Iterable[T], length: int = BATCH) -> Iterator[list[T]]:
+    """Lists of at most `length` of them."""
+    left = iter(values)
+    while some := list(islice(left, length)):
+        yield some
 
 
 def table(*columns: str, title: str | None = None, right: Iterable[int] = ()) -> Table:

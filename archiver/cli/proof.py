@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from archiver.archive.copies import folder_for, is_within
-from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, settings_of
+from archiver.cli.compose import TEXT, check_bot_was_meant, opened_database, run_async, settings_of
 from archiver.cli.output import json_option, print_json, printable
 from archiver.cli.recognising import check_store
 from archiver.cli.sealing import evidence_store
@@ -59,7 +59,7 @@ def command(ctx: click.Context, session_id: str, bot: str | None, kind: str | No
 
 
 async def _prove(settings: Settings, session_id: str, bot: str | None, kind: str | None, folder: Path) -> dict[str, Any]:
-    async with opened(settings, writes=False) as (database, _), evidence_store(settings) as store:
+    async with opened_database(settings, writes=False) as database, evidence_store(settings) as store:
         try:
             await check_store(settings, database, store)
         except DatabaseError:  # who may read the archive's tables, and not this one

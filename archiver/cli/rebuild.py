@@ -10,7 +10,7 @@ import click
 from archiver.archive.store_identity import take_over
 from archiver.cli.app import Incomplete
 from archiver.cli.audit import public_key
-from archiver.cli.compose import actor, opened, run_async, settings_of
+from archiver.cli.compose import actor, opened_database, run_async, settings_of
 from archiver.cli.output import console, counted, json_option, print_json, safe
 from archiver.cli.progress import counting
 from archiver.cli.sealing import evidence_store, sealer_of
@@ -71,7 +71,7 @@ async def _rebuild(settings: Settings, catch_up: bool, accept_loss: bool, *, qui
         click.echo("another rebuild is under way: waiting for it", err=True)
 
     async with (
-        opened(settings) as (database, _),
+        opened_database(settings) as database,
         evidence_store(settings) as store,
         database.alone("rebuild", on_wait=wait),
     ):

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from archiver.cli.app import Incomplete
-from archiver.cli.compose import opened, run_async, settings_of
+from archiver.cli.compose import opened_database, run_async, settings_of
 from archiver.cli.output import json_option, print_json, print_rows
 from archiver.config import Settings
 from archiver.queue.counts import CountDifference, Counts
@@ -36,7 +36,7 @@ def command(ctx: click.Context, check: bool, as_json: bool) -> None:
 
 
 async def _recount(settings: Settings, *, mend: bool) -> list[CountDifference]:
-    async with opened(settings, writes=mend) as (database, _):
+    async with opened_database(settings, writes=mend) as database:
         if not mend:
             return await Counts(database).recount(mend=False)
 

@@ -13,7 +13,7 @@ from archiver.archive.mended import Means, Mended
 from archiver.archive.repair import Repair
 from archiver.archive.store_identity import claim_store, recognise
 from archiver.cli.app import Incomplete
-from archiver.cli.compose import TEXT, actor, check_bot_was_meant, opened, run_async, settings_of
+from archiver.cli.compose import TEXT, actor, check_bot_was_meant, opened_database, run_async, settings_of
 from archiver.cli.output import json_option, print_json, printable
 from archiver.cli.serving import bot_access
 from archiver.config import Settings
@@ -67,7 +67,7 @@ async def _repair(
 ) -> list[Mended]:
     found: list[Mended] = []
     buffers, network = Buffers(settings.transfer.max_buffer), Network.of(settings.network)
-    async with opened(settings) as (database, _):
+    async with opened_database(settings) as database:
         rows = await _rows_of(settings, database, session_id, bot, kind) if session_id is not None else None
         async with (
             database.alone("repair", on_wait=lambda: click.echo("another repair is running: waiting for its end", err=True)),

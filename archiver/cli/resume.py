@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from archiver.cli.compose import TEXT, actor, bot_or_all, opened, run_async, settings_of
+from archiver.cli.compose import TEXT, actor, bot_or_all, opened_database, run_async, settings_of
 from archiver.config import Settings
 from archiver.queue.operators import Operators
 
@@ -28,5 +28,5 @@ def command(ctx: click.Context, bot: str | None, everything: bool) -> None:
 
 
 async def _resume(settings: Settings, bot: str | None) -> dict[str, int]:
-    async with opened(settings) as (database, _):
+    async with opened_database(settings) as database:
         return await Operators(database).resume([bot] if bot else None, actor=actor())

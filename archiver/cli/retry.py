@@ -7,8 +7,18 @@ from datetime import date, datetime
 import click
 
 from archiver.cli.call_times import call_time_options, call_times
-from archiver.cli.compose import TEXT, actor, check_bot_was_meant, check_times, opened, run_async, settings_of, time_options
+from archiver.cli.compose import (
+    TEXT,
+    actor,
+    check_bot_was_meant,
+    check_times,
+    opened_database,
+    run_async,
+    settings_of,
+    time_options,
+)
 from archiver.cli.output import json_option, print_json, printable
+from archiver.cli.progress import changed_in_batches
 from archiver.config import Settings
 from archiver.errors import UsageError
 from archiver.queue.operators import Choice, Operators
@@ -69,7 +79,7 @@ def command(
     chosen = [State(state) for state in states] or (list(BY_DEFAULT) if ids else [State.FAILED])
     choice = Choice(ids=list(ids) or None, bot=bot, kind=kind, states=chosen, errors=errors, since=since, until=until,
                     called=call_times(settings, start, end))  # fmt: skip
-    revived = run_async(_retry(settings, choice, dry_run))
+    revived = run_async(_retry(settings, choice, dry_run, quiet=as_json))
     check_bot_was_meant(settings, bot, len(revived))
     if as_json:
         counts = {"retried": 0, "would_retry": len(revived)} if dry_run else {"retried": len(revived)}
@@ -80,6 +90,12 @@ def command(
             click.echo(f"not brought back: {printable(missed)} (unknown, not ended, never valid, or not chosen)", err=True)
 
 
-async def _retry(settings: Settings, choice: Choice, dry_run: bool) -> list[str]:
-    async with opened(settings) as (database, _):
-        return await Operators(database).retry(**choice, actor=actor(), dry_run=dry_run)
+async def _retry(settings: Settings, choice: Choice, dry_run: bool, *, quiet: bool) -> list[str]:
+    async with opened_database(settings) as database:
+        operators = Operators(database)
+        return await changed_in_batches(
+            lambda on_batch: operators.retry(**choice, actor=actor(), dry_run=dry_run, on_batch=on_batch),
+            doing="would be brought back" if dry_run else "brought back",
+            done="would be brought back" if dry_run else "brought back",
+            quiet=quiet,
+        )

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from archiver.cli.compose import opened, run_async, settings_of
+from archiver.cli.compose import opened_database, run_async, settings_of
 from archiver.cli.output import console, counted, json_option, print_json, safe
 from archiver.cli.recognising import claim_checked_store
 from archiver.cli.sealing import evidence_store, sealer_of
@@ -48,7 +48,7 @@ async def _seal(settings: Settings) -> dict[str, Any]:
     if settings.evidence.key_file is None:
         raise ConfigError("evidence.key_file is empty: nothing is sealed", hint=NO_KEY)
     adopted = 0
-    async with opened(settings) as (database, _), evidence_store(settings) as store:
+    async with opened_database(settings) as database, evidence_store(settings) as store:
         await claim_checked_store(settings, database, store)
         sealer = sealer_of(settings, database, store)
 

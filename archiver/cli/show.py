@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from archiver.cli.compose import TEXT, check_bot_was_meant, opened, run_async, settings_of
+from archiver.cli.compose import TEXT, check_bot_was_meant, opened_database, run_async, settings_of
 from archiver.cli.output import console, json_option, lasting, moment, print_folded, print_json, printable, safe, size, told
 from archiver.config import Settings
 from archiver.errors import ArchiverError, UsageError
@@ -37,7 +37,7 @@ def command(ctx: click.Context, session_id: str, bot: str | None, kind: str | No
 
 
 async def _show(settings: Settings, session_id: str, bot: str | None, kind: str | None) -> dict[str, Any]:
-    async with opened(settings, writes=False) as (database, _):
+    async with opened_database(settings, writes=False) as database:
         stories = await Reports(database).find_session(session_id, bot, kind)
     check_bot_was_meant(settings, bot, len(stories))
     if not stories:

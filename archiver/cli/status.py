@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from archiver.account.status import STATES, pause_after, status_document
-from archiver.cli.compose import DURATION, opened, run_async, settings_of
+from archiver.cli.compose import DURATION, opened_database, run_async, settings_of
 from archiver.cli.evidence_line import evidence_line
 from archiver.cli.output import console, fitting, folded, json_option, lasting, moment, print_json, printable, safe, size, table
 from archiver.config import Settings
@@ -63,13 +63,13 @@ def command(ctx: click.Context, watch: bool, every: timedelta | None, as_json: b
 
 
 async def _status(settings: Settings) -> dict[str, Any]:
-    async with opened(settings, writes=False) as (database, _):
+    async with opened_database(settings, writes=False) as database:
         return await status_document(database, settings.bots)
 
 
 async def _watch(settings: Settings, every: timedelta, as_json: bool) -> None:
     out = console()
-    async with opened(settings, writes=False) as (database, _):
+    async with opened_database(settings, writes=False) as database:
         if as_json or not out.is_terminal:
             while True:
                 document, pause = await _look(database, settings, every)

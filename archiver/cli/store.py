@@ -8,7 +8,7 @@ import click
 
 from archiver.archive.store_identity import ADOPT, TAKEN, Sample, adopt, claim_store
 from archiver.cli.app import Incomplete
-from archiver.cli.compose import opened, run_async, settings_of
+from archiver.cli.compose import opened_database, run_async, settings_of
 from archiver.cli.output import printable
 from archiver.config import Settings
 from archiver.errors import ConfigError, StoreError, UsageError, WrongStore
@@ -59,7 +59,7 @@ def adopt_command(ctx: click.Context, force: bool) -> None:
 async def _adopt(settings: Settings, force: bool) -> Sample:
     _refuse_strange_account(settings)
     async with (
-        opened(settings) as (database, _),
+        opened_database(settings) as database,
         open_store(settings.storage, Buffers(settings.transfer.max_buffer), Network.of(settings.network)) as store,
     ):
         return await adopt(database, store, settings.storage.url, force=force)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from archiver.archive.copies import is_within
-from archiver.cli.compose import check_bot_was_meant, opened, run_async, settings_of
+from archiver.cli.compose import check_bot_was_meant, opened_database, run_async, settings_of
 from archiver.cli.exporting import choice_of, selection_options
 from archiver.cli.output import printable
 from archiver.config import Settings
@@ -48,7 +48,7 @@ def command(ctx: click.Context, /, output: Path | None, **options: Any) -> None:
 
 async def _sums(settings: Settings, choice: Choice, write: Callable[[bytes], object]) -> int:
     lines = 0
-    async with opened(settings, writes=False) as (database, _), aclosing(recorded_files(database, choice)) as pages:
+    async with opened_database(settings, writes=False) as database, aclosing(recorded_files(database, choice)) as pages:
         async for page in pages:
             write(b"".join(sum_line(file.sha256, file.store_key) for file in page))
             lines += len(page)

@@ -13,7 +13,7 @@ from archiver.archive.store_identity import recognise
 from archiver.cli.amounts import PART, SINCE, SIZE
 from archiver.cli.app import Incomplete
 from archiver.cli.call_times import call_time_options, call_times
-from archiver.cli.compose import TEXT, actor, check_bot_was_meant, opened, run_async, settings_of
+from archiver.cli.compose import TEXT, actor, check_bot_was_meant, opened_database, run_async, settings_of
 from archiver.cli.output import json_option
 from archiver.cli.verifying import Telling
 from archiver.config import Settings
@@ -86,7 +86,7 @@ def command(
 async def _verify(settings: Settings, terms: Terms, telling: Telling, again: list[str]) -> None:
     """`again`: the words of this command, without how much of it is to be read."""
     buffers, network = Buffers(settings.transfer.max_buffer), Network.of(settings.network)
-    async with opened(settings, writes=False) as (database, _), open_store(settings.storage, buffers, network) as store:
+    async with opened_database(settings, writes=False) as database, open_store(settings.storage, buffers, network) as store:
         wrong = await _wrong_store(settings, database, store)
         telling.store_problem = "" if wrong is None else f"{wrong.message}; {wrong.hint}"
         telling.kept = wrong is None and await Findings(database).can_be_kept()

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from archiver.account.status import list_workers
-from archiver.cli.compose import opened, run_async, settings_of
+from archiver.cli.compose import opened_database, run_async, settings_of
 from archiver.cli.output import console, fitting, json_option, moment, print_json, safe
 from archiver.config import Settings
 
@@ -29,7 +29,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 async def _workers(settings: Settings) -> list[dict[str, Any]]:
-    async with opened(settings, writes=False) as (database, _):
+    async with opened_database(settings, writes=False) as database:
         return await list_workers(database, all_sessions=True)
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -110,11 +111,19 @@ _HTML = {
 
 _known: list[str] = []
 
+_CLEAN_LENGTH, _CLEAN_TEXTS = 100, 4096
+_clean: set[str] = set()
+"""Short texts that hold no secret: names of bots, kinds and events come again with every line. Another set, empty, is put in its
+place with each new secret.
+"""
+
 
 def remember_secret(value: str) -> None:
     """Have `value` masked in every later text, as it is and as URLs and JSON spell it. Shorter than 6 characters: no secret."""
+    global _clean  # noqa: PLW0603  # another set, so that nobody adds to it what was looked at before
     if len(value) >= 6 and value not in MASK:
         _known[:] = sorted(_spellings(value).union(_known), key=lambda known: (-len(known), known))
+        _clean = set()
 
 
 def forget_secret(value: str) -> None:
@@ -136,6 +145,10 @@ def redact(text: str) -> str:
     """`text` without secrets. Of one longer than MAX_TEXT only its beginning: no secret is cut in two there, and its first part
     shown. Never raises; of what was redacted already, nothing changes.
     """
+    clean = _clean
+    if text in clean:
+        return text
+    given = text
     long = len(text) > MAX_TEXT
     text = text[:MAX_TEXT]
     for _ in range(_PASSES):
@@ -147,19 +160,25 @@ def redact(text: str) -> str:
         # A mask may be longer than what it stands for, but not three times as long as the piece of a secret at the end.
         longest = max(map(len, tuple(_known)), default=0)
         text = text[: max(len(text) - 3 * max(1024, longest), 0)] + _CUT
+    if text == given and len(text) <= _CLEAN_LENGTH:
+        if len(clean) >= _CLEAN_TEXTS:
+            clean.clear()
+        clean.add(text)
     return text
 
 
 def _masked(text: str) -> str:
+    if not (secrets := list(_secrets(text))):
+        return text
     made: list[str] = []
     last = 0
-    for start, end in _joined(_secrets(text)):
+    for start, end in _joined(secrets):
         made += (text[last:start], MASK)
         last = end
     return "".join(made) + text[last:] if last else text
 
 
-def _joined(spans: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _joined(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """What lies within, overlaps or touches, as one."""
     start, end = -1, -1
     for first, last in sorted(spans):
@@ -182,7 +201,12 @@ def _secrets(text: str) -> Iterator[tuple[int, int]]:
                 found = reading.find(value, found + 1)
         small = reading.lower()
         for words, pattern in _PATTERNS:
-            if any(word in small for word in words) and (pattern is not _BESIDE_A_NAME or _names_a_value(small)):
+            for word in words:
+                if word in small:
+                    break
+            else:
+                continue
+            if pattern is not _BESIDE_A_NAME or _names_a_value(small):
                 for match in pattern.finditer(reading):
                     if match.lastgroup is not None:
                         start, end = match.span(match.lastgroup)
@@ -209,7 +233,7 @@ def _readings(text: str) -> Iterator[tuple[str, Sequence[int]]]:
     at: Sequence[int] = range(len(text) + 1)
     yield text, at
     for _ in range(_DEPTH):
-        if not any(mark in text for mark in "\\%&"):
+        if "\\" not in text and "%" not in text and "&" not in text:
             return
         made: list[str] = []
         where: list[int] = []
@@ -238,6 +262,59 @@ def _meaning(escape: re.Match[str]) -> str:
             return chr(code) if code <= 0x10FFFF else "\ufffd"
 
 
+SEPARATOR = "\x1f"
+"""Stands between texts that are looked at together. It is white space, which no secret goes across, and no text may hold it as it
+is.
+"""
+
+
+def hold_no_secret(texts: Sequence[str]) -> bool:
+    """Whether `redact` would change none of them: one look at all, a tenth of the work of a look at each. May say no of
+    texts that hold none, such as a name at the end of one and a sign at the beginning of the next.
+    """
+    if max(map(len, texts), default=0) > MAX_TEXT:
+        return False
+    return next(_secrets(SEPARATOR.join(texts)), None) is None
+
+
+def redact_each(values: Sequence[Any]) -> Sequence[Any]:
+    """`redact_value` of each; they are looked at together first, for nearly always there is nothing to hide."""
+    texts: set[str] = set()
+    if all(_gather(value, texts, 0) for value in values) and hold_no_secret(tuple(texts)):
+        return values
+    return [redact_value(value) for value in values]
+
+
+def _gather(value: Any, texts: set[str], depth: int) -> bool:
+    """Add every text in `value`; False where one lies too deep, or stands beside the name of a secret."""
+    if isinstance(value, str):
+        texts.add(value)
+    elif isinstance(value, dict):
+        if depth >= MAX_DEPTH:
+            return False
+        for key, item in value.items():
+            if type(item) is str:
+                if isinstance(key, str) and _is_secret_name(key[-100:]):
+                    return False
+                texts.add(item)
+            elif isinstance(item, dict | list | tuple | str):
+                if isinstance(key, str) and _is_secret_name(key[-100:]):
+                    return False
+                if not _gather(item, texts, depth + 1):
+                    return False
+            if isinstance(key, str):
+                texts.add(key)
+    elif isinstance(value, list | tuple):
+        return depth < MAX_DEPTH and all(_gather(item, texts, depth + 1) for item in value)
+    return True
+
+
+@lru_cache(1024)
+def _is_secret_name(end: str) -> bool:
+    """Whether a key that ends so is one. It is given no more than that, as what is given stays in memory."""
+    return _SECRET_NAME.search(end) is not None
+
+
 def redact_value(value: Any, *, depth: int = 0) -> Any:
     """`redact` for whatever JSON can hold: strings anywhere inside, keys too. Beside the name of a secret every text is one. What
     lies too deep is left out.
@@ -250,7 +327,7 @@ def redact_value(value: Any, *, depth: int = 0) -> Any:
         case dict():
             return {
                 redact(key) if isinstance(key, str) else key: _hidden(item, depth + 1)
-                if isinstance(item, str | list) and isinstance(key, str) and _SECRET_NAME.search(key[-100:])
+                if isinstance(item, str | list) and isinstance(key, str) and _is_secret_name(key[-100:])
                 else redact_value(item, depth=depth + 1)
                 for key, item in value.items()
             }

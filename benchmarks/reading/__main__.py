@@ -19,10 +19,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from archiver.config import RetrySettings
 from archiver.postgres.database import Database
 from archiver.postgres.embedded.server import embedded_postgres
 from archiver.postgres.migrate import migrate
 from archiver.queue.counts import Counts
+from archiver.queue.sessions import Queue
+from archiver.queue.sql import sql
+from benchmarks.queue.server import Server
 
 SETTINGS = {"shared_buffers": "2GB", "max_wal_size": "16GB", "checkpoint_timeout": "1h", "maintenance_work_mem": "1GB"}
 
@@ -83,20 +87,21 @@ console = Console(width=120)
 @click.command()
 @click.option("--sessions", default=5_000_000, show_default=True)
 @click.option("--rounds", default=7, show_default=True, help="Every command once in each.")
+@click.option("--change", default=100_000, show_default=True, help="Sessions that are enqueued and cancelled; 0: none.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep the database here, and use it if it is there.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every figure to this file.")
-def main(sessions: int, rounds: int, folder: Path | None, json_file: Path | None) -> None:
+def main(sessions: int, rounds: int, change: int, folder: Path | None, json_file: Path | None) -> None:
     """Time what people ask of a large archive; see the README beside this file."""
     with tempfile.TemporaryDirectory(prefix="reading-benchmark-") as temporary:
         Path(temporary).chmod(0o755)
         place = folder or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
-        figures = asyncio.run(_main(place, sessions, rounds))
+        figures = asyncio.run(_main(place, sessions, rounds, change))
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-async def _main(folder: Path, sessions: int, rounds: int) -> dict[str, Any]:
+async def _main(folder: Path, sessions: int, rounds: int, change: int) -> dict[str, Any]:
     async with embedded_postgres(folder / "postgres") as dsn:
         administrator = await asyncpg.connect(dsn)
         for name, value in SETTINGS.items():
@@ -122,8 +127,41 @@ async def _main(folder: Path, sessions: int, rounds: int) -> dict[str, Any]:
                     await connection.fetch(query, timeout=600)
             times["by counting"].append(time.monotonic() - began)
         await _check(database, _document(config))
+        changed: dict[str, list[float]] = {}
+        if change:
+            for number in range(rounds):
+                await _change(database, dsn, folder, config, number, change, changed)
+            await _check(database, _document(config))
     _show(times, filled, sessions)
-    return {"sessions": sessions, "seconds": times, "filled": filled}
+    if changed:
+        _show(changed, {}, sessions)
+    return {"sessions": sessions, "seconds": times, "changed": changed, "filled": filled}
+
+
+async def _change(
+    database: Database, dsn: str, folder: Path, config: Path, number: int, change: int, times: dict[str, list[float]]
+) -> None:
+    """Enqueue so many sessions and cancel them again, and see how long a drain takes to see that it is done: whole commands, and
+    of each the processor time that the server took.
+    """
+    ids = folder / "ids.txt"
+    mark = f"{time.time_ns():x}"
+    ids.write_text("".join(f"{mark}-{number}-{n:07}\n" for n in range(change)))
+    server = Server(dsn, int((folder / "postgres" / "data" / "postmaster.pid").read_text().split()[0]))
+    drain = sql("report/backlog")
+    since = await Queue(database, RetrySettings()).clock()
+    for name, words in (
+        (f"enqueue of {change:,}", ("enqueue", "--bot", "bot-1", "--file", str(ids))),
+        (f"cancel --all of {change:,}", ("cancel", "--all", "--since", since.isoformat(), "--reason", "measured")),
+    ):
+        before = server.cpu_seconds()
+        times.setdefault(name, []).append(_timed(config, words))
+        times.setdefault(f"{name}: the server's processor", []).append(server.cpu_seconds() - before)
+        async with database.connection() as connection:
+            arguments = drain.arguments({"bots": ["bot-0", "bot-1", "bot-2"], "since": since, "night": False})
+            began = time.monotonic()
+            await connection.fetch(drain.text, *arguments)
+            times.setdefault(f"what a drain waits for, after {words[0]}", []).append(time.monotonic() - began)
 
 
 async def _fill(database: Database, sessions: int) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from archiver.cli.listing import opened_listings
 from archiver.config import Settings
 from archiver.errors import ApiDefect, ApiUnreachable, CredentialsRejected, DatabaseError, KoreError, NoListing, RateLimited
 from archiver.kore.listings.calls import UNANSWERED, Call, Page, Row, Span
+from archiver.kore.listings.sources import PAGE
 from archiver.outcome import Unavailable
 from archiver.postgres.database import Database
 from archiver.queue import quota as quota_module
@@ -75,6 +77,20 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(discovery_module, "asyncio", SimpleNamespace(sleep=sleep, Lock=asyncio.Lock))
     return slept
+
+
+@pytest.mark.parametrize(("source", "asked"), [("call_details", "call_details"), ("sessions", "get_sessions")])
+async def test_a_year_takes_hardly_more_requests_than_can_be(harness: WorkerHarness, source: str, asked: str) -> None:
+    """At the least it is one a page, of stretches as long as the platform answers."""
+    made = {"from": "2024-03-01T00:00:00Z", "to": "2025-03-01T00:00:00Z", "calls": 6000, "seconds": [1, 2]}
+    harness.simulator.set_history({"made": made})
+    year = Span(datetime(2024, 3, 1, tzinfo=UTC), datetime(2025, 3, 1, tzinfo=UTC))
+    listings = (await harness.listings(discovery=source))["bot"]
+    found = await harness.discovery.run(listings, year, purpose="discover")
+    assert (found.calls, found.added) == (6000, 6000)
+    stretches = 53  # of seven days at most, here and there
+    least = stretches * math.ceil(6000 / stretches / PAGE)
+    assert harness.simulator.report()["listings"][asked] <= 1.1 * least
 
 
 async def test_a_refusal_for_the_rate_is_waited_out(harness: WorkerHarness) -> None:

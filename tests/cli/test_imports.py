@@ -16,7 +16,12 @@ HEAVY = {
 }  # fmt: skip
 """What only speaking to the platform or a bucket, drawing on a terminal and writing a line of log need."""
 
-DATABASE_ALONE = ("show", "status", "workers", "enqueue", "retry", "cancel", "pause", "resume", "migrate", "healthcheck")
+QUEUE = {"archiver.queue.sessions", "archiver.outcome", "archiver.postgres.embedded"}
+"""What workers need and whoever enqueues, and what an embedded database does."""
+
+READING = ("show", "status", "workers", "list", "find", "nights", "retry", "cancel", "accept", "resume", "healthcheck")
+
+DATABASE_ALONE = (*READING, "enqueue", "pause", "migrate")
 
 
 def imported_by(code: str) -> set[str]:
@@ -34,7 +39,9 @@ from archiver.observe import logs
 logs.configure(level="info", form="console")
 logs.logger("archiver")
 """
-    assert imported_by(code) & HEAVY == set()
+    imported = imported_by(code)
+    assert imported & HEAVY == set()
+    assert command not in READING or imported & QUEUE == set()
 
 
 def test_the_list_of_commands_imports_none_of_them() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -12,9 +13,12 @@ from typing import Any
 import pytest
 
 from archiver.account.closing import Closing
-from archiver.account.reconcile import Account, Item
+from archiver.account.items import Item, Items
+from archiver.account.reconcile import Account
 from archiver.cli.accounts import COLUMNS, show
+from archiver.cli.json_stream import print_json_list
 from archiver.cli.output import fitting, folded, moment, told
+from archiver.observe.redact import redact_value
 
 BEFORE = [
     "",
@@ -39,6 +43,13 @@ BEFORE = [
 FORMULAS = [f"{before}{sign}HYPERLINK(1)" for sign in "=+-@＝＋－＠" for before in BEFORE]
 
 
+def items_of(*items: Item) -> Items:
+    """Of an account."""
+    made = Items()
+    made.extend(items)
+    return made
+
+
 def closing(account: Account) -> Closing:
     """Of no bot's time."""
     return Closing(account, {}, (), {}, "reconcile", datetime.now(UTC), "me")
@@ -47,7 +58,7 @@ def closing(account: Account) -> Closing:
 @pytest.mark.parametrize("text", FORMULAS)
 def test_no_spreadsheet_finds_a_formula_in_the_csv(capsys: pytest.CaptureFixture[str], text: str) -> None:
     item = Item("support", "s-1", "recording", "cancelled", text, None, {"because": text, "cancelled_by": text})
-    show(closing(Account(items=[item])), "csv")
+    show(closing(Account(items=items_of(item))), "csv")
     output = capsys.readouterr().out
     for line in output.splitlines():
         assert re.fullmatch(r'"(?:[^"]|"")*"(?:,"(?:[^"]|"")*")*', line), "every field is quoted"
@@ -63,7 +74,7 @@ def test_no_spreadsheet_finds_a_formula_in_the_csv(capsys: pytest.CaptureFixture
 
 def test_other_text_stays_as_it_is_in_the_csv(capsys: pytest.CaptureFixture[str]) -> None:
     told = 'passed on; "held" - 2 = 1, a@b'
-    show(closing(Account(items=[Item("b", "s-1", "recording", "failed", told, None)])), "csv")
+    show(closing(Account(items=items_of(Item("b", "s-1", "recording", "failed", told, None)))), "csv")
     assert next(csv.DictReader(io.StringIO(capsys.readouterr().out)))["reason"] == told
 
 
@@ -81,7 +92,7 @@ def test_the_account_for_people_says_what_differs_and_what_is_gone(capsys: pytes
         item("old", "archived", "unlisted"),
     ]
     counts = Counter(calls=5, archived=2, unavailable=3, unlisted=1, mismatched=2, remarked=1)
-    show(closing(Account(counts=counts, items=items)), "table")
+    show(closing(Account(counts=counts, items=items_of(*items))), "table")
     assert capsys.readouterr().out.splitlines()[-4:] == [
         "archived: b s-1 recording: shorter_than_call (call_seconds 20.0, recorded_seconds 8 and 9.5)",
         "archived: b s-2 recording: file_size (found 3, shorter_than_call: call_seconds 20.0, recorded_seconds 8 and 9.5)",
@@ -130,3 +141,35 @@ def test_a_table_gives_up_what_is_empty_and_then_its_columns() -> None:
     assert columns_at(31) == list(columns)
     assert columns_at(30) == ["bot", "pending", "failed"]
     assert columns_at(19) == "a\n  pending 1,\n  failed 0\nb\n  pending 12,\n  failed 3"
+
+
+BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
+
+ITEMS: list[dict[str, Any]] = [
+    {"session_id": "s-1", "asks": 2, "started_at": None, "because": 'a "text"\n, é'},
+    {"session_id": "s-2", "mismatches": [{"mismatch": "length", "recorded_seconds": [8, 9.5], "none": [], "nothing": {}}]},
+    {"session_id": "s-3", "because": f"password={'x' * 20}"},
+]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 1200])
+def test_a_document_whose_list_is_printed_as_it_comes_is_the_same(capsys: pytest.CaptureFixture[str], count: int) -> None:
+    items = [ITEMS[number % 3] for number in range(count)]
+    document = {"complete": False, "items": [], "problems": [{"items": []}]}
+    print_json_list(document, "items", iter(items))
+    assert capsys.readouterr().out == json.dumps(redact_value({**document, "items": items}), indent=2) + "\n"
+
+
+def test_items_come_as_they_went_in_however_many_there_are() -> None:
+    items = Items()
+    assert (list(items), len(items)) == ([], 0)
+    made = [
+        Item("b", f"s-{number}", "voicemail", ("failed", "unavailable")[number % 2], "x", BEGAN, {"because": f"{number:1000}"})
+        for number in range(5001)
+    ]
+    items.extend(made[:2500])
+    assert list(items) == made[:2500]
+    items.extend(made[2500:])
+    assert list(items) == list(items) == made
+    assert (len(items), items.open) == (5001, 2501)
+    assert items.reasons == {("failed", "x"): 2501, ("unavailable", "x"): 2500}

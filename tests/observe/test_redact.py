@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
 import time
 from base64 import b64encode
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import jwt
@@ -14,7 +17,8 @@ from hypothesis import strategies as st
 
 from archiver.errors import ApiDefect
 from archiver.observe import redact as module
-from archiver.observe.redact import MASK, MAX_TEXT, redact, redact_value, remember_secret
+from archiver.observe.cells import cell, cells
+from archiver.observe.redact import MASK, MAX_TEXT, hold_no_secret, redact, redact_each, redact_value, remember_secret
 
 SIGNATURE = "InpqMWpn+a%2Bb/c=%7E*Ig$$"
 URL = f"https://media.kore.ai/api/getMediaStream/f-1.wav?e=1709706278&n=6398115875&s={SIGNATURE}"
@@ -112,6 +116,19 @@ def test_a_known_secret_is_masked_in_every_spelling(spelled: str) -> None:
     assert redact(f"<{spelled}>").strip('<>"') == MASK
 
 
+def test_a_text_that_was_harmless_is_none_once_it_is_known_to_be_a_secret() -> None:
+    text = "now-and-later"
+    assert redact(text) == redact(text) == text
+    remember_secret(text)
+    assert redact(text) == MASK
+
+
+def test_short_texts_without_end_are_not_kept_without_end() -> None:
+    for number in range(3 * module._CLEAN_TEXTS):
+        redact(f"session-{number}")
+    assert len(module._clean) <= module._CLEAN_TEXTS
+
+
 def test_a_secret_that_begins_like_another_leaves_no_end_behind() -> None:
     for secret in ("shared-beginning", "shared-beginning-and-more", "and-more"):
         remember_secret(secret)
@@ -169,6 +186,28 @@ def test_redacting_twice_is_redacting_once(text: str) -> None:
     remember_secret("shared-beginning")
     once = redact(text)
     assert redact(once) == once
+
+
+@given(st.lists(PIECES | st.text(), max_size=6))
+@example(["access_key", "=abcdef"])
+@example(["eyJ", "eyJabcd.abcd"])
+@example(["postgres://a", "postgres://a:b@c"])
+@example(["password='", "it's", "token=abcdef"])
+def test_what_is_looked_at_together_is_what_is_looked_at_alone(texts: list[str]) -> None:
+    remember_secret("shared-beginning")
+    assert not hold_no_secret(texts) or [redact(text) for text in texts] == texts
+    assert cells([texts, texts[::-1]]) == [list(map(cell, texts)), list(map(cell, texts[::-1]))]
+
+
+@given(
+    st.recursive(
+        PIECES | st.none() | st.integers(), lambda of: st.lists(of, max_size=3) | st.dictionaries(PIECES, of, max_size=3)
+    )
+)
+@example({"secret": "abc"})
+@example({"a": {"token": ["x", {"b": 1}]}})
+def test_values_that_are_looked_at_together_are_redacted_alike(value: Any) -> None:
+    assert redact_each([value, {"a": value}]) == [redact_value(value), redact_value({"a": value})]
 
 
 WORD = "Hunter2-Zq7/x+Y9"
@@ -371,3 +410,11 @@ def test_no_text_takes_long(piece: str) -> None:
     began = time.process_time()
     redact(text)
     assert time.process_time() - began < 0.5
+
+
+def test_what_is_kept_of_keys_is_short() -> None:
+    key = "k" * 100_000
+    held = sys.getrefcount(key)
+    assert redact_value({key: "text"}) == redact_each([{key: "text"}])[0]
+    gc.collect()
+    assert sys.getrefcount(key) == held

@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 import asyncpg
 import pytest
 
+from archiver.runtime.event_loop import VARIABLE
 from archiver.simulator.platform import Simulator
 from tests.conftest import settings_data
 
 T = TypeVar("T")
 
-ON_EVERY_PYTHON = ("test_demo.py", "test_help.py", "test_worker.py")
+ON_EVERY_PYTHON = ("test_help.py", "test_worker.py")
 """Commands whole, whatever the Python. The others of this folder say what a command does, and once is enough for that: what is
 below them has tests of its own on each.
 """
@@ -148,6 +149,7 @@ class Program:
             "XDG_CONFIG_HOME": str(folder / "home/config"),
             "XDG_CACHE_HOME": str(folder / "home/cache"),
             "TMPDIR": str(folder),
+            **{name: os.environ[name] for name in (VARIABLE,) if name in os.environ},
         }
         (folder / "home").mkdir()
         self._running: list[Running] = []

@@ -59,7 +59,7 @@ async def test_retry_chooses_by_error_kind_bot_and_time(archiver: Program, sql: 
     assert await chosen("--since", "2026-04-01", "--error", "api_unreachable", "a", "d") == "d"
     assert (await archiver("retry", "--all", "--dry-run")).stdout == "5 would be brought back; nothing was changed\n"
     assert await sql.fetchval("SELECT count(*) FROM archive_queue WHERE state = 'failed'") == 5
-    assert await sql.fetchval("SELECT count(*) FROM archive_events WHERE event = 'retried'") == 0
+    assert await sql.fetchval("SELECT count(*) FROM archive_history WHERE event = 'retried'") == 0
 
     result = await archiver("retry", "--since", "2026-04-01", "--error", "api_unreachable", "--error", "conflict", "a", "c", "d")
 

@@ -30,20 +30,35 @@ from archiver.session import MAX_USER_ID
 _VOICE = re.compile(r"korevg|audiocodes|voice|ivr", re.IGNORECASE)
 
 
-def read_session(row: Mapping[str, Any]) -> Row:
-    """One of getSessions. It does not say what the call left: a recording is what it is asked for."""
-    facts = {
+def read_session(row: Mapping[str, Any], *, facts: bool = True) -> Row:
+    """One of getSessions. It does not say what the call left: a recording is what it is asked for. Without `facts` only when it
+    was, and whether a developer made it.
+    """
+    identity = word_of(row.get("sessionId"))
+    if not facts:
+        return _row(row, "recording", row.get("start_time"), row.get("end_time"), _developer(row), identity)
+    told = {
         "language": row.get("session_lang"),
         "tags": row.get("tags"),
         "conversation_id": row.get("conversationId"),
-        DEVELOPER: is_yes(row.get("isDeveloper")) or None,
+        **_developer(row),
     }
-    return _row(row, "recording", row.get("start_time"), row.get("end_time"), facts, word_of(row.get("sessionId")))
+    return _row(row, "recording", row.get("start_time"), row.get("end_time"), told, identity)
 
 
-def read_detail(row: Mapping[str, Any]) -> Row:
-    """One of call details, or of interaction details."""
+def _developer(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {DEVELOPER: is_yes(row.get("isDeveloper")) or None}
+
+
+def read_detail(row: Mapping[str, Any], *, facts: bool = True) -> Row:
+    """One of call details, or of interaction details. Without `facts` as `read_session`."""
     start, end = row.get("sessionStartTime"), row.get("sessionEndTime")
+    kind = "voicemail" if is_yes(row.get("isVoicemail")) else "recording"
+    identity = f"{word_of(row.get('sessionId'))} {word_of(row.get('conversationId'))}"
+    return _row(row, kind, start, end, _details(row, start, end) if facts else _developer(row), identity)
+
+
+def _details(row: Mapping[str, Any], start: Any, end: Any) -> dict[str, Any]:
     destinations = [table_of(item) for item in list_of(row.get("destinations"))]
     agents = [agent for item in destinations for agent in _agents(item)]
     direction = row.get("Direction") or row.get("direction")
@@ -64,7 +79,7 @@ def read_detail(row: Mapping[str, Any]) -> Row:
         "conversation_id": row.get("conversationId"),
         "language": row.get("language"),
         "tags": row.get("sessionleveltags") or row.get("tags"),
-        DEVELOPER: is_yes(row.get("isDeveloper")) or None,
+        **_developer(row),
     }
     status = text_of(table_of(row.get("campaigninfo")).get("contactStatus"))
     if not facts["campaign"]:
@@ -72,9 +87,7 @@ def read_detail(row: Mapping[str, Any]) -> Row:
     elif not agents and moment_of(start) is not None and moment_of(start) == moment_of(end):
         # Without an end it may still ring, and a dial that is not known to be over is asked for as any other call.
         facts[UNANSWERED] = _NOT_ANSWERED.get(re.sub(r"[\s_-]", "", status.lower()))
-    kind = "voicemail" if is_yes(row.get("isVoicemail")) else "recording"
-    identity = f"{word_of(row.get('sessionId'))} {word_of(row.get('conversationId'))}"
-    return _row(row, kind, start, end, facts, identity)
+    return facts
 
 
 _NOT_ANSWERED = {"noanswer": "no-answer", "busy": "busy", "failed": "failed"}

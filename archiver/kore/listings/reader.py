@@ -30,6 +30,14 @@ ENDLESS = 100_000
 memory.
 """
 
+UNORDERED = 850
+"""Rows that a stretch should have where its pages come in no order of time, and of which MAX_PAGES can be shown: busier ones fit,
+too.
+"""
+
+GROWTH, UNORDERED_GROWTH = 4.0, 1.5
+"""How much longer than the one before a stretch may be, after quiet hours."""
+
 LEAST_ROWS = 25
 """A page that is not the last counts for at least so many rows: pages of one row each would take days to get to a limit."""
 
@@ -154,6 +162,11 @@ class _Order:
         self._first = at if self._first is None else self._first
         self._last = at
 
+    @property
+    def is_lost(self) -> bool:
+        """They do not come in order of time, neither way."""
+        return not (self._falls or self._rises)
+
     def rest(self, grain: timedelta) -> Span | None:
         """What has not been shown; None if that cannot be told. The last moment that was shown may have more calls."""
         if self._first is None or self._last is None or self._falls == self._rises:
@@ -171,6 +184,7 @@ class Reader:
     def __init__(self, source: Source) -> None:
         self.source = source
         self._believes_totals = True
+        self._wanted, self._growth = source.wanted, GROWTH
         self._longest = self._length = source.longest
         self._proven = False
         self._before: Listing | None = None
@@ -217,7 +231,7 @@ class Reader:
                 )
             self._check_dates(listing)
             # As long as this one was, for as many rows as are wanted; a quiet stretch says little of the next one.
-            factor = min(self.source.wanted / max(len(listing.seen), 1), 4.0)
+            factor = min(self._wanted / max(len(listing.seen), 1), self._growth)
             self._length = min(_whole(length * factor, grain), self._longest)
             if newest_first:
                 end = part.start
@@ -281,6 +295,7 @@ class Reader:
             total = page.total if self._believes_totals and page.total is not None else 0
             if divisible and total > source.most:
                 raise _TooMuch(span.length * (source.wanted / total))
+            self._heed_order(order, span, total, pages=number)
             ended = len(page.rows) < PAGE and not (page.rows and (page.more or total > seen))
             if ended or stuck:
                 return _Pass(shifted, stuck and not ended, page.total)
@@ -296,6 +311,18 @@ class Reader:
             if not source.shows_all or read >= ENDLESS:
                 listing.hidden = True
                 return _Pass()
+
+    def _heed_order(self, order: _Order, span: Span, total: int, *, pages: int) -> None:
+        """Ask for less where pages come in no order: from where they end nobody could go on, so a stretch has to fit into them,
+        also when a day's work begins. Raises _TooMuch.
+        """
+        if self.source.shows_all or not order.is_lost:
+            if pages > 1:
+                self._wanted, self._growth = self.source.wanted, GROWTH
+            return
+        self._wanted, self._growth = UNORDERED, UNORDERED_GROWTH
+        if span.length > self.source.grain and total > MAX_PAGES * PAGE:
+            raise _TooMuch(span.length * (UNORDERED / total) / 0.8)
 
     async def _page(self, span: Span, number: int, seen: int) -> Page:
         try:

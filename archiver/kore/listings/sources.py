@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -64,6 +65,8 @@ class SessionsHistory:
     wanted: int = 5000
     most: int = 20_000
     shows_all: bool = True
+    facts: bool = True
+    """Whether what is told of a call is read, beside when it was: an account needs none of it."""
 
     def __init__(self, client: KoreClient, draw: Draw) -> None:
         self._client = client
@@ -79,7 +82,7 @@ class SessionsHistory:
             scope="Bot Sessions",
             draw=self._draw,
         )
-        return await asyncio.to_thread(_page, answer, "sessions", "total", read_session)
+        return await asyncio.to_thread(_page, answer, "sessions", "total", partial(read_session, facts=self.facts))
 
 
 class CallDetails:
@@ -95,6 +98,7 @@ class CallDetails:
     wanted: int = 5000
     most: int = 20_000
     shows_all: bool = False
+    facts: bool = True
 
     def __init__(self, client: KoreClient, draw: Draw) -> None:
         self._client = client
@@ -118,7 +122,7 @@ class CallDetails:
             scope="SmartAssist Analytics",
             draw=self._draw,
         )
-        return await asyncio.to_thread(_page, answer, "data", "numResults", read_detail)
+        return await asyncio.to_thread(_page, answer, "data", "numResults", partial(read_detail, facts=self.facts))
 
 
 class InteractionDetails(CallDetails):

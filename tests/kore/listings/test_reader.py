@@ -6,6 +6,7 @@ import asyncio
 import bisect
 import itertools
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archiver.errors import ApiDefect, NoListing
-from archiver.kore.listings.calls import UNANSWERED, Call, Page, Row, Span
+from archiver.kore.listings.calls import DEVELOPER, UNANSWERED, Call, Page, Row, Span
 from archiver.kore.listings.reader import Listing, Reader
 from archiver.kore.listings.sources import (
     PAGE,
@@ -538,6 +539,27 @@ async def test_what_comes_in_no_order_is_read_whole_in_shorter_stretches() -> No
     assert all(each.whole for each in listings)
 
 
+class MixedYears(Years):
+    """The same in no order at all."""
+
+    async def page(self, span: Span, number: int, seen: int) -> Page:
+        self.asked += 1
+        first, last = (bisect.bisect_left(self._moments, bound) for bound in (span.start, span.end))
+        mixed = random.Random(first * 7 + last).sample(range(first, last), last - first)
+        page = [Row(str(n), Call(str(n), "recording", self._moments[n])) for n in mixed[number * PAGE :][:PAGE]]
+        return Page(page, {"all": last - first}.get(self._totals), number * PAGE + len(page) < last - first)
+
+
+async def test_what_comes_in_no_order_takes_few_more_requests() -> None:
+    """It cannot be gone on with behind its tenth page: a stretch that has more is asked for again, in parts."""
+    randomly = random.Random(7)
+    moments = [START + timedelta(seconds=randomly.randrange(365 * 86_400)) for _ in range(40_000)]
+    source: Any = MixedYears(CallDetails, moments, "all")
+    listings = [each async for each in Reader(source).walk(days(365))]
+    assert sum(len(each.calls) for each in listings) == len(moments)
+    assert source.asked <= 1.1 * len(moments) / PAGE
+
+
 @pytest.mark.parametrize("oldest_first", [False, True])
 async def test_calls_of_one_second_where_pages_end_are_not_lost(oldest_first: bool) -> None:
     crowd = [{**row, "start_time": (START + timedelta(seconds=n // 7)).isoformat()} for n, row in enumerate(rows(2500))]
@@ -554,3 +576,16 @@ async def test_calls_of_one_second_where_pages_end_are_not_lost(oldest_first: bo
     assert len(listing.calls) == 2500
     assert not listing.problems
     assert odd.asked <= 26
+
+
+@pytest.mark.parametrize("name", SOURCES)
+async def test_an_account_reads_the_same_calls_without_what_is_told_of_them(harness: ListingHarness, name: str) -> None:
+    calls = [call(n, START + timedelta(minutes=n), caller="+15550100", agent="Asha", developer=n % 3 == 0) for n in range(9)]
+    harness.simulator.set_history({"calls": calls})
+    [whole] = await harness.read(name, days(1))
+    source: Any = harness.source(name)
+    source.facts = False
+    [bare] = [each async for each in Reader(source).walk(days(1))]
+    assert list(bare.calls.values()) == [replace(each, facts=bare.calls[key].facts) for key, each in whole.calls.items()]
+    assert bare.developer_calls == whole.developer_calls
+    assert all(set(each.facts) <= {DEVELOPER} for each in bare.calls.values())
