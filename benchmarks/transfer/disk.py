@@ -22,7 +22,7 @@ def measure(bench: Bench, case: Case, server: Nginx, authority: Path | None) -> 
             target = scratch / "target"
             origin = f"{server.url}/files/{case.corpus.folder.name}"
             download = Download(case.corpus.files, origin, target, scratch, case.concurrency, authority)
-            result = None
+            result = scratch / "result.json"  # of those in Python
             if client == OURS:
                 files = [(download.url(file), file.session, file.name) for file in case.corpus.files]
                 storage = ours.folder_storage(target)
@@ -39,6 +39,6 @@ def measure(bench: Bench, case: Case, server: Nginx, authority: Path | None) -> 
             cost = run(client, command, scratch / "log", env=env)
             used = server.cpu_seconds() - before
             check_same(client, target, case.corpus.files)
-            return cost, used, json.loads(result.read_text())["seconds"] if result else None
+            return cost, used, json.loads(result.read_text())["seconds"] if result.exists() else None
 
     bench.turns(case, [name for name in downloads.PEERS if bench.wants(name)], one)

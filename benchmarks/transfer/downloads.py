@@ -112,6 +112,11 @@ def naive(download: Download) -> list[str]:
     return [sys.executable, "-m", "benchmarks.transfer.naive", str(write_order(download))]
 
 
+def careful(download: Download) -> list[str]:
+    """The same, hashed, and each file durable before it has its name."""
+    return [sys.executable, "-m", "benchmarks.transfer.careful", str(write_order(download))]
+
+
 def curl_and_sync(download: Download) -> list[str]:
     """What the archiver does for each file, done by the fastest programs for all: fetch, hash, fsync files and folders."""
     paths = [download.target / file.key for file in download.files]
@@ -146,6 +151,7 @@ PEERS = {
         Peer("aria2", aria2),
         Peer("rclone", rclone),
         Peer("aiohttp+aiofiles", naive, trust),
+        Peer("careful", careful, trust),
         Peer("curl+sha256+fsync", curl_and_sync),
         Peer("curl+sha256+syncfs", curl_and_syncfs),
     )

@@ -32,7 +32,9 @@ class Sample:
     peak_bytes: int
     server_cpu_seconds: float
     inside_seconds: float | None = None
-    """Ours: the transfers alone, without the interpreter's start; of the whole job, from the first claim to the last settle."""
+    """Of clients in Python that tell it: the transfers alone, without the interpreter's start; ours in the whole job: from the
+    first claim to the last settle.
+    """
 
     @property
     def rate(self) -> float:
@@ -80,9 +82,10 @@ def _ratios(runs: Sequence[Sample], chosen: Sequence[Sample], *, inside: bool) -
         mine = ours.get((run.round, run.beside))
         if run.client == OURS or mine is None:
             continue
-        took = mine.inside_seconds if inside else mine.seconds
-        if took:
-            ratios.append(run.seconds / took)
+        if not inside:
+            ratios.append(run.seconds / mine.seconds)
+        elif mine.inside_seconds:
+            ratios.append((run.inside_seconds or run.seconds) / mine.inside_seconds)
     return spread(ratios, ".2f") if ratios else ""
 
 

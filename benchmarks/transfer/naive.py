@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import aiofiles
 import aiohttp
 
 
-async def _main(told: dict[str, Any]) -> None:
+async def _main(told: dict[str, Any]) -> dict[str, Any]:
     target = Path(told["target"])
     slots = asyncio.Semaphore(told["concurrency"])
+    began = time.perf_counter()
     async with aiohttp.ClientSession() as http:
 
         async def fetch(url: str, session: str, name: str) -> None:
@@ -25,7 +27,9 @@ async def _main(told: dict[str, Any]) -> None:
                         await file.write(chunk)
 
         await asyncio.gather(*(fetch(*one) for one in told["files"]))
+    return {"seconds": time.perf_counter() - began}
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(json.loads(Path(sys.argv[1]).read_text())))
+    order = Path(sys.argv[1])
+    order.with_name("result.json").write_text(json.dumps(asyncio.run(_main(json.loads(order.read_text())))))

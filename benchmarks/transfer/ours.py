@@ -215,7 +215,7 @@ async def worked(dsn: str, sessions: int) -> float:
             SELECT (SELECT count(*) FROM archive_sessions WHERE state = 'archived') AS archived,
                    (SELECT count(*) FROM archived_recordings) AS recordings,
                    (SELECT extract(epoch FROM max(at) FILTER (WHERE event = 'archived')
-                                            - min(at) FILTER (WHERE event = 'claimed'))::float FROM archive_events) AS seconds
+                                            - min(at) FILTER (WHERE event = 'claimed'))::float FROM archive_history) AS seconds
             """
         )
         assert row is not None
