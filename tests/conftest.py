@@ -38,6 +38,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("tests")
 
+ON_ONE_PYTHON = (
+    "kore/listings/test_reader.py", "queue/test_model.py",
+    "worker/test_bots.py", "worker/test_late.py", "worker/test_memory.py", "worker/test_progress.py", "worker/test_refusals.py",
+    "worker/test_room.py",
+)  # fmt: skip
+"""What the platform, a listing or the store does to a worker, in much time. What a Python could do otherwise (tasks, timers,
+cancellation, signals, connections) is tried by their neighbours on each.
+"""
+
 _numbers = itertools.count()
 
 MEMORY, MEMORY_BYTES = Path("/dev/shm"), 4 << 30
@@ -49,6 +58,18 @@ RETRY = RetrySettings(
     backoff_max=timedelta(milliseconds=200),
     not_ready_delays=(timedelta(milliseconds=50), timedelta(milliseconds=100)),
 )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark these `once`, before the marks choose; and begin with whole commands, which take longest: at the end of a run the
+    processes are to have something small left to share.
+    """
+    here = Path(__file__).parent
+    for item in items:
+        if str(item.path.relative_to(here)) in ON_ONE_PYTHON:
+            item.add_marker(pytest.mark.once)
+    items.sort(key=lambda item: not item.path.is_relative_to(here / "system"))
 
 
 @pytest.fixture(scope="session")

@@ -95,6 +95,13 @@ def test_what_made_a_key_is_read_from_it(text: str) -> None:
                 assert fields.bot == (bot if "{bot}" in text else None)
 
 
+def test_the_last_of_february_is_read_without_its_year() -> None:
+    template, day = PathTemplate("{date:%m-%d}/{kind}/{session_id}/{file_name}"), datetime(2024, 2, 29, tzinfo=UTC)
+    fields = template.parse(template.render(bot="b", date=day, session_id="s", kind="recording", file_name="a.wav"))
+    assert fields is not None
+    assert (fields.date.month, fields.date.day) == (2, 29)
+
+
 def test_a_key_that_could_be_of_several_sessions_is_of_none() -> None:
     template = PathTemplate("{kind}/{file_name}-{session_id}")
     assert template.parse("recording/a.wav-a-b") is None
