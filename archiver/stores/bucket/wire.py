@@ -128,6 +128,18 @@ async def _patiently(request: Callable[[], Awaitable[T]]) -> T:
     return await request()
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One request, whoever sends it. `before` is called when it is about to go out, and may raise."""
+
+    method: str
+    key: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: Body
+    before: Callable[[], None] | None = None
+
+
 @dataclass(frozen=True)
 class Wire(ABC):
     """The requests of one store. A key here is the bucket's: with the store's prefix."""
@@ -186,9 +198,11 @@ class Wire(ABC):
         raise; `on_lost` whenever one ended without saying whether it was carried out. Raises Refused.
         """
 
+        request = _Request(method, key, query or {}, headers or {}, body or Body(), before)
+
         async def once() -> Answer:
             try:
-                answer = await self._answer(method, key, query or {}, headers or {}, body or Body(), before)
+                answer = await self._answer(request)
                 if (refused := self.belied(answer)) is not None:
                     raise refused
             except Passing as passing:
@@ -204,7 +218,7 @@ class Wire(ABC):
         """A GET whose body is the caller's to read, with aiohttp's errors. Its beginning is repeated like any request. Raises
         Refused.
         """
-        response = await _patiently(lambda: self._begin("GET", key, {}, headers, Body(), None))
+        response = await _patiently(lambda: self._begin(_Request("GET", key, {}, headers, Body())))
         async with response:
             yield response
 
@@ -213,68 +227,44 @@ class Wire(ABC):
         """None where aiohttp has to send, as a proxy may be in between."""
         return None if takes_proxy(self.http) else Exchange(self.http, READ_BUFFER, MAX_HEADER)
 
-    async def _answer(
-        self,
-        method: str,
-        key: str,
-        query: Mapping[str, str],
-        headers: Mapping[str, str],
-        body: Body,
-        before: Callable[[], None] | None,
-    ) -> Answer:
+    async def _answer(self, request: _Request) -> Answer:
         """One try, up to the end of a 2xx. Raises Refused for whatever else comes, Passing if it may be tried again."""
         if self._exchange is None:
-            async with await self._begin(method, key, query, headers, body, before) as response:
+            async with await self._begin(request) as response:
                 return Answer(response.status, response.headers, await _whole(response))
-        url, signed = await self._prepared(method, key, query, headers, body, before)
+        url, signed = await self._prepared(request)
         with _faults():
             try:
                 terms = Terms(STALL_SECONDS, ANSWER_SECONDS, MAX_ANSWER)
-                answered = await self._exchange(method, url, signed, body.pieces, body.length, terms)
+                answered = await self._exchange(request.method, url, signed, request.body.pieces, request.body.length, terms)
             except TooLong:
                 raise _too_long(200) from None
         if 200 <= answered.status < 300:
             return Answer(answered.status, answered.headers, answered.body)
         raise self.refusal(answered.status, answered.headers, answered.body)
 
-    async def _prepared(
-        self,
-        method: str,
-        key: str,
-        query: Mapping[str, str],
-        headers: Mapping[str, str],
-        body: Body,
-        before: Callable[[], None] | None,
-    ) -> tuple[str, dict[str, str]]:
+    async def _prepared(self, request: _Request) -> tuple[str, dict[str, str]]:
         """The URL and the headers of a request that goes out now."""
-        url, signed = await self.signed(method, self.url(key, query), headers, body)
-        if method in ("PUT", "POST"):
-            signed["Content-Length"] = str(body.length)
-            if body.length:
+        url, signed = await self.signed(request.method, self.url(request.key, request.query), request.headers, request.body)
+        if request.method in ("PUT", "POST"):
+            signed["Content-Length"] = str(request.body.length)
+            if request.body.length:
                 signed.setdefault("Content-Type", "application/octet-stream")
-        if before is not None:
-            before()
+        if request.before is not None:
+            request.before()
         return url, signed
 
-    async def _begin(
-        self,
-        method: str,
-        key: str,
-        query: Mapping[str, str],
-        headers: Mapping[str, str],
-        body: Body,
-        before: Callable[[], None] | None,
-    ) -> aiohttp.ClientResponse:
+    async def _begin(self, request: _Request) -> aiohttp.ClientResponse:
         """The same up to the head of a 2xx, by aiohttp alone."""
-        url, signed = await self._prepared(method, key, query, headers, body, before)
+        url, signed = await self._prepared(request)
         with _faults():
             async with asyncio.timeout(STALL_SECONDS) as patience:
-                sending = _Sending(body, patience)
+                sending = _Sending(request.body, patience)
                 response = await self.http.request(
-                    method,
+                    request.method,
                     URL(url, encoded=True),
                     headers=signed,
-                    data=sending if body.length else None,
+                    data=sending if request.body.length else None,
                     allow_redirects=False,
                 )
                 sending.answered = True
