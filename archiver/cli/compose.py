@@ -23,7 +23,8 @@ from archiver.config import Settings, load, parse_duration
 from archiver.errors import UsageError
 from archiver.observe import logs
 from archiver.postgres.database import Database, open_database
-from archiver.postgres.migrate import check_version, migrate
+from archiver.postgres.migrate import migrate
+from archiver.postgres.schema import check_version
 from archiver.runtime.event_loop import loop_factory
 
 if TYPE_CHECKING:  # imported when it is made: most commands that a person waits for need none
@@ -196,16 +197,14 @@ def check_bot_was_meant(settings: Settings, name: str | None, found: int) -> Non
 
 @asynccontextmanager
 async def opened_database(settings: Settings, *, pool_size: int = 4, writes: bool = True) -> AsyncIterator[Database]:
-    """The database, at this program's version. An embedded one is ours alone, so it is migrated on the way. What only reads
-    (not `writes`) takes a standby, too.
+    """The database, at a version that this program works with. An embedded one is ours alone, so it is migrated on the way. What
+    only reads (not `writes`) takes a standby, too.
     """
     async with open_database(settings.database, pool_size=pool_size, writes=writes) as database:
-        if settings.database.embedded_path is not None:
+        if settings.database.embedded_path is not None and await migrate(database):
             # Later on only `migrate` and a worker's start say which bots there are: a look with another file must not.
-            if await migrate(database):
-                await _queue_of(database, settings).record_bots([bot.name for bot in settings.bots], complete=True)
-        else:
-            await check_version(database)
+            await _queue_of(database, settings).record_bots([bot.name for bot in settings.bots], complete=True)
+        (await check_version(database)).log()
         if not writes and await database.reads_standby():
             log.warning("standby_read", hint="what it has may be older than what the primary has")
         yield database

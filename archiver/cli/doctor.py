@@ -25,6 +25,7 @@ from archiver.health.checks import (
     check_embedded,
     check_host,
     check_network,
+    check_schema,
     check_secret_files,
 )
 from archiver.health.evidence_checks import check_evidence, check_ledger
@@ -104,6 +105,7 @@ async def _doctor(settings: Settings) -> list[Finding]:
         async with open_database(settings.database, pool_size=2) as database:
             found = await check_database(database)
             findings += [found, *check_embedded(settings)]
+            findings += await check_schema(database) if found.verdict == "ok" else []
             findings += await check_database_settings(database) if found.verdict == "ok" else []
             findings += await check_store(settings, Identities(database) if found.verdict == "ok" else None)
             findings += await check_deadlines(settings, database) if found.verdict == "ok" else []

@@ -15,7 +15,7 @@ from archiver.config import Settings, environment_names, secret_files
 from archiver.errors import ArchiverError
 from archiver.health.findings import Finding, of_error
 from archiver.postgres.database import ISOLATION, Database
-from archiver.postgres.migrate import check_version
+from archiver.postgres.schema import check_version
 from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.queue.findings import NEXT_FOR_DAMAGED, Findings
 from archiver.runtime.network import UNCHECKED, Network
@@ -147,11 +147,17 @@ async def check_database(database: Database) -> Finding:
     """Reachable, and migrated to this version; and what protects the way there."""
     try:
         started = time.perf_counter()
-        version = await check_version(database)
+        schema = await check_version(database)
         took = f"{(time.perf_counter() - started) * 1000:.0f} ms"
-        return Finding("database", "ok", f"migration {version}, answers in {took}, {await database.protection()}")
+        return Finding("database", "ok", f"migration {schema.version}, answers in {took}, {await database.protection()}")
     except ArchiverError as error:
         return of_error("database", error)
+
+
+async def check_schema(database: Database) -> list[Finding]:
+    """Whether this program and the database, with which it works, are of two versions."""
+    schema = await check_version(database)
+    return [Finding("database: version", "warning", schema.notice, schema.hint)] if schema.notice else []
 
 
 async def check_database_settings(database: Database) -> list[Finding]:

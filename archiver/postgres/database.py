@@ -261,7 +261,7 @@ class Database:
                     await self._pool.expire_connections()
                     raise
 
-    async def _connect_beside_pool(self) -> tuple[Endpoint, asyncpg.Connection[asyncpg.Record]]:
+    async def connect_beside_pool(self) -> tuple[Endpoint, asyncpg.Connection[asyncpg.Record]]:
         """A connection beside the pool, where LISTEN goes; the caller's to end."""
         with _connecting(self._listen_key):
             endpoint = await endpoint_of(self._listen_key, self.listen_dsn)
@@ -279,7 +279,7 @@ class Database:
             protection = self._endpoint.describe(pooled)
         if self._listen_key == "database.url":
             return protection
-        endpoint, connection = await self._connect_beside_pool()
+        endpoint, connection = await self.connect_beside_pool()
         try:
             return f"{protection}; listen_url: {endpoint.describe(connection)}"
         finally:
@@ -336,7 +336,7 @@ class Database:
             if timer is None:
                 timer = loop.call_at(max(loop.time(), woken_at + WAKE_SECONDS), wake_now)
 
-        _, connection = await self._connect_beside_pool()
+        _, connection = await self.connect_beside_pool()
         try:
             with translated():
                 await connection.add_listener(WAKE_CHANNEL, on_notification)
@@ -353,7 +353,7 @@ class Database:
         If the connection breaks others may enter: what is done here has to bear that. So nobody is waited for who has no business
         with such a lock: whoever may log in can take it, and need never give it back.
         """
-        _, connection = await self._connect_beside_pool()
+        _, connection = await self.connect_beside_pool()
         try:
             waiting = False
             # A host that dies must not keep its lock until somebody notices.

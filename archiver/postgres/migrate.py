@@ -1,29 +1,30 @@
-"""Migrations: plain SQL files in `migrations/`, applied once each, in order, under a lock.
+"""Applying migrations: once each, in order, under a lock, while workers and producers go on.
 
-From 0007 on each begins with a header, which is kept with it in `archive_migrations`:
-
-    -- phase: expand            (or contract: it takes away what an older program needs)
-    -- transaction: none        (only where needed, such as for CREATE INDEX CONCURRENTLY; see `Header`)
-    -- min_program: 0.1         (the oldest program that works with the tables as they are after it)
+Nobody waits for long behind a migration that waits for a lock: after LOCK_WAIT it leaves the queue for the lock, and comes again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import random
 import re
 import time
-from dataclasses import dataclass
-from importlib import resources
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import TypeAlias
 
 import asyncpg
 
-from archiver.errors import DatabaseError, DatabaseTooNew, NotMigrated
+from archiver.errors import DatabaseError
+from archiver.observe.logs import logger
 from archiver.postgres.database import LOCK_POLL_SECONDS, Database
 from archiver.postgres.foreign_locks import held_by_foreign_role
+from archiver.postgres.lock_holders import LockHolders
+from archiver.postgres.migrations import PROGRAM, Migration, Release, migrations
+from archiver.postgres.schema import check_encoding, check_history, read_history
+
+log = logger(__name__)
 
 _Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -33,111 +34,115 @@ MIGRATION_TIMEOUT = 6 * 3600.0
 """Seconds that one migration may take: an index on ten million rows takes minutes, on a small server hours."""
 
 LOCK_TIMEOUT = 600.0
-"""Seconds to wait for another migration to end."""
+"""Seconds to wait for another migration to end, and for the locks that one needs."""
+
+LOCK_WAIT = 0.5
+"""Seconds that a migration waits in the queue for one lock: for as long, everybody waits who came after it."""
+
+AUTOVACUUM_MARGIN = 0.2
+"""Seconds above the server's deadlock_timeout, after which it ends an autovacuum that somebody waits for."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
+"""Seconds between two tries to get a lock: doubling, with jitter."""
 
 
-WITHOUT_HEADER = 6
-"""The migrations up to this one were applied before there were headers: their bytes stay as they are."""
-
-HEADER = "-- phase: expand|contract, -- transaction: none (where needed), -- min_program: X.Y, in its first lines"
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a migration says of itself. One without a transaction is run a statement at a time, each ending its last line with
-    `;`, and again from its first one after it was broken off: every statement has to bear that.
-    """
-
-    phase: str
-    transactional: bool
-    min_program: str
-
-
-@dataclass(frozen=True)
-class Migration:
-    """One file `NNNN_name.sql`."""
-
-    version: int
-    name: str
-    sql: str
-    header: Header | None = None
-
-    @property
-    def in_transaction(self) -> bool:
-        """All of it or nothing is applied."""
-        return self.header is None or self.header.transactional
-
-    @property
-    def sha256(self) -> str:
-        """So that an applied migration that was edited afterwards is noticed."""
-        return hashlib.sha256(self.sql.encode()).hexdigest()
-
-
-def migrations(folder: Traversable | None = None) -> list[Migration]:
-    """All migrations of this version, in order: from the package when installed, from the checkout otherwise. Raises
-    DatabaseError for one whose header is not valid.
-    """
-    if folder is None:
-        folder = resources.files("archiver").joinpath("migrations")
-        if not folder.is_dir():
-            folder = Path(__file__).parents[2] / "migrations"
-    found = []
-    for entry in folder.iterdir():
-        match = re.fullmatch(r"(\d{4})_(\w+)\.sql", entry.name)
-        if match:
-            version, sql = int(match[1]), entry.read_text(encoding="utf-8")
-            header = _header(entry.name, sql) if version > WITHOUT_HEADER else None
-            found.append(Migration(version, match[2], sql, header))
-    found.sort(key=lambda migration: migration.version)
-    if [migration.version for migration in found] != list(range(1, len(found) + 1)):
-        raise DatabaseError("the migrations of this installation are incomplete", hint="reinstall kore-archiver")
-    return found
-
-
-def _header(name: str, sql: str) -> Header:
-    fields: dict[str, str] = {}
-    for line in sql.splitlines():
-        match = re.fullmatch(r"-- (phase|transaction|min_program): (\S+)", line)
-        if match is None:
-            break
-        fields.setdefault(match[1], match[2])
-    phase, transaction, min_program = (fields.get(key, "") for key in ("phase", "transaction", "min_program"))
-    if phase not in ("expand", "contract") or transaction not in ("", "none") or not re.fullmatch(r"\d+\.\d+", min_program):
-        raise DatabaseError(f"the migration {name} has no valid header", hint=f"it begins with {HEADER}")
-    if transaction and re.search(r"\$\w*\$", sql):
-        raise DatabaseError(
-            f"the migration {name} has a function's body, but no transaction", hint="put the function into a migration of its own"
-        )
-    return Header(phase, not transaction, min_program)
-
-
-async def migrate(database: Database, folder: Traversable | None = None) -> list[Migration]:
-    """Apply what is missing, each in a transaction of its own unless its header says otherwise; return what was applied. Safe to
-    run twice at once.
+async def migrate(
+    database: Database,
+    folder: Traversable | None = None,
+    *,
+    program: Release = PROGRAM,
+    lock_seconds: float = LOCK_TIMEOUT,
+) -> list[Migration]:
+    """Apply what is missing, each in a transaction of its own unless its header says otherwise; return what was applied: nothing,
+    where a later program migrated the database and this one works with it. Safe to run twice at once. Raises DatabaseTooNew, or
+    DatabaseError if a lock cannot be had for `lock_seconds`.
     """
     known = migrations(folder)
     applied: list[Migration] = []
     async with database.connection() as connection:
-        _check_encoding(connection)
+        check_encoding(connection)
+        tries: _Tries | None = None
         while True:
-            # The lock belongs to the transaction: one of the session would stay behind in a transaction-pooling pgbouncer.
-            async with connection.transaction():
-                await _lock(connection)
-                await connection.execute(
-                    "CREATE TABLE IF NOT EXISTS archive_migrations (version integer PRIMARY KEY, name text NOT NULL, "
-                    "sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-                )
-                # Nobody but who may write this table can take that, so it holds where the other one is a stranger's.
-                await connection.execute("LOCK TABLE archive_migrations IN SHARE ROW EXCLUSIVE MODE", timeout=LOCK_TIMEOUT)
-                migration = await _next(connection, known)
-                if migration is None:
-                    return applied
-                if migration.in_transaction:
-                    await connection.execute(migration.sql, timeout=MIGRATION_TIMEOUT)
-                    await _record(connection, migration)
+            migration: Migration | None = None
+            try:
+                # The lock belongs to the transaction: one of the session would stay behind in a transaction-pooling pgbouncer.
+                async with connection.transaction():
+                    await _lock(connection)
+                    await connection.execute(
+                        "CREATE TABLE IF NOT EXISTS archive_migrations (version integer PRIMARY KEY, name text NOT NULL, "
+                        "sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+                    )
+                    # Nobody but who may write this table can take that, so it holds where the other one is a stranger's.
+                    await connection.execute("LOCK TABLE archive_migrations IN SHARE ROW EXCLUSIVE MODE", timeout=LOCK_TIMEOUT)
+                    migration = await _next(connection, known, program)
+                    if migration is None:
+                        return applied
+                    if tries is None or tries.migration != migration:
+                        tries = _Tries(database, migration, lock_seconds)
+                    if migration.in_transaction:
+                        await tries.limit_waits(connection)
+                        async with tries.watched(connection):
+                            await connection.execute(migration.sql, timeout=MIGRATION_TIMEOUT)
+                        await _record(connection, migration)
+                        applied.append(migration)
+                if not migration.in_transaction and await _apply_without_transaction(
+                    database, connection, migration, known, program
+                ):
                     applied.append(migration)
-            if not migration.in_transaction and await _apply_without_transaction(database, connection, migration, known):
-                applied.append(migration)
+            except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+                # Undone whole, or of statements that bear to be run again. Whoever waited behind it goes on.
+                if tries is None or migration is None:
+                    raise
+                await tries.pause(connection)
+
+
+class _Tries:
+    """Those of one migration to get its locks."""
+
+    def __init__(self, database: Database, migration: Migration, seconds: float) -> None:
+        self.migration = migration
+        self.lock_wait = LOCK_WAIT
+        self._holders = LockHolders(database)
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
+        self._next_pause = FIRST_PAUSE
+
+    async def limit_waits(self, connection: _Connection) -> None:
+        """Of this transaction, for each lock. The migration may set another limit."""
+        await connection.execute(f"SET LOCAL lock_timeout = '{self.lock_wait * 1000:.0f}ms'")
+        # Then an autovacuum makes way within LOCK_WAIT. Nobody else may set this.
+        await connection.execute(
+            "SELECT set_config('deadlock_timeout', '200ms', true) FROM pg_roles WHERE rolname = current_user AND rolsuper"
+        )
+
+    @asynccontextmanager
+    async def watched(self, connection: _Connection) -> AsyncIterator[None]:
+        """Notice whom it waits for, as long as it waits."""
+        async with self._holders.noticed(await connection.fetchval("SELECT pg_backend_pid()")):
+            yield
+
+    async def pause(self, connection: _Connection) -> None:
+        """Wait for the next one. Raises DatabaseError if there is to be none."""
+        held_by = self._holders.told
+        if time.monotonic() > self._deadline:
+            raise DatabaseError(
+                f"the migration {self.migration.file_name} got no lock for {self._seconds:.0f} s: it is held by {held_by}",
+                hint="end that transaction, or wait for its end, then run `archiver migrate` again",
+            )
+        pause = self._next_pause * random.uniform(0.5, 1.5)  # noqa: S311  # jitter, no secret
+        self._next_pause = min(2 * self._next_pause, LONGEST_PAUSE)
+        self.lock_wait = LOCK_WAIT
+        if self._holders.only_autovacuum:
+            # It makes way for whoever waits for as long as that, and would keep everybody else of us out for hours.
+            self.lock_wait = await _deadlock_timeout(connection) + AUTOVACUUM_MARGIN
+        hint = "a transaction that is left open keeps it waiting; workers and producers go on meanwhile"
+        name = self.migration.file_name
+        log.warning("migration_lock_awaited", migration=name, held_by=held_by, again_in_seconds=round(pause, 1), hint=hint)
+        await asyncio.sleep(pause)
+
+
+async def _deadlock_timeout(connection: _Connection) -> float:
+    return float(await connection.fetchval("SELECT setting::float / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'"))
 
 
 async def _lock(connection: _Connection) -> None:
@@ -152,27 +157,50 @@ async def _lock(connection: _Connection) -> None:
 
 
 async def _apply_without_transaction(
-    database: Database, connection: _Connection, migration: Migration, known: list[Migration]
+    database: Database, connection: _Connection, migration: Migration, known: list[Migration], program: Release
 ) -> bool:
     """Apply one without a transaction, unless another process has meanwhile. Others wait by looking, not in a statement: an
     index that is built concurrently waits for every statement that began before it.
     """
     async with database.alone("migrate", on_wait=lambda: None):
-        if await _next(connection, known) != migration:
+        if await _next(connection, known, program) != migration:
             return False
         for statement in re.split(r"(?<=;)[ \t]*\n", re.sub(r"^--.*\n", "", migration.sql, flags=re.MULTILINE)):
             if statement.strip():
+                await _drop_broken_index(connection, statement)
                 await connection.execute(statement, timeout=MIGRATION_TIMEOUT)
         async with connection.transaction():
             await _record(connection, migration)
         return True
 
 
-async def _next(connection: _Connection, known: list[Migration]) -> Migration | None:
+_BUILDS_INDEX = re.compile(
+    r"\s*CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?([a-z_][a-z0-9_]*)\s+ON\b", re.IGNORECASE
+)
+
+
+async def _drop_broken_index(connection: _Connection, statement: str) -> None:
+    """Remove what is left of an index whose building was broken off: it costs every write, serves no query, and IF NOT EXISTS
+    would take it for the index.
+    """
+    match = _BUILDS_INDEX.match(statement)
+    if match is None:
+        return
+    broken = await connection.fetchval(
+        "SELECT quote_ident(relname) FROM pg_index JOIN pg_class c ON c.oid = indexrelid "
+        "WHERE indexrelid = to_regclass($1) AND NOT (indisvalid AND indisready AND indislive)",
+        match[1].lower(),
+    )
+    if broken is not None:
+        log.warning("broken_index_dropped", index=broken)
+        await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {broken}", timeout=MIGRATION_TIMEOUT)
+
+
+async def _next(connection: _Connection, known: list[Migration], program: Release) -> Migration | None:
     """The first one that is not applied."""
-    rows = await _history(connection)
-    _check_history(rows, known)
-    return known[len(rows)] if len(rows) < len(known) else None
+    applied = await read_history(connection)
+    check_history(applied, known, program)
+    return known[len(applied)] if len(applied) < len(known) else None
 
 
 async def _record(connection: _Connection, migration: Migration) -> None:
@@ -188,56 +216,5 @@ async def _record(connection: _Connection, migration: Migration) -> None:
             migration.version,
             header.phase,
             header.transactional,
-            header.min_program,
+            str(header.min_program),
         )
-
-
-async def _history(connection: _Connection) -> list[asyncpg.Record]:
-    return await connection.fetch("SELECT version, name, sha256 FROM archive_migrations ORDER BY version")
-
-
-async def check_version(database: Database) -> int:
-    """The database's version, if it is this program's and can hold what platforms say. Raises NotMigrated, DatabaseTooNew,
-    DatabaseError.
-    """
-    async with database.connection() as connection:
-        _check_encoding(connection)
-        if await connection.fetchval("SELECT to_regclass('archive_migrations')") is None:
-            raise NotMigrated("the database was never migrated")
-        rows = await _history(connection)
-    known = migrations()
-    _check_history(rows, known)
-    if len(rows) < len(known):
-        raise NotMigrated(f"the database is at version {len(rows)}, this program needs {len(known)}")
-    return len(rows)
-
-
-def _check_encoding(connection: _Connection) -> None:
-    """Raises DatabaseError for a database that cannot hold every name: it would refuse what is recorded of files long stored."""
-    encoding = connection.get_settings().server_encoding
-    if encoding not in ("UTF8", "UNICODE"):
-        raise DatabaseError(
-            f"the database's encoding is {encoding}: it cannot hold every file name and answer",
-            hint="create one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0 and name it in database.url; what an "
-            "existing one holds is moved there with pg_dump and pg_restore",
-        )
-
-
-async def schema_open_to_all(database: Database) -> str | None:
-    """The schema of the tables, if everybody may create in it: a better-fitting function of theirs runs in our statements."""
-    async with database.connection() as connection:
-        name: str | None = await connection.fetchval(
-            "SELECT quote_ident(current_schema()) WHERE has_schema_privilege('public', current_schema(), 'CREATE')"
-        )
-        return name
-
-
-def _check_history(rows: list[asyncpg.Record], known: list[Migration]) -> None:
-    if len(rows) > len(known):
-        raise DatabaseTooNew(f"the database is at version {rows[-1]['version']}, this program knows {len(known)}")
-    for row, migration in zip(rows, known, strict=False):
-        if (row["version"], row["sha256"]) != (migration.version, migration.sha256):
-            raise DatabaseError(
-                f"migration {row['version']:04d}_{row['name']} was applied in another edition",
-                hint="this database belongs to a different build; use the one that made it",
-            )

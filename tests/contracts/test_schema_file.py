@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from archiver.postgres.migrate import migrations
+from archiver.postgres.migrations import migrations
 from tests.schema_file import SCHEMA, dump_schema
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python

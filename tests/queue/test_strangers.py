@@ -19,7 +19,8 @@ import pytest
 
 from archiver.postgres.database import Database
 from archiver.postgres.embedded.server import embedded_postgres
-from archiver.postgres.migrate import migrate, migrations
+from archiver.postgres.migrate import migrate
+from archiver.postgres.migrations import migrations
 from archiver.queue.operators import Operators
 from archiver.queue.sessions import NewSession, Queue
 from archiver.queue.sql import sql

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import socket
 from typing import Any
 
@@ -54,7 +55,19 @@ async def test_a_database_that_was_never_migrated_is_told_with_the_mend(
 async def test_a_database_newer_than_the_program_is_refused(archiver: Program, sql: Any, command: list[str]) -> None:
     await sql.execute("INSERT INTO archive_migrations (version, name, sha256) SELECT max(version) + 1, 'future', 'x' "
                       "FROM archive_migrations")  # fmt: skip
-    (await archiver(*command)).refused(1, "this program knows", "upgrade this archiver")
+    (await archiver(*command)).refused(1, "this is archiver", "upgrade this archiver")
+
+
+async def test_a_newer_database_that_permits_this_program_is_used_and_left_as_it_is(archiver: Program, sql: Any) -> None:
+    await sql.execute("INSERT INTO archive_migrations (version, name, sha256, min_program) "
+                      "SELECT max(version) + 1, 'future', 'x', '0.2' FROM archive_migrations")  # fmt: skip
+    migrated = await archiver("migrate")
+    assert migrated.code == 0
+    assert re.fullmatch(r"the database is at version \d+, newer than this program \(\d+\), which works with it: nothing to do\n",
+                        migrated.stdout)  # fmt: skip
+    status = await archiver("status", "--json")
+    assert (status.code, list(status.document["bots"])) == (0, ["bot"])
+    assert "database_newer" in status.stderr
 
 
 @pytest.mark.parametrize("command", [["status"], ["worker"], ["migrate"]], ids=lambda words: words[0])
