@@ -87,6 +87,8 @@ def translated(key: str = "database.url") -> Iterator[None]:
         raise DatabaseUnreachable(f"{error}", hint="create the database, or correct database.url") from None
     except (asyncpg.ReadOnlySQLTransactionError, asyncpg.TargetServerAttributeNotMatched):
         raise DatabaseUnreachable("the database takes no writes: it is a standby, or read-only", hint=_WRITABLE) from None
+    except asyncpg.InvalidCachedStatementError:  # in a transaction: elsewhere the driver runs such a statement again
+        raise DatabaseUnreachable("the tables were changed in the middle of a transaction", hint="run this again") from None
     except _UNREACHABLE as error:
         # What the driver says of its own state helps nobody.
         text = "the connection broke" if isinstance(error, asyncpg.InternalClientError) else str(error) or type(error).__name__

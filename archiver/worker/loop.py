@@ -19,6 +19,7 @@ from archiver.evidence.sealer import Sealer
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
 from archiver.postgres.database import Database
+from archiver.postgres.schema import check_version
 from archiver.queue.counts import Counts
 from archiver.queue.findings import Findings
 from archiver.queue.identity import Identities
@@ -35,6 +36,7 @@ from archiver.worker.judging import Judge
 from archiver.worker.probes import Probes
 from archiver.worker.progress import log_long_transfers, record_long_transfers
 from archiver.worker.registration import Registration
+from archiver.worker.schema_watch import watch_schema
 from archiver.worker.sealing import Sealing
 from archiver.worker.settling import Settling
 from archiver.worker.store_gate import StoreGate
@@ -190,6 +192,7 @@ class Worker:
             return any(task is not None and not task.done() for task in (feeding, self._trying_credentials))
 
         terms = Terms(drain, max_wait, night, busy_elsewhere)
+        version = (await check_version(self._database)).version
         started = await self._queue.clock()
         if self._sealing is not None:
             await self._sealing.begin()
@@ -202,6 +205,7 @@ class Worker:
             asyncio.create_task(log_long_transfers(transfers), name="readings"),
             asyncio.create_task(record_long_transfers(transfers, self._queue, lambda: self._registration.lease), name="progress"),
             asyncio.create_task(self._holds.unblock_budgets(), name="budgets"),
+            asyncio.create_task(watch_schema(self._database, version, self.hurry), name="schema"),
         ]
         if self._sealing is not None:
             helpers.append(asyncio.create_task(self._sealing.run(), name="sealing"))

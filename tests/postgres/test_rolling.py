@@ -12,12 +12,14 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from archiver.errors import DatabaseError, DatabaseTooNew, NotMigrated
+from archiver.errors import DatabaseError, DatabaseTooNew, DatabaseUnreachable, NotMigrated
 from archiver.postgres.database import Database
 from archiver.postgres.features import LOOK_AGAIN_SECONDS, Feature, Features
 from archiver.postgres.migrate import migrate
 from archiver.postgres.migrations import PROGRAM, Release, migrations
 from archiver.postgres.schema import check_version
+from archiver.postgres.statements import Statement
+from archiver.queue.sql import sql
 from tests.queue.conftest import QueueHarness
 
 pytestmark = pytest.mark.once  # what Postgres does is the same under every Python
@@ -262,3 +264,33 @@ def test_this_program_is_of_the_release_that_its_version_says() -> None:
     from archiver import __version__
 
     assert __version__.startswith(f"{PROGRAM}.")
+
+
+async def test_no_statement_returns_anything_else_when_a_table_gets_a_column(harness: QueueHarness) -> None:
+    """Else the server would refuse those that running workers have prepared, and rows would not fit what takes them."""
+    async with harness.database.connection() as connection:
+        before = {one.name: (await connection.prepare(one.text)).get_attributes() for one in sql}
+        tables = await connection.fetch("SELECT oid::regclass AS name FROM pg_class WHERE relname ~ '^archive' AND relkind = 'r'")
+        assert len(tables) > 10
+        for table in tables:
+            await connection.execute(f"ALTER TABLE {table['name']} ADD COLUMN from_a_later_release integer")
+    async with Database(harness.database.dsn) as later, later.connection() as connection:
+        after = {one.name: (await connection.prepare(one.text)).get_attributes() for one in sql}
+    named = {name: [(each.name, each.type.oid) for each in attributes] for name, attributes in before.items()}
+    assert named == {name: [(each.name, each.type.oid) for each in attributes] for name, attributes in after.items()}
+    assert not [name for name, attributes in before.items() for each in attributes if each.type.kind == "composite"]
+
+
+async def test_what_was_prepared_before_a_table_changed_is_run_again(harness: QueueHarness) -> None:
+    async with Database(harness.database.dsn, pool_size=1) as database:
+        look = Statement.parse("look", "SELECT * FROM archive_bots")
+        await harness.fetch("INSERT INTO archive_bots (name) VALUES ('one')")
+        assert len(await database.rows(look)) == 1
+        await harness.fetch("ALTER TABLE archive_bots ADD COLUMN later integer DEFAULT 7")
+        assert (await database.rows(look))[0]["later"] == 7
+        await harness.fetch("ALTER TABLE archive_bots ALTER COLUMN later TYPE text")
+        with pytest.raises(DatabaseUnreachable, match="tables were changed"):
+            async with database.transaction() as run:
+                await run(look)
+        async with database.transaction() as run:
+            assert (await run(look))[0]["later"] == "7"
