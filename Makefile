@@ -18,7 +18,7 @@ PROCESSES ?= 4
 # Whose buckets the tests meet: see tests/s3_servers.py and tests/azure_servers.py.
 SERVERS ?= .venv-seaweedfs/.ready .venv-azurite/.ready
 
-.PHONY: help demo test test-all test-pythons check lint types imports tests bench-evidence bench-fixity bench-queue bench-reading bench-transfer bench-fleet lock clean
+.PHONY: help demo test test-all test-pythons check lint types imports tests bench-evidence bench-fixity bench-queue bench-reading bench-transfer bench-upgrade bench-fleet lock clean
 help:
 	@echo "make demo      archive 300 simulated sessions into ./archiver-demo (AUDIO=DIR serves your own WAVs)"
 	@echo "make test      lint, types, import directions and every test, on one Python"
@@ -123,6 +123,9 @@ bench-evidence: $(VENV)/.ready .venv-seaweedfs/.ready
 
 bench-fixity: .venv-bench-transfer/.ready
 	.venv-bench-transfer/bin/python -m benchmarks.fixity $(BENCH)
+
+bench-upgrade: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.upgrade $(BENCH)
 
 bench-reading: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.reading $(BENCH)

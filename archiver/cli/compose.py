@@ -62,10 +62,28 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
 _on_ending_signal: ContextVar[Callable[[int], None]] = ContextVar("what such a signal does, unless something else is put there")
 
 
+_on_hangup: ContextVar[Callable[[], None] | None] = ContextVar("what SIGHUP does, if it ends nothing", default=None)
+
+
+def reload_on_hangup(reload: Callable[[], None]) -> None:
+    """Have SIGHUP call this from now on, and end nothing until the process ends."""
+    _on_hangup.set(reload)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+
+
+def tolerate_hangup() -> None:
+    """Have SIGHUP do nothing from now on."""
+
+    def nothing(_number: int, _frame: Any) -> None:
+        pass
+
+    signal.signal(signal.SIGHUP, nothing)
+
+
 def ending_signals() -> list[signal.Signals]:
     """Those that end a command beside SIGINT. A terminal that goes away sends SIGHUP; `nohup` has it ignored."""
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGHUP]
+    spared = _on_hangup.get() is not None or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM] if spared else [signal.SIGTERM, signal.SIGHUP]
 
 
 def restore_signals() -> None:
@@ -94,6 +112,10 @@ async def _terminable(main: Coroutine[Any, Any, T]) -> T:
         if received:
             raise click.exceptions.Exit(128 + received[0]) from None
         raise
+    finally:
+        if _on_hangup.get() is not None:  # the loop takes its handlers with it, and the process ends later
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+            tolerate_hangup()
 
 
 def actor() -> str:

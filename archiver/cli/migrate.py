@@ -9,6 +9,7 @@ from archiver.cli.output import printable
 from archiver.config import Settings
 from archiver.postgres.database import Database, open_database
 from archiver.postgres.migrate import migrate
+from archiver.postgres.roles import grant_again
 from archiver.postgres.schema import check_version, schema_open_to_all
 from archiver.queue.identity import Identities
 from archiver.queue.sessions import Queue
@@ -34,10 +35,13 @@ async def _migrate(settings: Settings) -> None:
         applied = await migrate(database)
         await Queue(database, settings.retry).record_bots([bot.name for bot in settings.bots], complete=True)
         version = await check_version(database)
+        granted = await grant_again(database)
         schema = await schema_open_to_all(database)
         of_store = "" if (await Identities(database).read()).marked_at else await _mark_store(settings, database)
     for migration in applied:
         click.echo(f"applied {migration.version:04d}_{migration.name}")
+    for name in granted:
+        click.echo(f"granted {printable(name)} what it lacked")
     click.echo(version.notice + ": nothing to do" if version.notice else "the database is up to date")
     if of_store:
         click.echo(of_store, err=True)

@@ -1,25 +1,25 @@
-"""The connection to Postgres: a bounded pool, statements with named parameters, foreign errors translated at the edge."""
+"""The connection to Postgres: a bounded pool, statements with named parameters."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Self
 
 import asyncpg
 
 from archiver.config import DatabaseSettings
-from archiver.errors import ConfigError, DatabaseError, DatabaseUnreachable, NotMigrated
+from archiver.errors import ConfigError, DatabaseUnreachable
 from archiver.observe.logs import logger
 from archiver.postgres.foreign_locks import held_by_foreign_role
 from archiver.postgres.json_codec import from_json, to_json
 from archiver.postgres.pooling import refuse_pooling
+from archiver.postgres.refusals import UNREACHABLE, connecting, translated
 from archiver.postgres.statements import Statement
-from archiver.postgres.tls import Endpoint, endpoint_of, tls_refused
+from archiver.postgres.tls import Endpoint, endpoint_of
 
 log = logger(__name__)
 
@@ -43,82 +43,10 @@ WAKE_CHANNEL = "archive_queue"
 WAKE_SECONDS = 1.0
 """A listener is woken so often at most: many producers may insert a row at a time, and whoever may log in may notify."""
 
-_UNREACHABLE = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # what a connection says whose end arrived between two statements
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    # Not what we say, but when: rows that others have locked.
-    asyncpg.LockNotAvailableError,
-    asyncpg.TransactionRollbackError,
-)
-
-
-_WRITABLE = (
-    "let database.url lead to the primary (it may list several hosts: the one that takes writes is used); where a server or "
-    "role is read-only (default_transaction_read_only, as services set it when a disk is full), look why"
-)
-
 
 async def pause_after_deadlock() -> None:
     """Let the other go on, which had to wait for what was undone."""
     await asyncio.sleep(DEADLOCK_PAUSE_SECONDS * random.uniform(0.1, 1))  # noqa: S311  # jitter, no secret
-
-
-@contextmanager
-def translated(key: str = "database.url") -> Iterator[None]:
-    """Turn what asyncpg and the network raise into errors of ours, redacted. `key` says where the connection leads."""
-    try:
-        with tls_refused(key):
-            yield
-    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError) as error:
-        raise NotMigrated(f"the database lacks what this version needs: {error}") from None
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise DatabaseError(
-            f"the database refused: {error}",
-            hint="run `archiver migrate` as the owner, or have the owner grant this user what it named",
-        ) from None
-    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
-        raise DatabaseUnreachable(f"the database refused this user: {error}") from None
-    except asyncpg.InvalidCatalogNameError as error:
-        raise DatabaseUnreachable(f"{error}", hint="create the database, or correct database.url") from None
-    except (asyncpg.ReadOnlySQLTransactionError, asyncpg.TargetServerAttributeNotMatched):
-        raise DatabaseUnreachable("the database takes no writes: it is a standby, or read-only", hint=_WRITABLE) from None
-    except asyncpg.InvalidCachedStatementError:  # in a transaction: elsewhere the driver runs such a statement again
-        raise DatabaseUnreachable("the tables were changed in the middle of a transaction", hint="run this again") from None
-    except _UNREACHABLE as error:
-        # What the driver says of its own state helps nobody.
-        text = "the connection broke" if isinstance(error, asyncpg.InternalClientError) else str(error) or type(error).__name__
-        hint = f"check {key}, that the server runs, and that it accepts this user"
-        if "unsupported startup parameter" in text:  # pgbouncer's words
-            hint = "leave it out of the URL, or name it in pgbouncer's ignore_startup_parameters"
-        raise DatabaseUnreachable(f"the database cannot be reached: {text}", hint=hint) from None
-    except asyncpg.UndefinedObjectError as error:
-        hint = f"leave it out of {key}" if "configuration parameter" in str(error) else ""
-        raise DatabaseError(f"the database refused: {error}", hint=hint) from None
-    except asyncpg.PostgresError as error:
-        raise DatabaseError(f"the database refused: {error}") from None
-
-
-@contextmanager
-def _connecting(key: str) -> Iterator[None]:
-    """`translated`, and what is wrong with the URL itself. Its text is never quoted: what follows a `/` or `:` in a password
-    that is not percent-encoded is taken for a port or a host, and would be shown.
-    """
-    with translated(key):
-        try:
-            yield
-        except ssl.SSLError:
-            raise  # some of these are ValueErrors, too
-        except (ValueError, OverflowError) as error:
-            about_sslmode = isinstance(error, asyncpg.ClientConfigurationError) and "sslmode" in str(error)
-            raise ConfigError(
-                f"{key}: {error if about_sslmode else 'must be a Postgres URL'}",
-                hint="a Postgres URL with special characters of user and password percent-encoded, or embedded:PATH",
-            ) from None
 
 
 async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -160,13 +88,14 @@ class Database:
         self._server_settings = {"application_name": "archiver", "timezone": "UTC"}
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._endpoint: Endpoint | None = None
+        self._role = ""
         self._pooling_seen = self._listening_seen = False
 
     def __repr__(self) -> str:
         return "Database(...)"
 
     async def __aenter__(self) -> Self:
-        with _connecting("database.url"):
+        with connecting("database.url"):
             self._pool = await asyncpg.create_pool(
                 self.dsn,
                 min_size=1,
@@ -206,6 +135,7 @@ class Database:
         return await endpoint.connect(writes=self._writes, **options)
 
     async def _prepare(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        self._role = getattr(connection.get_settings(), "session_authorization", "")
         await _prepare(connection)
         if self._cache_size:
             # What can be found by an index is to be found so: a plan that was made while a table was small is kept, and would
@@ -238,7 +168,7 @@ class Database:
         pool, self._pool = self._pool, None
         try:
             await asyncio.wait_for(pool.close(), 5)
-        except (*_UNREACHABLE, asyncpg.PostgresError):
+        except (*UNREACHABLE, asyncpg.PostgresError):
             pool.terminate()
         except asyncio.CancelledError:
             pool.terminate()
@@ -253,7 +183,7 @@ class Database:
     async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
         """One connection of the pool, for what needs a transaction or a session of its own."""
         assert self._pool is not None, "used outside its `async with`"
-        with translated():
+        with translated(role=lambda: self._role):
             async with self._pool.acquire(timeout=STATEMENT_TIMEOUT) as connection:
                 try:
                     yield connection
@@ -265,7 +195,7 @@ class Database:
 
     async def connect_beside_pool(self) -> tuple[Endpoint, asyncpg.Connection[asyncpg.Record]]:
         """A connection beside the pool, where LISTEN goes; the caller's to end."""
-        with _connecting(self._listen_key):
+        with connecting(self._listen_key):
             endpoint = await endpoint_of(self._listen_key, self.listen_dsn)
             connection = await self._connect_to(endpoint, command_timeout=STATEMENT_TIMEOUT)
             if not self._listening_seen and self._listen_key != "database.url":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,10 @@ LOOK_AFTER_SECONDS = 0.15
 """A statement that takes no longer waited for nobody whom anybody has to hear of."""
 
 LOOK_EVERY_SECONDS = 0.1
+"""A tenth of how long it has waited, if that is more."""
+
+REPORT_AFTER_SECONDS = 10.0
+"""Whoever waits for longer says so; again when the wait has doubled."""
 
 _BLOCKERS = """
     SELECT pid, coalesce(application_name, '') AS application, coalesce(xact_start, backend_start) AS since,
@@ -45,8 +50,9 @@ class Holder:
 class LockHolders:
     """Those that were seen last."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, on_long_wait: Callable[[], None] = lambda: None) -> None:
         self._database = database
+        self._on_long_wait = on_long_wait
         self._seen: list[Holder] = []
 
     @property
@@ -75,9 +81,14 @@ class LockHolders:
         with suppress(ArchiverError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # then nobody knows
             _, connection = await self._database.connect_beside_pool()
             try:
+                began, report_after = time.monotonic(), REPORT_AFTER_SECONDS
                 while True:
+                    waited = time.monotonic() - began
                     if seen := [Holder(**dict(row)) for row in await connection.fetch(_BLOCKERS, pid)]:
                         self._seen = seen
-                    await asyncio.sleep(LOOK_EVERY_SECONDS)
+                        if waited > report_after:
+                            report_after = 2 * waited
+                            self._on_long_wait()
+                    await asyncio.sleep(max(LOOK_EVERY_SECONDS, waited / 10))
             finally:
                 connection.terminate()

@@ -85,10 +85,10 @@ async def migrate(
                             await connection.execute(migration.sql, timeout=MIGRATION_TIMEOUT)
                         await _record(connection, migration)
                         applied.append(migration)
-                if not migration.in_transaction and await _apply_without_transaction(
-                    database, connection, migration, known, program
-                ):
-                    applied.append(migration)
+                if not migration.in_transaction:
+                    async with tries.watched(connection):
+                        if await _apply_without_transaction(database, connection, migration, known, program):
+                            applied.append(migration)
             except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
                 # Undone whole, or of statements that bear to be run again. Whoever waited behind it goes on.
                 if tries is None or migration is None:
@@ -102,7 +102,7 @@ class _Tries:
     def __init__(self, database: Database, migration: Migration, seconds: float) -> None:
         self.migration = migration
         self.lock_wait = LOCK_WAIT
-        self._holders = LockHolders(database)
+        self._holders = LockHolders(database, self._report)
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
         self._next_pause = FIRST_PAUSE
@@ -118,7 +118,10 @@ class _Tries:
     @asynccontextmanager
     async def watched(self, connection: _Connection) -> AsyncIterator[None]:
         """Notice whom it waits for, as long as it waits."""
-        async with self._holders.noticed(await connection.fetchval("SELECT pg_backend_pid()")):
+        pid = connection.get_server_pid()
+        if self.migration.in_transaction:  # else it may be another server's each time, where a proxy is on the way
+            pid = await connection.fetchval("SELECT pg_backend_pid()")
+        async with self._holders.noticed(pid):
             yield
 
     async def pause(self, connection: _Connection) -> None:
@@ -135,10 +138,13 @@ class _Tries:
         if self._holders.only_autovacuum:
             # It makes way for whoever waits for as long as that, and would keep everybody else of us out for hours.
             self.lock_wait = await _deadlock_timeout(connection) + AUTOVACUUM_MARGIN
-        hint = "a transaction that is left open keeps it waiting; workers and producers go on meanwhile"
-        name = self.migration.file_name
-        log.warning("migration_lock_awaited", migration=name, held_by=held_by, again_in_seconds=round(pause, 1), hint=hint)
+        self._report(again_in_seconds=round(pause, 1))
         await asyncio.sleep(pause)
+
+    def _report(self, **more: float) -> None:
+        hint = "a transaction that is left open keeps it waiting; workers and producers go on meanwhile"
+        held_by = self._holders.told
+        log.warning("migration_lock_awaited", migration=self.migration.file_name, held_by=held_by, **more, hint=hint)
 
 
 async def _deadlock_timeout(connection: _Connection) -> float:

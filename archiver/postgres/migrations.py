@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -103,10 +104,17 @@ def migrations(folder: Traversable | None = None) -> list[Migration]:
     """All migrations of this version, in order: from the package when installed, from the checkout otherwise. Raises
     DatabaseError for one whose header is not valid.
     """
-    if folder is None:
-        folder = resources.files("archiver").joinpath("migrations")
-        if not folder.is_dir():
-            folder = Path(__file__).parents[2] / "migrations"
+    return list(_own()) if folder is None else _read(folder)
+
+
+@cache
+def _own() -> list[Migration]:
+    """Read once: a package may be replaced under a worker that runs, which is still of the release that it began as."""
+    folder: Traversable = resources.files("archiver").joinpath("migrations")
+    return _read(folder if folder.is_dir() else Path(__file__).parents[2] / "migrations")
+
+
+def _read(folder: Traversable) -> list[Migration]:
     found = []
     for entry in folder.iterdir():
         match = re.fullmatch(r"(\d{4})_(\w+)\.sql", entry.name)

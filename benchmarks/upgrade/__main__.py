@@ -112,13 +112,13 @@ async def _measure(
                 name = f"worker-{release.version}-{number}"
                 workers[name] = await _start(release, folder, name, config, "worker")
         await _until(sql, "SELECT count(*) >= $1 FROM archive_queue WHERE epoch > 0 AND session_id ~ '^new'", half // 10, workers)
-        producing = half * 4 // 5
+        calm = half // 3
         async with before.watched(url):
             _say("working without a migration, to compare with")
-            await _produce(before, url, ids[half : half + (producing // 4)])
+            await _produce(before, url, ids[half : half + calm])
         async with during.watched(url):
             _say("migrating")
-            producers = asyncio.create_task(_produce(during, url, ids[half + producing // 4 :]))
+            producers = asyncio.create_task(_produce(during, url, ids[half + calm :]))
             transaction = sql.transaction()
             await transaction.start()
             await sql.execute("SELECT FROM archive_queue LIMIT 1")

@@ -22,7 +22,7 @@ _LOOK = f"""
     FROM pg_stat_activity a LEFT JOIN LATERAL (
         SELECT extract(epoch FROM clock_timestamp() - waitstart)::float AS waited FROM pg_locks l
         WHERE l.pid = a.pid AND NOT granted AND a.wait_event_type = 'Lock' LIMIT 1) l ON true
-    WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid()"""
+    WHERE datname = current_database() AND state = 'active' AND application_name IN ('{PRODUCER}', 'archiver')"""
 
 _INSERT = """
     INSERT INTO archive_queue (bot, session_id) SELECT $1, id FROM unnest($2::text[]) AS id ON CONFLICT DO NOTHING"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import DatabaseError, DatabaseTooNew, DatabaseUnreachable, NotMigrated
+from archiver.postgres import lock_holders
 from archiver.postgres.database import Database
 from archiver.postgres.features import LOOK_AGAIN_SECONDS, Feature, Features
 from archiver.postgres.migrate import migrate
@@ -294,3 +296,62 @@ async def test_what_was_prepared_before_a_table_changed_is_run_again(harness: Qu
                 await run(look)
         async with database.transaction() as run:
             assert (await run(look))[0]["later"] == "7"
+
+
+async def test_migrating_was_killed_while_the_server_built_an_index(
+    harness: QueueHarness, folder: Path, producer: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """The server hears of nobody's death in the middle of a statement: what it still builds is waited for, and built again."""
+    statement = "CREATE INDEX CONCURRENTLY IF NOT EXISTS built ON archive_queue (epoch);"
+    add(folder, 1, statement, "transaction: none", "min_program: 0.2")
+    await harness.add("s-1", "s-2")
+    killed = await asyncpg.connect(harness.database.dsn)
+    async with producer.transaction(isolation="repeatable_read"):
+        await producer.execute("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 's-3')")
+        building = asyncio.create_task(killed.execute(statement))
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE query = $1 AND wait_event_type = 'Lock'"
+        async with asyncio.timeout(10):
+            while not await harness.value(waiting, statement):  # noqa: ASYNC110  # there is no signal to wait for
+                await asyncio.sleep(0.01)
+        killed.terminate()
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await building
+        migrating = asyncio.create_task(migrate(harness.database, folder))
+        async with asyncio.timeout(10):
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE query ~ '^DROP INDEX CONCURRENTLY' AND wait_event_type = 'Lock'"
+            while not await harness.value(waits):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert [migration.name for migration in await migrating] == ["later_1"]
+    assert await harness.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'built'::regclass")
+
+
+async def test_a_package_that_is_replaced_under_a_program_changes_nothing_for_it() -> None:
+    first = migrations()
+    first.append(first[-1])  # a list of the caller's own
+    assert len(migrations()) == KNOWN
+    assert migrations()[0] is first[0]
+
+
+async def test_an_index_that_waits_for_an_open_transaction_says_so(
+    harness: QueueHarness, folder: Path, producer: asyncpg.Connection[asyncpg.Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_holders, "REPORT_AFTER_SECONDS", 0.1)
+    add(folder, 1, "CREATE INDEX CONCURRENTLY built ON archive_queue (epoch);", "transaction: none", "min_program: 0.2")
+    with capture_logs() as lines:
+        async with producer.transaction():
+            await producer.execute("INSERT INTO archive_queue (bot, session_id) VALUES ('bot', 's-1')")
+            migrating = asyncio.create_task(migrate(harness.database, folder))
+            async with asyncio.timeout(10):
+                while not lines:  # noqa: ASYNC110  # there is no signal to wait for
+                    await asyncio.sleep(0.01)
+            await harness.add("s-2")
+        assert len(await migrating) == 1
+    assert [line["held_by"].split(",")[0] for line in lines[:1]] == [f"pid {producer.get_server_pid()} (crm-export"]
+
+
+async def test_every_feature_comes_with_a_migration_that_programs_of_this_release_do_without(database: Database) -> None:
+    features = Features(database)
+    for feature in Feature:
+        assert await features.has(feature)
+        [migration] = [each for each in migrations() if re.search(rf"^CREATE (TABLE|VIEW) {feature}\b", each.sql, re.MULTILINE)]
+        assert not migration.needed_by(PROGRAM), f"{migration.file_name} needs required_by, or nobody has to ask for it"

@@ -25,7 +25,7 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     ("statement", "arguments", "error"),
     [
         (MIGRATED, (len(migrations()) + 1, "1000.0"), DatabaseTooNew),
-        ("DELETE FROM archive_migrations WHERE version = $1", (len(migrations()),), NotMigrated),
+        ("DELETE FROM archive_migrations WHERE version >= $1", (16,), NotMigrated),
         ("ALTER TABLE archive_migrations RENAME TO elsewhere", (), NotMigrated),
     ],
 )
