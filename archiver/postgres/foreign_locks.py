@@ -16,7 +16,7 @@ _HOLDER = """
     SELECT a.usename AS role, l.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.database = a.datid AND a.datname = current_database()
       AND (l.classid::bigint << 32) + l.objid::bigint = $1
-      AND NOT has_table_privilege(a.usesysid, to_regclass('archive_queue'), 'UPDATE')
+      AND NOT has_any_column_privilege(a.usesysid, to_regclass('archive_queue'), 'UPDATE')
     LIMIT 1"""
 """Who holds the advisory lock $1 and may not write the queue, so is none of ours."""
 

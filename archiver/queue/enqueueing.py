@@ -8,6 +8,7 @@ import asyncpg
 
 from archiver.errors import DatabaseError
 from archiver.postgres.database import DEADLOCK_TRIES, Database, pause_after_deadlock
+from archiver.queue.producers import enqueue_statement
 from archiver.queue.sessions import NewSession, columns_of
 from archiver.queue.sql import sql
 
@@ -31,9 +32,10 @@ async def enqueue_all(
         complete = deadlocked = False
         try:
             async with database.transaction() as run:
+                statement = await enqueue_statement(run)
                 for sessions in batches():
                     try:
-                        (row,) = await run(sql("enqueue/sessions"), **columns_of(sessions), actor=actor)
+                        (row,) = await run(statement, **columns_of(sessions), actor=actor)
                     except asyncpg.DeadlockDetectedError:
                         deadlocked = True
                         raise

@@ -17,8 +17,10 @@ from archiver.errors import DatabaseError
 from archiver.observe.logs import logger
 from archiver.outcome import Outcome, facts_of
 from archiver.postgres.database import Database
+from archiver.postgres.statements import Statement
 from archiver.queue.claim_rows import RECHECKS, SESSIONS, plan_turns, read_sessions
 from archiver.queue.outcome_rows import OutcomeRows
+from archiver.queue.producers import enqueue_statement
 from archiver.queue.quota import PROBE_TURN, Quota
 from archiver.queue.rescue_rows import Leftover, Rescued
 from archiver.queue.sql import sql
@@ -134,12 +136,15 @@ class Queue:
         self._database = database
         self._retry = retry
         self._outcome_rows = OutcomeRows(retry)
+        self._enqueue_by: Statement | None = None
 
     # --- producers
 
     async def enqueue(self, sessions: Sequence[NewSession], *, actor: str) -> tuple[int, int]:
         """Insert what is new; a waiting session with a lower priority is raised. Returns (new, raised)."""
-        row = await self._database.row(sql("enqueue/sessions"), **columns_of(sessions), actor=actor)
+        if self._enqueue_by is None:
+            self._enqueue_by = await enqueue_statement(self._database.rows)
+        row = await self._database.row(self._enqueue_by, **columns_of(sessions), actor=actor)
         assert row is not None
         return row["added"], row["raised"]
 

@@ -87,6 +87,7 @@ def test_every_size_agrees_with_a_tree_by_other_hands(other: pymerkle.InmemoryTr
 
 
 @pytest.mark.thorough
+@pytest.mark.once
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("part", range(8))
 def test_every_proof_of_every_size_agrees_with_a_tree_by_other_hands(other: pymerkle.InmemoryTree, part: int) -> None:

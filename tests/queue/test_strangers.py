@@ -146,9 +146,17 @@ async def assert_closed(connection: Any) -> None:
         ("archive_admit", True, False, [path, "enable_seqscan=off"]),
         ("archive_count_files", True, False, [path]),
         ("archive_count_sessions", True, False, [path]),
+        ("archive_enqueue", True, False, [path, "enable_seqscan=off", "jit=off"]),
         ("archive_enqueued", True, False, [path]),
+        ("archive_lock_sessions", True, False, [path]),
         ("archive_look_for_put_off", True, False, [path, "enable_seqscan=off"]),
         ("archive_number", True, False, [path]),
+        (
+            "archive_ready_depth",
+            True,
+            False,
+            [path, *(f"enable_{each}=off" for each in ("seqscan", "bitmapscan", "sort")), "jit=off"],
+        ),
         ("archive_record_refusal", True, False, [path]),
     ]
 
