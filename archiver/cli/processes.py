@@ -24,8 +24,8 @@ from typing import Any
 
 import click
 
-from archiver.cli.shares import share_of, with_share
-from archiver.cli.supervised import ENVIRONMENT, GO, say
+from archiver.cli.shares import process_count, share_of, with_share
+from archiver.cli.supervised import ENVIRONMENT, GO, RELOAD, say
 from archiver.config import Settings
 from archiver.config.loading import find_file
 from archiver.errors import ConfigError
@@ -101,7 +101,9 @@ class Processes:
         self.count = count
         self.settings = with_share(settings, share_of(settings, 1, count)) if count > 1 else settings
         """The command's own share."""
-        self._whole = settings
+        self.whole = settings
+        self._generation = 0
+        """How often these have changed."""
         self._command = command
         self._prepared: dict[int, _Process] = {}
         self._running: dict[int, _Process] = {}
@@ -112,6 +114,23 @@ class Processes:
         self._hurrying = False
         if count > 1:
             logs.number_process(1)
+
+    def share(self, settings: Settings) -> Settings:
+        """What the command itself would get of these. Raises ConfigError where they cannot be shared out."""
+        if self.count == 1:
+            return settings
+        process_count(settings, self.count)
+        return with_share(settings, share_of(settings, 1, self.count))
+
+    def change(self, settings: Settings) -> None:
+        """These are the whole command's settings from now on: the others read theirs again, each with its share."""
+        self.whole, self.settings = settings, self.share(settings)
+        self._generation += 1
+        for process in self._running.values():
+            self._tell_share(process)
+
+    def _tell_share(self, process: _Process) -> None:
+        process.send(f"{RELOAD} {json.dumps(share_of(self.whole, process.number, self.count))}")
 
     async def look(self) -> None:
         """Ask each of them how it is; one that does not answer in time is as it was."""
@@ -130,9 +149,17 @@ class Processes:
     def slots(self, own: Worker) -> tuple[int, int, float]:
         """Slots and how many are in use, of all; and the shortest time that a lease has left."""
         others = [process.now for process in self._running.values() if process.now is not None]
-        slots, in_use = self.settings.worker.concurrency, own.running
+        slots, in_use = own.concurrency, own.running
         left = [own.lease_remaining, *(now[2] for now in others)]
         return slots + sum(int(now[0]) for now in others), in_use + sum(int(now[1]) for now in others), min(left)
+
+    @property
+    def troubles(self) -> list[dict[str, str]]:
+        """Why each of them does not archive as it should, as of its last word; see Worker.troubles."""
+        return [
+            {reason: f"process {process.number}: {message}" for reason, message in process.troubles.items()}
+            for process in self._running.values()
+        ]
 
     @asynccontextmanager
     async def prepared(self) -> AsyncIterator[None]:
@@ -189,7 +216,7 @@ class Processes:
         """Wait until all have left, but no longer than they may take: each leaves by itself within the grace, or when told to
         hurry. What does not is no process any more that anybody could reason with.
         """
-        grace = self._left_at + self._whole.worker.drain_grace_seconds + 2 * FAREWELL_SECONDS - time.monotonic()
+        grace = self._left_at + self.whole.worker.drain_grace_seconds + 2 * FAREWELL_SECONDS - time.monotonic()
         left = asyncio.create_task(asyncio.wait(keepers))
         hurried = asyncio.create_task(worker.hurrying())
         await asyncio.wait([left, hurried], timeout=max(grace, 0), return_when=asyncio.FIRST_COMPLETED)
@@ -223,6 +250,8 @@ class Processes:
             if process is not None:
                 self._running[number] = process
                 process.send(GO)
+                if process.generation != self._generation:
+                    self._tell_share(process)
                 if self._leaving.is_set():
                     process.send("hurry" if self._hurrying else "stop")
                 watching = asyncio.create_task(self._watch(process))
@@ -240,11 +269,14 @@ class Processes:
                 await asyncio.wait_for(self._leaving.wait(), wait)
 
     async def _start(self, number: int) -> _Process:
-        return await _Process.start(number, self._command.arguments(), self.environment(number))
+        generation = self._generation
+        process = await _Process.start(number, self._command.arguments(), self.environment(number))
+        process.generation = generation
+        return process
 
     async def _watch(self, process: _Process) -> None:
         """End it if it hangs: a process that is there and does nothing is worse than none."""
-        lease = self._whole.worker.lease_seconds
+        lease = self.whole.worker.lease_seconds
         while True:
             await asyncio.sleep(lease)
             with suppress(TimeoutError):
@@ -256,9 +288,9 @@ class Processes:
 
     def environment(self, number: int) -> dict[str, str]:
         """That of process `number`: this one's, and its share of the limits, instead of what was set, in whichever case."""
-        shares = share_of(self._whole, number, self.count)
+        shares = share_of(self.whole, number, self.count)
         keys = {f"ARCHIVER_{key.replace('.', '__').upper()}": str(value) for key, value in shares.items()}
-        keys["ARCHIVER_METRICS__LISTEN"] = ""
+        keys["ARCHIVER_METRICS__LISTEN"] = keys["ARCHIVER_METRICS__TEXTFILE"] = ""
         return {name: value for name, value in os.environ.items() if name.upper() not in keys} | keys
 
 
@@ -276,9 +308,12 @@ class _Process:
                  writer: asyncio.StreamWriter) -> None:  # fmt: skip
         self.number = number
         self.pid = process.pid
+        self.generation = 0
+        """Of the settings that it was started with."""
         self.tally = Tally()
         """As of its last word."""
         self.now: tuple[float, float, float] | None = None
+        self.troubles: dict[str, str] = {}
         self._process = process
         self._reader = reader
         self._writer = writer
@@ -336,7 +371,7 @@ class _Process:
                 if "tally" in told:
                     tally = Tally()
                     tally.add(told["tally"])
-                    self.tally, self.now = tally, tuple(told["now"])
+                    self.tally, self.now, self.troubles = tally, tuple(told["now"]), dict(told.get("troubles", {}))
                     self._looked.set()
                 else:
                     on_idle()

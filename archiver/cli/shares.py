@@ -10,6 +10,7 @@ from archiver.cli.compose import F
 from archiver.config import Settings
 from archiver.errors import ConfigError
 from archiver.observe.logs import logger
+from archiver.runtime.open_files import RAISE_FILES, files_allowed, files_needed, fitting_concurrency
 from archiver.runtime.processors import usable_processors
 
 log = logger(__name__)
@@ -17,6 +18,9 @@ log = logger(__name__)
 MAX_PROCESSES = 256
 
 AUTO = -1
+
+SHARED = ("worker.concurrency", "transfer.max_buffer", "transfer.max_bandwidth", "transfer.connections_per_host")
+"""Keys whose values are shared out, where there is a limit."""
 
 MIN_BUFFER = 16 * 2**20
 """What `transfer.max_buffer` has to be at least, for each of them."""
@@ -102,3 +106,23 @@ def with_share(settings: Settings, shares: Mapping[str, int]) -> Settings:
         changed = getattr(settings, section).model_copy(update={name: value})
         settings = settings.model_copy(update={section: changed})
     return settings
+
+
+def fitted(settings: Settings) -> Settings:
+    """The settings, with as many sessions at once as the files allow that this process may have open. Raises ConfigError if they
+    allow none.
+    """
+    wanted, bots = settings.worker.concurrency, len(settings.bots)
+    fitting = fitting_concurrency(wanted, bots)
+    if not fitting:
+        raise ConfigError(
+            f"this process may have {files_allowed()} files open, and a worker needs {files_needed(1, bots)} at least",
+            hint=RAISE_FILES,
+        )
+    if fitting < wanted:
+        needed = files_needed(wanted, bots)
+        log.warning(
+            "concurrency_lowered", wanted=wanted, concurrency=fitting, files=files_allowed(), needed=needed, hint=RAISE_FILES
+        )
+    worker = settings.worker.model_copy(update={"concurrency": fitting})
+    return settings.model_copy(update={"worker": worker})

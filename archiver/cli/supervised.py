@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -19,6 +19,9 @@ ENVIRONMENT = "_ARCHIVER_PROCESS"
 
 GO = "go"
 """What the command says when it has started itself."""
+
+RELOAD = "reload"
+"""What it says when the configuration is to be read again; behind it is this process's share of the limits, as JSON."""
 
 
 def say(writer: asyncio.StreamWriter, line: bytes) -> None:
@@ -57,15 +60,16 @@ class Supervised:
             told += piece
 
     @asynccontextmanager
-    async def listening(self, worker: Worker, slots: int) -> AsyncIterator[None]:
-        """Do what the command says; when it is gone, leave."""
+    async def listening(self, worker: Worker, reload: Callable[[Mapping[str, int]], None]) -> AsyncIterator[None]:
+        """Do what the command says; when it is gone, leave. `reload` is called with this process's share of the limits."""
         reader, writer = await asyncio.open_connection(sock=self._socket)
 
         def tell(told: Mapping[str, Any]) -> None:
             say(writer, json.dumps(told).encode())
 
         def state() -> dict[str, Any]:
-            return {"tally": worker.tally.as_json(), "now": [slots, worker.running, worker.lease_remaining]}
+            return {"tally": worker.tally.as_json(), "now": [worker.concurrency, worker.running, worker.lease_remaining],
+                    "troubles": worker.troubles}  # fmt: skip
 
         async def listen() -> None:
             with suppress(OSError):
@@ -77,6 +81,8 @@ class Supervised:
                             worker.hurry()
                         case b"look\n":
                             tell(state())
+                        case _ if line.startswith(f"{RELOAD} ".encode()):
+                            reload(json.loads(line.removeprefix(RELOAD.encode())))
             worker.stop()
 
         listener = asyncio.create_task(listen(), name="command")

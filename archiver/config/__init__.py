@@ -11,8 +11,9 @@ Relative paths are taken from the folder of the file that names them, else from 
 from archiver.config.bots import Algorithm, BotSettings
 from archiver.config.budgets import Budget, account_budgets, all_budgets, sessions_budgets
 from archiver.config.evidence import EvidenceSettings
-from archiver.config.loading import ENVIRONMENT_PREFIX, FILE_NAME, find_file, load, secret_files
+from archiver.config.loading import ENVIRONMENT_PREFIX, FILE_NAME, Loaded, find_file, load, read, secret_files, unusable_files
 from archiver.config.network import NetworkSettings, Proxy, environment_names
+from archiver.config.notify import EVENTS, NotifySettings
 from archiver.config.settings import (
     CALL_FACTS,
     DatabaseSettings,
@@ -28,9 +29,9 @@ from archiver.config.storage import IN_THE_OPEN, AzureSettings, S3Settings, Stor
 from archiver.config.values import RateLimit, crosses_openly, is_loopback, parse_duration, parse_size
 
 __all__ = [
-    "CALL_FACTS", "ENVIRONMENT_PREFIX", "FILE_NAME", "IN_THE_OPEN", "Algorithm", "AzureSettings", "BotSettings", "Budget",
-    "DatabaseSettings", "DiscoverySettings", "EvidenceSettings", "LogSettings", "MetricsSettings", "NetworkSettings", "Proxy",
-    "RateLimit", "RetrySettings", "S3Settings", "Settings", "StorageSettings", "TransferSettings", "WorkerSettings",
-    "account_budgets", "all_budgets", "crosses_openly", "environment_names", "find_file", "is_loopback", "load",
-    "parse_duration", "parse_size", "secret_files", "sessions_budgets",
+    "CALL_FACTS", "ENVIRONMENT_PREFIX", "EVENTS", "FILE_NAME", "IN_THE_OPEN", "Algorithm", "AzureSettings", "BotSettings",
+    "Budget", "DatabaseSettings", "DiscoverySettings", "EvidenceSettings", "Loaded", "LogSettings", "MetricsSettings",
+    "NetworkSettings", "NotifySettings", "Proxy", "RateLimit", "RetrySettings", "S3Settings", "Settings", "StorageSettings",
+    "TransferSettings", "WorkerSettings", "account_budgets", "all_budgets", "crosses_openly", "environment_names", "find_file",
+    "is_loopback", "load", "parse_duration", "parse_size", "read", "secret_files", "sessions_budgets", "unusable_files",
 ]  # fmt: skip

@@ -7,8 +7,9 @@ import re
 import ssl
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def find_file(environment: Mapping[str, str]) -> Path | None:
         candidates.append(platformdirs.user_config_path("archiver") / FILE_NAME)
     for candidate in candidates:
         if candidate.is_file():
-            _refuse_foreign_file(candidate)
+            refuse_foreign_file(candidate)
             return candidate
     return None
 
@@ -53,7 +54,7 @@ def _data_folder() -> Path:
         ) from None
 
 
-def _refuse_foreign_file(file: Path) -> None:
+def refuse_foreign_file(file: Path) -> None:
     """A file that happens to lie where a command runs, such as in /tmp, decides where secrets and recordings go. So does a link:
     whose it is may have it lead to one of ours, until a moment later.
     """
@@ -66,8 +67,30 @@ def _refuse_foreign_file(file: Path) -> None:
             )
 
 
+Keys = tuple[str, ...]
+"""What leads to a key, numbers of bots included: `("bots", "0", "name")`."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A valid configuration, and where its keys came from: of those of the environment the variable, and those of the file."""
+
+    settings: Settings
+    path: Path | None
+    from_environment: Mapping[Keys, str]
+    from_file: frozenset[Keys]
+
+
 def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
     """Read, merge and check. Raises ConfigError with one line a mistake; secrets are in no message."""
+    settings = read(path, environment).settings
+    for error in unusable_files(settings):
+        raise error
+    return settings
+
+
+def read(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Loaded:
+    """The same without a look into the files that the configuration names. Raises ConfigError."""
     environment = os.environ if environment is None else environment
     path = path or find_file(environment)
     data: dict[str, Any] = {}
@@ -75,6 +98,7 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
     if path is not None:
         data = _read_toml(path)
         base = path.absolute().parent
+    in_file = frozenset(_keys_of(data))
     _anchor(data, base)
     came_from = _overlay(data, environment)
     source = str(path) if path is not None else ("environment" if came_from else "defaults")
@@ -92,13 +116,31 @@ def load(path: Path | None = None, environment: Mapping[str, str] | None = None)
     except ValidationError as error:
         lines = explain(error, data, came_from)
         raise ConfigError(f"{source}: " + ("\n  " if len(lines) > 1 else "") + "\n  ".join(lines), hint=EVERY_KEY) from None
-    for bot in settings.bots:
-        bot.signing_key()
-    settings.storage.s3.secret_key()
-    settings.storage.azure.key()
-    settings.storage.azure.sas()
-    settings.network.add_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))  # which finds out whether the file is one
-    return settings
+    return Loaded(settings, path, came_from, in_file)
+
+
+def unusable_files(settings: Settings) -> Iterator[ConfigError]:
+    """What is wrong with the files that hold secrets and certificates, one error a file; each is read now."""
+    reads: list[Callable[[], object]] = [bot.signing_key for bot in settings.bots]
+    reads += [settings.storage.s3.secret_key, settings.storage.azure.key, settings.storage.azure.sas, settings.notify.key]
+    # A context finds out whether the file is one.
+    reads.append(lambda: settings.network.add_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)))
+    for look in reads:
+        try:
+            look()
+        except ConfigError as error:
+            yield error
+
+
+def _keys_of(value: Any, keys: Keys = ()) -> Iterator[Keys]:
+    """Every key that stands in a file's data."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield (*keys, name)
+            yield from _keys_of(item, (*keys, name))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _keys_of(item, (*keys, str(number)))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -153,8 +195,11 @@ def _overlay(data: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple
     return came_from
 
 
-_FILES = ("client_secret_file", "private_key_file", "secret_access_key_file", "account_key_file", "sas_token_file", "key_file")
-"""Keys, in bots, the sections of buckets and that of the evidence, whose values are paths."""
+_FILES = (
+    "client_secret_file", "private_key_file", "secret_access_key_file", "account_key_file", "sas_token_file", "key_file",
+    "secret_file",
+)  # fmt: skip
+"""Keys, in bots, the sections of buckets, that of the evidence and that of the messages, whose values are paths."""
 
 _URLS = ("url", "proxy")
 """What keys end with whose values may have a password in them."""
@@ -166,7 +211,7 @@ def secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
         path = Path(settings.source)
         if keys := list(dict.fromkeys(_secrets_in(_read_toml(path)))):
             yield ", ".join(keys), path
-    for section in (*settings.bots, settings.storage.s3, settings.storage.azure, settings.evidence):
+    for section in (*settings.bots, settings.storage.s3, settings.storage.azure, settings.evidence, settings.notify):
         for key in _FILES:
             if (file := getattr(section, key, None)) is not None:
                 yield key, file
@@ -199,15 +244,15 @@ def _anchor(data: dict[str, Any], folder: Path) -> None:
     def anchored(path: str) -> str:
         return str(folder / os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises where there is no such user
 
-    database, storage, bots, network, evidence = (
-        data.get(name) for name in ("database", "storage", "bots", "network", "evidence")
+    database, storage, bots, network, evidence, notify = (
+        data.get(name) for name in ("database", "storage", "bots", "network", "evidence", "notify")
     )
     if isinstance(database, dict) and isinstance(url := database.get("url"), str):
         scheme, _, path = url.partition(":")
         if scheme == "embedded" and path:
             database["url"] = f"embedded:{anchored(path)}"
     buckets = [storage.get("s3"), storage.get("azure")] if isinstance(storage, dict) else []
-    for section in [*(bots if isinstance(bots, list) else ()), *buckets, evidence]:
+    for section in [*(bots if isinstance(bots, list) else ()), *buckets, evidence, notify]:
         for key in _FILES:
             if isinstance(section, dict) and isinstance(section.get(key), str) and section[key]:
                 section[key] = anchored(section[key])

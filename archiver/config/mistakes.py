@@ -18,7 +18,7 @@ from archiver.config.bots import UNSIGNED
 from archiver.config.settings import Settings
 from archiver.config.values import without_user
 
-SECRETS = ("client_secret", "secret_access_key", "session_token", "account_key", "sas_token")
+SECRETS = ("client_secret", "secret_access_key", "session_token", "account_key", "sas_token", "secret")
 """Keys whose values are never shown."""
 
 SHOWN = 200
@@ -72,7 +72,11 @@ def _explained(item: Any, came_from: Origins) -> str:
     if not key:
         return must
     value = item["input"]
-    secret = location[-1] in (*SECRETS, "proxy") or (location[0] == "database" and location[-1] != "keep_history")
+    secret = (
+        location[-1] in (*SECRETS, "proxy")
+        or location == ("notify", "url")
+        or (location[0] == "database" and location[-1] != "keep_history")
+    )
     # Of a section that is none it is not known what its value is; a secret may be in it.
     hidden = secret or item["type"] == "model_type" or isinstance(value, dict | list | tuple | BaseModel)
     if isinstance(value, str):

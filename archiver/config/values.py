@@ -54,7 +54,7 @@ def parse_size(value: object) -> int:
     return int(float(match[1]) * _SIZES[match[2]])
 
 
-def _size_or_none(value: object) -> int | None:
+def size_or_none(value: object) -> int | None:
     """A size; empty or 0 is none."""
     return None if value in (None, "") else parse_size(value) or None
 
@@ -112,7 +112,7 @@ class RateLimit:
 Size = Annotated[int, PlainValidator(parse_size)]
 """Bytes."""
 
-SizeOrNone = Annotated[int | None, PlainValidator(_size_or_none)]
+SizeOrNone = Annotated[int | None, PlainValidator(size_or_none)]
 RateLimits = Annotated[
     tuple[Annotated[RateLimit, PlainValidator(RateLimit.parse)], ...] | None,
     BeforeValidator(lambda value: None if value == "" else _listed(value)),
@@ -120,7 +120,15 @@ RateLimits = Annotated[
 """Not written is None, and so is an empty text, which the environment takes one away with; an empty list is no limit at all."""
 Durations = Annotated[tuple[Duration, ...], BeforeValidator(_listed)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-File = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
+
+
+def _path(value: object) -> object:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("must be a text file, and no path has a NUL in it")
+    return value or None
+
+
+File = Annotated[Path | None, BeforeValidator(_path)]
 """A path; an empty one is none, so that the environment can take one away."""
 
 
@@ -182,7 +190,7 @@ def without_user(text: str) -> str:
     return f"{scheme}{slashes}{MASK}@{tail}" if at else text
 
 
-def _there(path: Path) -> Path:
+def existing_part(path: Path) -> Path:
     """As much of a path as exists: what does not may be no path, but the secret itself."""
     return next((part for part in (path, *path.parents) if os.path.exists(part)), Path("/"))  # noqa: PTH110  # Path.exists raises for names too long
 
@@ -193,9 +201,11 @@ def read_secret(key: str, path: Path) -> str:
         secret = path.read_text(encoding="utf-8-sig").strip()
     except ValueError:
         # Not UTF-8, or a path with NUL.
-        raise ConfigError(f"{key}: {_there(path)} must be a text file", hint="write the secret into it as UTF-8 text") from None
+        raise ConfigError(
+            f"{key}: {existing_part(path)} must be a text file", hint="write the secret into it as UTF-8 text"
+        ) from None
     except OSError as error:
-        if (found := _there(path)) != path:
+        if (found := existing_part(path)) != path:
             raise ConfigError(
                 f"{key}: must be the path of a file that holds the secret: No such file below {found}",
                 hint="create the file, and let archiver's user read it; or correct its path",

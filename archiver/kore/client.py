@@ -104,11 +104,14 @@ class KoreClient:
         max_files: int,
         terms: TransferSettings | None = None,
         on_retry: Callable[[Exception, float], None],
+        on_call: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_call` is called for each call that goes out."""
         self.bot = bot
         self.signer = TokenSigner(bot)
         self._max_files = max_files
         self._exchange = Exchange(bot, http, terms or TransferSettings(), self.signer)
+        self._exchange.on_call = on_call
         self._paths_v1: tuple[str, ...] = _PATHS_V1
         self._known_until = float("-inf")  # by the monotonic clock
         self._retrying = retry_transient(ApiUnreachable, on_retry=on_retry)(_run)

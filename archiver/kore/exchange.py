@@ -40,7 +40,7 @@ CALL_STALLS = 5
 time, and is held to `transfer.min_rate`, as one from a media host is.
 """
 
-THEN_RESUME = "then `archiver resume --bot NAME` (and restart the workers if their configuration changed)"
+THEN_RESUME = "then SIGHUP to the workers if their configuration changed, and `archiver resume --bot NAME`"
 """What follows whatever mends refused credentials."""
 
 Pay = Callable[[], Awaitable[None]]
@@ -119,6 +119,7 @@ class Exchange:
         self._http = http
         self._terms = terms
         self._signer = signer
+        self.on_call: Callable[[], None] = lambda: None  # for each call that goes out
         self._patience = CALL_STALLS * terms.stall_timeout.total_seconds()
 
     def signed_by(self, signer: TokenSigner) -> Exchange:
@@ -235,6 +236,7 @@ class Exchange:
         return reply
 
     def _sent(self, request: Request, auth: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        self.on_call()
         return self._http.request(
             request.method,
             request.url,

@@ -65,6 +65,14 @@ class TokenSigner:
         with suppress(ConfigError):
             self._key = self.bot.signing_key()
 
+    def take_key(self, key: str) -> None:
+        """Sign with this one, as it was read from the secret's file."""
+        self._key = key
+
+    def signs_with(self, key: str) -> bool:
+        """Whether this is the key in use. One that was not needed yet is not known: it may be any."""
+        return self._key == key
+
     def fingerprint(self) -> str:
         """What tells these credentials from others, and no more: of a salted slow hash sixteen bits, so that nobody who reads it
         can make sure of a guess at the secret. Takes long: not for the event loop. Raises ConfigError if there is no key.

@@ -94,8 +94,13 @@ def configure(*, level: str, form: str, stream: TextIO | None = None) -> None:
     console = form == "console" or (form == "auto" and stream.isatty())
     handler = _handler(stream)
     handler.setFormatter(_Formatter(console=console, colors=stream.isatty()))
+    logging.getLogger().handlers = [handler]
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Write the lines of this level and of those above it from now on."""
     root = logging.getLogger()
-    root.handlers = [handler]
     root.setLevel(level.upper())
     for tree in TALKATIVE:
         logging.getLogger(tree).setLevel(max(logging.WARNING, root.level))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -75,6 +76,7 @@ _PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (
             r"(?P<secret>(?:[A-Za-z0-9._~+/:-]{16}|(?=[a-z._~:-]{0,16}[A-Z0-9+/=])[A-Za-z0-9._~+/:-]{6})[A-Za-z0-9._~+/:=-]*)"
         ),
     ),
+    (("whsec_",), re.compile(r"(?<![A-Za-z0-9])whsec_(?P<secret>[A-Za-z0-9+/=_-]{6,})")),
     (("-----",), re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?P<secret>(?:(?!-----)[^\"'<>{}])*)")),
     (
         ("passw", "passphrase", "pwd", "secret", "token", "credential", "auth", "cookie", "key", 'sig"', "sig'", "signature"),
@@ -110,6 +112,8 @@ _HTML = {
 }  # fmt: skip
 
 _known: list[str] = []
+_knowing = threading.Lock()
+"""Held by whoever changes that: a configuration is read again in a thread, while tokens are signed and replaced."""
 
 _CLEAN_LENGTH, _CLEAN_TEXTS = 100, 4096
 _clean: set[str] = set()
@@ -122,13 +126,17 @@ def remember_secret(value: str) -> None:
     """Have `value` masked in every later text, as it is and as URLs and JSON spell it. Shorter than 6 characters: no secret."""
     global _clean  # noqa: PLW0603  # another set, so that nobody adds to it what was looked at before
     if len(value) >= 6 and value not in MASK:
-        _known[:] = sorted(_spellings(value).union(_known), key=lambda known: (-len(known), known))
-        _clean = set()
+        spellings = _spellings(value)
+        with _knowing:
+            _known[:] = sorted(spellings.union(_known), key=lambda known: (-len(known), known))
+            _clean = set()
 
 
 def forget_secret(value: str) -> None:
     """Mask `value` no longer: it was good for hours and has been replaced, and every one remembered costs every text a look."""
-    _known[:] = [known for known in _known if known not in _spellings(value)]
+    spellings = _spellings(value)
+    with _knowing:
+        _known[:] = [known for known in _known if known not in spellings]
 
 
 def _spellings(value: str) -> set[str]:

@@ -47,6 +47,13 @@ class Quota:
         self._database = database
         self._backoff_base = backoff_base
         self.key = key
+        self.limit(rate_limits, counted=counted)
+        self.waiting = 0
+        """How many wait long for a call."""
+        self._blocked_until: float | None = None  # by this process's clock; None: not refused since the last answer
+
+    def limit(self, rate_limits: Sequence[RateLimit], *, counted: bool = False) -> None:
+        """These limits from the next call on, whoever waits for one already."""
         self._rate_limits = rate_limits
         # Calls are counted where there is a second window: here one that never binds.
         second = [RateLimit(MINUTE, NO_LIMIT)] if counted and len(rate_limits) == 1 else []
@@ -54,9 +61,6 @@ class Quota:
         self.limits = [limit.calls for limit in (*rate_limits, *second)]
         pace = max((limit.window / max(limit.calls - 1, 1) for limit in rate_limits[:1]), default=timedelta(0))
         self.patience = max(MIN_PATIENCE, min(pace * 1.5, MAX_PATIENCE))
-        self.waiting = 0
-        """How many wait long for a call."""
-        self._blocked_until: float | None = None  # by this process's clock; None: not refused since the last answer
 
     def seconds_for(self, calls: float) -> float:
         """What so many calls take in the long run, if nobody else draws."""

@@ -63,6 +63,7 @@ def in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
     leaves it running.
     """
     found: Future[T] = Future()
+    found.set_running_or_notify_cancel()  # else a cancelled one takes no result, and the thread ends with a traceback
 
     def run() -> None:
         try:

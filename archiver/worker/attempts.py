@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from archiver.archive.context import Archive, BotAccess
 from archiver.archive.route import archive_session
-from archiver.errors import LeaseLost
+from archiver.config import TransferSettings
+from archiver.errors import CredentialsRejected, LeaseLost, MediaHostRefused
 from archiver.observe.logs import bind_subject, logger
 from archiver.observe.transfers import Transfer, Transfers
-from archiver.outcome import HandedBack, Outcome, Retry, classify
+from archiver.outcome import HandedBack, Outcome, Retry, classify, facts_of
 from archiver.session import Attempt, Session
 from archiver.worker.accounting import Accounting
+from archiver.worker.bots import Bots
 from archiver.worker.holds import Holds
 from archiver.worker.judging import Judge
 from archiver.worker.lease import Lease
 from archiver.worker.settling import Ended, Settling
+from archiver.worker.slots import Slots
 from archiver.worker.store_gate import StoreGate
 
 log = logger(__name__)
@@ -38,7 +42,7 @@ class Attempts:
 
     def __init__(
         self,
-        bots: Mapping[str, BotAccess],
+        bots: Bots,
         archive: Archive,
         judge: Judge,
         holds: Holds,
@@ -59,16 +63,30 @@ class Attempts:
         self._settling = settling
         self._accounting = accounting
         self._transfers = transfers
-        self._concurrency = concurrency
         self._longest_pause = longest_pause
         self._wake = wake
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = Slots(concurrency)
         self._running: dict[asyncio.Task[None], Session] = {}
         self._lost: set[tuple[int, int]] = set()  # (id, epoch) of what runs and is no longer ours
         self._yielding: dict[int, dict[str, Any]] = {}  # by id: what runs, and is to make room for others; and why
 
     def __len__(self) -> int:
         return len(self._running)
+
+    @property
+    def concurrency(self) -> int:
+        """How many may run at once."""
+        return self._slots.size
+
+    @property
+    def any_waiting(self) -> bool:
+        """Whether a session was claimed for which there is no slot yet."""
+        return self._slots.waiting > 0
+
+    def change(self, concurrency: int, terms: TransferSettings) -> None:
+        """So many at once, and under these terms, from now on. What runs goes on, though it may be more than that."""
+        self._slots.resize(concurrency)
+        self._archive = replace(self._archive, terms=terms)
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
@@ -108,7 +126,8 @@ class Attempts:
 
     def slow_transfer(self) -> Transfer | None:
         """The download that has to make room if work is due: all slots are held, and it is slow. None: there is none."""
-        if len(self._running) < self._concurrency or len(self._settling) >= self._concurrency or self._yielding:
+        slots = self._slots
+        if len(self._running) < slots.size or len(self._settling) >= slots.size or self._yielding or slots.in_use > slots.size:
             return None
         return self._transfers.slowest(SLOW_BYTES_A_SECOND)
 
@@ -159,20 +178,28 @@ class Attempts:
 
     async def _attempt(self, attempt: Attempt, lease: Lease) -> Outcome:
         session = attempt.session
-        try:
-            outcome = await archive_session(attempt, self._bots[session.bot], self._archive, lease.guard)
-        except LeaseLost:
-            raise
-        except Exception as error:  # noqa: BLE001  # the last catch of a session: nothing of it may stop the others
-            outcome = await self._judged(session, error)
+        if session.bot not in self._bots:
+            return HandedBack("worker_stopped")  # its bot was removed while it was claimed
+        with self._bots.using(session.bot) as bot:
+            try:
+                outcome = await archive_session(attempt, bot, self._archive, lease.guard)
+            except LeaseLost:
+                raise
+            except (CredentialsRejected, MediaHostRefused) as error:
+                if self._bots.serves(bot):
+                    outcome = await self._judged(session, error, bot)
+                else:  # refused for what is no longer in force: that says nothing of the session, nor of what is
+                    outcome = HandedBack(error.reason, detail=facts_of(error))
+            except Exception as error:  # noqa: BLE001  # the last catch of a session: nothing of it may stop the others
+                outcome = await self._judged(session, error, bot)
         if attempt.stored:
             self._holds.forget_host_refusals(session.bot)
             self._gate.open()
         return outcome
 
-    async def _judged(self, session: Session, error: Exception) -> Outcome:
+    async def _judged(self, session: Session, error: Exception, bot: BotAccess) -> Outcome:
         try:
-            return await self._judge.judge(session, error)
+            return await self._judge.judge(session, error, bot)
         except Exception as defect:  # the attempt has an outcome all the same: what it stored is recorded with that
             log.exception("internal_error", error=repr(defect))
             return classify(error)

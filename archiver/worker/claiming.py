@@ -79,7 +79,6 @@ class Claiming:
         gate: StoreGate,
         retry: RetrySettings,
         *,
-        concurrency: int,
         lease: Callable[[], Lease],
         wake: asyncio.Event,
         stopping: asyncio.Event,
@@ -91,7 +90,6 @@ class Claiming:
         self._settling = settling
         self._gate = gate
         self._retry = retry
-        self._concurrency = concurrency
         self._lease = lease
         self._wake = wake
         self._stopping = stopping
@@ -140,9 +138,10 @@ class Claiming:
             await self._compare_with_rows(lease)
         # A session leaves its slot before its outcome is written. While that takes long, no more of them gather than slots.
         running = len(self._attempts)
-        slots = min(self._concurrency - running, 2 * self._concurrency - running - len(self._settling))
+        concurrency = self._attempts.concurrency
+        slots = min(concurrency - running, 2 * concurrency - running - len(self._settling))
         slow = self._attempts.slow_transfer()
-        if slow is not None and running > self._concurrency:
+        if slow is not None and self._attempts.any_waiting:
             self._attempts.make_room(slow)  # a session waits for a slot already
         elif slow is not None:
             slots = 1  # one more than there are: if work is due, and the budget allows it, this one yields to it
@@ -200,7 +199,7 @@ class Claiming:
             return
         # Sessions of small recordings end one after another within milliseconds, and one claim for some of them costs the server
         # hardly more than one for each.
-        if self._attempts and self._concurrency - len(self._attempts) < self._concurrency // 4:
+        if self._attempts and self._attempts.concurrency - len(self._attempts) < self._attempts.concurrency // 4:
             await asyncio.sleep(GATHER_SECONDS)
 
 

@@ -45,9 +45,12 @@ class Holds:
     async def hold_for_credentials(self, bot: str, kind: str, error: CredentialsRejected) -> None:
         """Hold a kind of a bot, and remember by whose credentials, for a worker that has others. Raises DatabaseError."""
         facts = facts_of(error)
-        fingerprint = await asyncio.to_thread(self._bots[bot].client.signer.fingerprint)
+        access = self._bots[bot]
+        fingerprint = await asyncio.to_thread(access.client.signer.fingerprint)
         if await self._queue.hold(bot, kind, error.reason, facts | {"credentials": fingerprint}):
             log.error("bot_held", **{"bot": bot, "kind": kind, "reason": error.reason, **facts})
+        if bot in self._bots and self._bots[bot] is not access:
+            await self.try_credentials()  # there are others by now, which did not see this hold yet
 
     async def count_host_refusal(self, session: Session, error: MediaHostRefused) -> bool:
         """Whether the bot is held now for this media host. Raises DatabaseError."""
@@ -93,8 +96,8 @@ class Holds:
             self._wake()
 
     async def _try_credentials_of(self, bot: str, kind: str, refused: str | None) -> None:
-        access = self._bots[bot]
-        if await asyncio.to_thread(access.client.signer.recognises, refused):
+        access = self._bots.get(bot)
+        if access is None or await asyncio.to_thread(access.client.signer.recognises, refused):
             return
         verdict = await self._probes.access(bot, kind, time.monotonic())
         match verdict.error:
@@ -114,9 +117,9 @@ class Holds:
         """Try budgets that the platform has blocked for longer than one should believe: each by one worker at a time. Never
         returns.
         """
-        keys = {bot.quota.key for bot in self._bots.values()}
         while True:
             wait = BUDGET_LOOK_SECONDS
+            keys = {bot.quota.key for bot in self._bots.values()}
             try:
                 turns = await self._queue.due_probes(list(keys))
                 wait = min([wait, *(due.total_seconds() for due in turns.values() if due > timedelta(0))])
@@ -137,5 +140,6 @@ class Holds:
         names = [name for name, bot in self._bots.items() if bot.quota.key in keys]
         found: dict[str, list[tuple[str, str]]] = {}
         for bot, kind in await self._queue.find_open_kinds(names) if names else ():
-            found.setdefault(self._bots[bot].quota.key, []).append((bot, kind))
+            if bot in self._bots:
+                found.setdefault(self._bots[bot].quota.key, []).append((bot, kind))
         return found

@@ -49,18 +49,17 @@ class Judge:
         self._gate = gate
         self._longest_pause = longest_pause
 
-    async def judge(self, session: Session, error: Exception) -> Outcome:
-        """Never raises: where the database is away, what `classify` says stands."""
+    async def judge(self, session: Session, error: Exception, bot: BotAccess) -> Outcome:
+        """`bot` is what the attempt was made with. Never raises: where the database is away, what `classify` says stands."""
         outcome = classify(error)
         if isinstance(outcome, Retry | HandedBack) and files_exhausted(error):
             # Whoever is named by what failed, it is not to blame.
             log.error("open_files_exhausted", files=files_allowed(), error=redact(f"{type(error).__name__}: {error}"))
             detail = {"message": "this process had no more files to open", "files": files_allowed(), "hint": RAISE_FILES}
             return HandedBack("too_many_open_files", after=timedelta(seconds=FILES_PAUSE_SECONDS), detail=detail)
-        return await self._judge(session, error, outcome)
+        return await self._judge(session, error, outcome, bot)
 
-    async def _judge(self, session: Session, error: Exception, outcome: Outcome) -> Outcome:
-        bot = self._bots[session.bot]
+    async def _judge(self, session: Session, error: Exception, outcome: Outcome, bot: BotAccess) -> Outcome:
         try:
             match error:
                 case BudgetSpent():

@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -18,6 +18,7 @@ from archiver.archive.context import BotAccess
 from archiver.errors import ArchiverError, BudgetSpent, DatabaseError, KoreError, RateLimited
 from archiver.kore.exchange import Asked, first_paid
 from archiver.observe.logs import logger
+from archiver.worker.bots import Bots
 
 log = logger(__name__)
 
@@ -27,8 +28,9 @@ GOOD_FOR = 10.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the harmless call came to, and when, by the monotonic clock: what was `said`, or the `error`."""
+    """What the harmless call of `bot` came to, and when, by the monotonic clock: what was `said`, or the `error`."""
 
+    bot: BotAccess
     at: float
     said: str = ""
     error: ArchiverError | None = None
@@ -48,19 +50,22 @@ class Verdict:
 class Probes:
     """Makes the harmless calls of one worker."""
 
-    def __init__(self, bots: Mapping[str, BotAccess]) -> None:
+    def __init__(self, bots: Bots) -> None:
         self._bots = bots
         self._one_at_a_time: dict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._verdicts: dict[tuple[str, str], Verdict] = {}
 
     async def access(self, bot: str, kind: str, since: float) -> Verdict:
         """Whether a bot is let in for a kind, for somebody who was refused in an attempt that began at `since`. Of many who ask
-        at once one makes the call. Raises DatabaseError.
+        at once one makes the call. If what serves the bot is replaced meanwhile, what it is now is asked. Raises DatabaseError.
         """
         async with self._one_at_a_time[bot, kind]:
             verdict = self._verdicts.get((bot, kind))
-            if verdict is None or not verdict.stands_for(since):
-                verdict = self._verdicts[bot, kind] = await self._ask(self._bots[bot], kind)
+            while verdict is None or verdict.bot is not self._bots[bot] or not verdict.stands_for(since):
+                with self._bots.using(bot) as access:
+                    verdict = self._verdicts[bot, kind] = await self._ask(access, kind)
+                if verdict.bot is self._bots[bot]:
+                    break
         return verdict
 
     async def _ask(self, bot: BotAccess, kind: str) -> Verdict:
@@ -69,8 +74,8 @@ class Probes:
         except DatabaseError:
             raise
         except ArchiverError as error:
-            return Verdict(time.monotonic(), error=error)
-        return Verdict(time.monotonic(), status or f"HTTP {http_status}")
+            return Verdict(bot, time.monotonic(), error=error)
+        return Verdict(bot, time.monotonic(), status or f"HTTP {http_status}")
 
     async def budget(self, askable: Sequence[tuple[str, str]]) -> bool:
         """Whether a budget, blocked for long, is open again: its turn was taken, and the call was not refused for the rate.
@@ -78,7 +83,10 @@ class Probes:
         turn from the others for ever. Raises DatabaseError.
         """
         bot, kind = random.choice(askable)  # noqa: S311  # a lot, no secret
-        access = self._bots[bot]
+        with self._bots.using(bot) as access:
+            return await self._try_budget(bot, kind, access, alone=len(askable) == 1)
+
+    async def _try_budget(self, bot: str, kind: str, access: BotAccess, *, alone: bool) -> bool:
         if not await access.quota.take_probe():
             return False
         asked: list[Asked] = []
@@ -98,7 +106,7 @@ class Probes:
             return False
         if not asked or asked[-1].http_status is None:
             return False  # nobody answered: the next turn will tell
-        if asked[-1].http_status in (401, 403) and len(askable) > 1:
+        if asked[-1].http_status in (401, 403) and not alone:
             return False  # this bot would have been refused anyway; another one may tell more
         await access.quota.probed()
         return True

@@ -176,23 +176,33 @@ async def test_a_log_that_nobody_reads_does_not_stop_the_archive(archiver: Progr
         os.close(writer)
 
 
-async def test_hanging_up_ends_a_worker_in_order_unless_that_is_ignored(archiver: Program, sql: Any) -> None:
-    # What is ignored here is ignored by what is started here: these tests may run under nohup themselves.
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+async def test_a_terminal_that_goes_away_ends_a_worker_in_order_unless_that_is_ignored(archiver: Program, sql: Any) -> None:
+    plain = archiver.command
+    leader, terminal = os.openpty()
     try:
-        running = await archiver.start("worker")
+        # A terminal that the leader of a session opens becomes the session's.
+        archiver.command = ("sh", "-c", f'exec "$@" 3<>{os.ttyname(terminal)}', "sh", *plain)
+        # What is ignored here is ignored by what is started here: these tests may run under nohup themselves.
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        try:
+            running = await archiver.start("worker")
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        await running.logged("worker_started")
+        running.send(signal.SIGHUP)
+        assert (await running.ended()).code == 129
     finally:
-        signal.signal(signal.SIGHUP, before)
-    await running.logged("worker_started")
-    running.send(signal.SIGHUP)
-    assert (await running.ended()).code == 129
+        os.close(leader)
+        os.close(terminal)
     assert await sql.fetchval("SELECT count(*) FROM archive_workers") == 0
-    archiver.command = ("nohup", *archiver.command)
+    archiver.command = ("nohup", *plain)
     running = await archiver.start("worker")
     await running.logged("worker_started")
     running.send(signal.SIGHUP)
     running.send(signal.SIGTERM)
-    assert (await running.ended()).code == 143
+    ended = await running.ended()
+    assert ended.code == 143
+    assert "config_reload" not in ended.stderr
 
 
 # --- databases

@@ -108,7 +108,7 @@ async def test_a_drain_that_saw_a_failure_is_incomplete_whoever_saw_it(archiver:
     assert (await archiver("worker", "--drain", "--processes", "2")).code == 3
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 async def test_a_signal_stops_all_of_them_after_what_runs(
     archiver: Program, simulator: Simulator, number: signal.Signals, code: int, sql: Any
 ) -> None:
@@ -260,6 +260,7 @@ async def test_metrics_are_those_of_all(archiver: Program, data: dict[str, Any],
     seen = await scrape()
     assert (seen["archiver_slots",], seen["archiver_slots_in_use",]) == (2, 2)
     assert seen["archiver_transfers_running", "bot"] == 2
+    assert seen["archiver_ready",] == 1
     assert seen["archiver_received_bytes_total", "bot"] == 2000
     [child] = pids(command)
     os.kill(child, signal.SIGKILL)

@@ -207,12 +207,16 @@ class Logged:
     def named(self, *names: str) -> list[Row]:
         return [entry for entry in self.entries if entry["event"] in names]
 
+    async def more(self) -> None:
+        """Wait for the next entry."""
+        self._more.clear()
+        await self._more.wait()
+
     async def until(self, name: str, timeout: float = 15, *, times: int = 1) -> Row:
         """The nth entry of that name."""
         async with asyncio.timeout(timeout):
             while len(found := self.named(name)) < times:
-                self._more.clear()
-                await self._more.wait()
+                await self.more()
         return found[times - 1]
 
 
@@ -223,7 +227,7 @@ async def logged(monkeypatch: pytest.MonkeyPatch) -> Logged:
     processors: list[structlog.typing.Processor] = [add_subject, seen]
     log = structlog.wrap_logger(None, processors, structlog.make_filtering_bound_logger(0))
     for name, module in list(sys.modules.items()):
-        if name.startswith("archiver.worker.") and hasattr(module, "log"):
+        if name.startswith(("archiver.worker.", "archiver.cli.reloading")) and hasattr(module, "log"):
             monkeypatch.setattr(module, "log", log)
     return seen
 

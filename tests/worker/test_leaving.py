@@ -74,7 +74,8 @@ async def test_sessions_that_wait_for_a_slot_are_handed_back_too(harness: Worker
     """More may have been claimed than there are slots (a probe besides): none is forgotten."""
     await harness.scripted(3, faults=[STALL])
     async with harness.shift(harness.settings(worker={"drain_grace_seconds": 0})) as shift:
-        shift.worker._attempts._slots = asyncio.Semaphore(1)
+        slots = shift.worker._attempts._slots
+        slots.in_use = slots.size - 1
         await harness.downloading(1)
         await harness.eventually("SELECT 1 FROM archive_sessions WHERE state = 'claimed' HAVING count(*) = 3")
         await shift.stopped(timeout=5)
