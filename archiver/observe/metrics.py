@@ -1,4 +1,4 @@
-"""Every metric of a worker, in one list, and the server that Prometheus scrapes. Needs the extra `metrics`.
+"""The metrics of one process, in one list; those of the whole archive are in `fleet_metrics`. Needs the extra `metrics`.
 
 Metrics are computed on each scrape from what the worker counts anyway, so they cost a recording nothing. Labels have few values:
 names from the configuration, states and reasons. No session ID, no file name, nothing from outside.
@@ -7,28 +7,17 @@ names from the configuration, states and reasons. No session ID, no file name, n
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from aiohttp import web
-from prometheus_client import CollectorRegistry, Metric
+from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
-from archiver.observe.listening import listening
-from archiver.observe.logs import logger
+from archiver.observe.readiness import REASONS, Readiness
 from archiver.observe.tally import Tally
 from archiver.observe.transfers import BUCKETS, Durations
-
-log = logger(__name__)
-
-
-STATES = ("pending", "claimed", "archived", "unavailable", "failed", "cancelled")
 
 
 @dataclass(frozen=True)
@@ -37,15 +26,15 @@ class Now:
 
     slots: int
     slots_in_use: int
-    lease_remaining_seconds: float
+    lease_remaining_seconds: float | None = None
+    """None: it never had one."""
 
 
-def metrics(bots: Sequence[str], tally: Tally, now: Now, ends: Mapping[str, Iterable[str]]) -> Iterator[Metric]:
-    """Every metric. Counters are there at 0 from the start, so that an alert sees the first increase: `ends` are the states and
-    reasons with which attempts are known to end.
+def metrics(bots: Sequence[str], tally: Tally, ends: Mapping[str, Iterable[str]]) -> Iterator[Metric]:
+    """Those of what was done. Counters are there at 0 from the start, so that an alert sees the first increase: `ends` are the
+    states and reasons with which attempts are known to end.
     """
     transfers = tally.transfers
-    running = {bot: [transfer for transfer in transfers.running if transfer.bot == bot] for bot in bots}
 
     yield _by_bot(CounterMetricFamily, "archiver_received_bytes_total",
         "Bytes of recordings that came in, those of transfers that failed or began again included.",
@@ -61,26 +50,23 @@ def metrics(bots: Sequence[str], tally: Tally, now: Now, ends: Mapping[str, Iter
         "Attempts that ended, by the state that the session is in then (pending: it was put back), and why.",
         {(bot, state, reason): 0 for bot in bots for state, reasons in ends.items() for reason in reasons},
         tally.attempts)  # fmt: skip
-    if tally.queue is not None:
-        queue = GaugeMetricFamily(
-            "archiver_queue_sessions", "Sessions of the archive by state, whichever worker had them.", labels=["bot", "state"]
-        )
-        for bot in bots:
-            for state in STATES:
-                queue.add_metric([bot, state], tally.queue.get((bot, state), 0))
-        yield queue
-    if tally.unsealed_seconds is not None:
-        yield GaugeMetricFamily("archiver_unsealed_seconds",
-            "For how long what happened first, of what is not in the ledger yet, has waited to be sealed.",
-            tally.unsealed_seconds)  # fmt: skip
-    if tally.oldest_verification_seconds is not None:
-        yield GaugeMetricFamily("archiver_oldest_verification_seconds",
-            "How long ago the recording of the archive was read again, or archived, for which that is longest ago.",
-            tally.oldest_verification_seconds)  # fmt: skip
-    if tally.damaged_sessions is not None:
-        yield GaugeMetricFamily("archiver_damaged_sessions",
-            "Sessions of the archive of which verify found files wrong that nobody mended or accepted.",
-            tally.damaged_sessions)  # fmt: skip
+    yield _by_bot(CounterMetricFamily, "archiver_api_calls_total",
+        "Calls to the platform's API, whatever came of them.",
+        {bot: tally.api_calls[bot] for bot in bots})  # fmt: skip
+    yield _histogram("archiver_transfer_seconds",
+        "How long recordings took to come and be stored; those that failed are not in it.",
+        {bot: transfers.durations.get(bot, Durations()) for bot in bots})  # fmt: skip
+    yield CounterMetricFamily("archiver_worker_leases_lost_total",
+        "How often a worker lost its lease, and so its right to what it had in hand.",
+        tally.leases_lost)  # fmt: skip
+    yield CounterMetricFamily("archiver_session_leases_lost_total",
+        "Attempts whose outcome could not be written, as the session was another's by then, or cancelled.",
+        tally.lost)  # fmt: skip
+
+
+def momentary_metrics(bots: Sequence[str], tally: Tally, now: Now) -> Iterator[Metric]:
+    """Those that say what a worker is at, and nothing once it has ended."""
+    running = {bot: [transfer for transfer in tally.transfers.running if transfer.bot == bot] for bot in bots}
     yield _by_bot(GaugeMetricFamily, "archiver_transfers_running",
         "Recordings on their way.",
         {bot: len(of) for bot, of in running.items()})  # fmt: skip
@@ -90,14 +76,45 @@ def metrics(bots: Sequence[str], tally: Tally, now: Now, ends: Mapping[str, Iter
     yield _by_bot(GaugeMetricFamily, "archiver_transfer_bytes_expected",
         "Bytes that the recordings on their way have; of one whose length is not known, those that have come.",
         {bot: sum(transfer.total or transfer.received for transfer in of) for bot, of in running.items()})  # fmt: skip
-    yield _histogram("archiver_transfer_seconds",
-        "How long recordings took to come and be stored; those that failed are not in it.",
-        {bot: transfers.durations.get(bot, Durations()) for bot in bots})  # fmt: skip
     yield GaugeMetricFamily("archiver_slots", "Sessions that this worker may have in hand at once.", now.slots)
     yield GaugeMetricFamily("archiver_slots_in_use", "Sessions that this worker has in hand.", now.slots_in_use)
     yield GaugeMetricFamily("archiver_lease_remaining_seconds",
         "How long this worker may still act unless it renews its lease; 0: it has lost it.",
         now.lease_remaining_seconds)  # fmt: skip
+    if tally.config_reloaded_at is not None:
+        yield GaugeMetricFamily("archiver_config_last_reload_successful",
+            "Whether the configuration that was read last is in force.",
+            float(bool(tally.config_reload_successful)))  # fmt: skip
+        yield GaugeMetricFamily("archiver_config_last_reload_success_timestamp_seconds",
+            "When one was put in force last; at first the start.",
+            tally.config_reloaded_at)  # fmt: skip
+
+
+def build_info(version: str) -> Metric:
+    """Which program it is."""
+    family = GaugeMetricFamily("archiver_build_info", "Always 1; the label says which version this is.", labels=["version"])
+    family.add_metric([version], 1)
+    return family
+
+
+def readiness_metrics(readiness: Readiness) -> Iterator[Metric]:
+    """What /readyz says."""
+    yield GaugeMetricFamily("archiver_ready", "Whether /readyz answers 200.", float(readiness.ready))
+    found = {each.reason for each in readiness.reasons}
+    family = GaugeMetricFamily("archiver_not_ready", "Whether this is a reason why it does not.", labels=["reason"])
+    for reason in REASONS:
+        family.add_metric([reason], float(reason in found))
+    yield family
+
+
+def store_metrics(space: tuple[int, int] | None) -> Iterator[Metric]:
+    """Bytes that are free, and bytes in all, of a folder; of a bucket nobody knows."""
+    free = GaugeMetricFamily("archiver_store_free_bytes", "Bytes that may still be written where the store's folder is.")
+    size = GaugeMetricFamily("archiver_store_size_bytes", "Bytes that there are in all.")
+    if space is not None:
+        free.add_metric([], space[0])
+        size.add_metric([], space[1])
+    yield from (free, size)
 
 
 def _by_bot(
@@ -116,13 +133,13 @@ def _sessions(name: str, help_text: str, zeros: Ends, attempts: Ends) -> Metric:
     family = CounterMetricFamily(name, help_text, labels=["bot", "state", "reason"])
     counts = Counter(zeros)
     for (bot, state, reason), count in attempts.items():
-        counts[bot, state, _reason_label(reason)] += count
+        counts[bot, state, reason_label(reason)] += count
     for labels, value in counts.items():
         family.add_metric(labels, value)
     return family
 
 
-def _reason_label(reason: str) -> str:
+def reason_label(reason: str) -> str:
     """A reason as a label. HTTP statuses are grouped by their first digit, as a host can send any of hundreds."""
     reason = re.sub(r"_http_(\d)\d*$", r"_http_\1xx", reason)
     return reason if re.fullmatch(r"[a-z_]{0,60}(\dxx)?", reason) else "other"
@@ -134,52 +151,3 @@ def _histogram(name: str, help_text: str, values: Mapping[str, Durations]) -> Me
         upto = itertools.accumulate(durations.counts)
         family.add_metric([bot], list(zip([*map(str, BUCKETS), "+Inf"], upto, strict=True)), durations.seconds)
     return family
-
-
-class _WorkerCollector(Collector):
-    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
-        self._read = read
-
-    def collect(self) -> Iterable[Metric]:
-        return self._read()
-
-
-@asynccontextmanager
-async def served(
-    host: str, port: int, read: Callable[[], Iterable[Metric]], *, before: Callable[[], Awaitable[None]] | None = None
-) -> AsyncIterator[None]:
-    """Serve what `read` returns at /metrics, `before` having been awaited each time; port 0 is any free one. Raises OSError, such
-    as for a port in use.
-    """
-    registry = CollectorRegistry()
-    registry.register(_WorkerCollector(read))
-
-    async def answer(request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        if before is not None:
-            await before()
-        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
-
-    async def close(_: web.Request, response: web.StreamResponse) -> None:
-        response.force_close()  # one request for each connection, within its limits
-        response.headers["Connection"] = "close"
-
-    app = web.Application()
-    app.router.add_get("/metrics", answer)
-    app.on_response_prepare.append(close)
-    # An open connection does not delay the end of the worker.
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    try:
-        assert runner.server is not None
-        async with AsyncExitStack() as stack:
-            try:
-                bound_port = await stack.enter_async_context(listening(runner.server, host, port))
-            except (OSError, UnicodeError) as error:
-                number = getattr(error, "errno", None) or 0
-                why = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or "not a host name"
-                raise OSError(number, why) from None
-            log.info("metrics_server_started", host=host, port=bound_port, path="/metrics")
-            yield
-    finally:
-        await runner.cleanup()

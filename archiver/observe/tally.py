@@ -21,17 +21,16 @@ class Tally:
     stored: Counter[str] = field(default_factory=Counter)
     """Files stored and settled, by bot."""
     stored_bytes: Counter[str] = field(default_factory=Counter)
+    api_calls: Counter[str] = field(default_factory=Counter)
+    """Calls to the platform, by bot, whatever came of them."""
     lost: int = 0
-    queue: dict[tuple[str, str], int] | None = None
-    """Sessions of the whole archive by bot and state, as of the last look; None before the first."""
-    unsealed_seconds: float | None = None
-    """For how long what happened first has waited to be sealed, as of the last look; None in a worker that seals nothing."""
-    damaged_sessions: int | None = None
-    """Sessions of which `verify` found files wrong that nobody mended or accepted, as of the last look; None before the first."""
-    oldest_verification_seconds: float | None = None
-    """How long ago the recording was read, or archived, that was not read for longest, as of the last look; None where nothing is
-    recorded.
-    """
+    """Sessions whose outcome was not ours to write any more."""
+    leases_lost: int = 0
+    """How often a worker lost its lease."""
+    config_reload_successful: bool | None = None
+    """Whether the configuration that was read last is in force; of several processes, in all of them."""
+    config_reloaded_at: float | None = None
+    """When one was put in force last, in seconds since 1970; of several processes, in the last of them."""
 
     @property
     def files(self) -> int:
@@ -46,21 +45,19 @@ class Tally:
             "attempts": [[*labels, count] for labels, count in self.attempts.items()],
             "stored": self.stored,
             "stored_bytes": self.stored_bytes,
+            "api_calls": self.api_calls,
             "lost": self.lost,
+            "leases_lost": self.leases_lost,
             "received": transfers.received,
             "durations": {bot: [durations.counts, durations.seconds] for bot, durations in transfers.durations.items()},
             "running": [[transfer.bot, transfer.received, transfer.total] for transfer in transfers.running],
-            "queue": None if self.queue is None else [[*labels, count] for labels, count in self.queue.items()],
-            "unsealed_seconds": self.unsealed_seconds,
-            "damaged_sessions": self.damaged_sessions,
-            "oldest_verification_seconds": self.oldest_verification_seconds,
+            "config_reload": [self.config_reload_successful, self.config_reloaded_at],
         }
 
     def ended_only(self) -> Self:
         """The same without what is true of the present moment: what a worker leaves that has ended."""
         left = type(self)()
-        left.add(self.as_json() | {"running": [], "queue": None, "unsealed_seconds": None, "damaged_sessions": None}
-                 | {"oldest_verification_seconds": None})  # fmt: skip
+        left.add(self.as_json() | {"running": [], "config_reload": [None, None]})
         return left
 
     @classmethod
@@ -72,7 +69,7 @@ class Tally:
         return whole
 
     def add(self, told: Mapping[str, Any]) -> None:
-        """What `as_json` of another worker's has. Of the whole archive each has its own last look: the first one stands."""
+        """What `as_json` of another worker's has."""
         transfers = self.transfers
         for name, count in told["ended"].items():
             self.ended[name] = self.ended.get(name, 0) + count
@@ -80,14 +77,15 @@ class Tally:
             self.attempts[labels[0], labels[1], labels[2]] += count
         self.stored.update(told["stored"])
         self.stored_bytes.update(told["stored_bytes"])
+        self.api_calls.update(told["api_calls"])
         self.lost += told["lost"]
+        self.leases_lost += told["leases_lost"]
         transfers.received.update(told["received"])
         for bot, (counts, seconds) in told["durations"].items():
             transfers.durations.setdefault(bot, Durations()).merge(counts, seconds)
         for bot, received, total in told["running"]:
             transfers.running[Transfer(bot, "", "", total=total, received=received)] = None
-        if self.queue is None and told["queue"] is not None:
-            self.queue = {(bot, state): count for bot, state, count in told["queue"]}
-        for name in ("unsealed_seconds", "damaged_sessions", "oldest_verification_seconds"):
-            if getattr(self, name) is None:
-                setattr(self, name, told[name])
+        successful, at = told["config_reload"]
+        if at is not None:
+            self.config_reload_successful = successful and self.config_reload_successful is not False
+            self.config_reloaded_at = at if self.config_reloaded_at is None else min(at, self.config_reloaded_at)

@@ -44,9 +44,10 @@ class Accounting:
 
     async def _record(self, attempt: Attempt, outcome: Outcome, state: State) -> None:
         session, tally = attempt.session, self._tally
-        if attempt.calls and not isinstance(outcome, HandedBack | Retry):
+        bot = self._bots.get(session.bot)  # none, if it was removed meanwhile
+        if bot is not None and attempt.calls and not isinstance(outcome, HandedBack | Retry):
             with suppress(DatabaseError):  # the next answer says it again
-                await self._bots[session.bot].quota.answered()
+                await bot.quota.answered()
         rechecked = session.recheck and state is State.UNAVAILABLE
         name = "rechecked" if rechecked else outcome.name if state is State.PENDING else state.value
         facts = {"files": len(attempt.stored), "bytes": sum(file.bytes for file in attempt.stored), "calls": attempt.calls}

@@ -7,29 +7,30 @@ written down or handed back before the worker ends, and whatever happens to one 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
 from archiver.archive.context import Archive, BotAccess
 from archiver.archive.store_identity import recognise
 from archiver.config import Settings
-from archiver.errors import ConfigError
+from archiver.errors import ConfigError, DatabaseError
 from archiver.evidence.sealer import Sealer
+from archiver.notify.notifier import Notifier
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
+from archiver.outcome import facts_of
 from archiver.postgres.database import Database
 from archiver.postgres.schema import check_version
 from archiver.queue.counts import Counts
-from archiver.queue.findings import Findings
 from archiver.queue.identity import Identities
 from archiver.queue.ledger import Ledger
-from archiver.queue.reports import Reports
 from archiver.queue.sessions import Queue
 from archiver.runtime.cancellation import to_its_end
 from archiver.session import Session
 from archiver.worker.accounting import Accounting
 from archiver.worker.attempts import SLOW_STALLS, Attempts
+from archiver.worker.bots import Bots
 from archiver.worker.claiming import Claiming, Drained, Terms
 from archiver.worker.holds import Holds
 from archiver.worker.judging import Judge
@@ -67,10 +68,13 @@ class Worker:
         version: str,
         tally: Tally | None = None,
         sealer: Sealer | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self.tally = tally or Tally(archive.transfers)
         self.tally.transfers.window = SLOW_STALLS * settings.transfer.stall_timeout.total_seconds()
+        bots = bots if isinstance(bots, Bots) else Bots(bots)
         self._settings = settings
+        self._bots = bots
         self._database = database
         self._queue = queue
         self._wake = asyncio.Event()
@@ -91,11 +95,11 @@ class Worker:
             version=version,
             store=settings.storage.url,
             length=lease_length,
-            concurrency=concurrency,
+            concurrency=lambda: self._attempts.concurrency,
         )
         probes = Probes(bots)
         self._holds = Holds(queue, bots, probes, wake)
-        gate = StoreGate(archive.store, lambda: recognise(identities, archive.store, settings.storage.url))
+        self._gate = gate = StoreGate(archive.store, lambda: recognise(identities, archive.store, settings.storage.url))
         accounting = Accounting(bots, self._holds, self.tally, wake)
         self._settling = Settling(queue, written=accounting.record)
         longest_pause = settings.retry.backoff_max
@@ -119,20 +123,17 @@ class Worker:
             self._settling,
             gate,
             settings.retry,
-            concurrency=concurrency,
             lease=lambda: self._registration.lease,
             wake=self._wake,
             stopping=self._stopping,
             on_idle=self._tell_idle,
         )
         self.sealer = sealer
-        self._sealing = None if sealer is None else Sealing(sealer, Ledger(database), settings.evidence.interval, self.tally)
+        self._notifier = notifier
+        self._sealing = None if sealer is None else Sealing(sealer, Ledger(database), settings.evidence.interval)
         self._upkeep = Upkeep(
             queue,
             Counts(database),
-            Reports(database),
-            Findings(database),
-            self.tally if settings.metrics.listen else None,
             archive,
             bots,
             lease_length=lease_length,
@@ -150,9 +151,60 @@ class Worker:
         """Seconds that it may still act, unless it renews its lease before."""
         return self._registration.remaining
 
+    @property
+    def troubles(self) -> dict[str, str]:
+        """What keeps it from its work, by the reasons of `observe.readiness`: what it knows by now, asking nobody."""
+        found = {
+            "stopping": "it was told to stop" if self._stopping.is_set() else "",
+            "starting": "it is not registered yet" if not self._registration.registered else "",
+            "lease": "its lease ran out; it registers anew" if self._registration.lost else "",
+            "store": self._gate.trouble,
+            "sealing": "" if self._sealing is None else self._sealing.trouble,
+        }
+        return {reason: message for reason, message in found.items() if message}
+
+    @property
+    def concurrency(self) -> int:
+        """Sessions that it may have in hand at once."""
+        return self._attempts.concurrency
+
+    @property
+    def bots(self) -> list[str]:
+        """The names of those that it serves."""
+        return list(self._bots)
+
+    def change(self, settings: Settings, changed_bots: Collection[str] = ()) -> None:
+        """Work with these settings from now on, as far as `config.changes` says that they can change. What serves the
+        `changed_bots` was changed before. All are recorded, and those held for other credentials tried, as at a start.
+        """
+        self._settings = settings
+        self._attempts.change(settings.worker.concurrency, settings.transfer)
+        self.tally.transfers.window = SLOW_STALLS * settings.transfer.stall_timeout.total_seconds()
+        for name in changed_bots:
+            self._holds.forget_host_refusals(name)
+        if self._trying_credentials is not None and not self._stopping.is_set():
+            self._trying_credentials.cancel()
+            self._trying_credentials = asyncio.create_task(self._introduce_bots(), name="credentials")
+        self._wake.set()
+
+    async def _introduce_bots(self) -> None:
+        while True:
+            try:
+                await self._queue.record_bots(list(self._bots), complete=False)
+                break
+            except DatabaseError as error:
+                log.warning("database_unavailable", **facts_of(error))
+                await asyncio.sleep(1)
+        await self._holds.try_credentials()
+
     def wake(self) -> None:
         """Look for work now, or whether a drain is over."""
         self._wake.set()
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it claims nothing more."""
+        return self._stopping.is_set()
 
     async def leaving(self) -> None:
         """Return when it claims nothing more."""
@@ -209,6 +261,8 @@ class Worker:
         ]
         if self._sealing is not None:
             helpers.append(asyncio.create_task(self._sealing.run(), name="sealing"))
+        if self._notifier is not None:
+            helpers.append(asyncio.create_task(self._notifier.run(), name="notify"))
         self._trying_credentials = asyncio.create_task(self._holds.try_credentials(), name="credentials")
         work = asyncio.create_task(self._claiming.run(terms, started), name="claim")
         stopped = asyncio.create_task(self._stopping.wait(), name="stop")
@@ -219,12 +273,14 @@ class Worker:
             return work.result() if work in done else Drained()
         finally:
             stopped.cancel()
+            self.stop()  # from here on nobody begins to try others
             self._trying_credentials.cancel()
             # Cancelled once more it hurries, but is not left half way: sessions would stay claimed.
             await to_its_end(self._leave(work, helpers), on_cancel=self.hurry)
 
     def _lease_lost(self) -> list[Session]:
         lease = self._registration.lease
+        self.tally.leases_lost += 1
         log.error("worker_lease_lost", worker=lease.worker_id, running=len(self._attempts), stalled=lease.stalled)
         unsettled = [session for session in self._settling.sessions if session.worker_id == lease.worker_id]
         claims = [*self._attempts.of_worker(lease.worker_id), *unsettled]

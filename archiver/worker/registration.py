@@ -34,11 +34,11 @@ class Registration:
         version: str,
         store: str,
         length: timedelta,
-        concurrency: int,
+        concurrency: Callable[[], int],
     ) -> None:
         self._queue = queue
         self._identities = identities
-        self._bots = list(bots)
+        self._bots = bots
         self._identity: dict[str, Any] = {"host": host, "pid": pid, "version": version, "store": store}
         self._length = length
         self._concurrency = concurrency
@@ -51,6 +51,16 @@ class Registration:
         return self._lease
 
     @property
+    def registered(self) -> bool:
+        """Whether it ever was."""
+        return self._lease is not None
+
+    @property
+    def lost(self) -> bool:
+        """Whether it was registered, and may act no more."""
+        return self._lease is not None and self._lease.lost
+
+    @property
     def remaining(self) -> float:
         """Seconds that the worker may still act, unless it renews its lease before. 0 before it is registered."""
         return 0.0 if self._lease is None else self._lease.remaining
@@ -58,10 +68,10 @@ class Registration:
     async def register(self) -> None:
         """Raises DatabaseError, and WrongStore where living workers put recordings into another store."""
         asked_at = boottime()
-        worker_id = await self._queue.start_worker(**self._identity, lease=self._length, bots=self._bots)
+        worker_id = await self._queue.start_worker(**self._identity, lease=self._length, bots=list(self._bots))
         await self._check_stores(worker_id)
         self._lease = Lease(worker_id, self._length, asked_at)
-        log.info("worker_started", worker=worker_id, concurrency=self._concurrency, bots=self._bots, loop=loop_name())
+        log.info("worker_started", worker=worker_id, concurrency=self._concurrency(), bots=list(self._bots), loop=loop_name())
 
     async def _check_stores(self, worker_id: int) -> None:
         store = self._identity["store"]

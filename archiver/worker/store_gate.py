@@ -18,6 +18,11 @@ PATIENCE = 5
 
 LONGEST_PAUSE_SECONDS = 60.0
 
+PROVEN_SECONDS = 2 * LONGEST_PAUSE_SECONDS
+"""A store that could be written for so long, while nothing was there to be stored, is in no trouble any more. Not at once: one
+that has room for little would be in trouble, and in none, by turns.
+"""
+
 
 class StoreGate:
     """Counts failures in a row. Sessions that fail within one pause count once."""
@@ -28,6 +33,14 @@ class StoreGate:
         self._recognise = recognise
         self._failures = 0
         self._retry_at = 0.0
+        self._trouble = ""
+        self._writable_since: float | None = None  # since it failed last
+
+    @property
+    def trouble(self) -> str:
+        """Why it failed last; empty while it can be written."""
+        proven = self._writable_since is not None and time.monotonic() - self._writable_since >= PROVEN_SECONDS
+        return self._trouble if self.closed and not proven else ""
 
     @property
     def closed(self) -> bool:
@@ -42,6 +55,7 @@ class StoreGate:
     def close(self, error: StoreError) -> timedelta:
         """The store failed. Returns how long the pause still lasts: 1, 2, 4 ... seconds, at most a minute."""
         now = time.monotonic()
+        self._trouble, self._writable_since = error.message, None
         if now >= self._retry_at:
             self._failures += 1
             self._retry_at = now + min(2.0 ** (self._failures - 1), LONGEST_PAUSE_SECONDS)
@@ -64,4 +78,6 @@ class StoreGate:
         except StoreError as error:
             self.close(error)
             return False
+        if self._writable_since is None:
+            self._writable_since = time.monotonic()
         return True

@@ -12,11 +12,8 @@ from datetime import timedelta
 from archiver.archive.context import Archive
 from archiver.errors import DatabaseError, DatabaseUnreachable, StoreError, StoreUnavailable
 from archiver.observe.logs import logger
-from archiver.observe.tally import Tally
 from archiver.outcome import facts_of
 from archiver.queue.counts import Counts
-from archiver.queue.findings import Findings
-from archiver.queue.reports import Reports
 from archiver.queue.sessions import Queue
 from archiver.session import part_name
 from archiver.stores import ANY_FILE
@@ -26,9 +23,6 @@ log = logger(__name__)
 UPKEEP_SECONDS = 5.0
 """Seconds between two rounds, at most: a third of the lease, where that is less."""
 
-COUNT_PAUSE = 15.0
-"""Seconds between two looks at how many sessions there are, for the metrics."""
-
 TIDY_PAUSE = 600.0
 """Seconds between two looks for counts that are none any more."""
 
@@ -37,17 +31,12 @@ PRUNE_PAUSE = 3600.0
 
 
 class Upkeep:
-    """One round after the other, for as long as the worker runs. `wake` is called when a rescued session can be claimed; `tally`,
-    if there is one, gets the counts of the whole archive.
-    """
+    """One round after the other, for as long as the worker runs. `wake` is called when a rescued session can be claimed."""
 
     def __init__(
         self,
         queue: Queue,
         counts: Counts,
-        reports: Reports,
-        findings: Findings,
-        tally: Tally | None,
         archive: Archive,
         bots: Collection[str],
         *,
@@ -57,18 +46,15 @@ class Upkeep:
     ) -> None:
         self._queue = queue
         self._counts = counts
-        self._reports = reports
-        self._findings = findings
-        self._tally = tally
         self._archive = archive
-        self._bots = list(bots)
+        self._bots = bots
         self._lease_seconds = lease_length.total_seconds()
         self._pause = min(UPKEEP_SECONDS, self._lease_seconds / 3)
         self._keep_history = keep_history
         self._wake = wake
         self._warned: set[str] = set()
         self._prune_at = 0.0
-        self._tidy_at = self._count_at = 0.0
+        self._tidy_at = 0.0
         self._rescue_at = 0.0
 
     async def run(self, worker_id: Callable[[], int]) -> None:
@@ -134,12 +120,6 @@ class Upkeep:
         if time.monotonic() >= self._tidy_at:
             await self._counts.remove_empty()
             self._tidy_at = time.monotonic() + TIDY_PAUSE
-        if self._tally is not None and time.monotonic() >= self._count_at:
-            self._tally.queue = await self._counts.by_bot_and_state()
-            oldest = await self._reports.oldest_verification()
-            self._tally.oldest_verification_seconds = None if oldest is None else oldest.seconds
-            self._tally.damaged_sessions = (await self._findings.damaged()).open
-            self._count_at = time.monotonic() + COUNT_PAUSE
 
     async def _prune(self) -> None:
         if self._keep_history is None or time.monotonic() < self._prune_at:
@@ -150,7 +130,7 @@ class Upkeep:
             self._prune_at = time.monotonic() + PRUNE_PAUSE
 
     async def _warn_of_unknown_bots(self) -> None:
-        for name, count in (await self._queue.unknown_bots(self._bots)).items():
+        for name, count in (await self._queue.unknown_bots(list(self._bots))).items():
             if name not in self._warned:
                 self._warned.add(name)
                 hint = "add a [[bots]] block of this name, or cancel its sessions"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
+import threading
 import time
 from base64 import b64encode
 from typing import Any
@@ -18,7 +19,16 @@ from hypothesis import strategies as st
 from archiver.errors import ApiDefect
 from archiver.observe import redact as module
 from archiver.observe.cells import cell, cells
-from archiver.observe.redact import MASK, MAX_TEXT, hold_no_secret, redact, redact_each, redact_value, remember_secret
+from archiver.observe.redact import (
+    MASK,
+    MAX_TEXT,
+    forget_secret,
+    hold_no_secret,
+    redact,
+    redact_each,
+    redact_value,
+    remember_secret,
+)
 
 SIGNATURE = "InpqMWpn+a%2Bb/c=%7E*Ig$$"
 URL = f"https://media.kore.ai/api/getMediaStream/f-1.wav?e=1709706278&n=6398115875&s={SIGNATURE}"
@@ -418,3 +428,33 @@ def test_what_is_kept_of_keys_is_short() -> None:
     assert redact_value({key: "text"}) == redact_each([{key: "text"}])[0]
     gc.collect()
     assert sys.getrefcount(key) == held
+
+
+def test_secrets_that_two_threads_learn_of_at_once_are_all_known() -> None:
+    names = [[f"secret-{thread}-{number:03}" for number in range(40)] for thread in ("one", "two")]
+    together = threading.Barrier(2)
+
+    def learn(mine: list[str]) -> None:
+        together.wait()
+        for each in mine:
+            remember_secret(each)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=learn, args=(mine,)) for mine in names]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not [each for mine in names for each in mine if each not in module._known]
+    finally:
+        sys.setswitchinterval(interval)
+        for each in (*names[0], *names[1]):
+            forget_secret(each)
+
+
+def test_the_secret_of_a_receiver_is_cut_wherever_it_stands() -> None:
+    assert redact("notify.secret_file: /etc/whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD: there is none") == (
+        "notify.secret_file: /etc/whsec_[redacted]: there is none"
+    )

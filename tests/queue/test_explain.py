@@ -42,6 +42,11 @@ MOST = {
     "report/unlisted_sessions": 30,
     "report/due_work": 30,
     "report/deadlines": 1_000,
+    "figures/bots": 300,
+    "figures/deadlines": 300,
+    "figures/fleet": 60,
+    "figures/budgets": 170,
+    "report/oldest_verification": 60,
 }
 """Shared buffers that a statement may touch: three times what it does with a million rows; with fewer a third less. A claim of
 16; a thousand to enqueue, of which half are raised; 500 that are listed; 200 of all others. What a draw reads are the thousand
@@ -124,6 +129,18 @@ class Worker:
             "claim/due_kinds": {"bots": bots},
             "report/deadlines": {**deadlines, "budget_bots": ["bot-0", "bot-1"]},
             "report/unknown_bots": {"bots": bots},
+            "figures/bots": {},
+            "figures/deadlines": {"bots": bots, "retentions": [90 * DAY] * 3},
+            "figures/fleet": {},
+            "figures/budgets": {
+                "budgets": ["key"],
+                "keys": ["key", "key"],
+                "lengths": budget["windows"],
+                "limits": budget["limits"],
+                "first": [True, False],
+                "counted": [True, True],
+            },
+            "report/oldest_verification": {},
             "budget/draw": budget,
             "upkeep/rescue": rescue,
             "upkeep/rescue nothing": rescue,

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
-from archiver.observe.metrics import Now, metrics
+from archiver.observe.metrics import metrics
 from archiver.observe.tally import Tally
 from archiver.outcome import REASONS
 from archiver.session import State
@@ -179,6 +179,7 @@ async def test_a_flood_of_connections_leaves_the_worker_its_descriptors(
     metered.command = ("bash", "-c", 'ulimit -n 128 && exec "$@"', "bash", *metered.command)
     worker = await metered.start("worker")
     await scrape.finds(worker)
+    await worker.logged("worker_started")  # before that, whoever connects may have to wait
     url = URL(scrape.url)
     assert url.host is not None
     assert url.port is not None
@@ -220,6 +221,41 @@ async def test_what_ends_by_itself_works_without_metrics_beside_a_worker_that_ha
     assert (await scrape())[("archiver_slots",)] == 8
     second = await archiver("worker")
     second.refused(1, f'metrics.listen = "{address}": Address already in use', "its own port")
+
+
+async def test_what_ends_by_itself_leaves_its_metrics_in_a_file(
+    archiver: Program, data: dict[str, Any], simulator: Simulator
+) -> None:
+    path = archiver.folder / "archiver.prom"
+    archiver.configure({**data, "metrics": {"textfile": str(path)}})
+    simulator.script({"session_id": "s"})
+    assert (await archiver("enqueue", "s")).code == 0
+
+    def left() -> Samples:
+        families = text_string_to_metric_families(path.read_text())
+        return {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
+
+    night = await archiver("nightly")
+    assert night.code == 0, night
+    found = left()
+    assert (found["archiver_files_total", "bot"], found["archiver_queue_sessions", "bot", "archived"]) == (1, 1)
+    assert found["archiver_gaps", "bot"] == 0, "of what this very night accounted for"
+    assert found["archiver_api_calls_total", "bot"] >= 2
+    assert found["archiver_last_complete_night_timestamp_seconds", "bot"] > 0
+    momentary = ("archiver_ready", "archiver_not_ready", "archiver_slots", "archiver_lease_remaining_seconds")
+    assert not [key for key in found if key[0] in momentary], "an ended process is not one that is not ready"
+
+    archiver.configure({**data, "metrics": {"textfile": str(path)}, "database": {"url": "postgresql://127.0.0.1:1/none"}})
+    assert (await archiver("worker", "--drain")).code == 1
+    failed = left()
+    assert failed["archiver_files_total", "bot"] == 0
+    assert ("archiver_queue_sessions", "bot", "archived") not in failed
+
+    archiver.configure({**data, "metrics": {"textfile": str(archiver.folder / "none" / "archiver.prom")}})
+    drained = await archiver("worker", "--drain")
+    assert drained.code == 0, drained
+    (line,) = [line for line in lines(drained) if line["event"] == "metrics_textfile_failed"]
+    assert line["message"].endswith('none/archiver.prom": No such file or directory')
 
 
 async def test_a_worker_waits_for_a_port_that_is_soon_free(archiver: Program, data: dict[str, Any], scrape: Scraper) -> None:
@@ -267,7 +303,7 @@ def test_no_label_has_more_values_than_we_know() -> None:
     for status in range(400, 600):
         tally.attempts["bot", "pending", f"media_http_{status}"] += 1
         tally.attempts["bot", "pending", f"what the host says {status}"] += 1
-    families = metrics(["bot"], tally, Now(1, 1, 1.0), {"failed": ["media_http_4xx"]})
+    families = metrics(["bot"], tally, {"failed": ["media_http_4xx"]})
     (sessions,) = [family for family in families if family.name == "archiver_sessions"]
     found = {(sample.labels["state"], sample.labels["reason"]): sample.value for sample in sessions.samples}
     pending = {("pending", "media_http_4xx"): 100, ("pending", "media_http_5xx"): 100, ("pending", "other"): 200}
