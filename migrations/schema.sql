@@ -288,30 +288,24 @@ BEGIN
     RETURN NEXT;
 END $$;
 
-CREATE FUNCTION public.archive_enqueued() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-BEGIN
-    IF TG_RELID <> 'public.archive_queue'::regclass OR TG_OP <> 'INSERT' OR TG_WHEN <> 'AFTER' OR TG_LEVEL <> 'STATEMENT' THEN
-        RAISE EXCEPTION 'archive_enqueued serves archive_queue alone' USING ERRCODE = 'insufficient_privilege';
-    END IF;
-    INSERT INTO public.archive_events (queue_id, event, epoch, actor, data)
-    SELECT id, 'enqueued', 0, session_user,
-           jsonb_strip_nulls(jsonb_build_object('priority', priority, 'state', state, 'reason', reason,
-                                                'run_at_given', detail -> 'run_at_given'))
-    FROM fresh WHERE enqueued_by IS NULL ORDER BY id;
-    -- Whoever may log in can fill the server's queue of notifications, and with it full no row could be inserted. Workers look by
-    -- themselves, too.
-    IF EXISTS (SELECT FROM fresh) AND pg_notification_queue_usage() < 0.5 THEN
-        PERFORM pg_notify('archive_queue', '');
-    END IF;
-    RETURN NULL;
-END $$;
+CREATE TABLE public.archive_events (
+    id bigint NOT NULL,
+    queue_id bigint NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    event text NOT NULL,
+    epoch bigint NOT NULL,
+    actor text,
+    data jsonb DEFAULT '{}'::jsonb NOT NULL,
+    claimed_at timestamp with time zone,
+    lines jsonb
+)
+WITH (autovacuum_vacuum_scale_factor='0.02');
 
-CREATE FUNCTION public.archive_first_ask(ended_at timestamp with time zone, enqueued_at timestamp with time zone, first_ask interval) RETURNS timestamp with time zone
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN (LEAST(ended_at, enqueued_at) + first_ask);
+COMMENT ON TABLE public.archive_events IS 'What happened to each session, append only: every change of state and every answer of the platform. database.keep_history says whether it goes one day.';
+
+COMMENT ON COLUMN public.archive_events.claimed_at IS 'Of the end of a claim: when it began.';
+
+COMMENT ON COLUMN public.archive_events.lines IS 'What was noted during it: an array each of event, microseconds since claimed_at, data; of asked its three facts; of a stored file also its ordinal and the beginning of its hash: the rest says its row in archived_recordings.';
 
 CREATE TABLE public.archive_queue (
     id bigint NOT NULL,
@@ -378,6 +372,178 @@ COMMENT ON COLUMN public.archive_queue.enqueued_by IS 'Who enqueued it, where it
 
 COMMENT ON COLUMN public.archive_queue.enqueued_as IS 'With which priority then; null: normal.';
 
+CREATE FUNCTION public.archive_enqueue(bots text[], session_ids text[], kinds text[], priorities text[], user_ids text[], started_at timestamp with time zone[], ended_at timestamp with time zone[], metadata jsonb[], actor text) RETURNS TABLE(added bigint, raised bigint, woken bigint)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    BEGIN ATOMIC
+ WITH given AS MATERIALIZED (
+          SELECT DISTINCT ON (g.session_id, g.bot, g.kind) g.bot,
+             g.session_id,
+             g.kind,
+             g.priority,
+             g.user_id,
+             g.started_at,
+             g.ended_at,
+             g.metadata,
+             g.line,
+             array_position('{high,normal,low}'::text[], g.priority) AS rank
+            FROM UNNEST(archive_enqueue.bots, archive_enqueue.session_ids, archive_enqueue.kinds, archive_enqueue.priorities, archive_enqueue.user_ids, archive_enqueue.started_at, archive_enqueue.ended_at, archive_enqueue.metadata) WITH ORDINALITY g(bot, session_id, kind, priority, user_id, started_at, ended_at, metadata, line)
+           ORDER BY g.session_id, g.bot, g.kind, (array_position('{high,normal,low}'::text[], g.priority)), g.line
+         ), known AS MATERIALIZED (
+          SELECT archive_queue.id,
+             archive_queue.session_id,
+             archive_queue.bot,
+             archive_queue.kind,
+             archive_queue.state,
+             array_position('{high,normal,low}'::text[], archive_queue.priority) AS rank,
+             ((archive_queue.state = 'pending'::text) AND (archive_queue.epoch = 0) AND (archive_queue.run_at > now()) AND (archive_queue.detail ? 'run_at_given'::text)) AS put_off
+            FROM public.archive_queue
+           WHERE (archive_queue.session_id = ANY (archive_enqueue.session_ids))
+         ), added AS (
+          INSERT INTO public.archive_queue (bot, session_id, kind, priority, user_id, started_at, ended_at, metadata)  SELECT given.bot,
+                     given.session_id,
+                     given.kind,
+                     given.priority,
+                     given.user_id,
+                     given.started_at,
+                     given.ended_at,
+                     given.metadata
+                    FROM given
+                   WHERE (NOT ((given.session_id, given.bot, given.kind) IN ( SELECT known.session_id,
+                             known.bot,
+                             known.kind
+                            FROM known)))
+                   ORDER BY given.session_id, given.bot, given.kind ON CONFLICT(session_id, bot, kind) DO NOTHING
+           RETURNING archive_queue.id
+         ), lower AS MATERIALIZED (
+          SELECT max(both_lists.id) AS id,
+             min(both_lists.wanted) AS rank,
+             (min(both_lists.wanted) < min(both_lists.present)) AS higher,
+             bool_or(both_lists.put_off) AS put_off
+            FROM ( SELECT given.session_id,
+                     given.bot,
+                     given.kind,
+                     NULL::bigint AS id,
+                     given.rank AS wanted,
+                     NULL::integer AS present,
+                     false AS put_off
+                    FROM given
+                 UNION ALL
+                  SELECT known.session_id,
+                     known.bot,
+                     known.kind,
+                     known.id,
+                     NULL::integer,
+                     known.rank,
+                     known.put_off
+                    FROM known
+                   WHERE (known.state = 'pending'::text)) both_lists
+           GROUP BY both_lists.session_id, both_lists.bot, both_lists.kind
+          HAVING ((min(both_lists.wanted) < min(both_lists.present)) OR (bool_or(both_lists.put_off) AND (min(both_lists.wanted) IS NOT NULL)))
+         ), locked AS MATERIALIZED (
+          SELECT archive_queue.id
+            FROM public.archive_queue
+           WHERE ((archive_queue.id = ANY (ARRAY( SELECT lower.id
+                    FROM lower))) AND (archive_queue.state = 'pending'::text))
+           ORDER BY archive_queue.id
+          FOR UPDATE OF archive_queue
+         ), changed AS (
+          UPDATE public.archive_queue q SET priority =
+                 CASE
+                     WHEN l.higher THEN ('{high,normal,low}'::text[])[l.rank]
+                     ELSE q.priority
+                 END, run_at =
+                 CASE
+                     WHEN l.put_off THEN LEAST(q.run_at, now())
+                     ELSE q.run_at
+                 END
+            FROM lower l
+           WHERE ((q.id = l.id) AND (l.id = ANY (ARRAY( SELECT locked.id
+                    FROM locked))))
+           RETURNING q.id,
+             q.epoch,
+             q.priority,
+             q.run_at,
+             l.higher,
+             l.put_off
+         ), noted AS (
+          INSERT INTO public.archive_events (queue_id, event, epoch, actor, data)  SELECT changed.id,
+                     'raised'::text,
+                     changed.epoch,
+                     (COALESCE(("left"(archive_enqueue.actor, 200) || ' as '::text), ''::text) || (SESSION_USER)::text),
+                     jsonb_build_object('priority', changed.priority) AS jsonb_build_object
+                    FROM changed
+                   WHERE changed.higher
+                 UNION ALL
+                  SELECT changed.id,
+                     'brought_forward'::text,
+                     changed.epoch,
+                     (COALESCE(("left"(archive_enqueue.actor, 200) || ' as '::text), ''::text) || (SESSION_USER)::text),
+                     jsonb_build_object('run_at', changed.run_at) AS jsonb_build_object
+                    FROM changed
+                   WHERE changed.put_off
+         ), woken AS (
+          SELECT pg_notify('archive_queue'::text, ''::text) AS pg_notify
+           WHERE ((EXISTS ( SELECT
+                    FROM changed
+                   WHERE changed.put_off)) AND (pg_notification_queue_usage() < (0.5)::double precision))
+         )
+  SELECT ( SELECT count(*) AS count
+            FROM added) AS added,
+     ( SELECT count(*) AS count
+            FROM changed
+           WHERE changed.higher) AS raised,
+     ( SELECT count(*) AS count
+            FROM woken) AS woken;
+END;
+
+CREATE FUNCTION public.archive_enqueued() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF TG_RELID <> 'public.archive_queue'::regclass OR TG_OP <> 'INSERT' OR TG_WHEN <> 'AFTER' OR TG_LEVEL <> 'STATEMENT' THEN
+        RAISE EXCEPTION 'archive_enqueued serves archive_queue alone' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    INSERT INTO public.archive_events (queue_id, event, epoch, actor, data)
+    SELECT id, 'enqueued', 0, session_user,
+           jsonb_strip_nulls(jsonb_build_object('priority', priority, 'state', state, 'reason', reason,
+                                                'run_at_given', detail -> 'run_at_given'))
+    FROM fresh WHERE enqueued_by IS NULL ORDER BY id;
+    -- Whoever may log in can fill the server's queue of notifications, and with it full no row could be inserted. Workers look by
+    -- themselves, too.
+    IF EXISTS (SELECT FROM fresh) AND pg_notification_queue_usage() < 0.5 THEN
+        PERFORM pg_notify('archive_queue', '');
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION public.archive_first_ask(ended_at timestamp with time zone, enqueued_at timestamp with time zone, first_ask interval) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN (LEAST(ended_at, enqueued_at) + first_ask);
+
+CREATE FUNCTION public.archive_guard_history() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF pg_has_role(session_user, (SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'MEMBER') THEN
+        RETURN NEW;
+    END IF;
+    IF to_jsonb(OLD) - 'lines' <> to_jsonb(NEW) - 'lines' OR jsonb_array_length(NEW.lines) IS DISTINCT FROM jsonb_array_length(OLD.lines) OR EXISTS (
+        SELECT FROM jsonb_array_elements(OLD.lines) WITH ORDINALITY o (line, place)
+        JOIN jsonb_array_elements(NEW.lines) WITH ORDINALITY n (line, place) USING (place)
+        WHERE n.line <> o.line AND NOT coalesce(
+            o.line ->> 0 = 'stored' AND jsonb_array_length(o.line) > 3 AND jsonb_array_length(n.line) = 3
+            AND n.line -> 0 = o.line -> 0 AND n.line -> 1 = o.line -> 1 AND n.line -> 2 @> (o.line -> 2)
+            AND n.line -> 2 -> 'ordinal' = o.line -> 3 AND starts_with(n.line -> 2 ->> 'sha256', o.line ->> 4), false)) THEN
+        RAISE EXCEPTION 'the history of a session is not rewritten' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+
 CREATE FUNCTION public.archive_ledger_body(q public.archive_queue, files jsonb, by text) RETURNS jsonb
     LANGUAGE sql STABLE
     RETURN jsonb_build_object('session', jsonb_build_object('bot', (q).bot, 'session_id', (q).session_id, 'kind', (q).kind, 'state', (q).state, 'reason', (q).reason, 'detail', (q).detail, 'user_id', (q).user_id, 'started_at', (q).started_at, 'ended_at', (q).ended_at, 'archive_date', (q).archive_date, 'enqueued_at', (q).enqueued_at, 'finished_at', (q).finished_at, 'metadata', (q).metadata, 'call', (q).call, 'priority', (q).priority, 'failures', (q).failures, 'checks', (q).checks, 'crashes', (q).crashes, 'calls', (q).calls, 'rechecks', (q).rechecks, 'epoch', (q).epoch, 'listed_at', (q).listed_at, 'accepted_at', (q).accepted_at, 'accepted_by', (q).accepted_by, 'accept_reason', (q).accept_reason), 'files', COALESCE(files, '[]'::jsonb), 'by', by);
@@ -421,6 +587,14 @@ CREATE FUNCTION public.archive_ledger_files(of_session bigint) RETURNS jsonb
    WHERE (r.queue_id = archive_ledger_files.of_session);
 END;
 
+CREATE FUNCTION public.archive_lock_sessions() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    LOCK TABLE public.archive_queue IN SHARE MODE;
+END $$;
+
 CREATE FUNCTION public.archive_look_for_put_off() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -456,6 +630,68 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
+
+CREATE TABLE public.archive_bots (
+    name text NOT NULL,
+    configured boolean DEFAULT true NOT NULL,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    served_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    paused_at timestamp with time zone,
+    paused_by text,
+    first_ask interval DEFAULT '00:02:00'::interval NOT NULL,
+    CONSTRAINT archive_bots_first_ask CHECK (((first_ask >= '00:00:00'::interval) AND (first_ask <= '01:00:00'::interval)))
+)
+WITH (fillfactor='20');
+
+COMMENT ON TABLE public.archive_bots IS 'Bots that a configuration named. paused_at: nothing of this bot is claimed.';
+
+CREATE TABLE public.archive_holds (
+    bot text NOT NULL,
+    kind text NOT NULL,
+    reason text NOT NULL,
+    detail jsonb DEFAULT '{}'::jsonb NOT NULL,
+    since timestamp with time zone DEFAULT now() NOT NULL,
+    probe_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE public.archive_holds IS 'What the whole fleet leaves alone until an operator mends it: rejected credentials, a short media_hosts list.';
+
+CREATE FUNCTION public.archive_ready_depth() RETURNS integer
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    BEGIN ATOMIC
+ SELECT (count(*))::integer AS count
+    FROM ( SELECT
+            FROM public.archive_queue q
+           WHERE (q.worker_id IS NOT NULL)
+         UNION ALL
+          SELECT
+            FROM ((public.archive_bots b
+              CROSS JOIN unnest('{recording,voicemail}'::text[]) k(kind))
+              CROSS JOIN LATERAL ( SELECT
+                    FROM (unnest('{high,normal,low}'::text[]) p(priority)
+                      CROSS JOIN LATERAL ( SELECT
+                            FROM public.archive_queue q
+                           WHERE ((q.state = 'pending'::text) AND (q.bot = b.name) AND (q.kind = k.kind) AND (q.priority = p.priority) AND (q.run_at <= now()))
+                           ORDER BY q.run_at
+                          LIMIT 10000) due)
+                 UNION ALL
+                 ( SELECT
+                    FROM public.archive_queue q
+                   WHERE ((q.bot = b.name) AND (q.kind = k.kind) AND (q.recheck_at <= now()) AND (q.recheck_at IS NOT NULL) AND (q.worker_id IS NULL))
+                   ORDER BY q.recheck_at
+                  LIMIT 10000)) ready)
+           WHERE (b.configured AND (b.paused_at IS NULL) AND (NOT (EXISTS ( SELECT
+                    FROM public.archive_holds h
+                   WHERE ((h.bot = b.name) AND (h.kind = k.kind))))))
+  LIMIT 10000) counted;
+END;
+
+COMMENT ON FUNCTION public.archive_ready_depth() IS 'Sessions that are being worked on, or that a worker could begin now: due, of a bot that is configured and neither paused nor held. At most 10,000.';
 
 CREATE FUNCTION public.archive_record_refusal() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -560,20 +796,6 @@ ALTER TABLE public.archive_bot_events ALTER COLUMN id ADD GENERATED ALWAYS AS ID
     NO MAXVALUE
     CACHE 1
 );
-
-CREATE TABLE public.archive_bots (
-    name text NOT NULL,
-    configured boolean DEFAULT true NOT NULL,
-    seen_at timestamp with time zone DEFAULT now() NOT NULL,
-    served_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
-    paused_at timestamp with time zone,
-    paused_by text,
-    first_ask interval DEFAULT '00:02:00'::interval NOT NULL,
-    CONSTRAINT archive_bots_first_ask CHECK (((first_ask >= '00:00:00'::interval) AND (first_ask <= '01:00:00'::interval)))
-)
-WITH (fillfactor='20');
-
-COMMENT ON TABLE public.archive_bots IS 'Bots that a configuration named. paused_at: nothing of this bot is claimed.';
 
 CREATE TABLE public.archive_budgets (
     key text NOT NULL,
@@ -728,25 +950,6 @@ ALTER TABLE public.archive_discoveries ALTER COLUMN id ADD GENERATED ALWAYS AS I
     CACHE 1
 );
 
-CREATE TABLE public.archive_events (
-    id bigint NOT NULL,
-    queue_id bigint NOT NULL,
-    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    event text NOT NULL,
-    epoch bigint NOT NULL,
-    actor text,
-    data jsonb DEFAULT '{}'::jsonb NOT NULL,
-    claimed_at timestamp with time zone,
-    lines jsonb
-)
-WITH (autovacuum_vacuum_scale_factor='0.02');
-
-COMMENT ON TABLE public.archive_events IS 'What happened to each session, append only: every change of state and every answer of the platform. database.keep_history says whether it goes one day.';
-
-COMMENT ON COLUMN public.archive_events.claimed_at IS 'Of the end of a claim: when it began.';
-
-COMMENT ON COLUMN public.archive_events.lines IS 'What was noted during it: an array each of event, microseconds since claimed_at, data; of asked its three facts; of a stored file also its ordinal and the beginning of its hash: the rest says its row in archived_recordings.';
-
 ALTER TABLE public.archive_events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.archive_events_id_seq
     START WITH 1
@@ -755,6 +958,23 @@ ALTER TABLE public.archive_events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTI
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE public.archive_figures (
+    one boolean DEFAULT true NOT NULL,
+    at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    taken_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    turn uuid,
+    document jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT archive_figures_document_check CHECK ((jsonb_typeof(document) = 'object'::text)),
+    CONSTRAINT archive_figures_one_check CHECK (one)
+)
+WITH (fillfactor='20', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='200');
+
+COMMENT ON TABLE public.archive_figures IS 'One row: the figures of the archive as they were read last. Who finds them old takes the turn to read them anew.';
+
+COMMENT ON COLUMN public.archive_figures.at IS 'When they were read, by the database''s clock.';
+
+COMMENT ON COLUMN public.archive_figures.taken_until IS 'Until then whoever has the turn may write them; then it is anybody''s.';
 
 CREATE TABLE public.archive_findings (
     queue_id bigint NOT NULL,
@@ -851,17 +1071,6 @@ UNION ALL
   WHERE ((l.line ->> 0) <> 'claimed'::text);
 
 COMMENT ON VIEW public.archive_history IS 'What happened to each session, line by line: in the order of at, id, place.';
-
-CREATE TABLE public.archive_holds (
-    bot text NOT NULL,
-    kind text NOT NULL,
-    reason text NOT NULL,
-    detail jsonb DEFAULT '{}'::jsonb NOT NULL,
-    since timestamp with time zone DEFAULT now() NOT NULL,
-    probe_at timestamp with time zone NOT NULL
-);
-
-COMMENT ON TABLE public.archive_holds IS 'What the whole fleet leaves alone until an operator mends it: rejected credentials, a short media_hosts list.';
 
 CREATE TABLE public.archive_identity (
     one boolean DEFAULT true NOT NULL,
@@ -1009,6 +1218,67 @@ CREATE VIEW public.archive_mismatches AS
 
 COMMENT ON VIEW public.archive_mismatches IS 'Archived sessions that the last account of them found wrong, and whether somebody accepted all of it.';
 
+CREATE TABLE public.archive_notifications (
+    id bigint NOT NULL,
+    matter text NOT NULL,
+    event text NOT NULL,
+    covers text[] DEFAULT '{}'::text[] NOT NULL,
+    payload jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    first_tried_at timestamp with time zone,
+    error text,
+    sent_at timestamp with time zone,
+    given_up_at timestamp with time zone,
+    CONSTRAINT archive_notifications_end CHECK (((sent_at IS NULL) OR (given_up_at IS NULL))),
+    CONSTRAINT archive_notifications_payload_check CHECK ((jsonb_typeof(payload) = 'object'::text))
+);
+
+COMMENT ON TABLE public.archive_notifications IS 'Messages to the receiver that [notify] names: one a matter, sent again until it is accepted or given up.';
+
+COMMENT ON COLUMN public.archive_notifications.matter IS 'What it is of, so that it is told once; the message''s own ID is made of it.';
+
+COMMENT ON COLUMN public.archive_notifications.covers IS 'Matters that it tells together.';
+
+COMMENT ON COLUMN public.archive_notifications.attempts IS 'Counted before each is made: one that nobody saw the end of counts.';
+
+COMMENT ON COLUMN public.archive_notifications.error IS 'What came of the last one, if it failed.';
+
+ALTER TABLE public.archive_notifications ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.archive_notifications_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.archive_notifier (
+    one boolean DEFAULT true NOT NULL,
+    floors jsonb DEFAULT '{}'::jsonb NOT NULL,
+    collected_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    accounts_seen bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    damage_told bigint,
+    damage_told_at timestamp with time zone,
+    settings text,
+    sender uuid,
+    sending_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    CONSTRAINT archive_notifier_floors_check CHECK ((jsonb_typeof(floors) = 'object'::text)),
+    CONSTRAINT archive_notifier_one_check CHECK (one)
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE public.archive_notifier IS 'One row: from when on what is told, and who of the fleet sends it.';
+
+COMMENT ON COLUMN public.archive_notifier.floors IS 'By event, when it was switched on first: nothing that was before is told.';
+
+COMMENT ON COLUMN public.archive_notifier.accounts_seen IS 'Of the latest accounts, those that were looked through.';
+
+COMMENT ON COLUMN public.archive_notifier.damage_told IS 'How many damaged sessions were told of last; null: none is open that was.';
+
+COMMENT ON COLUMN public.archive_notifier.settings IS 'A hash of where who collected last sends to, and what: who has others says so.';
+
 CREATE TABLE public.archive_pruning (
     one boolean DEFAULT true NOT NULL,
     finished_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
@@ -1148,6 +1418,9 @@ ALTER TABLE ONLY public.archive_discoveries
 ALTER TABLE ONLY public.archive_events
     ADD CONSTRAINT archive_events_pkey PRIMARY KEY (queue_id, id);
 
+ALTER TABLE ONLY public.archive_figures
+    ADD CONSTRAINT archive_figures_pkey PRIMARY KEY (one);
+
 ALTER TABLE ONLY public.archive_findings
     ADD CONSTRAINT archive_findings_pkey PRIMARY KEY (queue_id, source);
 
@@ -1178,6 +1451,15 @@ ALTER TABLE ONLY public.archive_leftovers
 ALTER TABLE ONLY public.archive_migrations
     ADD CONSTRAINT archive_migrations_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY public.archive_notifications
+    ADD CONSTRAINT archive_notifications_matter_key UNIQUE (matter);
+
+ALTER TABLE ONLY public.archive_notifications
+    ADD CONSTRAINT archive_notifications_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.archive_notifier
+    ADD CONSTRAINT archive_notifier_pkey PRIMARY KEY (one);
+
 ALTER TABLE ONLY public.archive_pruning
     ADD CONSTRAINT archive_pruning_pkey PRIMARY KEY (one);
 
@@ -1203,6 +1485,8 @@ CREATE INDEX archive_discoveries_bot ON public.archive_discoveries USING btree (
 CREATE UNIQUE INDEX archive_ledger_batches_unpublished ON public.archive_ledger_batches USING btree ((true)) WHERE (published_at IS NULL);
 
 CREATE INDEX archive_ledger_session ON public.archive_ledger USING btree (queue_id) WHERE (queue_id IS NOT NULL);
+
+CREATE INDEX archive_notifications_due ON public.archive_notifications USING btree (due_at, id) WHERE ((sent_at IS NULL) AND (given_up_at IS NULL));
 
 CREATE INDEX archive_queue_agents ON public.archive_queue USING gin (jsonb_to_tsvector('simple'::regconfig, ((COALESCE((call -> 'agent'::text), '[]'::jsonb) || COALESCE((call -> 'consulted'::text), '[]'::jsonb)) || COALESCE((call -> 'joined'::text), '[]'::jsonb)), '["string"]'::jsonb)) WHERE (call ?| '{agent,consulted,joined}'::text[]);
 
@@ -1254,6 +1538,8 @@ CREATE INDEX archived_recordings_place ON public.archived_recordings USING hash 
 
 CREATE INDEX archived_recordings_verified ON public.archived_recordings USING btree (COALESCE(verified_at, archived_at), queue_id);
 
+CREATE TRIGGER archive_events_guarded BEFORE UPDATE ON public.archive_events FOR EACH ROW EXECUTE FUNCTION public.archive_guard_history();
+
 CREATE TRIGGER archive_queue_admit BEFORE INSERT ON public.archive_queue FOR EACH ROW WHEN (((((length(new.session_id) >= 1) AND (length(new.session_id) <= 200)) AND (new.session_id !~ '[^A-Za-z0-9._:-]'::text) AND (length(new.bot) <= 200) AND (new.kind = ANY (ARRAY['recording'::text, 'voicemail'::text])) AND ((new.user_id IS NULL) OR (length(new.user_id) <= 500)) AND (new.metadata = '{}'::jsonb) AND ((new.ended_at IS NULL) OR ((new.ended_at <= (now() - '01:00:00'::interval)) AND isfinite(new.ended_at))) AND (new.run_at = now()) AND (new.enqueued_at = now()) AND (new.archive_date = now()) AND (new.state = 'pending'::text) AND (new.detail = '{}'::jsonb) AND (new.call = '{}'::jsonb) AND (new.priority IS NOT NULL) AND (new.enqueued_by = SESSION_USER) AND (new.enqueued_as IS NULL) AND (new.epoch = 0) AND (new.failures = 0) AND (new.checks = 0) AND (new.crashes = 0) AND (new.calls = 0) AND (new.rechecks = 0) AND (new.recheck_tries = 0) AND (NOT new.archived_before) AND (num_nonnulls(new.reason, new.claimed_at, new.first_asked_at, new.finished_at, new.worker_id, new.files, new.listed_at, new.recheck_at, new.last_asked_at) = 0) AND (current_setting('archiver.put_off'::text, true) = 'none'::text)) IS NOT TRUE)) EXECUTE FUNCTION public.archive_admit();
 
 CREATE TRIGGER archive_queue_count_deleted AFTER DELETE ON public.archive_queue REFERENCING OLD TABLE AS before_rows FOR EACH STATEMENT EXECUTE FUNCTION public.archive_count_sessions();
@@ -1303,9 +1589,13 @@ REVOKE ALL ON FUNCTION public.archive_count_sessions() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.archive_draw(budget text, wanted integer, windows interval[], limits integer[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION public.archive_enqueue(bots text[], session_ids text[], kinds text[], priorities text[], user_ids text[], started_at timestamp with time zone[], ended_at timestamp with time zone[], metadata jsonb[], actor text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.archive_enqueued() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.archive_first_ask(ended_at timestamp with time zone, enqueued_at timestamp with time zone, first_ask interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.archive_guard_history() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.archive_ledger_body(q public.archive_queue, files jsonb, by text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.archive_ledger_body(q public.archive_queue, files jsonb, by text) TO pg_write_all_data;
@@ -1316,9 +1606,13 @@ GRANT ALL ON FUNCTION public.archive_ledger_file(r public.archived_recordings) T
 REVOKE ALL ON FUNCTION public.archive_ledger_files(of_session bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.archive_ledger_files(of_session bigint) TO pg_write_all_data;
 
+REVOKE ALL ON FUNCTION public.archive_lock_sessions() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.archive_look_for_put_off() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.archive_number() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.archive_ready_depth() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.archive_record_refusal() FROM PUBLIC;
 

@@ -8,10 +8,12 @@ from typing import Any
 
 from archiver.config import BotSettings
 from archiver.postgres.database import Database
+from archiver.postgres.features import Feature, Features
 from archiver.queue.accounts import Accounts
 from archiver.queue.deadlines import HINT, read_deadlines
 from archiver.queue.findings import Findings
 from archiver.queue.ledger import Ledger
+from archiver.queue.notifications import Notifications
 from archiver.queue.pace import Pace, Paces, waiting_of
 from archiver.queue.reports import Reports, WorkerReport
 from archiver.session import State
@@ -70,6 +72,7 @@ async def status_document(database: Database, bots: Sequence[BotSettings]) -> di
         "recorded_seconds": totals.seconds,
         "oldest_verification": None if oldest is None else {"at": oldest.at.isoformat(), "seconds": round(oldest.seconds)},
         "damaged": damaged.as_document(),
+        "notifications": await _notifications(database),
         "warnings": [{"bot": each.bot, "message": each.warning, "hint": HINT} for each in deadlines.values() if each.warning],
         "reasons": reasons,
         "evidence": (await Ledger(database).standing()).as_document(),
@@ -81,6 +84,13 @@ async def status_document(database: Database, bots: Sequence[BotSettings]) -> di
         "transfers": _sum_transfers(workers),
         "workers": workers,
     }
+
+
+async def _notifications(database: Database) -> dict[str, Any] | None:
+    """None: the database has no room for messages yet."""
+    if not await Features(database).has(Feature.NOTIFICATIONS):
+        return None
+    return (await Notifications(database).standing()).as_document()
 
 
 def _sum_transfers(workers: Sequence[dict[str, Any]]) -> dict[str, Any]:

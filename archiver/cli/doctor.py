@@ -31,6 +31,7 @@ from archiver.health.checks import (
 from archiver.health.evidence_checks import check_evidence, check_ledger
 from archiver.health.findings import Finding, of_error
 from archiver.health.media_check import check_media
+from archiver.health.notify_checks import check_notifications, check_receiver
 from archiver.health.store_checks import check_store
 from archiver.postgres.database import Database, open_database
 from archiver.queue.discoveries import Discoveries
@@ -41,21 +42,22 @@ MARKS = {"ok": "[green]ok[/green]     ", "warning": "[yellow]warning[/yellow]", 
 
 
 @click.command(short_help="Check everything that the first night depends on.")
+@click.option("--notify", "try_receiver", is_flag=True, help="Send the receiver of [notify] a message, too, of type test.")
 @json_option
 @click.pass_context
-def command(ctx: click.Context, as_json: bool) -> None:
+def command(ctx: click.Context, try_receiver: bool, as_json: bool) -> None:
     """Check everything that the first night depends on: the configuration, who can read its secrets, the database, a small object
     written to the store, read back and deleted, and whether the waiting sessions can be archived before the platform deletes
     their recordings; for each bot a token, one harmless API call, the clocks, a listing of calls, and the first kilobyte of a
     recent recording from its media host, which is not kept. One line each, with what to do next. Then each budget of calls, and
-    where its limits come from.
+    where its limits come from. Where messages are sent to a receiver, whether they arrive.
 
     A bot takes four API calls, drawn from its budgets; a few more where something is refused or has no recording.
 
     Exit codes: 0 nothing is wrong (warnings may be); 2 the configuration cannot be read; 3 something failed.
     """
     settings = settings_of(ctx)
-    findings = run_async(_doctor(settings))
+    findings = run_async(_doctor(settings, try_receiver))
     if as_json:
         print_json({"findings": [_as_document(finding) for finding in findings], "budgets": _budgets(settings)})
     else:
@@ -98,7 +100,7 @@ def _budgets(settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-async def _doctor(settings: Settings) -> list[Finding]:
+async def _doctor(settings: Settings, try_receiver: bool) -> list[Finding]:
     findings = check_configuration(settings) + check_secret_files(settings) + check_host(settings)
     findings += check_network(settings, os.environ)
     try:
@@ -111,10 +113,13 @@ async def _doctor(settings: Settings) -> list[Finding]:
             findings += await check_deadlines(settings, database) if found.verdict == "ok" else []
             findings += await check_damage(database) if found.verdict == "ok" else []
             findings += await _evidence(settings, database, findings) if found.verdict == "ok" else []
+            findings += await check_notifications(settings, database) if found.verdict == "ok" else []
+            findings += [await check_receiver(settings)] if try_receiver else []
             findings += await _bots(settings, database, budget=found.verdict == "ok")
     except ArchiverError as error:
         findings.append(of_error("database", error))
         findings += await check_store(settings, None)
+        findings += [await check_receiver(settings)] if try_receiver else []
         # Without the database nobody knows the budget: one call a bot is asked all the same.
         findings += await _bots(settings, Database(""), budget=False)
     return findings

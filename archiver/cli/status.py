@@ -17,6 +17,7 @@ from archiver.cli.output import console, fitting, folded, json_option, lasting, 
 from archiver.config import Settings
 from archiver.postgres.database import Database
 from archiver.queue.findings import NEXT_FOR_DAMAGED, DamagedSessions
+from archiver.queue.notifications import line_of
 from archiver.queue.pace import COUNTED
 
 if TYPE_CHECKING:  # rich is imported when something is drawn
@@ -124,6 +125,8 @@ def _blocks(document: dict[str, Any], width: int, transfers: int) -> Iterator[Ta
         yield f"damaged: {damaged.told}; next: {NEXT_FOR_DAMAGED}"
     if accepted := document["accepted"]:
         yield f"{accepted:,} failed, mismatched or damaged sessions are accepted as they are"
+    if document["notifications"] and (waiting := line_of(document["notifications"])):
+        yield f"messages to the receiver: {safe(waiting)} (`archiver doctor --notify` tries it)"
     days = [f"{safe(name)} {bot['last_complete_day']}" for name, bot in document["bots"].items() if bot["last_complete_day"]]
     yield evidence_line(document["evidence"])
     if days:
