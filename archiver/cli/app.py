@@ -16,17 +16,22 @@ import resource
 import signal
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from archiver import __version__
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 COMMANDS = {
     "demo": "Archive 300 simulated sessions into a folder, and prove them.",
     "init": "Write a configuration file to start from, and a key.",
+    "config": "Check the configuration, or show what is in force: `config check`.",
     "doctor": "Check everything that the first night depends on.",
     "migrate": "Create or update the database's tables.",
+    "roles": "Print the SQL that makes roles with the least rights.",
     "discover": "Learn from the platform which calls took place, and add them to the queue.",
     "nightly": "Discover, archive and account for all calls since the last complete night.",
     "backfill": "Discover and archive calls of a time long past, after everything else.",
@@ -83,7 +88,9 @@ def _with_common_options(command: click.Command) -> click.Command:
     """
 
     def keep(ctx: click.Context, param: click.Parameter, value: object) -> None:
-        if value is not None:
+        if value is not None and ctx.obj is None:  # a shell asks what may follow: nothing is run
+            ctx.find_root().params[str(param.name)] = value
+        elif value is not None:
             ctx.obj[param.name] = value
 
     common = [
@@ -93,13 +100,35 @@ def _with_common_options(command: click.Command) -> click.Command:
                      expose_value=False, callback=keep),
     ]  # fmt: skip
     made = copy.copy(command)
-    made.params = [*command.params, *common]
+    made.params = [*map(_completed, command.params), *common]
     if isinstance(made, click.Group):
         made.commands = {name: _with_common_options(below) for name, below in made.commands.items()}
     return made
 
 
+def _completed(param: click.Parameter) -> click.Parameter:
+    """The parameter; --bot offers the names of the bots to a shell."""
+    if "--bot" not in param.opts:
+        return param
+    made = copy.copy(param)
+
+    def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+        from archiver.cli.completing import bot_names
+
+        return bot_names(ctx, param, incomplete)
+
+    made._custom_shell_complete = offer
+    return made
+
+
 class _Commands(click.Group):
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What may follow, without importing every command for its help."""
+        from click.shell_completion import CompletionItem
+
+        names = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 

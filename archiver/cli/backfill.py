@@ -22,9 +22,10 @@ from archiver.cli.listing import (
     warn_of_deadlines,
     work_with_listings,
 )
+from archiver.cli.monitor import monitored
+from archiver.cli.notifying import tell_receiver
 from archiver.cli.processes import Command, Processes
-from archiver.cli.serving import fitted
-from archiver.cli.shares import process_count, processes_option
+from archiver.cli.shares import fitted, process_count, processes_option
 from archiver.cli.worker import log_drain
 from archiver.config import BotSettings
 from archiver.runtime.open_files import pool_size
@@ -89,7 +90,12 @@ async def _backfill(
     max_wait: timedelta | None,
 ) -> Shift:
     settings = fitted(others.settings)
-    async with others.prepared(), opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue):
+    async with (
+        others.prepared(),
+        monitored(settings, others) as monitor,
+        opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue),
+        monitor.reading(database),
+    ):
         await warn_of_deadlines(database, settings.bots)
         now = await queue.clock()
         spans = {bot.name: span_of(bot, start, end, now) for bot in bots}
@@ -103,6 +109,8 @@ async def _backfill(
 
             return watch_backfill(database, settings.bots, show, to_log=progress.disable)
 
-        shift = await work_with_listings(reading, bots, spans, others=others, max_wait=max_wait, watch=watch)
+        shift = await work_with_listings(reading, bots, spans, others=others, monitor=monitor, max_wait=max_wait, watch=watch)
         await finish_backfill(database, shift)
+        if not shift.received:
+            await tell_receiver(settings, database)
         return shift

@@ -16,6 +16,7 @@ from archiver.account.discovery import Discovered, Listings
 from archiver.account.reading import ReadingTerms, Shift, listings_of, read_and_work
 from archiver.cli.call_times import BOUND
 from archiver.cli.compose import NO_BOT, TEXT
+from archiver.cli.monitor import Monitor
 from archiver.cli.output import print_error, printable, told
 from archiver.cli.processes import Processes
 from archiver.cli.sealing import drained_and_sealed
@@ -52,9 +53,11 @@ def select_bots(settings: Settings, names: tuple[str, ...]) -> list[BotSettings]
 
 
 @asynccontextmanager
-async def opened_listings(settings: Settings, database: Database) -> AsyncIterator[dict[str, Listings]]:
-    """The listings of each bot."""
-    async with bot_access(settings, database) as bots:
+async def opened_listings(
+    settings: Settings, database: Database, tally: Tally | None = None
+) -> AsyncIterator[dict[str, Listings]]:
+    """The listings of each bot; the `tally` counts the calls."""
+    async with bot_access(settings, database, tally) as bots:
         yield listings_of(settings, database, bots)
 
 
@@ -64,6 +67,7 @@ async def work_with_listings(
     spans: Mapping[str, Span],
     *,
     others: Processes,
+    monitor: Monitor,
     max_wait: timedelta | None,
     night: bool = False,
     watch: Callable[[Progress], Coroutine[Any, Any, None]] | None = None,
@@ -72,9 +76,10 @@ async def work_with_listings(
     may show how far it is.
     """
     settings, database, queue = reading.settings, reading.database, reading.queue
+    tally = Tally()
     async with (
-        opened_listings(settings, database) as listings,
-        composed_worker(settings, database, queue, Tally(), others=others) as worker,
+        opened_listings(settings, database, tally) as listings,
+        composed_worker(settings, database, queue, tally, monitor=monitor) as worker,
     ):
         with bars() as progress, stop_on_signals(worker) as received:
             async with others.beside(worker):

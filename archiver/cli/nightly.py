@@ -20,10 +20,11 @@ from archiver.cli.listing import (
     warn_of_deadlines,
     work_with_listings,
 )
+from archiver.cli.monitor import monitored
+from archiver.cli.notifying import tell_receiver
 from archiver.cli.processes import Command, Processes
 from archiver.cli.sealing import composed_sealer, sealed_all
-from archiver.cli.serving import fitted
-from archiver.cli.shares import process_count, processes_option
+from archiver.cli.shares import fitted, process_count, processes_option
 from archiver.cli.worker import log_drain
 from archiver.config import BotSettings
 from archiver.queue.discoveries import Discoveries
@@ -90,14 +91,19 @@ async def _night(
     max_wait: timedelta | None,
 ) -> tuple[Shift, Closing | None]:
     settings = fitted(others.settings)
-    async with others.prepared(), opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue):
+    async with (
+        others.prepared(),
+        monitored(settings, others) as monitor,
+        opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue),
+        monitor.reading(database),
+    ):
         await warn_of_deadlines(database, settings.bots)
         now, discoveries = await queue.clock(), Discoveries(database)
         spans = {bot.name: await night_span(settings, discoveries, bot, start, end, now) for bot in bots}
 
         async def work(afresh: bool) -> Shift:
             reading = ReadingTerms(settings, database, queue, PURPOSE, actor(), afresh=afresh)
-            return await work_with_listings(reading, bots, spans, others=others, max_wait=max_wait, night=True)
+            return await work_with_listings(reading, bots, spans, others=others, monitor=monitor, max_wait=max_wait, night=True)
 
         async def account(listed: list[BotSettings]) -> Closing:
             return await close(settings, database, listed, spans, command="nightly")
@@ -109,5 +115,6 @@ async def _night(
                 if sealer is not None:
                     sealed = await sealed_all(sealer)
                     shift = replace(shift, drained=replace(shift.drained, unsealed=not sealed))
+            await tell_receiver(settings, database)
             closing = replace(closing, evidence=await Ledger(database).standing(), damaged=await Findings(database).damaged())
         return shift, closing

@@ -3,86 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 
 from archiver import __version__
-from archiver.archive.context import Archive, BotAccess
-from archiver.archive.media import MediaClient, MediaHosts
+from archiver.archive.context import Archive
 from archiver.archive.store_identity import ADOPT, TAKEN, Recognised, claim_store
+from archiver.cli.access import serving_bots
 from archiver.cli.compose import NO_BOT, ending_signals, restore_signals
-from archiver.cli.processes import Processes
+from archiver.cli.monitor import Monitor
+from archiver.cli.reloading import Reloading
 from archiver.cli.sealing import sealer_beside
-from archiver.config import Budget, Settings, account_budgets, sessions_budgets
-from archiver.errors import ConfigError, MetricsUnavailable
-from archiver.kore.client import KoreClient
-from archiver.kore.exchange import api_session
+from archiver.cli.shares import fitted
+from archiver.config import Settings
+from archiver.errors import ConfigError
+from archiver.notify.notifier import Notifier
 from archiver.observe.logs import logger
 from archiver.observe.tally import Tally
-from archiver.outcome import REASONS
 from archiver.postgres.database import Database
-from archiver.queue.quota import Quota
 from archiver.queue.sessions import Queue
 from archiver.queue.sql import sql
-from archiver.runtime.bandwidth import Bandwidth
 from archiver.runtime.buffers import Buffers
 from archiver.runtime.garbage import spare_what_stays
 from archiver.runtime.network import UNCHECKED, Network
-from archiver.runtime.open_files import RAISE_FILES, files_allowed, files_needed, fitting_concurrency
 from archiver.stores.open import open_store
+from archiver.worker.bots import Bots
 from archiver.worker.loop import Worker
-
-if TYPE_CHECKING:  # a library of the extra `metrics`
-    from prometheus_client import Metric
 
 log = logger(__name__)
 
 
 @asynccontextmanager
-async def bot_access(settings: Settings, database: Database) -> AsyncIterator[dict[str, BotAccess]]:
-    """What serves each bot. The API's connections and the media's never meet."""
-    limit = settings.transfer.max_bandwidth
-    bandwidth = Bandwidth(limit) if limit is not None else None
-    accounts = _quotas(settings, database, account_budgets(settings.bots))
-    sessions = _quotas(settings, database, sessions_budgets(settings.bots))
-    network = Network.of(settings.network)
-    async with AsyncExitStack() as stack:
-        bots = {}
-        for bot in settings.bots:
-            http = await stack.enter_async_context(api_session(network))
-            media = MediaClient(MediaHosts.of(bot), settings.transfer, bandwidth=bandwidth, network=network)
-            stack.push_async_callback(media.close)
-            client = KoreClient(
-                bot,
-                http,
-                max_files=settings.worker.max_files_per_session,
-                terms=settings.transfer,
-                on_retry=_log_retries(bot.name),
-            )
-            bots[bot.name] = BotAccess(bot, client, media, accounts[bot.name], sessions[bot.name])
-        yield bots
-
-
-def _quotas(settings: Settings, database: Database, budgets: Mapping[str, Budget]) -> dict[str, Quota]:
-    """By bot; those that share a budget share one."""
-    base = settings.retry.backoff_base
-    made = {
-        budget: Quota(database, budget.key, budget.limits, backoff_base=base, counted=budget.counted)
-        for budget in budgets.values()
-    }
-    return {name: made[budget] for name, budget in budgets.items()}
-
-
-def _log_retries(bot: str) -> Callable[[Exception, float], None]:
-    def log_retry(error: Exception, wait: float) -> None:
-        log.info("api_call_retried", bot=bot, error=str(error), wait_seconds=round(wait, 2))
-
-    return log_retry
+async def bot_access(settings: Settings, database: Database, tally: Tally | None = None) -> AsyncIterator[Bots]:
+    """What serves each bot. The API's connections and the media's never meet. The `tally` counts the calls."""
+    async with serving_bots(settings, database, tally) as access:
+        yield access.bots
 
 
 @asynccontextmanager
@@ -92,14 +51,13 @@ async def composed_worker(
     queue: Queue,
     tally: Tally,
     *,
-    resident: bool = False,
-    others: Processes | None = None,
+    monitor: Monitor | None = None,
+    reloading: Reloading | None = None,
 ) -> AsyncIterator[Worker]:
-    """A worker that has everything, whose store can be written, and whose metrics, with those of the `others` beside it, are
-    served if that is wanted. A `resident` one must be able to serve them; what ends by itself, such as a night in cron, does
-    without where it cannot.
+    """A worker that has everything, and whose store can be written; the `monitor` shows how it is, and `reloading` may change
+    what can change while it works.
 
-    Raises StoreError (WrongStore: it is not this archive's), ConfigError, MetricsUnavailable.
+    Raises StoreError (WrongStore: it is not this archive's), ConfigError.
     """
     if not settings.bots:
         raise ConfigError("no bot is configured: nothing can be archived", hint=NO_BOT)
@@ -108,13 +66,14 @@ async def composed_worker(
     buffers, network = Buffers(settings.transfer.max_buffer), Network.of(settings.network)
     if network.proxy is not None:
         log.info("proxy_configured", proxy=network.proxy.url, named_by=network.proxy.named_by, hint=UNCHECKED)
-    async with open_store(settings.storage, buffers, network) as store, bot_access(settings, database) as bots:
+    async with open_store(settings.storage, buffers, network) as store, serving_bots(settings, database, tally) as access:
         found = await claim_store(database, store, settings.storage.url, adopt_known=False)
         _log_identity(found, settings.storage.url)
         await store.check()
         if settings.storage.url.startswith("file:"):  # of a bucket `doctor` alone asks that: it takes rights of its own
             for seen, hint in await store.advice():
                 log.warning("store_advice_given", message=seen, hint=hint)
+        bots = access.bots
         for bot in bots.values():
             # A key that cannot sign is found here, not by every session in turn.
             bot.client.signer.token()
@@ -131,9 +90,13 @@ async def composed_worker(
             version=__version__,
             tally=tally,
             sealer=sealer_beside(settings, database, store),
+            notifier=Notifier(settings.notify, database, network) if settings.notify.on else None,
         )
-        async with _metrics(settings, worker, others or Processes(settings, 1), required=resident):
+        async with nullcontext() if monitor is None else monitor.watching(worker, store):
             spare_what_stays()
+            tally.config_reload_successful, tally.config_reloaded_at = True, time.time()
+            if reloading is not None:
+                reloading.begin(worker, access, monitor)
             yield worker
 
 
@@ -149,88 +112,6 @@ def _log_identity(found: Recognised, url: str) -> None:
             log.warning("identity_taken", archive=archive, store=url, hint=TAKEN)
         case "" if found.marker is None:
             log.warning("store_unmarked", store=url, hint=ADOPT)
-
-
-def fitted(settings: Settings) -> Settings:
-    """The settings, with as many sessions at once as the files allow that this process may have open. Raises ConfigError if they
-    allow none.
-    """
-    wanted, bots = settings.worker.concurrency, len(settings.bots)
-    fitting = fitting_concurrency(wanted, bots)
-    if not fitting:
-        raise ConfigError(
-            f"this process may have {files_allowed()} files open, and a worker needs {files_needed(1, bots)} at least",
-            hint=RAISE_FILES,
-        )
-    if fitting < wanted:
-        needed = files_needed(wanted, bots)
-        log.warning(
-            "concurrency_lowered", wanted=wanted, concurrency=fitting, files=files_allowed(), needed=needed, hint=RAISE_FILES
-        )
-    worker = settings.worker.model_copy(update={"concurrency": fitting})
-    return settings.model_copy(update={"worker": worker})
-
-
-@asynccontextmanager
-async def _metrics(settings: Settings, worker: Worker, others: Processes, *, required: bool) -> AsyncIterator[None]:
-    """Serve this worker's metrics, if that is wanted. Where that cannot be, raises ConfigError, MetricsUnavailable if they are
-    `required`, and else says so in the log.
-    """
-    async with AsyncExitStack() as stack:
-        try:
-            if settings.metrics.listen:
-                await stack.enter_async_context(_served_metrics(settings, worker, others, PORT_SECONDS if required else 0))
-        except (ConfigError, MetricsUnavailable) as error:
-            if required:
-                raise
-            hint = error.hint if isinstance(error, ConfigError) else NO_METRICS
-            log.warning("metrics_unavailable", message=error.message, hint=hint)
-        yield
-
-
-PORT_SECONDS = 5.0
-"""So long a resident worker waits for the port of its metrics: the one that it replaces may be just ending."""
-
-NO_METRICS = (
-    "a worker that serves its metrics there goes on doing so; ARCHIVER_METRICS__LISTEN= for this command says that it needs none"
-)
-
-
-@asynccontextmanager
-async def _served_metrics(settings: Settings, worker: Worker, others: Processes, patience: float) -> AsyncIterator[None]:
-    """A port that is taken is waited for, for `patience` seconds."""
-    listen, address = settings.metrics.listen, settings.metrics.address
-    assert address is not None
-    try:
-        from archiver.observe.metrics import Now, metrics, served
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "prometheus_client":
-            raise
-        raise ConfigError(
-            f'metrics.listen = "{listen}" needs a library that is not installed',
-            hint="pip install 'kore-archiver[metrics]', or empty the key",
-        ) from None
-    bots = [bot.name for bot in settings.bots]
-
-    def read() -> Iterator[Metric]:
-        return metrics(bots, others.tally(worker.tally), Now(*others.slots(worker)), REASONS)
-
-    loop = asyncio.get_running_loop()
-    until, told = loop.time() + patience, False
-    async with AsyncExitStack() as stack:
-        while True:
-            try:
-                await stack.enter_async_context(served(*address, read, before=others.look))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE or loop.time() >= until:
-                    raise MetricsUnavailable(f'metrics.listen = "{listen}": {error.strerror}') from None
-            else:
-                break
-            if not told:
-                log.warning("metrics_port_awaited", listen=listen, seconds=patience)
-                told = True
-            await asyncio.sleep(0.2)
-        yield
 
 
 @contextmanager

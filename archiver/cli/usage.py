@@ -16,6 +16,8 @@ def told(error: click.ClickException) -> tuple[str, str]:
     # click's parser does not say whose option it was reading.
     hint = f"`{context.command_path if context is not None else 'archiver COMMAND'} --help` shows what it takes"
     match error:
+        case click.exceptions.NoArgsIsHelpError() if isinstance(error.ctx.command, click.Group):
+            return f"a command must follow: {' or '.join(error.ctx.command.commands)}", hint
         case click.NoSuchOption():
             near = f"; did you mean {' or '.join(sorted(error.possibilities))}?" if error.possibilities else ""
             return f"no such option {error.option_name}{near}", hint

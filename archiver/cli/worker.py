@@ -8,11 +8,13 @@ from datetime import timedelta
 import click
 
 from archiver.cli.app import Incomplete
-from archiver.cli.compose import DURATION, opened, run_async, settings_of
+from archiver.cli.compose import DURATION, opened, reload_on_hangup, run_async, settings_of, tolerate_hangup
+from archiver.cli.monitor import Monitor, monitored
 from archiver.cli.processes import Command, Processes
+from archiver.cli.reloading import Reloading, Source, hangup_reloads, is_named
 from archiver.cli.sealing import drained_and_sealed
-from archiver.cli.serving import composed_worker, fitted, stop_on_signals
-from archiver.cli.shares import process_count, processes_option
+from archiver.cli.serving import composed_worker, stop_on_signals
+from archiver.cli.shares import fitted, process_count, processes_option
 from archiver.cli.supervised import Supervised
 from archiver.config import Settings
 from archiver.observe.logs import logger
@@ -37,8 +39,9 @@ log = logger(__name__)
 def command(ctx: click.Context, drain: bool, max_wait: timedelta | None, processes: int) -> None:
     """Archive what is in the queue, until stopped or, with --drain, until it is empty.
 
-    SIGTERM, SIGINT and SIGHUP stop claiming, finish or hand back what runs within worker.drain_grace_seconds, and exit; a second
-    one hands back at once.
+    SIGTERM and SIGINT stop claiming, finish or hand back what runs within worker.drain_grace_seconds, and exit; a second one
+    hands back at once. SIGHUP has the configuration read again (see "Changing the configuration" in docs/operations.md); of a
+    worker that was started on a terminal it means that the terminal is gone, and stops it too.
 
     Exit codes: 0 drained and complete; 1 fatal; 2 configuration; 3 drained, but sessions failed meanwhile or had to be left
     pending (a held or paused bot, an unknown one, what falls due after --max-wait), or what happened could not be sealed; 129,
@@ -47,9 +50,14 @@ def command(ctx: click.Context, drain: bool, max_wait: timedelta | None, process
     if max_wait is not None and not drain:
         raise click.UsageError("--max-wait goes with --drain")
     supervised = Supervised.from_environment()
+    reloads = hangup_reloads()
+    if reloads:
+        tolerate_hangup()  # it has just read what it would read again
     settings = settings_of(ctx)
-    others = Processes(settings, process_count(settings, processes), Command.of(ctx))
-    received, ended = run_async(_work(others, supervised, drain, max_wait))
+    told = Command.of(ctx)
+    others = Processes(settings, process_count(settings, processes), told)
+    source = Source(told.config, is_named(ctx), told.log_level)
+    received, ended = run_async(_work(others, supervised, Reloading(source, others), drain, max_wait, reloads=reloads))
     log_drain(ended)
     if received:
         raise click.exceptions.Exit(128 + received[0])
@@ -58,11 +66,24 @@ def command(ctx: click.Context, drain: bool, max_wait: timedelta | None, process
 
 
 async def _work(
-    others: Processes, supervised: Supervised | None, drain: bool, max_wait: timedelta | None
+    others: Processes,
+    supervised: Supervised | None,
+    reloading: Reloading,
+    drain: bool,
+    max_wait: timedelta | None,
+    *,
+    reloads: bool,
 ) -> tuple[list[int], Drained]:
+    if reloads:
+        reload_on_hangup(reloading.request)
     settings = fitted(others.settings)
-    async with others.prepared(), opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue):
-        return await _worked(settings, database, queue, others, supervised, drain=drain, max_wait=max_wait)
+    async with (
+        others.prepared(),
+        monitored(settings, others, resident=not drain) as monitor,
+        opened(settings, pool_size=pool_size(settings.worker.concurrency)) as (database, queue),
+        monitor.reading(database),
+    ):
+        return await _worked(settings, database, queue, others, supervised, monitor, reloading, drain=drain, max_wait=max_wait)
 
 
 async def _worked(
@@ -71,6 +92,8 @@ async def _worked(
     queue: Queue,
     others: Processes,
     supervised: Supervised | None,
+    monitor: Monitor,
+    reloading: Reloading,
     *,
     drain: bool,
     max_wait: timedelta | None,
@@ -78,10 +101,10 @@ async def _worked(
     """Run a worker to its end; the signals that it received, and how it ended. `database` is to be closed after that: the
     worker's farewell is written to it.
     """
-    async with composed_worker(settings, database, queue, Tally(), resident=not drain, others=others) as worker:
+    async with composed_worker(settings, database, queue, Tally(), monitor=monitor, reloading=reloading) as worker:
         with stop_on_signals(worker) as received:
-            listening = nullcontext() if supervised is None else supervised.listening(worker, settings.worker.concurrency)
-            async with listening, others.beside(worker):
+            listening = nullcontext() if supervised is None else supervised.listening(worker, reloading.request_with)
+            async with listening, others.beside(worker), reloading.beside(worker):
                 ended = await worker.run(drain=drain, max_wait=max_wait)
         return received, await drained_and_sealed(worker.sealer if drain else None, ended, received)
 

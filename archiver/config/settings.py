@@ -21,6 +21,7 @@ from archiver.config.bots import BotSettings
 from archiver.config.budgets import account_budgets
 from archiver.config.evidence import EvidenceSettings
 from archiver.config.network import NetworkSettings
+from archiver.config.notify import NotifySettings
 from archiver.config.storage import StorageSettings
 from archiver.config.values import (
     ALL_DEFAULTS,
@@ -209,9 +210,17 @@ _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0
 
 
 class MetricsSettings(Section):
-    """Where a worker serves its metrics. Empty: nowhere."""
+    """Where a worker serves its metrics, and the file into which what ends by itself writes them. Empty: nowhere."""
 
     listen: str = ""
+    textfile: str = ""
+
+    @field_validator("textfile")
+    @classmethod
+    def _file(cls, value: str) -> str:
+        if value and not (value.startswith("/") and value.endswith(".prom") and "\0" not in value):
+            raise ValueError('must be an absolute path that ends in .prom, such as "/var/lib/node_exporter/archiver.prom"')
+        return value
 
     @field_validator("listen")
     @classmethod
@@ -241,6 +250,7 @@ class Settings(Section):
     network: NetworkSettings = ALL_DEFAULTS
     log: LogSettings = ALL_DEFAULTS
     metrics: MetricsSettings = ALL_DEFAULTS
+    notify: NotifySettings = ALL_DEFAULTS
     source: Annotated[str, Field(exclude=True)] = "defaults"
     """Where the settings came from, for people; not a key."""
 

@@ -366,6 +366,8 @@ def test_how_long_the_platform_keeps_recordings_is_unknown_unless_it_is_said(loa
         ("[log]\nlevel = 'loud'", 'log.level = "loud": must be "debug", "info"'),
         ("[log]\nlevel = 'a\\nb'".replace("'", '"'), r'log.level = "a\nb"'),
         ("[metrics]\nlisten = '9464'", 'metrics.listen = "9464": must be host:port, such as'),
+        ("[metrics]\ntextfile = 'archiver.prom'", "must be an absolute path that ends in .prom, such as"),
+        ("[metrics]\ntextfile = '/var/lib/archiver.txt'", "must be an absolute path that ends in .prom, such as"),
         ("[metrics]\nlisten = ':9464'", "must be host:port, such as"),
         ("[metrics]\nlisten = '127.0.0.1:65536'", "must be host:port, such as"),
         ("[metrics]\nlisten = 'http://127.0.0.1:9464'", "must be host:port, such as"),

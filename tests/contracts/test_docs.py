@@ -8,31 +8,30 @@ import re
 import shlex
 import subprocess
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 import yaml
-from prometheus_client import Metric, generate_latest
-from prometheus_client.registry import Collector
 
 import archiver
 from archiver.account.counts import COUNTS
 from archiver.cli.app import COMMANDS, cli
 from archiver.config import CALL_FACTS
 from archiver.evidence.audit.report import MEANINGS
-from archiver.observe.metrics import Now, metrics
-from archiver.observe.tally import Tally
+from archiver.observe.readiness import REASONS as NOT_READY
 from archiver.outcome import REASONS
 from archiver.postgres.database import Database
 from archiver.session import State
 from tests.audio_files import CASES
+from tests.contracts.every_metric import every_metric
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 DISCOVERY = (ROOT / "docs" / "discovery.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+METRICS = (ROOT / "docs" / "metrics.md").read_text()
 UPGRADING = (ROOT / "UPGRADING.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -214,16 +213,21 @@ def test_the_policy_for_a_bucket_is_one_and_lets_no_recording_be_deleted() -> No
     assert all(resource.endswith(("/.check-*", "/.*.part")) for resource in deletable)
 
 
-def test_every_metric_is_explained() -> None:
-    served = generate_latest(_Served()).decode()
-    names = re.findall(r"^# TYPE (\w+) ", served, re.MULTILINE)
-    assert len(names) > 10
-    assert not {name for name in names if f"`{name}`" not in OPERATIONS}
+def test_every_metric_is_explained_with_its_type_and_labels_and_no_other() -> None:
+    served = {}
+    for family in every_metric():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        served[name] = (family.type, labels)
+        assert family.samples, f"{name} has no value here, and so no labels"
+    rows = re.findall(r"^\| `(archiver_\w+)` \| (\w+) \| ([\w, ]*) ?\| ", METRICS, re.MULTILINE)
+    assert len(rows) > 30
+    assert {name: (kind, set(filter(None, labels.strip().split(", ")))) for name, kind, labels in rows} == served
 
 
-class _Served(Collector):
-    def collect(self) -> Iterable[Metric]:
-        return metrics(["bot"], Tally(), Now(1, 1, 1.0), REASONS)
+def test_every_reason_why_a_process_is_not_ready_is_explained_and_no_other() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ", METRICS.partition("## Liveness")[2].partition("\n## ")[0], re.MULTILINE)
+    assert rows == list(NOT_READY)
 
 
 def test_the_changelog_has_an_unreleased_section_and_one_of_this_version() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from archiver.health import store_checks
-from archiver.health.checks import check_configuration, check_database, check_database_settings
+from archiver.health.checks import check_configuration, check_database, check_database_settings, check_schema
 from archiver.health.store_checks import check_store
 from archiver.postgres.database import Database
+from archiver.postgres.migrations import migrations
 from tests.worker.conftest import WorkerHarness
 
 
@@ -30,6 +31,15 @@ async def test_a_database_that_is_migrated_empty_or_away(harness: WorkerHarness,
     async with Database(empty_database_url, pool_size=1) as empty:
         found = await check_database(empty)
     assert (found.verdict, found.hint) == ("failure", "run `archiver migrate`")
+
+
+async def test_a_database_of_a_neighbouring_release_is_told_though_it_works(harness: WorkerHarness) -> None:
+    assert await check_schema(harness.database) == []
+    later = "INSERT INTO archive_migrations (version, name, sha256, min_program) VALUES ($1, 'later', 'x', '0.1')"
+    await harness.rows(later, len(migrations()) + 1)
+    assert (await check_database(harness.database)).verdict == "ok"
+    (found,) = await check_schema(harness.database)
+    assert (found.verdict, "newer than this program" in found.message, "upgrade" in found.hint) == ("warning", True, True)
 
 
 def test_the_example_is_recognised_as_such(harness: WorkerHarness) -> None:

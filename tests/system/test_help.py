@@ -100,6 +100,7 @@ MISTAKES = {
     "worker --max-wait 5m": "--max-wait goes with --drain",
     "worker --drain --max-wait": "--max-wait must have a value",
     "worker --drain=1": "--drain must have no value",
+    "config": "a command must follow: check or show",
     "worker now": "there must be no further argument: now",
     "worker --drain --max-wait soon": '--max-wait "soon" must be a number and a unit of time, such as 500ms',
     "--log-level loud status": '--log-level "loud" must be debug, info, warning or error',
